@@ -1,0 +1,1 @@
+"""What learns: the ViT encoder, UNETR, reconstruction heads, and moving weights between them."""

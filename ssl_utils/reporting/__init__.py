@@ -1,0 +1,1 @@
+"""What a person sees: run folders, tables, figures, viewers and the chapter frame."""

@@ -1,0 +1,1 @@
+"""What the encoder is for: fine-tuning, sliding-window inference, honest metrics."""
