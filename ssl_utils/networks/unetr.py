@@ -1,0 +1,84 @@
+"""UNETR (Hatamizadeh et al. 2022) for any patch size that is a power of two; MONAI's, weight for weight, at 16.
+
+A patch of 2^k voxels is undone in k doublings. Each doubling but the last meets a hidden state of the ViT, the last
+one a convolution of the image itself:
+
+    level        1 (full size)   2 ... k                        k + 1 (token grid)
+    encoder      encoder1(x)     encoder{i}(hidden state)       last tokens
+    decoder      decoder2   <-   decoder3 ... decoder{k}   <-   decoder{k+1}
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch.nn as nn
+from monai.networks.blocks.dynunet_block import UnetOutBlock
+from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrPrUpBlock, UnetrUpBlock
+from torch import Tensor
+
+from ssl_utils.errors import CourseError
+from ssl_utils.networks.vit import ViT, triple
+
+BLOCK = {"spatial_dims": 3, "kernel_size": 3, "norm_name": "instance", "res_block": True}
+
+
+def doublings(patch_size: int | Sequence[int]) -> int:
+    """k of a cubic patch of 2^k voxels a side."""
+    patch = triple(patch_size, "patch_size")
+    k = patch[0].bit_length() - 1
+    if len(set(patch)) > 1 or k < 1 or patch[0] != 2**k:
+        raise CourseError(f"patch_size={patch_size}: UNETR needs a cubic patch of 2, 4, 8, 16 or 32 voxels a side")
+    return k
+
+
+class UNETR(nn.Module):
+    """Image (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W)."""
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        img_size: int | Sequence[int],
+        patch_size: int | Sequence[int] = 16,
+        feature_size: int = 16,
+        hidden_size: int = 768,
+        mlp_dim: int = 3072,
+        num_layers: int = 12,
+        num_heads: int = 12,
+        dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.levels = k = doublings(patch_size)
+        self.taps = [min(round(i * num_layers / k), num_layers - 1) for i in range(1, k)]  # 3, 6, 9 of 12 at patch 16
+        self.vit = ViT(
+            in_channels=in_channels, img_size=img_size, patch_size=patch_size, hidden_size=hidden_size,
+            mlp_dim=mlp_dim, num_layers=num_layers, num_heads=num_heads, dropout=dropout,
+        )  # fmt: skip
+        self.config: dict[str, Any] = {**self.vit.config, "out_channels": out_channels, "feature_size": feature_size}
+        width = [feature_size * 2**level for level in range(k)] + [hidden_size]  # of levels 1 .. k + 1
+        self.encoder1 = UnetrBasicBlock(in_channels=in_channels, out_channels=width[0], stride=1, **BLOCK)
+        for i in range(2, k + 1):
+            self.add_module(f"encoder{i}", UnetrPrUpBlock(
+                in_channels=hidden_size, out_channels=width[i - 1], num_layer=k - i, stride=1,
+                upsample_kernel_size=2, conv_block=True, **BLOCK,
+            ))  # fmt: skip
+        for i in range(k + 1, 1, -1):
+            block = UnetrUpBlock(in_channels=width[i - 1], out_channels=width[i - 2], upsample_kernel_size=2, **BLOCK)
+            self.add_module(f"decoder{i}", block)
+        self.out = UnetOutBlock(spatial_dims=3, in_channels=feature_size, out_channels=out_channels)
+
+    def _volume(self, tokens: Tensor) -> Tensor:  # (B, N, E)
+        return tokens.transpose(1, 2).unflatten(2, self.vit.grid).contiguous()  # (B, E, d, h, w)
+
+    def forward(self, x: Tensor) -> Tensor:  # (B, C, D, H, W)
+        last, hidden = self.vit(x)  # (B, N, E), L x (B, N, E)
+        skips = [self.encoder1(x)]  # (B, F, D, H, W)
+        for i, tap in enumerate(self.taps, start=2):
+            skips.append(
+                self.get_submodule(f"encoder{i}")(self._volume(hidden[tap]))
+            )  # (B, F 2^(i-1), D / 2^(i-1), ...)
+        up = self._volume(last)  # (B, E, d, h, w)
+        for i in range(self.levels + 1, 1, -1):
+            up = self.get_submodule(f"decoder{i}")(up, skips[i - 2])  # (B, F 2^(i-2), D / 2^(i-2), ...)
+        return self.out(up)  # (B, out, D, H, W)
