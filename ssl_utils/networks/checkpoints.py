@@ -1,0 +1,95 @@
+"""Weights on disk: written whole or not at all, read without running anybody's code."""
+
+import json
+import pickle
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn as nn
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as to_safetensors
+from torch import Tensor
+
+from ssl_utils.errors import CourseError
+from ssl_utils.files import atomic
+from ssl_utils.networks.vit import ViT
+
+# where training scripts put the weights inside their file
+NESTS = ("state_dict", "model_state_dict", "model", "net", "network", "encoder")
+# NumPy numbers, such as a best score, are common in checkpoints and harmless
+NUMPY_SCALARS = [
+    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
+    np.dtype,
+    *(type(np.dtype(kind)) for kind in ("f4", "f8", "i4", "i8")),
+]
+
+
+def save_encoder(path: Path | str, vit: ViT, *, metadata: Mapping[str, Any]) -> None:
+    """Write an encoder as safetensors, whole or not at all; its sizes go along under `config` and `grid`."""
+    save_model(path, vit, metadata={**metadata, "grid": list(vit.grid)})
+
+
+def save_model(path: Path | str, model: nn.Module, metadata: Mapping[str, Any]) -> None:
+    """Write any model's weights as safetensors; values of `metadata` that are not text are written as JSON."""
+    content = {**metadata, "config": model.config} if hasattr(model, "config") else dict(metadata)
+    text = {key: value if isinstance(value, str) else json.dumps(value) for key, value in content.items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    with atomic(path) as temporary:
+        temporary.write_bytes(to_safetensors(tensors, metadata=text))
+
+
+def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
+    """Tensors by name from safetensors, a plain PyTorch state dict, or one nested in a training checkpoint.
+
+    Python objects are never unpickled (`weights_only`).
+
+    Raises:
+        CourseError: missing, truncated, not a checkpoint, or holding code.
+    """
+    return read(path)[0]
+
+
+def read_metadata(path: Path | str) -> dict[str, str]:
+    """The text saved beside the weights; empty for a PyTorch file. Raises CourseError as `read_checkpoint`."""
+    return read(path)[1]
+
+
+def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """`read_checkpoint` and `read_metadata` in one pass."""
+    path = Path(path)
+    if not path.is_file():
+        raise CourseError(f"{path}: no such file; check the path, or run the pretraining that writes it")
+    if path.stat().st_size == 0:
+        raise CourseError(f"{path}: is empty; delete it and fetch or train it again")
+    try:
+        if path.suffix == ".safetensors":
+            with safe_open(path, framework="pt") as file:
+                return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
+        with torch.serialization.safe_globals(NUMPY_SCALARS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+        blocked = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if blocked:
+            reason = f"holds Python objects ({blocked[1]}), which could run code; save its state_dict alone"
+        else:
+            reason = "is not a readable checkpoint (truncated, or another kind of file); fetch or train it again"
+        raise CourseError(f"{path}: {reason}") from None
+    tensors = state_dict_in(content)
+    if not tensors:
+        raise CourseError(f"{path}: holds no weights; save the model's state_dict")
+    return tensors, {}
+
+
+def state_dict_in(content: Any) -> dict[str, Tensor]:
+    """The state dict inside a checkpoint, nests opened."""
+    while isinstance(content, Mapping):
+        nest = next((key for key in NESTS if isinstance(content.get(key), Mapping)), None)
+        if nest is None:
+            return {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
+        content = content[nest]
+    return {}
