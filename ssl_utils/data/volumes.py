@@ -101,6 +101,12 @@ def read_label(path: Path | str, *, values: Iterable[int] | None = None) -> Volu
     return Volume(label, nifti.affine.astype(np.float64), path, str(nifti.get_data_dtype()))
 
 
+def count_channels(path: Path | str) -> int:
+    """How many channels the file holds, by its header."""
+    shape = _open(Path(path)).shape
+    return int(shape[3]) if len(shape) > 3 else 1
+
+
 def present_values(label: np.ndarray) -> list[int]:
     """The values that occur in a uint8 array, sorted."""
     present = np.zeros(256, dtype=bool)
