@@ -1,0 +1,138 @@
+"""Make the datalists of this folder anew: python json_files/make_datalists.py
+
+BTCV and hippocampus follow from rules; the published TCIA split follows no rule that anybody could find, so its facts
+stand in tcia_covid19_volumes.csv (volume, patient, published side). Equal input gives equal bytes.
+"""
+
+import csv
+from pathlib import Path
+
+from ssl_utils.data.datalists import Case, Datalist, in_turn, split_by_patient, write
+
+HERE = Path(__file__).resolve().parent
+ROOT = Path()  # entries are relative to wherever the dataset lies
+SEED = 0
+
+BTCV_ORGANS = (
+    "background", "spleen", "right kidney", "left kidney", "gallbladder", "esophagus", "liver", "stomach", "aorta",
+    "inferior vena cava", "portal and splenic veins", "pancreas", "right adrenal gland", "left adrenal gland",
+)  # fmt: skip
+BTCV_LABELED = [*range(1, 11), *range(21, 41)]
+BTCV_UNLABELED = range(61, 81)
+# The Task04 training ids of which image and label could be checked; ids 2k-1 and 2k are one scan.
+HIPPOCAMPUS = """
+1 3-4 6-8 11 15 17 23-26 35-36 39-42 44-46 48-53 57-58 60 70 74-75 77 83-84 87-88 93-99 101-102 104-109 114 123-127 130
+132 135-136 138 141-146 148-150 152 154-158 160 163-166 169-174 177-178 180-181 184-185 188-190 193-195 199 205 207 212
+215-217 219-222 225-230 235-236 238 242-244 249-253 257 259-261 263-265 268-269 274 276-277 279-280 282 287-290 294-305
+308-311 314 316-322 325-338 341 343 345 349-356 358-360 363 366-368 370 372-376 380 385-387 389-390 393-394
+"""
+
+
+def main(folder: Path = HERE) -> list[Path]:
+    """Write every list into `folder`."""
+    lists = {f"btcv_{count:02d}": btcv(count) for count in (6, 12, 24)}
+    lists |= {"btcv_06_honest": btcv(6, honest=True), "hippocampus": hippocampus()}
+    lists |= {"tcia_covid19_published": tcia_published(), "tcia_covid19_by_patient": tcia_by_patient()}
+    for name, datalist in lists.items():
+        write(datalist, folder / f"{name}.json", root=ROOT)
+    return [folder / f"{name}.json" for name in lists]
+
+
+def btcv(num_labeled: int, *, honest: bool = False) -> Datalist:
+    """The published protocol; `honest` adds the labelled cases it leaves unused as a test set."""
+
+    def case(number: int, labeled: bool = True) -> Case:
+        image = ROOT / ("imagesTr" if labeled else "imagesTs") / f"img{number:04d}.nii.gz"
+        label = ROOT / "labelsTr" / f"label{number:04d}.nii.gz" if labeled else None
+        return Case(f"img{number:04d}", image, label, patient=f"{number:04d}")
+
+    training, unused, validation = BTCV_LABELED[:num_labeled], BTCV_LABELED[num_labeled:-6], BTCV_LABELED[-6:]
+    description = (
+        f"Abdominal CT with 13 organs. Training and validation of the published protocol for {num_labeled} labelled "
+        "volumes. The published protocol has no test set: it chooses the checkpoint and reports its figure on the same "
+        "six validation volumes. "
+    )
+    if honest:
+        description += f"Here the {len(unused)} labelled volumes that protocol leaves unused are the test set. "
+    return Datalist(
+        name="btcv_06_honest" if honest else f"btcv_{num_labeled:02d}",
+        description=description + "The 20 volumes of the challenge's own test set come without labels: unlabeled.",
+        licence="terms of use of Synapse project syn3193805; registration needed",
+        reference="Landman et al. 2015, Multi-Atlas Labeling Beyond the Cranial Vault, Synapse syn3193805",
+        channels=("CT",),
+        labels=dict(enumerate(BTCV_ORGANS)),
+        training=tuple(map(case, training)),
+        validation=tuple(map(case, validation)),
+        test=tuple(map(case, unused)) if honest else (),
+        unlabeled=tuple(case(number, labeled=False) for number in BTCV_UNLABELED),
+    )
+
+
+def hippocampus() -> Datalist:
+    def case(number: int) -> Case:
+        name = f"hippocampus_{number:03d}.nii.gz"
+        patient = f"{(number + 1) // 2:03d}"
+        return Case(name.split(".")[0], ROOT / "imagesTr" / name, ROOT / "labelsTr" / name, patient)
+
+    spans = [[int(end) for end in span.split("-")] for span in HIPPOCAMPUS.split()]
+    cases = [case(number) for first, *last in spans for number in range(first, (last or [first])[0] + 1)]
+    sides = split_by_patient(cases, sizes={"test": 110, "validation": 20}, seed=SEED)
+    return Datalist(
+        name="hippocampus",
+        description="T1 MRI crops around the hippocampus, two parts. Ids 2k-1 and 2k are the same scan and are kept "
+        "together. Validation chooses the checkpoint, test is read once; the first N of training are the N labelled "
+        "cases, from different patients as long as there are new ones; all of training is the pretraining pool.",
+        licence="CC-BY-SA 4.0",
+        reference="Medical Segmentation Decathlon Task04, Simpson et al. 2019, arXiv:1902.09063; images from "
+        "Vanderbilt University Medical Center",
+        channels=("MRI",),
+        labels={0: "background", 1: "anterior", 2: "posterior"},
+        training=in_turn(sides["rest"], seed=SEED),
+        validation=sides["validation"],
+        test=sides["test"],
+    )
+
+
+def tcia_published() -> Datalist:
+    facts = _tcia()
+    sides = {side: tuple(case for case, published in facts if published == side) for side in ("training", "validation")}
+    return _tcia_list(
+        "tcia_covid19_published",
+        "The published split into 600 and 171 volumes. It was drawn by volume: 23 patients are on both sides.",
+        **sides,
+    )
+
+
+def tcia_by_patient() -> Datalist:
+    sides = split_by_patient([case for case, _ in _tcia()], sizes={"validation": 171}, seed=SEED)
+    return _tcia_list(
+        "tcia_covid19_by_patient",
+        "A split of the same sizes as the published one, drawn by patient: nobody is on both sides.",
+        training=sides["rest"],
+        validation=sides["validation"],
+    )
+
+
+def _tcia() -> list[tuple[Case, str]]:
+    with open(HERE / "tcia_covid19_volumes.csv", newline="", encoding="utf-8") as stream:
+        rows = list(csv.DictReader(stream))
+    return [
+        (Case(row["volume"].split(".")[0], ROOT / "data" / row["volume"], None, row["patient"]), row["published_side"])
+        for row in rows
+    ]
+
+
+def _tcia_list(name: str, description: str, **sides: tuple[Case, ...]) -> Datalist:
+    return Datalist(
+        name=name,
+        description="Chest CT in COVID-19 without labels, for pretraining. " + description,
+        licence="CC-BY 4.0",
+        reference="An et al. 2020, CT Images in COVID-19, The Cancer Imaging Archive, doi:10.7937/TCIA.2020.GQRY-NC81",
+        channels=("CT",),
+        **sides,
+    )
+
+
+if __name__ == "__main__":
+    for path in main():
+        print(path.name)
