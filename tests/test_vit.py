@@ -1,0 +1,147 @@
+"""The encoder: MONAI's ViT weight for weight, on any patch and region, in parts that can be called apart."""
+
+import copy
+
+import monai.networks.nets
+import pytest
+import torch
+
+from ssl_utils.errors import CourseError
+from ssl_utils.networks.vit import ViT, sincos_positions, token_grid
+
+SMALL = {"hidden_size": 48, "mlp_dim": 96, "num_layers": 3, "num_heads": 4}
+
+
+def monai_vit(img_size=(32, 48, 32), patch_size=16, in_channels=1, **kwargs):
+    return monai.networks.nets.ViT(in_channels, img_size, patch_size, **{**SMALL, **kwargs}).eval()
+
+
+@pytest.mark.parametrize(("img_size", "patch_size"), [((32, 48, 32), 16), ((16, 24, 32), 8), ((8, 12, 16), 4)])
+def test_equals_monai_with_the_same_weights(img_size, patch_size):
+    theirs = monai_vit(img_size, patch_size)
+    ours = ViT(in_channels=1, img_size=img_size, patch_size=patch_size, **SMALL).eval()
+    assert not any(ours.load_state_dict(theirs.state_dict()))
+    x = torch.randn(2, 1, *img_size)
+    with torch.no_grad():
+        (last, hidden), (their_last, their_hidden) = ours(x), theirs(x)
+    assert ours.num_tokens == last.shape[1] and len(hidden) == SMALL["num_layers"]
+    torch.testing.assert_close(last, their_last, atol=1e-5, rtol=0)
+    for mine, other in zip(hidden, their_hidden, strict=True):
+        torch.testing.assert_close(mine, other, atol=1e-5, rtol=0)
+
+
+def test_weights_go_back_to_monai():
+    ours, theirs = ViT(in_channels=1, img_size=(32, 48, 32), patch_size=16, **SMALL).eval(), monai_vit()
+    missing, unexpected = theirs.load_state_dict(ours.state_dict(), strict=False)
+    assert not unexpected and all("norm_cross_attn" in key for key in missing)
+    x = torch.randn(1, 1, 32, 48, 32)
+    with torch.no_grad():
+        torch.testing.assert_close(ours(x)[0], theirs(x)[0], atol=1e-5, rtol=0)
+
+
+def test_every_parameter_gets_a_gradient():
+    vit = ViT(in_channels=2, img_size=16, patch_size=8, **SMALL)
+    vit(torch.randn(1, 2, 16, 16, 16))[0].pow(2).sum().backward()
+    assert all(p.grad is not None and p.grad.abs().max() > 0 for p in vit.parameters())
+
+
+def test_loading_monai_weights_leaves_their_dictionary_alone():
+    state = monai_vit().state_dict()
+    names = list(state)
+    ViT(in_channels=1, img_size=(32, 48, 32), patch_size=16, **SMALL).load_state_dict(state)
+    assert list(state) == names
+
+
+def test_copy_still_loads_monai_weights():
+    vit = copy.deepcopy(ViT(in_channels=1, img_size=(32, 48, 32), patch_size=16, **SMALL))
+    assert not any(vit.load_state_dict(monai_vit().state_dict()))
+
+
+def test_embed_has_no_positions_and_encode_takes_a_subset():
+    vit = ViT(in_channels=1, img_size=(8, 16, 12), patch_size=4, **SMALL).eval()
+    x = torch.randn(2, 1, 8, 16, 12)
+    tokens = vit.embed(x)
+    assert vit.grid == (2, 4, 3) and tokens.shape == (2, 24, 48)
+    constant = vit.embed(torch.ones_like(x))
+    torch.testing.assert_close(constant, constant[:, :1].expand_as(constant))
+    torch.testing.assert_close(vit.encode(tokens + vit.positions)[0], vit(x)[0])
+    assert vit.encode(tokens[:, 5:9])[0].shape == (2, 4, 48)
+
+
+def test_token_order_follows_the_axes():
+    vit = ViT(in_channels=1, img_size=(8, 16, 12), patch_size=4, **SMALL)
+    x = torch.zeros(1, 1, 8, 16, 12)
+    x[..., 4:8, 8:12, 0:4] = 1  # token (1, 2, 0) of the grid (2, 4, 3)
+    lit = vit.embed(x)[0].abs().sum(-1).nonzero()
+    assert lit.flatten().tolist() == [(1 * 4 + 2) * 3 + 0]
+
+
+def test_one_mask_token_at_two_positions_is_encoded_differently():
+    vit = ViT(in_channels=1, img_size=16, patch_size=4, **SMALL).eval()
+    mask_token = torch.nn.Parameter(torch.randn(48) * 0.02)
+    tokens = vit.embed(torch.randn(1, 1, 16, 16, 16)).clone()
+    tokens[:, [3, 40]] = mask_token
+    last, _ = vit.encode(tokens + vit.positions)
+    assert (last[0, 3] - last[0, 40]).abs().max() > 0.1
+    last[0, 3].norm().backward()
+    assert mask_token.grad.abs().max() > 0
+
+
+def test_dropout_sleeps_in_evaluation():
+    vit = ViT(in_channels=1, img_size=16, patch_size=8, dropout=0.5, **SMALL)
+    x = torch.randn(1, 1, 16, 16, 16)
+    assert not torch.equal(vit(x)[0], vit(x)[0])
+    vit.eval()
+    assert torch.equal(vit(x)[0], vit(x)[0])
+    assert vit.blocks[0].attn.dropout_rate == 0 and vit.train().blocks[0].attn.dropout_rate == 0.5
+
+
+@pytest.mark.parametrize("hidden_size", [48, 64, 5])
+def test_positions_tell_tokens_apart(hidden_size):
+    positions = sincos_positions((3, 4, 2), hidden_size)
+    assert positions.shape == (1, 24, hidden_size) and positions.isfinite().all()
+    if hidden_size >= 6:
+        distances = torch.cdist(positions, positions)[0] + torch.eye(24)
+        assert distances.min() > 0.1
+        assert (positions[..., hidden_size // 6 * 6 :] == 0).all()
+
+
+def test_initialisation():
+    vit = ViT(in_channels=1, img_size=16, patch_size=8, **SMALL)
+    assert torch.equal(vit.positions.data, sincos_positions((2, 2, 2), 48)) and vit.positions.requires_grad
+    for weight, fan in (
+        (vit.patch_embedding.patch_embeddings.weight, 512 + 48),
+        (vit.blocks[0].attn.qkv.weight, 48 + 144),
+        (vit.blocks[0].mlp.linear1.weight, 48 + 96),
+    ):
+        bound = (6 / fan) ** 0.5
+        assert 0.98 * bound < weight.abs().max() <= bound
+    assert (vit.norm.weight == 1).all() and (vit.norm.bias == 0).all() and (vit.blocks[0].mlp.linear1.bias == 0).all()
+
+
+def test_config_rebuilds_the_encoder():
+    vit = ViT(in_channels=2, img_size=(8, 16, 12), patch_size=(4, 8, 4), dropout=0.1, **SMALL)
+    twin = ViT(**vit.config)
+    assert not any(twin.load_state_dict(vit.state_dict())) and twin.grid == vit.grid == (2, 2, 3)
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"img_size": 20}, "multiple of patch_size"),
+        ({"num_heads": 5}, "num_heads=5"),
+        ({"img_size": (16, 16)}, "three"),
+    ],
+)
+def test_wrong_sizes_are_refused(change, word):
+    with pytest.raises(CourseError, match=word):
+        ViT(**{"in_channels": 1, "img_size": 16, "patch_size": 8, **SMALL, **change})
+
+
+def test_wrong_image_is_refused():
+    vit = ViT(in_channels=1, img_size=16, patch_size=8, **SMALL)
+    with pytest.raises(CourseError, match=r"\(1, 4, 16, 16, 16\)"):
+        vit(torch.zeros(1, 4, 16, 16, 16))
+    with pytest.raises(CourseError, match="crop or pad"):
+        vit(torch.zeros(1, 1, 16, 16, 24))
+    assert token_grid((16, 24, 8), 8) == (2, 3, 1)
