@@ -147,6 +147,12 @@ def reorient(volume: Volume, orientation: str = "RAS") -> Volume:
     return replace(volume, array=np.ascontiguousarray(np.stack(channels)), affine=affine)
 
 
+def axis_order(volume: Volume) -> list[int]:
+    """Which axis of the file runs right-left, which front-back, which head-foot."""
+    along = nib.io_orientation(volume.affine)[:, 0]
+    return [int(np.flatnonzero(along == axis)[0]) for axis in range(3)]
+
+
 def write_nifti(path: Path | str, array: np.ndarray, affine: np.ndarray) -> None:
     """Write (D, H, W) voxels; the file appears whole or not at all, and equal input gives equal bytes."""
     path = Path(path)
@@ -252,13 +258,13 @@ def _channels_first(path: Path, array: np.ndarray, channels: int) -> np.ndarray:
     while array.ndim > 3 and array.shape[-1] == 1:
         array = array[..., 0]
     if array.ndim not in (3, 4):
-        raise CourseError(f"{path}: is {array.ndim}D (shape {_by(shape)}); a 3D volume is expected")
+        raise CourseError(f"{path}: is {array.ndim}D (shape {_by(shape)}), not 3D; export one 3D volume a file")
     array = array[..., None] if array.ndim == 3 else array
     if array.shape[-1] != channels:
         found = "is 3D with 1 channel" if array.shape[-1] == 1 else f"is 4D with {array.shape[-1]} volumes"
-        expected = "one 3D volume is" if channels == 1 else f"{channels} channels are"
+        expected = "one 3D volume" if channels == 1 else f"4D with {channels} channels"
         raise CourseError(
-            f"{path}: {found} (shape {_by(shape)}); {expected} expected; split or merge it, or name its channels"
+            f"{path}: {found} (shape {_by(shape)}), not {expected}; split or merge it, or name its channels in the datalist"
         )
     return np.ascontiguousarray(np.moveaxis(array, -1, 0))
 
