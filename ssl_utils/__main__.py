@@ -1,0 +1,156 @@
+"""The command line: data | doctor | pretrain | finetune | predict | status. It parses, calls and prints."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from ssl_utils import scales
+from ssl_utils.errors import CourseError
+
+app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
+console = Console()
+ScaleOption = Annotated[str, typer.Option(help="smoke, laptop, workstation or paper")]
+DataOption = Annotated[str | None, typer.Option(help="path of your own folder, with dataset 'folder'")]
+DatasetOption = Annotated[str, typer.Option(help="phantom, hippocampus, btcv, tcia_covid19 or folder")]
+
+
+def bar() -> Progress:
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
+    )
+
+
+@app.command()
+def data(dataset: str, scale: ScaleOption = "laptop", data: DataOption = None) -> None:
+    """Fetch or generate a dataset, check its list, and write down what the course needs to know of it."""
+    from ssl_utils import experiments
+    from ssl_utils.data import datasets
+
+    chosen, numbers = datasets.get(dataset, data), scales.get(scale)
+    with bar() as progress:
+        task = progress.add_task(f"{chosen.name}: volumes", total=None)
+        root = datasets.fetch(
+            chosen, phantom_sizes=numbers.phantom_sizes,
+            progress=lambda done, total: progress.update(task, completed=done, total=total),
+        )  # fmt: skip
+        progress.update(task, visible=False)
+    where = experiments.setup(dataset=dataset, scale=numbers, data=data)
+    sides = ", ".join(f"{len(cases)} {side}" for side, cases in where.datalist.sides().items() if cases)
+    console.print(f"{chosen.title}: {sides}. Licence {chosen.licence}. In {root}", soft_wrap=True)
+    experiments.write_plan(where)
+
+
+@app.command()
+def doctor(
+    paths: Annotated[list[Path] | None, typer.Argument(help="files or folders; none: the whole dataset")] = None,
+    dataset: DatasetOption = "phantom", scale: ScaleOption = "laptop", data: DataOption = None,
+    channels: Annotated[int, typer.Option(help="channels that files given as paths must have")] = 1,
+) -> None:  # fmt: skip
+    """Look at every file before training: what is wrong, where, how to mend it. Exit code 1 when something would break."""
+    from ssl_utils import experiments
+    from ssl_utils.data import datalists, datasets
+    from ssl_utils.data import doctor as data_doctor
+
+    if paths:
+        findings = data_doctor.examine(paths, channels=channels)
+    else:
+        chosen = datasets.get(dataset, data)
+        where = experiments.Setup(chosen, scales.get(scale))
+        findings = data_doctor.examine_datalist(where.datalist, roi=where.grid.roi, spacing=where.grid.spacing)
+        for patient, sides in datalists.leaks(where.datalist).items():
+            console.print(f"patient {patient} is on several sides: {json.dumps(sides)}", soft_wrap=True)
+    for finding in findings:
+        console.print(f"{finding.severity}: {finding.line()}", soft_wrap=True, markup=False)
+    errors = sum(finding.severity == "error" for finding in findings)
+    console.print(f"{errors} errors, {len(findings) - errors} warnings")
+    raise typer.Exit(1 if errors else 0)
+
+
+@app.command()
+def pretrain(
+    task: Annotated[str, typer.Argument(help="restoration or simmim")],
+    dataset: DatasetOption = "phantom", scale: ScaleOption = "laptop", data: DataOption = None, seed: int = 0,
+    mask_ratio: float | None = None, mask_unit: int | None = None, contrast: str | None = None, fill: str | None = None,
+) -> None:  # fmt: skip
+    """Pretrain an encoder without labels."""
+    from ssl_utils import experiments
+
+    options = {"mask_ratio": mask_ratio, "mask_unit": mask_unit, "contrast": contrast, "fill": fill}
+    where = experiments.setup(dataset=dataset, scale=scales.get(scale), data=data)
+    folder = experiments.pretrain(
+        where, task=task, seed=seed, **{k: v for k, v in options.items() if v is not None}
+    )
+    console.print(f"Encoder in {folder / 'encoder.safetensors'}", soft_wrap=True)
+
+
+@app.command()
+def finetune(
+    init: Annotated[str, typer.Argument(help="random, or the name of a pretraining run")] = "random",
+    num_labeled: int = 6, draw: int = 0, seed: int = 0, freeze_epochs: int = 0, layer_decay: float = 1.0,
+    dataset: DatasetOption = "phantom", scale: ScaleOption = "laptop", data: DataOption = None,
+) -> None:  # fmt: skip
+    """Fine-tune a UNETR on a few labelled volumes and score it on the test set."""
+    from ssl_utils import experiments
+    from ssl_utils.reporting import runs
+
+    where = experiments.setup(dataset=dataset, scale=scales.get(scale), data=data)
+    folder = experiments.finetune(
+        where, init=init, num_labeled=num_labeled, draw=draw, seed=seed, freeze_epochs=freeze_epochs, layer_decay=layer_decay
+    )
+    found = runs.metrics(folder)
+    console.print(f"Dice {found['dice']:.3f} on {found['cases']} test cases. Run in {folder}", soft_wrap=True)
+
+
+@app.command()
+def predict(
+    model: Annotated[Path, typer.Argument(help="model.safetensors of a fine-tuning run")],
+    images: Annotated[list[Path], typer.Argument(help="NIfTI files, or folders of them")],
+    output: Annotated[Path, typer.Option(help="folder for the label maps")] = Path("predictions"),
+) -> None:
+    """Segment NIfTI files: each result has the shape and affine of its image."""
+    from ssl_utils import experiments
+
+    files = [f for p in images for f in (sorted(p.glob("*.nii*")) if p.is_dir() else [p])]
+    if not files:
+        raise CourseError(f"{images[0]}: holds no NIfTI file; give .nii or .nii.gz files, or a folder of them")
+    with bar() as progress:
+        task = progress.add_task("predicting", total=len(files))
+        written = experiments.predict(
+            model, files, output, progress=lambda done, total: progress.update(task, completed=done)
+        )
+    console.print(f"{len(written)} label maps in {output}", soft_wrap=True)
+
+
+@app.command()
+def status(dataset: DatasetOption = "phantom", scale: ScaleOption = "laptop", data: DataOption = None) -> None:
+    """Every run of a course: done with its figure, or how far it came."""
+    from ssl_utils.data import datasets
+    from ssl_utils.reporting import runs
+
+    scales.get(scale)
+    root = runs.course_dir(datasets.run_name(dataset, data), scale)
+    table = Table("run", "state", "figure", "seconds")
+    for config in sorted(root.glob("pretrain/*/config.json")) + sorted(root.glob("finetune/*/n*/draw*/config.json")):
+        folder = config.parent
+        table.add_row(str(folder.relative_to(root)), *runs.state(folder))
+    console.print(table if table.row_count else f"{root}: no runs yet; start with: make course", soft_wrap=True)
+
+
+def main() -> None:
+    """Run a command. A fault that the reader can mend is one line and exit code 1; Ctrl-C is 130."""
+    try:
+        app()
+    except CourseError as error:
+        sys.exit(f"error: {error}")
+    except OSError as error:
+        sys.exit(f"error: {error.filename or 'a file'}: {error.strerror or error}; mend that and run again")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,119 @@
+"""Preprocessed volumes on disk, memory-mapped: a crop reads a crop.
+
+One folder per case, named by what went in (content of the files, preprocessing rule): `image.npy` (C, D, H, W) float16
+in 0..1, `label.npy` (D, H, W) uint8, `voxels.npz` (for each label value some positions of it), `case.json`.
+"""
+
+import hashlib
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+
+from ssl_utils.data import volumes
+from ssl_utils.data.datalists import Case
+from ssl_utils.data.datasets import Dataset, Grid
+from ssl_utils.data.transforms import preprocess
+from ssl_utils.files import atomic, read_json, sha256, write_json
+
+VERSION = 1  # raise it when preprocessing changes: old entries are then no longer found
+POSITIONS = 2000  # kept per label value, to centre crops on a structure without reading the whole label
+
+
+@dataclass(frozen=True)
+class Prepared:
+    """A cached case. Arrays are memory maps: index them before you compute."""
+
+    id: str
+    patient: str
+    folder: Path
+    source: Case
+
+    @cached_property
+    def meta(self) -> dict:
+        """mean, std (of the image in 0..1), affine, label_values."""
+        return read_json(self.folder / "case.json")
+
+    @cached_property
+    def image(self) -> np.ndarray:
+        """(C, D, H, W) float16 in 0..1."""
+        return np.load(self.folder / "image.npy", mmap_mode="r")
+
+    @cached_property
+    def label(self) -> np.ndarray | None:
+        """(D, H, W) uint8, or None for an unlabelled case."""
+        path = self.folder / "label.npy"
+        return np.load(path, mmap_mode="r") if path.exists() else None
+
+    @cached_property
+    def positions(self) -> dict[int, np.ndarray]:
+        """Label value -> (n, 3) voxel positions."""
+        path = self.folder / "voxels.npz"
+        return {int(k): v for k, v in np.load(path).items()} if path.exists() else {}
+
+    def standardised(self, crop: np.ndarray) -> np.ndarray:
+        """A crop of `image` as the networks see it: zero mean, unit deviation over the volume; float32."""
+        return (crop.astype(np.float32) - self.meta["mean"]) / self.meta["std"]
+
+
+def prepare(
+    cases: Sequence[Case], *, dataset: Dataset, grid: Grid, root: Path, progress: Callable[[int, int], None] | None = None
+) -> list[Prepared]:
+    """Preprocess what is not in the cache yet, and return the cached cases in the order given.
+
+    Raises:
+        CourseError: a file that cannot be read, or an image that does not fit its label.
+    """
+    prepared = []
+    for done, case in enumerate(cases):
+        key = hashlib.sha256((rule(dataset, grid) + content(case)).encode()).hexdigest()[:16]
+        folder = root / f"{case.id}-{key}"
+        if not (folder / "case.json").exists():
+            _write(case, dataset, grid, folder)
+        prepared.append(Prepared(case.id, case.patient, folder, case))
+        if progress:
+            progress(done + 1, len(cases))
+    return prepared
+
+
+def rule(dataset: Dataset, grid: Grid) -> str:
+    """Everything but the files that decides what preprocessing makes of them."""
+    return json.dumps([VERSION, asdict(dataset.intensity), asdict(grid)])
+
+
+def content(case: Case) -> str:
+    """Hash of the files of a case."""
+    return sha256(case.image) + (sha256(case.label) if case.label else "")
+
+
+def _write(case: Case, dataset: Dataset, grid: Grid, folder: Path) -> None:
+    image = volumes.read_image(case.image, channels=len(dataset.channels))
+    label = volumes.read_label(case.label, values=dataset.labels) if case.label else None
+    if label:
+        volumes.check_pair(image, label)
+    done = preprocess(image, label, grid=grid, intensity=dataset.intensity)
+    meta = {
+        "id": case.id, "patient": case.patient, "affine": done.affine.tolist(), "shape": list(done.image.shape),
+        "mean": float(done.image.mean()), "std": float(max(done.image.std(), 1e-3)),
+    }  # fmt: skip
+    with atomic(folder / "image.npy") as temporary:
+        np.save(temporary, done.image.astype(np.float16))
+    if done.label is not None:
+        with atomic(folder / "label.npy") as temporary:
+            np.save(temporary, done.label)
+        with atomic(folder / "voxels.npz") as temporary:
+            np.savez(temporary, **_positions(done.label))
+    write_json(folder / "case.json", meta)  # last: its presence means the case is complete
+
+
+def _positions(label: np.ndarray) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    found = {}
+    for value in np.unique(label):
+        flat = np.flatnonzero(label == value)
+        flat = rng.choice(flat, POSITIONS, replace=False) if len(flat) > POSITIONS else flat
+        found[str(value)] = np.stack(np.unravel_index(flat, label.shape), 1).astype(np.int32)
+    return found

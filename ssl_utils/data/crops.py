@@ -1,0 +1,88 @@
+"""Random crops of cached volumes. Crop number i is a function of (seed, i) and nothing else, so a resumed run sees
+exactly the crops that an undisturbed one would have seen."""
+
+from collections.abc import Callable, Iterator, Sequence
+from zlib import crc32
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+from ssl_utils.data.cache import Prepared
+
+
+def crop_at(case: Prepared, corner: Sequence[int], roi: Sequence[int]) -> dict[str, torch.Tensor]:
+    """The crop whose lowest corner is `corner`: image (C, d, h, w) float32 standardised, label (1, d, h, w) if any."""
+    box = tuple(slice(c, c + r) for c, r in zip(corner, roi, strict=True))
+    crop = {"image": torch.from_numpy(case.standardised(case.image[(slice(None), *box)]))}
+    if case.label is not None:
+        crop["label"] = torch.from_numpy(case.label[box][None].astype(np.int64))
+    return crop
+
+
+def random_corner(case: Prepared, roi: Sequence[int], rng: np.random.Generator, balanced: bool) -> list[int]:
+    """A random corner; `balanced`: half of the crops hold a voxel of a randomly chosen structure, small ones as often
+    as large ones."""
+    shape = case.image.shape[1:]
+    structures = [value for value in case.positions if value != 0]
+    if balanced and structures and rng.random() < 0.5:
+        voxels = case.positions[structures[rng.integers(len(structures))]]
+        centre = voxels[rng.integers(len(voxels))]
+        wanted = [int(c - rng.integers(r // 4, r - r // 4)) for c, r in zip(centre, roi, strict=True)]
+        return [min(max(w, 0), n - r) for w, n, r in zip(wanted, shape, roi, strict=True)]
+    return [int(rng.integers(n - r + 1)) for n, r in zip(shape, roi, strict=True)]
+
+
+class Crops(Dataset):
+    """Training crops, numbered without end; `augment(crop, seed)` is the random half of the pipeline."""
+
+    def __init__(
+        self, cases: Sequence[Prepared], *, roi: Sequence[int], seed: int, balanced: bool = False,
+        augment: Callable[[dict, int], dict] | None = None,
+    ) -> None:  # fmt: skip
+        self.cases, self.roi, self.seed, self.balanced, self.augment = list(cases), roi, seed, balanced, augment
+
+    def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        rng = np.random.default_rng([self.seed, index])
+        case = self.cases[self._turn(index)]
+        crop = crop_at(case, random_corner(case, self.roi, rng, self.balanced), self.roi)
+        if not self.balanced:
+            crop.pop("label", None)
+        return self.augment(crop, int(rng.integers(2**31))) if self.augment else crop
+
+    def _turn(self, index: int) -> int:
+        """Every case once per round, each round in another order."""
+        n = len(self.cases)
+        return int(np.random.default_rng([self.seed, index // n, 1]).permutation(n)[index % n])
+
+
+class FixedCrops(Dataset):
+    """One crop per case, always the same one: the validation set of a pretext task. `seed` fixes its corruption."""
+
+    def __init__(self, cases: Sequence[Prepared], *, roi: Sequence[int]) -> None:
+        self.cases, self.roi = list(cases), roi
+
+    def __len__(self) -> int:
+        return len(self.cases)
+
+    def __getitem__(self, index: int) -> dict:
+        case = self.cases[index]
+        seed = crc32(case.id.encode())
+        corner = random_corner(case, self.roi, np.random.default_rng(seed), False)
+        return {"image": crop_at(case, corner, self.roi)["image"], "seed": seed, "id": case.id}
+
+
+class Consecutive(Sampler[int]):
+    """Crop numbers of one epoch; the trainer calls `set_epoch`, also after a resume."""
+
+    def __init__(self, per_epoch: int) -> None:
+        self.per_epoch, self.epoch = per_epoch, 0
+
+    def set_epoch(self, epoch: int) -> None:
+        self.epoch = epoch
+
+    def __iter__(self) -> Iterator[int]:
+        return iter(range(self.epoch * self.per_epoch, (self.epoch + 1) * self.per_epoch))
+
+    def __len__(self) -> int:
+        return self.per_epoch

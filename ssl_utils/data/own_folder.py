@@ -1,0 +1,55 @@
+"""A person's own volumes: a folder in MSD layout becomes a dataset without writing code."""
+
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+
+from ssl_utils.data import datalists
+from ssl_utils.data.datasets import ABDOMEN, Dataset, Grid, Intensity, run_name
+from ssl_utils.errors import CourseError
+
+COARSE_EXTENT = 48  # voxels along the longest axis: what a laptop can afford
+PATCH = 16  # the ROI is a multiple of it, so that patches of 8 and 16 both fit
+
+
+def describe(root: Path) -> Dataset:
+    """Read the datalist and a few headers of `root`, and choose intensity rule, spacing and ROI from them.
+
+    CT (by the modality in dataset.json) gets the soft-tissue window; everything else its own percentiles. The fine grid
+    has the median spacing; the coarse one is widened until the median volume is 48 voxels long.
+
+    Raises:
+        CourseError: no such folder, or nothing usable in it.
+    """
+    if not root.is_dir():
+        raise CourseError(f"{root}: no such folder; give the folder that holds imagesTr and labelsTr with DATA=/path")
+    found = datalists.from_folder(root)
+    shapes, spacings = zip(*(_header(case.image) for case in found.training[:20]), strict=True)
+    shape, spacing = np.median(shapes, axis=0), np.median(spacings, axis=0)
+    extent = shape * spacing
+    is_ct = any("ct" == channel.lower() for channel in found.channels)
+    return Dataset(
+        name=run_name("folder", str(root)), title=found.name, source=str(root), licence=found.licence or "not stated",
+        channels=found.channels, labels=found.labels, regions=found.regions or None,
+        intensity=ABDOMEN if is_ct else Intensity("percentile", 1, 99),
+        grids={
+            "coarse": _grid(extent, np.maximum(spacing, extent.max() / COARSE_EXTENT), 48),
+            "fine": _grid(extent, spacing, 96),
+        },
+        tolerance=float(np.round(spacing.max(), 2)), folders=(), root=root,
+    )  # fmt: skip
+
+
+def _header(path: Path) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    try:
+        image = nib.as_closest_canonical(nib.load(path))
+        return image.shape[:3], tuple(float(z) for z in image.header.get_zooms()[:3])
+    except Exception as error:  # nibabel raises a different one for every way a file can be wrong
+        raise CourseError(f"{path}: cannot be read ({type(error).__name__}: {error}); replace or remove the file") from None
+
+
+def _grid(extent: np.ndarray, spacing: np.ndarray, most: int) -> Grid:
+    voxels = np.ceil(extent / spacing / PATCH) * PATCH
+    roi = np.clip(voxels, PATCH, most).astype(int)
+    return Grid(tuple(float(np.round(s, 3)) for s in spacing), tuple(int(r) for r in roi))

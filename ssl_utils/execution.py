@@ -1,0 +1,173 @@
+"""Run one chapter without a person: papermill, and what papermill leaves out."""
+
+import ast
+import json
+import os
+import signal
+import threading
+import time
+from pathlib import Path
+
+import psutil
+
+from ssl_utils.errors import CourseError
+from ssl_utils.files import atomic, read_json
+
+SHOWN = ("init", "num_labeled", "draw", "seed")  # parameters that tell the parts of one chapter apart
+
+
+def label(chapter: str, parameters: dict) -> str:
+    """`04_unetr_finetuning init=random n=6 draw=0 seed=0`; the chapter alone when it runs only once."""
+    if "init" not in parameters:
+        return chapter
+    named = (f"{name}={parameters[name]}" for name in SHOWN if name in parameters)
+    return " ".join((chapter, *named)).replace("num_labeled=", "n=")
+
+
+def run_chapter(
+    notebook: Path,
+    executed: Path,
+    parameters: dict,
+    *,
+    writes: Path | None = None,
+    minutes: float = 60,
+    events: Path | None = None,
+) -> float:
+    """Execute a chapter in a fresh kernel of this environment and keep the executed notebook, also when it fails.
+
+    Args:
+        notebook: the chapter; its own folder is the working directory of the kernel.
+        executed: where the executed notebook goes.
+        parameters: scalars and lists; a name the chapter does not have is refused.
+        writes: the file that the chapter must have written when it ends.
+        minutes: limit for the whole chapter.
+        events: a file that gets one line of JSON when the chapter starts, and one when it ends.
+
+    Returns:
+        seconds it took.
+
+    Raises:
+        CourseError: it failed: chapter, cell, error, executed notebook, in one line.
+    """
+    name, started = label(notebook.stem, parameters), time.monotonic()
+    _note(events, event="started", chapter=notebook.stem, label=name)
+    try:
+        _refuse_unknown(notebook, parameters)
+        executed.parent.mkdir(parents=True, exist_ok=True)
+        _watched(lambda: _execute(notebook, executed, parameters), minutes=minutes)
+        _check_complete(executed)
+        if writes and not writes.exists():
+            raise CourseError(f"it ended without writing {writes.name}, so it counts as not done")
+    except CourseError as error:
+        where = f"; executed notebook: {executed.resolve()}" if executed.exists() else ""
+        message = f"{name} failed: {error}{where}"
+        _note(events, event="failed", chapter=notebook.stem, label=name, message=message)
+        raise CourseError(message) from None
+    seconds = time.monotonic() - started
+    _note(events, event="finished", chapter=notebook.stem, label=name, seconds=round(seconds, 1))
+    return seconds
+
+
+def _execute(notebook: Path, executed: Path, parameters: dict) -> None:
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel "python3" of this environment, not one of the user's
+    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+
+    try:
+        papermill.execute_notebook(
+            str(notebook), str(executed), parameters=parameters, kernel_name="python3", cwd=str(notebook.parent),
+            progress_bar=False, log_output=False,
+        )  # fmt: skip
+    except PapermillExecutionError as error:
+        raise CourseError(f"cell [{error.exec_count}]: {_what_happened(error)}") from None
+    except DeadKernelError:
+        raise CourseError("its kernel died, most often for want of memory; close programs or use CORES=1") from None
+    finally:
+        _strip_widgets(executed)
+
+
+def _what_happened(error) -> str:
+    """A CourseError speaks for itself; anything else comes with its name and the line its cell begins with."""
+    text = " ".join(str(error.evalue).split())
+    if error.ename == "CourseError":
+        return text
+    first = next((line.strip() for line in error.source.splitlines() if line.strip()), "")
+    return f"{error.ename}: {text[:300]} (in the cell that begins with `{first[:60]}`)"
+
+
+def _refuse_unknown(notebook: Path, parameters: dict) -> None:
+    """papermill only warns about a name that the chapter does not have, and runs on with the defaults."""
+    cells = read_json(notebook)["cells"]
+    tagged = ["".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", [])]
+    if not tagged:
+        raise CourseError(f"{notebook.name} has no cell tagged `parameters`; tag the cell that holds them")
+    nodes = ast.walk(ast.parse(tagged[0]))
+    known = [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    if unknown := sorted(set(parameters) - set(known)):
+        raise CourseError(f"no parameter {', '.join(unknown)} in {notebook.name}; it has {', '.join(known)}")
+
+
+def _check_complete(executed: Path) -> None:
+    """After `sys.exit(0)` in a cell papermill reports success although no later cell has run."""
+    for cell in read_json(executed)["cells"]:
+        if cell["cell_type"] == "code" and "".join(cell["source"]).strip() and cell["execution_count"] is None:
+            line = "".join(cell["source"]).strip().splitlines()[0]
+            raise CourseError(f"it stopped before its end; the first cell that did not run begins with `{line[:60]}`")
+
+
+def _strip_widgets(executed: Path) -> None:
+    """Widget state is megabytes of viewer code, and a malformed one keeps GitHub from showing the notebook."""
+    if executed.exists():
+        content = read_json(executed)
+        if content["metadata"].pop("widgets", None):
+            with atomic(executed) as temporary:
+                temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _note(events: Path | None, **content) -> None:
+    if events:
+        with open(events, "a", encoding="utf-8") as stream:  # one short write: lines of parallel chapters do not mix
+            stream.write(json.dumps(content) + "\n")
+
+
+def _watched(work, *, minutes: float) -> None:
+    """Run `work` in a thread and watch: a kernel must not outlive its chapter, nor a chapter its course."""
+    caught: list[BaseException] = []
+
+    def call():
+        try:
+            work()
+        except BaseException as error:
+            caught.append(error)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda number, _: _end(128 + number))
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    parent, deadline = os.getppid(), time.monotonic() + 60 * minutes
+    course = int(os.environ.get("SSL_COURSE_PROCESS") or parent)
+    while thread.is_alive():
+        thread.join(0.5)
+        if os.getppid() != parent or not psutil.pid_exists(course):
+            _end(1)
+        if time.monotonic() > deadline:
+            _kill_kernels()
+            thread.join(20)
+            raise CourseError(f"it took more than {minutes:g} minutes")
+    if caught:
+        raise caught[0]
+
+
+def _kill_kernels() -> None:
+    for process in psutil.Process().children(recursive=True):
+        try:
+            process.kill()
+        except psutil.Error:
+            continue
+
+
+def _end(code: int) -> None:
+    _kill_kernels()
+    os._exit(code)

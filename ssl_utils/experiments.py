@@ -1,0 +1,310 @@
+"""Where the rooms meet: prepare, pretrain, finetune, evaluate, predict. Chapters and the command line call these."""
+
+import hashlib
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass, replace
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+from torch.utils.data import DataLoader
+
+from ssl_utils.data import cache, datalists, datasets, volumes
+from ssl_utils.data.cache import Prepared
+from ssl_utils.data.crops import Crops, FixedCrops
+from ssl_utils.data.datalists import Case, Datalist
+from ssl_utils.data.datasets import Dataset, Grid, Intensity
+from ssl_utils.data.transforms import augmentation, preprocess
+from ssl_utils.data.volumes import Volume
+from ssl_utils.errors import CourseError
+from ssl_utils.files import sha256, write_json
+from ssl_utils.networks import checkpoints, transfer
+from ssl_utils.networks.unetr import UNETR
+from ssl_utils.networks.vit import ViT
+from ssl_utils.pretext import task_class
+from ssl_utils.reporting import runs
+from ssl_utils.scales import Scale
+from ssl_utils.segmentation import inference, metrics
+from ssl_utils.segmentation.finetune import SegmentationTask
+from ssl_utils.training import device, fit
+
+VALIDATIONS = 10  # of a training, evenly spread: often enough for a curve, rare enough to cost little
+
+
+@dataclass(frozen=True)
+class Setup:
+    """A dataset at a scale: what every experiment starts from."""
+
+    dataset: Dataset
+    scale: Scale
+
+    @property
+    def grid(self) -> Grid:
+        return self.dataset.grids[self.scale.grid]
+
+    @property
+    def folder(self) -> Path:
+        return runs.course_dir(self.dataset.name, self.scale.name)
+
+    @cached_property
+    def datalist(self) -> Datalist:
+        """The dataset's list, each side no longer than the scale wants it."""
+        found, scale = datasets.datalist(self.dataset), self.scale
+        most = {"unlabeled": None, "training": None, "validation": scale.max_validation, "test": scale.max_test}
+        if self.dataset.name == "phantom":  # the folder may hold a larger scale's volumes
+            sizes = dict(zip(("unlabeled", "training", "validation", "test"), scale.phantom_sizes, strict=True))
+            most = {side: min(n, most[side] or n) for side, n in sizes.items()}
+        return replace(found, **{side: cases[: most[side]] for side, cases in found.sides().items()})
+
+    @property
+    def pool(self) -> tuple[Case, ...]:
+        """The unlabelled pool: everything but validation and test patients."""
+        return (self.datalist.unlabeled + self.datalist.training)[: self.scale.max_unlabeled]
+
+    @property
+    def label_counts(self) -> tuple[int, ...]:
+        """How many labelled volumes the fine-tunings use; capped for small sets."""
+        most = len(self.datalist.training)
+        return tuple(n for n in self.scale.num_labeled if n <= most) or (most,)
+
+    def prepared(self, cases: Sequence[Case], progress=None) -> list[Prepared]:
+        root = runs.runs_root() / self.dataset.name / "cache" / self.scale.grid
+        return cache.prepare(cases, dataset=self.dataset, grid=self.grid, root=root, progress=progress)
+
+    def encoder_config(self) -> dict:
+        scale = self.scale
+        return {
+            "in_channels": len(self.dataset.channels), "img_size": self.grid.roi, "patch_size": scale.patch_size,
+            "hidden_size": scale.hidden_size, "mlp_dim": scale.mlp_dim, "num_layers": scale.num_layers,
+            "num_heads": scale.num_heads,
+        }  # fmt: skip
+
+    def settings(self, cases: Sequence[Case], **more) -> dict:
+        """What a result depends on: a run is done only for these."""
+        digest = hashlib.sha256(cache.rule(self.dataset, self.grid).encode())
+        for case in cases:
+            digest.update(cache.content(case).encode())
+        data = digest.hexdigest()[:16]
+        return {"dataset": self.dataset.name, "scale": self.scale.name, "data": data, **self.encoder_config(), **more}
+
+
+def setup(*, dataset: str, scale: Scale, data: str | None = None) -> Setup:
+    """Raises CourseError when the dataset is unknown, not there, or faulty."""
+    found = Setup(datasets.get(dataset, data), scale)
+    faults = datalists.problems(found.datalist)
+    if faults:
+        more = f" (and {len(faults) - 1} more; run the doctor)" if len(faults) > 1 else ""
+        raise CourseError(faults[0] + more)
+    return found
+
+
+def variant(task: str, options: dict) -> str:
+    """The name of a pretraining run, which is also the `init` that starts from it: `simmim__mask_ratio=0.3`."""
+    return "__".join([task, *(f"{k}={v}" for k, v in sorted(options.items()) if v is not None)])
+
+
+def build_task(where: Setup, *, task: str, seed: int, options: dict):
+    """The pretext task with a fresh encoder, at the numbers of the scale."""
+    torch.manual_seed(seed)
+    options = {k: v for k, v in options.items() if v is not None}
+    encoder = ViT(**where.encoder_config())
+    return task_class(task)(
+        encoder=encoder, lr=where.scale.pretrain_lr, steps=where.scale.pretrain_steps, seed=seed, **options
+    )
+
+
+def pretrain(where: Setup, *, task: str, seed: int = 0, **options) -> Path:
+    """Pretrain an encoder without labels; returns the run folder with `encoder.safetensors` in it.
+
+    `options` are the task's own parameters (None = the task's default) and become part of the run's name.
+    """
+    scale, name = where.scale, variant(task, options)
+    folder = runs.pretrain_dir(where.dataset.name, scale.name, name)
+    module = build_task(where, task=task, seed=seed, options=options)
+    numbers = {"steps": scale.pretrain_steps, "batch_size": scale.pretrain_batch_size, "lr": scale.pretrain_lr}
+    if runs.begin(folder, where.settings(where.pool, task=task, seed=seed, **numbers, **options)):
+        return folder
+    crops = Crops(where.prepared(where.pool), roi=where.grid.roi, seed=seed)
+    loader = DataLoader(FixedCrops(where.prepared(where.datalist.validation), roi=where.grid.roi), batch_size=1)
+    recorder = fit(
+        module, crops=crops, validation=loader, folder=folder, steps=scale.pretrain_steps,
+        batch_size=scale.pretrain_batch_size, validations=VALIDATIONS, headline=f"pretrain {name}",
+    )  # fmt: skip
+    module.cpu().eval()
+    final = recorder.rows[-1]
+    baselines = module.baselines(loader)
+    meta = {"task": name, "dataset": where.dataset.name, "data_licence": where.dataset.licence, "step": final["step"]}
+    checkpoints.save_encoder(folder / "encoder.safetensors", module.encoder, metadata=meta)
+    checkpoints.save_model(folder / "task.safetensors", module, metadata=meta)
+    runs.finish(folder, {
+        "task": name, "volumes": len(where.pool), "seconds": final["seconds"], "device": device(), "baselines": baselines,
+        "first": recorder.rows[0], "last": final,
+    })  # fmt: skip
+    return folder
+
+
+def load_task(where: Setup, *, task: str, seed: int = 0, **options):
+    """The pretrained task, ready to reconstruct.
+
+    Raises:
+        CourseError: it has not been pretrained yet.
+    """
+    module = build_task(where, task=task, seed=seed, options=options)
+    path = runs.pretrain_dir(where.dataset.name, where.scale.name, variant(task, options)) / "task.safetensors"
+    if not path.exists():
+        raise CourseError(f"{path}: no such file; pretrain {task} first")
+    module.load_state_dict(checkpoints.read_checkpoint(path))
+    return module.eval()
+
+
+def build_network(where: Setup, *, init: str, seed: int) -> tuple[UNETR, transfer.TransferReport | None]:
+    """A UNETR whose encoder starts from `init` (`random`, or the name of a pretraining run), and the transfer report."""
+    torch.manual_seed(seed)
+    network = UNETR(
+        out_channels=where.dataset.out_channels, feature_size=where.scale.feature_size, **where.encoder_config()
+    )
+    if init == "random":
+        return network, None
+    path = runs.pretrain_dir(where.dataset.name, where.scale.name, init) / "encoder.safetensors"
+    if not path.exists():
+        chapter = {"restoration": "02_augmentation_pretraining", "simmim": "03_simmim_masking"}.get(init.split("__")[0])
+        cure = f"run chapter {chapter} first" if chapter else "choose random or the name of a pretraining run"
+        raise CourseError(f"init={init!r}: {path} does not exist; {cure}")
+    return network, transfer.load_encoder(network.vit, path)
+
+
+def finetune(
+    where: Setup, *, init: str, num_labeled: int, draw: int = 0, seed: int = 0, freeze_epochs: int = 0, layer_decay: float = 1.0
+) -> Path:
+    """Fine-tune on `num_labeled` volumes, choose the step on the inner validation, read the test set once."""
+    scale, dataset = where.scale, where.dataset
+    folder = runs.finetune_dir(dataset.name, scale.name, init, num_labeled, draw, seed)
+    labelled = datalists.draw_labels(where.datalist.training, num_labeled, draw)
+    network, report = build_network(where, init=init, seed=1000 * draw + seed)
+    start = runs.pretrain_dir(dataset.name, scale.name, init) / "encoder.safetensors"
+    chosen = {
+        "init": init, "num_labeled": num_labeled, "draw": draw, "seed": seed, "steps": scale.finetune_steps,
+        "batch_size": scale.finetune_batch_size, "lr": scale.finetune_lr, "feature_size": scale.feature_size,
+        "freeze_epochs": freeze_epochs, "layer_decay": layer_decay,
+        "encoder": sha256(start) if report else None,
+    }  # fmt: skip
+    used = [*labelled, *where.datalist.validation, *where.datalist.test]
+    if runs.begin(folder, where.settings(used, **chosen)):
+        return folder
+    held_out, values = where.prepared(where.datalist.validation), sorted(dataset.labels)
+    module = SegmentationTask(
+        network=network, values=values, regions=dataset.regions, lr=scale.finetune_lr, steps=scale.finetune_steps,
+        roi=where.grid.roi, overlap=scale.overlap, held_out=held_out, freeze_epochs=freeze_epochs,
+        layer_decay=layer_decay,
+    )  # fmt: skip
+    crops = Crops(where.prepared(labelled), roi=where.grid.roi, seed=seed, balanced=True, augment=augmentation())
+    recorder = fit(
+        module, crops=crops, validation=DataLoader(range(len(held_out))), folder=folder, steps=scale.finetune_steps,
+        batch_size=scale.finetune_batch_size, validations=VALIDATIONS, headline=f"finetune {init} n={num_labeled}",
+    )  # fmt: skip
+    network.load_state_dict(module.best["weights"])
+    save_network(folder / "model.safetensors", network, where, init=init)
+    started = time.perf_counter()
+    table = evaluate(where, network.to(device()), where.datalist.test)
+    runs.write_table(folder / "per_case.csv", table)
+    runs.finish(folder, {
+        "init": init, "num_labeled": num_labeled, "draw": draw, "seed": seed,
+        "dice": float(table.groupby("case")["dice"].mean().mean()), "cases": int(table["case"].nunique()),
+        "validation_dice": module.best["dice"], "best_step": module.best["step"],
+        "transfer_share": report.share if report else None,
+        "seconds": recorder.rows[-1]["seconds"], "test_seconds": round(time.perf_counter() - started, 1), "device": device(),
+    })  # fmt: skip
+    return folder
+
+
+def predict_case(where: Setup, network: UNETR, image: Volume) -> np.ndarray:
+    """Label map (D, H, W) uint8 of label values on the voxels of `image`; for regions bool (K, D, H, W)."""
+    done = preprocess(image, None, grid=where.grid, intensity=where.dataset.intensity)
+    mean, std = float(done.image.mean()), float(max(done.image.std(), 1e-3))
+    regions = where.dataset.regions is not None
+    logits = inference.predict_logits(
+        network, (done.image - mean) / std, roi=where.grid.roi, overlap=where.scale.overlap
+    )
+    decided = inference.to_original(
+        logits, affine=done.affine, target_affine=image.affine, target_shape=image.shape, regions=regions
+    )
+    return decided if regions else np.asarray(sorted(where.dataset.labels), dtype=np.uint8)[decided]
+
+
+def evaluate(where: Setup, network: UNETR, cases: Sequence[Case]) -> pd.DataFrame:
+    """One row per case and structure, scored in the space of the label file."""
+    dataset, rows = where.dataset, []
+    names = {value: name for value, name in dataset.labels.items() if value != 0}
+    for case in cases:
+        image = volumes.read_image(case.image, channels=len(dataset.channels))
+        label = volumes.read_label(case.label, values=dataset.labels)
+        found = predict_case(where, network, image)
+        predicted = dict(zip(dataset.regions, found, strict=True)) if dataset.regions else metrics.masks(found, names, None)
+        truth = metrics.masks(label.array[0], names, dataset.regions)
+        scored = metrics.evaluate_case(predicted, truth, spacing=label.spacing, tolerance=dataset.tolerance)
+        rows += [{"case": case.id, "patient": case.patient, **row} for row in scored]
+    return pd.DataFrame(rows)
+
+
+def save_network(path: Path, network: UNETR, where: Setup, *, init: str) -> None:
+    """Weights with everything a prediction needs: architecture, grid, intensity rule, labels, licence of the data."""
+    dataset = where.dataset
+    about = {
+        "architecture": {"out_channels": dataset.out_channels, "feature_size": where.scale.feature_size, **where.encoder_config()},
+        "grid": asdict(where.grid), "intensity": asdict(dataset.intensity), "channels": dataset.channels,
+        "labels": dataset.labels, "regions": dataset.regions, "overlap": where.scale.overlap,
+    }  # fmt: skip
+    meta = {"course": json.dumps(about), "init": init, "dataset": dataset.name, "data_licence": dataset.licence}
+    checkpoints.save_model(path, network, metadata=meta)
+
+
+def predict(model: Path, images: Sequence[Path], output: Path, progress=None) -> list[Path]:
+    """Segment NIfTI files with a saved model; each result has the shape and affine of its image.
+
+    Raises:
+        CourseError: a file cannot be read, or the model was not saved by this package.
+    """
+    weights, meta = checkpoints.read(model)
+    if "course" not in meta:
+        raise CourseError(f"{model}: does not say how it was made; use a model.safetensors written by a fine-tuning run")
+    about = json.loads(meta["course"])
+    network = UNETR(**about["architecture"])
+    network.load_state_dict(weights)
+    where = _setup_of(about)
+    written = []
+    for done, path in enumerate(images):
+        image = volumes.read_image(path, channels=len(where.dataset.channels))
+        found = predict_case(where, network.to(device()), image)
+        if where.dataset.regions:  # one file: later (smaller) regions overwrite earlier ones
+            found = np.max([np.where(m, k + 1, 0) for k, m in enumerate(found)], axis=0).astype(np.uint8)
+        target = output / path.name
+        volumes.write_nifti(target, found, image.affine)
+        written.append(target)
+        if progress:
+            progress(done + 1, len(images))
+    return written
+
+
+def _setup_of(about: dict) -> Setup:
+    from ssl_utils import scales
+
+    grid = Grid(tuple(about["grid"]["spacing"]), tuple(about["grid"]["roi"]))
+    dataset = Dataset(
+        name="from_file", title="", source="", licence="", channels=tuple(about["channels"]),
+        labels={int(k): v for k, v in about["labels"].items()}, regions=about["regions"],
+        intensity=Intensity(**about["intensity"]), grids={"coarse": grid}, folders=(),
+    )  # fmt: skip
+    return Setup(dataset, replace(scales.get("smoke"), grid="coarse", overlap=about["overlap"]))
+
+
+def write_plan(where: Setup) -> Path:
+    """data.json: what the graph needs to know of the data (which label counts, how many cases)."""
+    sides = {side: len(cases) for side, cases in where.datalist.sides().items()}
+    path = where.folder / "data.json"
+    write_json(path, {"dataset": where.dataset.name, "num_labeled": where.label_counts, "draws": where.scale.draws,
+                      "seeds": where.scale.seeds, "cases": sides, "licence": where.dataset.licence})  # fmt: skip
+    return path

@@ -1,0 +1,21 @@
+"""One file = one pretext task = one chapter. Adding a task means adding a line here."""
+
+from importlib import import_module
+
+from ssl_utils.errors import CourseError
+
+TASKS = {
+    "restoration": "RestorationTask",
+    "simmim": "SimMIMTask",
+}
+
+
+def task_class(name: str) -> type:
+    """The LightningModule of a pretext task.
+
+    Raises:
+        CourseError: no such task.
+    """
+    if name not in TASKS:
+        raise CourseError(f"task={name!r}: no such pretext task; choose one of {', '.join(TASKS)}")
+    return getattr(import_module(f"ssl_utils.pretext.{name}"), TASKS[name])

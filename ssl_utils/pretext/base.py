@@ -1,0 +1,86 @@
+"""What every pretext task shares: optimiser, fixed validation, trivial baselines. The idea is in the task's own file."""
+
+from abc import ABC, abstractmethod
+
+import lightning as L
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ssl_utils.networks.vit import ViT
+from ssl_utils.training import adamw, parameter_groups
+
+
+class PretextTask(L.LightningModule, ABC):
+    """A task writes `losses` and `reconstruct`; corruption and masks come from the generator and from nowhere else.
+
+    Training draws them from (seed, step), validation from the case, so validation values of two epochs, or of two
+    runs, are of the same hidden voxels.
+    """
+
+    def __init__(self, *, encoder: ViT, lr: float, steps: int, weight_decay: float = 0.05, seed: int = 0) -> None:
+        super().__init__()
+        self.encoder, self.lr, self.steps, self.weight_decay, self.seed = encoder, lr, steps, weight_decay, seed
+
+    @abstractmethod
+    def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """Named losses of a batch of clean standardised crops (B, C, D, H, W); `loss` is the one that is minimised,
+        `reconstruction` the one that runs are compared by."""
+
+    @abstractmethod
+    def reconstruct(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        """`corrupted` (B, C, D, H, W), `hidden` (bool, same shape), `reconstruction`: what figures show."""
+
+    @abstractmethod
+    def score(self, prediction: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
+        """The reconstruction loss of any prediction, so that trivial ones can be compared with the network's."""
+
+    def generator(self, *numbers: int) -> torch.Generator:
+        """A random state that depends on the numbers alone."""
+        mixed = 0
+        for number in numbers:
+            mixed = (mixed * 6_364_136_223_846_793_005 + number + 1_442_695_040_888_963_407) % 2**63
+        return torch.Generator(self.device).manual_seed(mixed)
+
+    def training_step(self, batch: dict, batch_idx: int) -> Tensor:
+        return self.losses(batch["image"], self.generator(self.seed, self.global_step))["loss"]
+
+    def validation_step(self, batch: dict, batch_idx: int) -> None:
+        losses = self.losses(batch["image"], self.generator(int(batch["seed"][0])))
+        self.log("validation_loss", losses["reconstruction"], batch_size=len(batch["image"]))
+
+    @torch.no_grad()
+    def baselines(self, loader) -> dict[str, float]:
+        """The validation score of predictors that have learnt nothing: the mean of what is visible, trilinear
+        in-filling from what is visible, and the corrupted input handed back. A task that does not beat them has learnt
+        nothing either."""
+        sums = {"mean": 0.0, "in-filling": 0.0, "input": 0.0}
+        for batch in loader:
+            images = batch["image"].to(self.device)
+            seen = self.reconstruct(images, self.generator(int(batch["seed"][0])))
+            hidden, corrupted = seen["hidden"], seen["corrupted"]
+            visible_mean = (images * ~hidden).sum() / (~hidden).sum().clamp(min=1)
+            guesses = {
+                "mean": torch.where(hidden, visible_mean, images),
+                "in-filling": infill(images, hidden),
+                "input": corrupted,
+            }
+            for name, guess in guesses.items():
+                sums[name] += float(self.score(guess, images, hidden)) / len(loader)
+        return sums
+
+    def configure_optimizers(self) -> dict:
+        return adamw(parameter_groups([(self, 1.0)], lr=self.lr, weight_decay=self.weight_decay), steps=self.steps)
+
+
+def infill(images: Tensor, hidden: Tensor) -> Tensor:
+    """Fill hidden voxels by trilinear interpolation of the visible ones, coarse to fine (push-pull)."""
+    if not hidden.any() or min(images.shape[2:]) < 2:
+        return images
+    weight = (~hidden).float()
+    kernel = dict(kernel_size=2, ceil_mode=True)
+    below = F.avg_pool3d(weight, **kernel)
+    coarse = F.avg_pool3d(images * weight, **kernel) / below.clamp(min=1e-6)
+    filled = infill(coarse, below == 0)
+    smooth = F.interpolate(filled, size=images.shape[2:], mode="trilinear", align_corners=False)
+    return torch.where(hidden, smooth, images)

@@ -1,0 +1,143 @@
+"""Augmentation-based restoration (the MONAI ViT/UNETR tutorial; Zhou et al. 2019, Chen et al. 2019, Chen et al. 2020):
+corrupt a crop twice, restore it from each view, and let the two views of one crop agree."""
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from ssl_utils.errors import CourseError
+from ssl_utils.networks.heads import TransposedConvHead
+from ssl_utils.networks.vit import ViT
+from ssl_utils.pretext.base import PretextTask
+
+CONTRASTS = ("none", "latent", "published")
+FILLS = ("noise", "mean")
+
+
+def random_boxes(
+    shape: Sequence[int], *, number: int, smallest: float, largest: float, generator: torch.Generator
+) -> Tensor:
+    """The union of `number` boxes with sides between `smallest` and `largest` (shares of the axis). True inside."""
+    inside = torch.zeros(tuple(shape), dtype=torch.bool, device=generator.device)
+    for low, high in zip(*_corners(shape, number, smallest, largest, generator), strict=True):
+        inside[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = True
+    return inside
+
+
+def _corners(shape, number, smallest, largest, generator):
+    draws = torch.rand(2, number, 3, generator=generator, device=generator.device).cpu()
+    extent = torch.tensor(shape)
+    sides = ((smallest + (largest - smallest) * draws[0]) * extent).long().clamp(min=1)
+    low = (draws[1] * (extent - sides + 1)).long()
+    return low.tolist(), (low + sides).tolist()
+
+
+def fill_values(image: Tensor, fill: str, generator: torch.Generator) -> Tensor:
+    """What hidden voxels are replaced by: uniform noise in the range of the image, or its mean."""
+    if fill == "mean":
+        return image.mean().expand_as(image)
+    low, high = image.min(), image.max()
+    return low + (high - low) * torch.rand(image.shape, generator=generator, device=image.device)
+
+
+def local_shuffle(image: Tensor, *, number: int, side: int, generator: torch.Generator) -> Tensor:
+    """Permute the voxels inside `number` small cubes: texture is destroyed, the histogram of each cube is kept."""
+    image = image.clone()                                                        # (C, D, H, W)
+    spatial = image.shape[1:]
+    share = [side / n for n in spatial]
+    lows, _ = _corners(spatial, number, min(share), min(share), generator)
+    for low in lows:
+        box = (slice(None), *(slice(a, a + side) for a in low))
+        block = image[box]
+        order = torch.randperm(block[0].numel(), generator=generator, device=image.device)
+        image[box] = block.flatten(1)[:, order].view(block.shape)
+    return image
+
+
+def corrupt(image: Tensor, generator: torch.Generator, *, fill: str = "noise") -> tuple[Tensor, Tensor]:
+    """One corrupted view of a crop (C, D, H, W): in-painting or out-painting (half each), then local shuffling.
+
+    Returns the view and where it differs from the crop (bool, same shape).
+    """
+    spatial = image.shape[1:]
+    coins = torch.rand(2, generator=generator, device=generator.device)
+    if coins[0] < 0.5:                                                           # in-painting: boxes are lost
+        lost = random_boxes(spatial, number=6, smallest=0.05, largest=0.33, generator=generator)
+    else:                                                                        # out-painting: only boxes remain
+        lost = ~random_boxes(spatial, number=6, smallest=0.21, largest=0.67, generator=generator)
+    view = torch.where(lost, fill_values(image, fill, generator), image)
+    if coins[1] < 0.8:
+        side = max(min(spatial) // 12, 2)
+        view = local_shuffle(view, number=10, side=side, generator=generator)
+    return view, view != image
+
+
+def nt_xent(first: Tensor, second: Tensor, *, temperature: float) -> Tensor:
+    """Normalised temperature-scaled cross entropy (Chen et al. 2020): row i of `first` (B, F) must find row i of
+    `second` among all 2B - 1 other rows."""
+    rows = F.normalize(torch.cat([first, second]), dim=1)                        # (2B, F)
+    similarity = rows @ rows.T / temperature
+    similarity.fill_diagonal_(float("-inf"))                                     # nobody is its own partner
+    partner = torch.arange(len(rows), device=rows.device).roll(len(first))
+    return F.cross_entropy(similarity, partner)
+
+
+class RestorationTask(PretextTask):
+    """Args:
+        contrast: `none` (L1 alone), `latent` (NT-Xent on pooled tokens through a projector), or `published` (NT-Xent
+            on the flattened reconstructions, multiplied by the L1 value, as in the tutorial's code).
+        contrast_weight: weight of the `latent` contrast.
+        fill: what replaces lost voxels, `noise` or `mean`.
+    """
+
+    def __init__(
+        self, *, encoder: ViT, lr: float, steps: int, seed: int = 0, contrast: str = "latent",
+        contrast_weight: float = 0.05, temperature: float | None = None, fill: str = "noise",
+    ) -> None:  # fmt: skip
+        super().__init__(encoder=encoder, lr=lr, steps=steps, seed=seed)
+        if contrast not in CONTRASTS:
+            raise CourseError(f"contrast={contrast!r}: unknown; choose one of {', '.join(CONTRASTS)}")
+        if fill not in FILLS:
+            raise CourseError(f"fill={fill!r}: unknown; choose one of {', '.join(FILLS)}")
+        hidden, channels = encoder.config["hidden_size"], encoder.config["in_channels"]
+        self.contrast, self.contrast_weight, self.fill = contrast, contrast_weight, fill
+        self.temperature = temperature or {"latent": 0.1, "published": 0.05}.get(contrast)
+        self.head = TransposedConvHead(hidden_size=hidden, patch_size=encoder.patch_size, out_channels=channels)
+        if contrast == "latent":
+            self.projector = nn.Sequential(nn.Linear(hidden, hidden), nn.GELU(), nn.Linear(hidden, 64))
+
+    def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Restored crops (B, C, D, H, W) and tokens (B, N, E)."""
+        tokens, _ = self.encoder(images)
+        return self.head(tokens, self.encoder.grid), tokens
+
+    def views(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Independently corrupted (B, C, D, H, W) and where they differ from the crops."""
+        pairs = [corrupt(image, generator, fill=self.fill) for image in images]
+        return torch.stack([view for view, _ in pairs]), torch.stack([changed for _, changed in pairs])
+
+    def score(self, prediction: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
+        return (prediction - images).abs().mean()
+
+    def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        first, _ = self.views(images, generator)
+        if self.contrast == "none":
+            loss = self.score(self(first)[0], images, None)
+            return {"loss": loss, "reconstruction": loss}
+        second, _ = self.views(images, generator)
+        restored, tokens = self(torch.cat([first, second]))                      # one pass for both views
+        one, two = restored.chunk(2)
+        l1 = self.score(one, images, None)
+        if self.contrast == "published":
+            agreement = nt_xent(one.flatten(1), two.flatten(1), temperature=self.temperature)
+            return {"loss": l1 + agreement * l1, "reconstruction": l1, "contrast": agreement}
+        l1 = (l1 + self.score(two, images, None)) / 2
+        agreement = nt_xent(*self.projector(tokens.mean(1)).chunk(2), temperature=self.temperature)
+        return {"loss": l1 + self.contrast_weight * agreement, "reconstruction": l1, "contrast": agreement}
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        corrupted, hidden = self.views(images, generator)
+        return {"corrupted": corrupted, "hidden": hidden, "reconstruction": self(corrupted)[0]}

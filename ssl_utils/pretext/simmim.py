@@ -1,0 +1,98 @@
+"""SimMIM in 3D (Xie et al. 2022): hide blocks of tokens, encode all of them, regress the hidden voxels with one layer."""
+
+import torch
+from torch import Tensor, nn
+
+from ssl_utils.errors import CourseError
+from ssl_utils.networks.heads import LinearHead, patchify, unpatchify
+from ssl_utils.networks.vit import ViT
+from ssl_utils.pretext.base import PretextTask
+
+
+def block_mask(
+    batch: int, grid: tuple[int, int, int], *, mask_ratio: float, unit: int, generator: torch.Generator
+) -> Tensor:
+    """Hide cubes of `unit`^3 tokens, chosen without replacement. True = hidden.
+
+    The unit is a number of tokens, so mask size and patch size are set apart; where the unit does not divide the grid
+    the last cubes are cut.
+    """
+    coarse = [-(-g // unit) for g in grid]                                       # units per axis
+    units = coarse[0] * coarse[1] * coarse[2]
+    hidden = max(min(round(units * mask_ratio), units - 1), 1)
+    noise = torch.rand(batch, units, generator=generator, device=generator.device)
+    mask = noise.argsort(1).argsort(1) < hidden                                  # (B, units)
+    mask = mask.view(batch, *coarse)
+    for axis in (1, 2, 3):
+        mask = mask.repeat_interleave(unit, axis)
+    return mask[:, : grid[0], : grid[1], : grid[2]].flatten(1)                   # (B, N)
+
+
+class SimMIMTask(PretextTask):
+    """Args:
+        mask_ratio: share of hidden tokens, 0 < ratio < 1.
+        mask_unit: side of a hidden cube in tokens.
+        normalise_target: regress each patch after subtracting its mean and dividing by its deviation (He et al. 2022).
+        foreground_weight: weight of voxels brighter than the volume's mean, 1 = all alike.
+    """
+
+    def __init__(
+        self, *, encoder: ViT, lr: float, steps: int, seed: int = 0, mask_ratio: float = 0.6, mask_unit: int = 1,
+        normalise_target: bool = False, foreground_weight: float = 1.0,
+    ) -> None:  # fmt: skip
+        super().__init__(encoder=encoder, lr=lr, steps=steps, seed=seed)
+        if not 0 < mask_ratio < 1:
+            raise CourseError(f"mask_ratio={mask_ratio}: must lie between 0 and 1; try 0.6")
+        if mask_unit < 1:
+            raise CourseError(f"mask_unit={mask_unit}: must be at least one token; try 1 or 2")
+        self.mask_ratio, self.mask_unit = mask_ratio, mask_unit
+        self.normalise_target, self.foreground_weight = normalise_target, foreground_weight
+        hidden, channels = encoder.config["hidden_size"], encoder.config["in_channels"]
+        self.mask_token = nn.Parameter(torch.zeros(1, 1, hidden).normal_(std=0.02))
+        self.head = LinearHead(hidden_size=hidden, patch_size=encoder.patch_size, out_channels=channels)
+
+    def forward(self, images: Tensor, mask: Tensor) -> Tensor:
+        tokens = self.encoder.embed(images)                                      # (B, N, E) no positions yet
+        tokens = torch.where(mask[..., None], self.mask_token.to(tokens.dtype), tokens)
+        tokens, _ = self.encoder.encode(tokens + self.encoder.positions)         # a hidden token knows where it is
+        return self.head(tokens, self.encoder.grid)                              # (B, C, D, H, W)
+
+    def mask(self, images: Tensor, generator: torch.Generator) -> Tensor:
+        return block_mask(
+            len(images), self.encoder.grid, mask_ratio=self.mask_ratio, unit=self.mask_unit, generator=generator
+        )
+
+    def voxel_mask(self, mask: Tensor, channels: int) -> Tensor:
+        """(B, N) tokens -> (B, C, D, H, W) voxels."""
+        size = torch.tensor(self.encoder.patch_size).prod() * channels
+        patches = mask[..., None].expand(-1, -1, int(size))
+        return unpatchify(patches, self.encoder.grid, self.encoder.patch_size, channels)
+
+    def target(self, images: Tensor) -> Tensor:
+        if not self.normalise_target:
+            return images
+        patches = patchify(images, self.encoder.patch_size)                      # (B, N, C p^3)
+        patches = (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True) + 1e-6).sqrt()
+        return unpatchify(patches, self.encoder.grid, self.encoder.patch_size, images.shape[1])
+
+    def score(self, prediction: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
+        return self._masked_l1(prediction, self.target(images), images, hidden)
+
+    def _masked_l1(self, prediction: Tensor, target: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
+        weight = hidden * torch.where(images > 0, self.foreground_weight, 1.0)   # nothing is charged on visible voxels
+        return ((prediction - target).abs() * weight).sum() / weight.sum().clamp(min=1)
+
+    def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        mask = self.mask(images, generator)
+        loss = self.score(self(images, mask), images, self.voxel_mask(mask, images.shape[1]))
+        return {"loss": loss, "reconstruction": loss}
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        mask = self.mask(images, generator)
+        hidden = self.voxel_mask(mask, images.shape[1])
+        prediction = self(images, mask)
+        return {
+            "corrupted": images.masked_fill(hidden, float(images.min())), "hidden": hidden,
+            "reconstruction": torch.where(hidden, prediction, images),
+        }  # fmt: skip

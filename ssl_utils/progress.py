@@ -1,0 +1,98 @@
+"""What a run of the course has done, how long the rest will take, and how much memory it needed."""
+
+import time
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import psutil
+
+from ssl_utils.files import read_json
+
+REFERENCE = Path(__file__).resolve().parents[1] / "json_files" / "reference_costs.json"
+ONE_AT_A_TIME = ("00", "01", "05")  # the other chapters run beside each other
+
+
+@dataclass
+class Progress:
+    """What is done, and how long the rest will take: seconds per chapter of an earlier run, rescaled as we go."""
+
+    expected: dict[str, float]  # chapter -> seconds of one part, from a reference run
+    slots: int  # chapters that run at the same time
+    left: dict[str, int] = field(default_factory=dict)  # chapter -> parts still to finish
+    seconds: dict[str, list[float]] = field(default_factory=dict)  # chapter -> of the finished parts
+    running: dict[str, tuple[str, float]] = field(default_factory=dict)  # label -> chapter, when it started
+    started: float = field(default_factory=time.time)
+
+    @property
+    def finished(self) -> int:
+        return sum(map(len, self.seconds.values()))
+
+    @property
+    def total(self) -> int:
+        return self.finished + sum(self.left.values())
+
+    def one_part(self, chapter: str) -> float | None:
+        """Seconds of one part: measured in this run, else the reference at the speed of this machine, else the mean."""
+        if chapter in self.seconds:
+            return sum(self.seconds[chapter]) / len(self.seconds[chapter])
+        known = [(s, self.expected[c]) for c, parts in self.seconds.items() for s in parts if c in self.expected]
+        if chapter in self.expected:
+            return self.expected[chapter] * (sum(s for s, _ in known) / sum(e for _, e in known) if known else 1)
+        return sum(map(sum, self.seconds.values())) / self.finished if self.finished else None
+
+    def remaining(self) -> float | None:
+        one_by_one, beside, longest = 0.0, 0.0, 0.0
+        for chapter, parts in self.left.items():
+            if (each := self.one_part(chapter)) is None:
+                return None
+            spent = sum(min(each, time.time() - since) for name, since in self.running.values() if name == chapter)
+            if chapter.startswith(ONE_AT_A_TIME):
+                one_by_one += each * parts - spent
+            else:
+                beside += each * parts - spent
+                longest = max(longest, min(each, each * parts - spent))
+        return one_by_one + max(beside / self.slots, longest)
+
+    def take(self, event: dict) -> str | None:
+        """Account for one event of a chapter; the line to print, if it is worth one."""
+        chapter, label = event["chapter"], event["label"]
+        if event["event"] == "started":
+            self.running[label] = (chapter, time.time())
+            return None
+        self.running.pop(label, None)
+        if event["event"] == "failed":
+            return event["message"]
+        self.seconds.setdefault(chapter, []).append(event["seconds"])
+        self.left[chapter] = max(0, self.left.get(chapter, 1) - 1)
+        rest = self.remaining()
+        about = f", about {clock(rest)} left" if rest and any(self.left.values()) else ""
+        elapsed = clock(time.time() - self.started)
+        return f"[{self.finished:2}/{self.total}] {label:58} {clock(event['seconds']):>7}   elapsed {elapsed}{about}"
+
+
+def clock(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+def reference_costs(dataset: str, scale: str) -> dict[str, float]:
+    """Seconds per chapter of a recorded run of this dataset and scale; of the phantom when there is none."""
+    costs = read_json(REFERENCE) if REFERENCE.exists() else {}
+    found = costs.get(dataset, {}).get(scale) or costs.get("phantom", {}).get(scale) or {}
+    return found.get("chapters", {})
+
+
+class Memory:
+    """Highest resident memory below this process: all processes together (shared pages count twice), and the largest."""
+
+    together = largest = 0
+
+    def look(self) -> None:
+        sizes = []
+        for process in psutil.Process().children(recursive=True):
+            try:
+                sizes.append(process.memory_info().rss)
+            except psutil.Error:  # it ended meanwhile
+                continue
+        self.together, self.largest = max(self.together, sum(sizes)), max(self.largest, *sizes, 0)

@@ -1,0 +1,97 @@
+"""Supervised fine-tuning: DiceCE, freezing and layer-wise learning rates, the best network by inner validation."""
+
+from collections.abc import Mapping, Sequence
+
+import lightning as L
+import numpy as np
+import torch
+from monai.losses import DiceCELoss
+from torch import Tensor, nn
+
+from ssl_utils.data.cache import Prepared
+from ssl_utils.networks.unetr import UNETR
+from ssl_utils.segmentation.inference import decide, predict_logits
+from ssl_utils.segmentation.metrics import dice
+from ssl_utils.training import adamw, parameter_groups
+
+ALWAYS = -1  # of freeze_epochs
+
+
+class SegmentationTask(L.LightningModule):
+    """Args:
+        network: a UNETR.
+        values: label value of each output channel (plain labels), in channel order.
+        held_out: the inner validation cases; the loader hands their numbers.
+        regions: name -> label values of overlapping regions, one sigmoid channel each; None for plain labels.
+        freeze_epochs: epochs (stretches between validations) in which the encoder is frozen; 0 never, -1 always.
+        layer_decay: the learning rate of a block is multiplied by this once more than that of the block above it.
+    """
+
+    def __init__(
+        self, *, network: UNETR, values: Sequence[int], regions: Mapping[str, Sequence[int]] | None, lr: float, steps: int,
+        roi: Sequence[int], overlap: float, held_out: Sequence[Prepared], freeze_epochs: int = 0, layer_decay: float = 1.0, weight_decay: float = 0.01,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.network, self.values, self.regions = network, list(values), regions
+        self.lr, self.steps, self.roi, self.overlap, self.held_out = lr, steps, tuple(roi), overlap, list(held_out)
+        self.freeze_epochs, self.layer_decay, self.weight_decay = freeze_epochs, layer_decay, weight_decay
+        # batch=True: a structure that one crop lacks is not a division of nothing by nothing
+        self.loss = DiceCELoss(
+            to_onehot_y=regions is None, softmax=regions is None, sigmoid=regions is not None,
+            include_background=regions is not None, batch=True,
+        )  # fmt: skip
+        self.best: dict = {"dice": -1.0, "step": 0, "weights": {}}
+
+    def targets(self, label: Tensor) -> Tensor:
+        """Label values (B, 1, D, H, W) -> class indices (B, 1, ...), or region maps (B, K, ...)."""
+        if self.regions:
+            return torch.cat([torch.isin(label, label.new_tensor(v)) for v in self.regions.values()], 1).float()
+        if self.values == list(range(len(self.values))):
+            return label
+        return sum(torch.where(label == value, i, 0) for i, value in enumerate(self.values))
+
+    def training_step(self, batch: dict, batch_idx: int) -> Tensor:
+        return self.loss(self.network(batch["image"]), self.targets(batch["label"].long()))
+
+    def on_train_epoch_start(self) -> None:
+        frozen = self.freeze_epochs == ALWAYS or self.current_epoch < self.freeze_epochs
+        self.network.vit.requires_grad_(not frozen)
+
+    def validation_step(self, batch: Tensor, batch_idx: int) -> None:
+        self.log("validation_dice", self.case_dice(self.held_out[int(batch)]), batch_size=1)
+
+    def case_dice(self, case: Prepared) -> float:
+        """Mean foreground Dice of one cached case on its own grid; structures absent from both are not counted."""
+        logits = predict_logits(self.network, case.standardised(case.image), roi=self.roi, overlap=self.overlap)
+        decided = decide(logits, regions=self.regions is not None)
+        target = self.targets(torch.from_numpy(np.asarray(case.label)).long()[None, None])[0]
+        if self.regions:
+            pairs = zip(decided, target.bool(), strict=True)
+        else:
+            pairs = ((decided == k, target[0] == k) for k in range(len(self.values)) if self.values[k] != 0)
+        scores = [dice(a.numpy(), b.numpy()) for a, b in pairs]
+        return float(np.nanmean(scores)) if not np.all(np.isnan(scores)) else 0.0
+
+    def on_validation_epoch_end(self) -> None:
+        score = float(self.trainer.callback_metrics["validation_dice"])
+        if score > self.best["dice"]:
+            weights = {k: v.detach().cpu().clone() for k, v in self.network.state_dict().items()}
+            self.best = {"dice": score, "step": self.global_step, "weights": weights}
+
+    def on_save_checkpoint(self, checkpoint: dict) -> None:
+        checkpoint["best"] = self.best
+
+    def on_load_checkpoint(self, checkpoint: dict) -> None:
+        self.best = checkpoint["best"]
+
+    def configure_optimizers(self) -> dict:
+        groups = parameter_groups(self.layers(), lr=self.lr, weight_decay=self.weight_decay)
+        return adamw(groups, steps=self.steps, betas=(0.9, 0.999))
+
+    def layers(self) -> list[tuple[nn.Module, float]]:
+        """(module, learning-rate factor): decoder 1, then each encoder block `layer_decay` times the one above."""
+        vit = self.network.vit
+        depth = len(vit.blocks)
+        decoder = [(module, 1.0) for name, module in self.network.named_children() if name != "vit"]
+        blocks = [(block, self.layer_decay ** (depth - i)) for i, block in enumerate(vit.blocks)]
+        return [(vit.patch_embedding, self.layer_decay ** (depth + 1)), *blocks, (vit.norm, 1.0), *decoder]

@@ -1,0 +1,50 @@
+"""From a network on crops to a label map in the space of the file it came from."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from monai.inferers import sliding_window_inference
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+@torch.inference_mode()
+def predict_logits(network: nn.Module, image: np.ndarray, *, roi: Sequence[int], overlap: float) -> Tensor:
+    """Gaussian-blended sliding window over a standardised image (C, D, H, W); logits (K, D, H, W) on the CPU."""
+    device = next(network.parameters()).device
+    network.eval()
+    batch = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None]
+    logits = sliding_window_inference(
+        batch, tuple(roi), sw_batch_size=4, predictor=network, overlap=overlap, mode="gaussian", sw_device=device, device="cpu"
+    )
+    return logits[0]
+
+
+def decide(scores: Tensor, *, regions: bool) -> Tensor:
+    """Logits (K, ...) -> class index (...) by argmax, or for overlapping regions one boolean map each (K, ...)."""
+    return scores > 0 if regions else scores.argmax(0)
+
+
+def to_original(
+    logits: Tensor, *, affine: np.ndarray, target_affine: np.ndarray, target_shape: Sequence[int], regions: bool, slab: int = 32
+) -> np.ndarray:
+    """Resample scores (not labels) trilinearly to the voxels of the original file, then decide.
+
+    Works in slabs along the first axis, so memory stays at `slab` planes times K classes. Outside the preprocessed
+    volume everything is background. Returns uint8 (D, H, W) class indices, or bool (K, D, H, W) for regions.
+    """
+    to_index = torch.from_numpy(np.linalg.inv(affine) @ target_affine).float()
+    size = torch.tensor(logits.shape[1:]).float()
+    probabilities = logits.sigmoid() if regions else logits.softmax(0)
+    planes = []
+    for start in range(0, target_shape[0], slab):
+        axes = [torch.arange(start, min(start + slab, target_shape[0]))] + [torch.arange(n) for n in target_shape[1:]]
+        grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).float()
+        index = grid @ to_index[:3, :3].T + to_index[:3, 3]
+        normalised = 2 * index / (size - 1).clamp(min=1) - 1
+        sampled = F.grid_sample(
+            probabilities[None], normalised.flip(-1)[None], mode="bilinear", padding_mode="zeros", align_corners=True
+        )[0]
+        planes.append(decide(sampled - 0.5, regions=True) if regions else sampled.argmax(0).to(torch.uint8))
+    return torch.cat(planes, dim=1 if regions else 0).numpy()

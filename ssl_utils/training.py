@@ -1,0 +1,165 @@
+"""One way to train, shared by every pretext task and by fine-tuning: optimiser, schedule, record, resume.
+
+An epoch is the stretch between two validations. A checkpoint is written at the end of each; crops, masks and
+corruptions are functions of the step number, so a run that goes on from it ends with the same numbers.
+"""
+
+import math
+import os
+import sys
+import time
+from collections.abc import Iterable
+from pathlib import Path
+
+import lightning as L
+import pandas as pd
+import torch
+from lightning.pytorch.utilities import disable_possible_user_warnings
+from torch import nn
+from torch.utils.data import DataLoader, Dataset
+
+from ssl_utils.data.crops import Consecutive
+from ssl_utils.errors import CourseError
+from ssl_utils.files import atomic
+
+
+def device() -> str:
+    """`cuda`, `mps` or `cpu`: the best this machine has."""
+    if torch.cuda.is_available():
+        return "cuda"
+    return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def parameter_groups(
+    modules: Iterable[tuple[nn.Module, float]], *, lr: float, weight_decay: float
+) -> list[dict]:
+    """AdamW groups for (module, learning-rate factor) pairs; weight decay only on matrices and kernels, never on norms,
+    biases, positions or mask tokens."""
+    groups = []
+    for module, factor in modules:
+        named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
+        decayed = [p for n, p in named if p.ndim > 1 and "position" not in n and "token" not in n]
+        kept = {id(p) for p in decayed}
+        rest = [p for _, p in named if id(p) not in kept]
+        groups += [
+            {"params": params, "lr": lr * factor, "weight_decay": decay}
+            for params, decay in ((decayed, weight_decay), (rest, 0.0))
+            if params
+        ]
+    return groups
+
+
+def adamw(groups: list[dict], *, steps: int, warmup: float = 0.1, betas: tuple[float, float] = (0.9, 0.95)) -> dict:
+    """Fused AdamW with linear warm-up over `warmup` of the steps, then a cosine to zero, stepped every batch."""
+    optimizer = torch.optim.AdamW(groups, betas=betas, fused=True)
+    start = max(round(warmup * steps), 1)
+
+    def factor(step: int) -> float:
+        if step < start:
+            return (step + 1) / start
+        return 0.5 * (1 + math.cos(math.pi * min((step - start) / max(steps - start, 1), 1)))
+
+    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
+    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class Recorder(L.Callback):
+    """Writes history.csv and last.ckpt after every validation, prints one line, and stops on a loss that is not a
+    number."""
+
+    def __init__(self, folder: Path, *, steps: int, headline: str) -> None:
+        self.folder, self.steps, self.headline = folder, steps, headline
+        self.rows: list[dict] = []
+        self.losses: list[float] = []
+        self.seconds = 0.0
+        self.bar = None
+
+    def state_dict(self) -> dict:
+        return {"rows": self.rows, "seconds": self.seconds + time.perf_counter() - self.started}
+
+    def load_state_dict(self, state: dict) -> None:
+        self.rows, self.seconds = state["rows"], state["seconds"]
+
+    def on_train_start(self, trainer, module) -> None:
+        self.started = time.perf_counter()
+        if sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ:
+            from tqdm.auto import tqdm
+
+            self.bar = tqdm(total=self.steps, initial=trainer.global_step, desc=self.headline, unit="step")
+
+    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
+        self.losses.append(float(outputs["loss"].detach()))
+        if not math.isfinite(self.losses[-1]):
+            raise CourseError(
+                f"{self.folder}: the loss is {self.losses[-1]} at step {trainer.global_step}; lower the learning rate, "
+                "and run the doctor on the data"
+            )
+        if self.bar is not None:
+            self.bar.update()
+
+    def on_train_epoch_end(self, trainer, module) -> None:
+        logged = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("validation")}
+        row = {
+            "step": trainer.global_step, "epoch": trainer.current_epoch, "train_loss": sum(self.losses) / len(self.losses),
+            **logged, "lr": trainer.optimizers[0].param_groups[-1]["lr"],
+            "seconds": round(self.seconds + time.perf_counter() - self.started, 2),
+        }  # fmt: skip
+        self.losses = []
+        self.rows.append(row)
+        with atomic(self.folder / "history.csv") as temporary:
+            pd.DataFrame(self.rows).to_csv(temporary, index=False)
+        with atomic(self.folder / "last.ckpt") as temporary:
+            trainer.save_checkpoint(temporary)
+        figures = "  ".join(f"{k.removeprefix('validation_')} {v:.4f}" for k, v in logged.items())
+        line = f"{self.headline}: step {row['step']}/{self.steps}  train {row['train_loss']:.4f}  {figures}  {row['seconds']:.0f} s"
+        if self.bar is not None:
+            self.bar.set_postfix_str(figures)
+        else:
+            print(line, flush=True)
+
+    def on_train_end(self, trainer, module) -> None:
+        if self.bar is not None:
+            self.bar.close()
+
+
+def fit(
+    module: L.LightningModule, *, crops: Dataset, validation: DataLoader, folder: Path, steps: int, batch_size: int,
+    validations: int, headline: str,
+) -> Recorder:  # fmt: skip
+    """Train for `steps` steps with `validations` validations, going on from `folder/last.ckpt` when there is one.
+
+    Raises:
+        CourseError: the loss is not a number, or the checkpoint cannot be read.
+    """
+    quiet()
+    validations = max(min(validations, steps), 1)
+    per_epoch = math.ceil(steps / validations)
+    loader = DataLoader(crops, batch_size, sampler=Consecutive(per_epoch * batch_size), num_workers=0)
+    recorder = Recorder(folder, steps=per_epoch * validations, headline=headline)
+    trainer = L.Trainer(
+        max_epochs=validations, accelerator="auto", devices=1, gradient_clip_val=1.0, logger=False,
+        enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
+        callbacks=[recorder], default_root_dir=folder,
+    )  # fmt: skip
+    last = folder / "last.ckpt"
+    try:
+        trainer.fit(module, loader, validation, ckpt_path=last if last.exists() else None, weights_only=True)
+    except (RuntimeError, EOFError, KeyError, OSError) as error:
+        if last.exists() and not recorder.losses and not isinstance(error, CourseError):
+            raise CourseError(f"{last}: cannot be resumed from ({error}); delete the file and run again") from error
+        raise
+    if trainer.interrupted:
+        raise KeyboardInterrupt
+    return recorder
+
+
+def quiet() -> None:
+    """Lightning's tips and warnings belong in no executed notebook."""
+    import logging
+    import warnings
+
+    disable_possible_user_warnings()
+    warnings.filterwarnings("ignore", module="lightning")
+    warnings.filterwarnings("ignore", message=".*does not have many workers.*|.*lr_scheduler.step.*|.*Checkpoint directory.*")
+    for name in ("lightning", "lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
+        logging.getLogger(name).setLevel(logging.ERROR)
