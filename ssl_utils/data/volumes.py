@@ -264,7 +264,7 @@ def _channels_first(path: Path, array: np.ndarray, channels: int) -> np.ndarray:
         found = "is 3D with 1 channel" if array.shape[-1] == 1 else f"is 4D with {array.shape[-1]} volumes"
         expected = "one 3D volume" if channels == 1 else f"4D with {channels} channels"
         raise CourseError(
-            f"{path}: {found} (shape {_by(shape)}), not {expected}; split or merge it, or name its channels in the datalist"
+            f"{path}: {found} (shape {_by(shape)}), not {expected}; split or merge it, or name its channels"
         )
     return np.ascontiguousarray(np.moveaxis(array, -1, 0))
 
