@@ -1,8 +1,8 @@
 """Weights on disk: written whole or not at all, read without running anybody's code."""
 
 import json
-import pickle
 import re
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 import torch.nn as nn
-from safetensors import SafetensorError, safe_open
+from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
@@ -31,13 +31,14 @@ NUMPY_SCALARS = [
 
 def save_encoder(path: Path | str, vit: ViT, *, metadata: Mapping[str, Any]) -> None:
     """Write an encoder as safetensors, whole or not at all; its sizes go along under `config` and `grid`."""
-    save_model(path, vit, metadata={**metadata, "grid": list(vit.grid)})
+    save_model(path, vit, metadata=metadata)
 
 
 def save_model(path: Path | str, model: nn.Module, metadata: Mapping[str, Any]) -> None:
     """Write any model's weights as safetensors; values of `metadata` that are not text are written as JSON."""
-    content = {**metadata, "config": model.config} if hasattr(model, "config") else dict(metadata)
-    text = {key: value if isinstance(value, str) else json.dumps(value) for key, value in content.items()}
+    sizes = {"config": getattr(model, "config", None), "grid": getattr(getattr(model, "vit", model), "grid", None)}
+    content = {**metadata, **{key: value for key, value in sizes.items() if value is not None}}
+    text = {key: value if isinstance(value, str) else json.dumps(value, default=str) for key, value in content.items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic(path) as temporary:
         temporary.write_bytes(to_safetensors(tensors, metadata=text))
@@ -70,9 +71,9 @@ def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        with torch.serialization.safe_globals(NUMPY_SCALARS):
+        with torch.serialization.safe_globals(NUMPY_SCALARS), warnings.catch_warnings(action="ignore"):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except (SafetensorError, pickle.UnpicklingError, RuntimeError, OSError, EOFError, ValueError, KeyError) as error:
+    except Exception as error:  # a damaged pickle can raise anything at all
         blocked = re.search(r"GLOBAL ([\w.]+)", str(error))
         if blocked:
             reason = f"holds Python objects ({blocked[1]}), which could run code; save its state_dict alone"

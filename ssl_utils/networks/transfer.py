@@ -186,7 +186,8 @@ def _guess_grid(tokens: int, vit: ViT, name: str) -> Size:
         return vit.grid
     if tokens != side**3:
         raise CourseError(
-            f"{name}: has {tokens} positions, of which token grid is not known; pass grid=(d, h, w) of the pretraining"
+            f"{name}: has {tokens} positions, of which token grid is not known; check that patch_size is that of the "
+            "pretraining, and pass its grid=(d, h, w)"
         )
     return side, side, side
 
