@@ -1,0 +1,138 @@
+"""Curves, Dice against labels, per-class dots and histograms: the course's pictures of numbers."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from ssl_utils.errors import CourseError
+from ssl_utils.reporting.panels import PALETTE, Picture
+
+_INITS = ("random", "restoration", "simmim", "mae", "genesis", "pcrl", "patch_clusters", "pixel_clusters", "inflation")
+_INIT_COLOURS = ("#444444", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999933", "#882255")
+_MARKERS = "osD^vP*Xh"
+_LINES = [PALETTE[i] for i in (6, 0, 2, 4, 5, 1)]  # yellow does not show on white
+
+
+def _axes(width: float = 8.0, height: float = 4.0) -> tuple[Picture, Axes]:
+    figure = Picture(figsize=(width, height), dpi=110, facecolor="white", layout="constrained")
+    axes = figure.add_subplot(facecolor="white")
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+    return figure, axes
+
+
+def _legend(figure: Figure, **more: Any) -> None:
+    figure.legend(loc="outside right upper", frameon=False, fontsize=9, alignment="left", **more)
+
+
+def _need(table: pd.DataFrame, *columns: str) -> None:
+    missing = [name for name in columns if name not in table]
+    if missing or table.empty:
+        fault = f"no column {', '.join(missing)}" if missing else "no rows"
+        raise CourseError(
+            f"table with columns {list(table)}: {fault}; pass one row per point with {', '.join(columns)}"
+        )
+
+
+def _styles(inits: Sequence[str]) -> dict[str, dict[str, str]]:
+    """Colour and marker of each init, in course order: the same in every figure."""
+    known = [init for init in _INITS if init in inits] + [init for init in inits if init not in _INITS]
+    at = {init: _INITS.index(init) if init in _INITS else -1 - i for i, init in enumerate(known)}
+    return {init: {"color": _INIT_COLOURS[at[init] % 9], "marker": _MARKERS[at[init] % 9]} for init in known}
+
+
+def curves(history: pd.DataFrame, columns: Sequence[str], *, baselines: Mapping[str, float] | None = None,
+           x: str = "step", ylabel: str = "loss", title: str = "") -> Figure:  # fmt: skip
+    """Columns of a run's history against `x`; gaps (NaN) are skipped, baselines are dashed lines with their value.
+
+    A column of more than 60 values is drawn faint with its running mean on top.
+    """
+    _need(history, *columns)
+    figure, axes = _axes()
+    for i, name in enumerate(columns):
+        values = history[name].dropna()
+        at = history.loc[values.index, x] if x in history else values.index
+        style = {"color": _LINES[i % 6]}
+        if len(values) > 60:
+            axes.plot(at, values, alpha=0.25, linewidth=0.8, **style)
+            values = values.rolling(max(5, len(values) // 25), min_periods=1, center=True).mean()
+        marker = "o" if len(values) <= 30 else ""
+        axes.plot(at, values, label=name.replace("_", " "), marker=marker, markersize=4, linewidth=1.8, **style)
+    for i, (name, value) in enumerate((baselines or {}).items()):
+        dash = ("--", ":", "-.")[i % 3]
+        axes.axhline(value, color="#444444", linestyle=dash, linewidth=1.3, label=f"{name} ({value:.3f})")
+    axes.set(xlabel=x if x in history else "row", ylabel=ylabel, title=title)
+    _legend(figure)
+    return figure
+
+
+def dice_against_labels(table: pd.DataFrame, *, title: str = "") -> Figure:
+    """Mean Dice with its interval against the number of labelled cases, a line per init.
+
+    Args:
+        table: columns init, num_labeled, dice, low, high; the last two may be NaN. `cases`, if there, is named.
+    """
+    _need(table, "init", "num_labeled", "dice", "low", "high")
+    figure, axes = _axes()
+    styles, counts = _styles(list(table["init"].unique())), sorted(table["num_labeled"].unique())
+    for i, (init, style) in enumerate(styles.items()):
+        part = table[table["init"] == init].sort_values("num_labeled")
+        at = [counts.index(n) + 0.06 * (i - (len(styles) - 1) / 2) for n in part["num_labeled"]]
+        errors = np.nan_to_num(np.abs([part["dice"] - part["low"], part["high"] - part["dice"]]).astype(float))
+        axes.errorbar(at, part["dice"], yerr=errors, label=init, capsize=3, markersize=6, linewidth=1.8,
+                      elinewidth=1.2, **style)  # fmt: skip
+    axes.set_xticks(range(len(counts)), [str(n) for n in counts])
+    axes.set(xlim=(-0.4, len(counts) - 0.6), xlabel="labelled cases used for fine-tuning", title=title)
+    cases = f", {table['cases'].iloc[0]} test cases" if "cases" in table and table["cases"].nunique() == 1 else ""
+    axes.set_ylabel("mean foreground Dice")
+    _legend(figure, title=f"start of the encoder\n(95 % interval{cases})", title_fontsize=8)
+    return figure
+
+
+def per_class(table: pd.DataFrame, *, title: str = "") -> Figure:
+    """Dice of every class, a dot per init and a line from the worst to the best of them.
+
+    Args:
+        table: columns init, class, dice. Classes keep the table's order.
+    """
+    _need(table, "init", "class", "dice")
+    classes, styles = list(dict.fromkeys(table["class"])), _styles(list(table["init"].unique()))
+    figure, axes = _axes(8.0, min(5.0, 1.2 + 0.32 * len(classes)))
+    spread = table.groupby("class")["dice"].agg(["min", "max"]).loc[classes]
+    axes.hlines(range(len(classes)), spread["min"], spread["max"], color="#bbbbbb", linewidth=2, zorder=1)
+    for init, style in styles.items():
+        part = table[table["init"] == init].groupby("class")["dice"].mean()
+        axes.scatter(part, [classes.index(name) for name in part.index], label=init, s=42, zorder=2, **style)
+    axes.set_yticks(range(len(classes)), [str(name).replace("_", " ") for name in classes])
+    axes.set(xlim=(-0.02, 1.02), ylim=(len(classes) - 0.4, -0.6), xlabel="Dice, mean over test cases", title=title)
+    axes.grid(axis="x", color="#dddddd", linewidth=0.8)
+    _legend(figure)
+    return figure
+
+
+def histogram(images: Mapping[str, Any], *, window: tuple[float, float] | None = None, unit: str = "intensity",
+              title: str = "") -> Figure:  # fmt: skip
+    """Share of voxels per intensity (logarithmic), a line per volume; the window is shaded, what it clips is named."""
+    samples = {name: np.asarray(array, np.float64).ravel() for name, array in images.items()}
+    samples = {name: values[np.isfinite(values)] for name, values in samples.items()}
+    if not samples or any(values.size == 0 for values in samples.values()):
+        raise CourseError("histogram: no finite voxel to count; pass at least one volume with numbers in it")
+    low = min(np.percentile(values, 0.1) for values in samples.values())
+    high = max(np.percentile(values, 99.9) for values in samples.values())
+    edges = np.linspace(low, high if high > low else low + 1, 101)
+    figure, axes = _axes()
+    for i, (name, values) in enumerate(samples.items()):
+        share = 100 * np.histogram(values, edges)[0] / values.size
+        if window is not None:
+            name = f"{name}\n({np.mean((values < window[0]) | (values > window[1])):.0%} clipped)"
+        axes.stairs(share, edges, label=name, color=_LINES[i % 6], linewidth=1.5)
+    if window is not None:
+        axes.axvspan(*window, color="#009E73", alpha=0.12, label=f"window {window[0]:g} to {window[1]:g}")
+    axes.set(yscale="log", xlabel=unit, ylabel="share of voxels (%)", title=title)
+    _legend(figure)
+    return figure

@@ -1,0 +1,180 @@
+"""Pictures: orientation, proportions, colours, faults, and one display per returned figure."""
+
+import matplotlib
+import matplotlib.pyplot as plt
+import nbformat
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.figure import Figure
+from nbclient import NotebookClient
+
+from ssl_utils.errors import CourseError
+from ssl_utils.reporting import figures, panels
+
+matplotlib.use("Agg")
+RNG = np.random.default_rng(0)
+IMAGE = RNG.random((16, 24, 8)).astype(np.float32)
+LABEL = np.zeros(IMAGE.shape, np.uint8)
+LABEL[2:6, 4:12, 2:5], LABEL[8:10, 14:20, 5:7] = 1, 2
+
+
+def drawn(figure: Figure) -> Figure:
+    assert isinstance(figure, Figure)
+    assert not plt.get_fignums(), "left open in pyplot"
+    figure.canvas.draw()
+    width, height = figure.get_size_inches()
+    assert 2 <= width <= 12.01 and 1.5 <= height <= 6.1
+    return figure
+
+
+def texts(figure: Figure) -> str:
+    legends = [t.get_text() for legend in figure.legends for t in legend.get_texts()]
+    axes = [t.get_text() for ax in figure.axes for t in (ax.title, *ax.texts)]
+    return " | ".join([*legends, *axes, *(t.get_text() for t in figure.texts)])
+
+
+@pytest.mark.parametrize(
+    ("axis", "corner"),
+    [(2, (-1, -1, 3)), (1, (-1, 3, -1)), (0, (3, -1, -1))],
+    ids=["axial", "coronal", "sagittal"],
+)
+def test_the_upper_left_corner_is_right_anterior_superior(axis, corner):
+    array = np.zeros((6, 7, 8))
+    array[corner] = 1
+    assert panels.plane(array, axis, 3)[0, 0] == 1
+
+
+def test_letters_name_the_edges():
+    axes = drawn(figures.montage(IMAGE)).axes
+    letters = [[t.get_text() for t in ax.texts if len(t.get_text()) == 1] for ax in axes]
+    assert letters == [list("RLAP"), list("RLSI"), list("APSI")]
+
+
+def test_montage_keeps_millimetres():
+    figure = drawn(figures.montage(IMAGE, LABEL, spacing=(1, 2, 5), names={1: "front", 2: "back"}, title="case"))
+    size = figure.get_size_inches()
+    inches = np.array([ax.get_position().size * size for ax in figure.axes])
+    mm = np.array([(16, 48), (16, 40), (48, 40)])
+    assert np.allclose(inches / mm, (inches / mm)[0, 0], rtol=1e-6)
+    assert "front" in texts(figure) and "back" in texts(figure) and "mm" in texts(figure)
+
+
+def test_montage_goes_through_the_label():
+    x, y, z = panels.busiest(LABEL)
+    assert LABEL[x].any() and LABEL[:, y].any() and LABEL[:, :, z].any()
+    assert panels.busiest(np.zeros((4, 6, 8))) == (2, 3, 4)
+
+
+def test_channel_axis_and_constant_or_broken_values():
+    drawn(figures.montage(IMAGE[None], LABEL[None]))
+    drawn(figures.montage(np.zeros((8, 8, 8))))
+    drawn(figures.montage(np.full((8, 8, 8), np.nan)))
+    drawn(figures.montage((IMAGE * 1000).astype(np.int16), window="soft tissue"))
+    drawn(figures.montage(IMAGE.astype(np.float16), np.ones(IMAGE.shape, np.uint8)))
+
+
+@pytest.mark.parametrize(
+    "draw",
+    [
+        lambda: figures.montage(IMAGE[0]),
+        lambda: figures.montage(np.stack([IMAGE, IMAGE])),
+        lambda: figures.montage(IMAGE, LABEL[1:]),
+        lambda: figures.montage(IMAGE, window="liver"),
+        lambda: figures.mask_rows(IMAGE, {"unit": np.zeros((3, 3, 3), bool)}),
+        lambda: figures.tokens(IMAGE, 16),
+        lambda: figures.qualitative([]),
+        lambda: figures.curves(pd.DataFrame({"step": [1]}), ["loss"]),
+        lambda: figures.per_class(pd.DataFrame(columns=["init", "class", "dice"])),
+        lambda: figures.histogram({"empty": [np.nan]}),
+    ],
+)
+def test_faults_are_one_line(draw):
+    with pytest.raises(CourseError) as fault:
+        draw()
+    assert "\n" not in str(fault.value)
+
+
+def test_fifteen_labels_have_colours_and_the_first_fourteen_differ():
+    assert len({panels.colour(value) for value in range(1, 15)}) == 14
+    assert panels.colour(15) == panels.colour(1)
+    assert panels.overlay(np.array([[0, 1]]), 0.5)[0, :, 3].tolist() == [0, 0.5]
+
+
+def test_rows():
+    figure = drawn(figures.rows({"step 1": [IMAGE, IMAGE], "step 2": [IMAGE, IMAGE]}, titles=["a", "b"]))
+    assert len(figure.axes) == 4 and "step 2" in texts(figure)
+    assert len(drawn(figures.rows([("a", IMAGE), ("b", IMAGE), ("c", IMAGE)], plane="coronal")).axes) == 3
+
+
+def test_corruption_and_masks():
+    figure = drawn(figures.corruption_rows(IMAGE, {"first view": IMAGE * 0, "second view": IMAGE}))
+    assert len(figure.axes) == 6 and "second view" in texts(figure)
+    limits = [ax.images[0].get_clim() for ax in figure.axes]
+    assert len(set(limits)) == 1, "views are drawn in the clean volume's window"
+    mask = np.zeros((2, 3, 1), bool)
+    mask[0, 0, 0] = True
+    figure = drawn(figures.mask_rows(IMAGE, {"unit 8": mask}))
+    assert f"{1 / 6:.0%} hidden" in texts(figure)
+    shown = figure.axes[1].images[1].get_array()[..., 3]
+    assert shown.mean() == pytest.approx(1 / 6) and shown[-1, -1] == 1  # token (0, 0, 0) is left, posterior, inferior
+
+
+def test_reconstruction_error_is_averaged_over_the_hidden():
+    mask = np.zeros(IMAGE.shape, bool)
+    mask[:4] = True
+    case = {"original": IMAGE, "reconstruction": IMAGE + 0.5 * mask, "mask": mask, "name": "case 1"}
+    figure = drawn(figures.reconstruction_rows([case, {**case, "corrupted": IMAGE * 0}]))
+    assert "L1 0.500" in texts(figure) and len(figure.axes) == 9
+
+
+@pytest.mark.parametrize("number", [1, 2, 5])
+def test_qualitative_ranks(number):
+    cases = [
+        {"image": IMAGE, "label": LABEL, "prediction": np.roll(LABEL, i, 0), "dice": 1 - i / 10, "id": f"case {i}"}
+        for i in range(number)
+    ]
+    figure = drawn(figures.qualitative(cases[::-1], names={1: "front"}))
+    assert len(figure.axes) == 4 * min(3, number) and "best: case 0" in texts(figure).replace("\n", " ")
+    if number == 5:
+        assert "worst: case 4" in texts(figure).replace("\n", " ") and "Dice 0.600" in texts(figure)
+
+
+def test_tokens_are_numbered_as_the_encoder_numbers_them():
+    figure = drawn(figures.tokens(IMAGE, 8, index=0))
+    assert "2 x 3 x 1 = 6 tokens of 8 x 8 x 8 voxels" in texts(figure)
+    numbers = [int(t.get_text()) for t in figure.axes[1].texts if t.get_text()]
+    grid = np.arange(6).reshape(2, 3, 1)
+    assert numbers == panels.plane(grid, 2, 0).ravel().tolist() == [5, 2, 4, 1, 3, 0]
+    drawn(figures.tokens(np.zeros((20, 20, 20)), (4, 8, 8), plane="sagittal"))
+
+
+def test_charts():
+    history = pd.DataFrame({"step": range(100), "loss": RNG.random(100), "val": [np.nan] * 99 + [0.5]})
+    figure = drawn(figures.curves(history, ["loss", "val"], baselines={"the mean": 0.21}))
+    assert "the mean (0.210)" in texts(figure)
+    table = pd.DataFrame(
+        {"init": ["random", "simmim"] * 2, "num_labeled": [6, 6, 12, 12], "dice": [0.5, 0.6, 0.7, 0.8]}
+    )
+    drawn(figures.dice_against_labels(table.assign(low=[0.4, 0.5, 0.6, np.nan], high=[0.6, 0.7, 0.8, np.nan], cases=9)))
+    classes = [f"organ_{i}" for i in range(13)]
+    drawn(
+        figures.per_class(pd.DataFrame([(i, c, 0.5) for i in "ab" for c in classes], columns=["init", "class", "dice"]))
+    )
+    assert "clipped" in texts(drawn(figures.histogram({"a": IMAGE, "b": IMAGE * 2}, window=(0, 1))))
+
+
+def test_an_init_looks_the_same_in_every_figure():
+    from ssl_utils.reporting.charts import _styles
+
+    assert _styles(["simmim", "random"])["simmim"] == _styles(["simmim"])["simmim"]
+    assert list(_styles(["other", "simmim", "random"])) == ["random", "simmim", "other"]
+
+
+@pytest.mark.parametrize("first", ["", "import matplotlib.pyplot\n"], ids=["alone", "with pyplot"])
+def test_a_notebook_shows_a_figure_once(first):
+    source = f"{first}import numpy as np\nfrom ssl_utils.reporting import figures\nfigures.montage(np.ones((8, 8, 8)))"
+    notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
+    NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    pictures = [o for o in notebook.cells[0].outputs if "image/png" in o.get("data", {})]
+    assert len(pictures) == 1 and len(notebook.cells[0].outputs) == 1
