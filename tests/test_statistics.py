@@ -1,0 +1,74 @@
+"""Intervals, summaries and the collapse flag, against numbers worked out by hand."""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ssl_utils.errors import CourseError
+from ssl_utils.reporting import statistics
+
+
+def table(dice: dict[tuple, dict[str, list[float]]]) -> pd.DataFrame:
+    """{(init, num_labeled, draw, seed): {class: Dice of case 0, 1, ...}} as a per-case table."""
+    rows = [
+        (*run, f"case_{i}", name, value)
+        for run, classes in dice.items()
+        for name, values in classes.items()
+        for i, value in enumerate(values)
+    ]
+    return pd.DataFrame(rows, columns=[*statistics.RUN, "case", "class", "dice"])
+
+
+def test_interval_of_many_normal_values_is_the_textbook_one():
+    values = np.random.default_rng(1).normal(0.7, 0.1, 400)
+    low, high = statistics.bootstrap_interval(values)
+    half = 1.96 * values.std(ddof=1) / 20
+    assert low == pytest.approx(values.mean() - half, abs=0.0015)
+    assert high == pytest.approx(values.mean() + half, abs=0.0015)
+
+
+def test_interval_is_repeatable_narrows_with_level_and_skips_nan():
+    values = [0.1, 0.5, 0.9, 0.4]
+    assert statistics.bootstrap_interval(values) == statistics.bootstrap_interval([*values, np.nan])
+    wide, narrow = (statistics.bootstrap_interval(values, level=level) for level in (0.95, 0.5))
+    assert wide[0] < narrow[0] < narrow[1] < wide[1]
+    assert np.isnan(statistics.bootstrap_interval([0.5])).all()
+    assert statistics.bootstrap_interval([0.5, 0.5]) == (0.5, 0.5)
+
+
+def test_summary_averages_classes_then_runs_then_cases():
+    per_case = table({
+        ("random", 6, 0, 0): {"a": [0.2, 0.4], "b": [0.4, np.nan]},  # cases .3 and .4
+        ("random", 6, 1, 0): {"a": [0.5, 0.6], "b": [0.5, 0.6]},  # cases .5 and .6
+        ("simmim", 6, 0, 0): {"a": [1.0, 1.0], "b": [1.0, 1.0]},
+        ("random", 12, 0, 0): {"a": [0.0, 1.0], "b": [0.0, 1.0]},
+    })  # fmt: skip
+    rows = statistics.summary(per_case)
+    assert list(rows.columns[:8]) == ["init", "num_labeled", "dice", "low", "high", "cases", "draws", "seeds"]
+    assert rows[["init", "num_labeled"]].values.tolist() == [["random", 6], ["simmim", 6], ["random", 12]]
+    assert rows["dice"].tolist() == pytest.approx([0.45, 1.0, 0.5])
+    assert rows[["cases", "draws", "seeds"]].values.tolist() == [[2, 2, 1], [2, 1, 1], [2, 1, 1]]
+    assert (rows["low"] <= rows["dice"]).all() and (rows["dice"] <= rows["high"]).all()
+    assert rows["low"][0] == pytest.approx(0.4) and rows["high"][0] == pytest.approx(0.5)
+
+
+def test_collapse_is_found_per_run_and_named():
+    per_case = table({
+        ("random", 6, 0, 0): {"anterior": [0.0, 0.01], "posterior": [0.7, 0.8]},
+        ("random", 6, 0, 1): {"anterior": [0.7, 0.7], "posterior": [0.7, 0.8]},
+        ("random", 6, 0, 2): {"anterior": [0.0, 0.0], "posterior": [0.1, 0.1]},  # nothing learnt, not a collapse
+    })  # fmt: skip
+    lost = statistics.collapsed(per_case)
+    assert lost[["seed", "class"]].values.tolist() == [[0, "anterior"]]
+    assert statistics.summary(per_case)["collapsed"].tolist() == [1]
+
+
+def test_class_means_keep_the_order():
+    per_case = table({("random", 6, 0, 0): {"spleen": [0.2, 0.4], "aorta": [1.0, 0.0]}})
+    means = statistics.class_means(per_case)
+    assert means["class"].tolist() == ["spleen", "aorta"] and means["dice"].tolist() == pytest.approx([0.3, 0.5])
+
+
+def test_a_missing_column_is_one_line():
+    with pytest.raises(CourseError, match="no column draw"):
+        statistics.summary(table({("random", 6, 0, 0): {"a": [1.0]}}).drop(columns="draw"))
