@@ -10,6 +10,11 @@ from ssl_utils.networks.heads import LinearHead, TransposedConvHead, patchify, u
 GRID = (2, 3, 2)
 
 
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
 @pytest.mark.parametrize("patch_size", [4, (4, 2, 8)])
 def test_unpatchify_is_the_inverse(patch_size):
     x = torch.randn(2, 3, 8, 12, 16)

@@ -27,6 +27,11 @@ SMALL = {"hidden_size": 48, "mlp_dim": 96, "num_layers": 3, "num_heads": 4}
 ROI = (16, 24, 16)
 
 
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
 class Pretraining(nn.Module):
     """The shape of a pretext task: an encoder, a head, here and there a mask token."""
 
@@ -77,7 +82,9 @@ def test_from_own_pretraining_into_unetr(task):
     assert_same_hidden_states(pretraining.encoder, model.vit)
 
 
-@pytest.mark.parametrize("prefix", ["", "module.", "_orig_mod.", "net.", "encoder.", "vit.", "module.net.encoder.vit."])
+@pytest.mark.parametrize(
+    "prefix", ["", "module.", "_orig_mod.", "net.", "encoder.", "vit.", "module.net.encoder.vit.", "model.backbone."]
+)
 @pytest.mark.parametrize("network", ["ViT", "ViTAutoEnc"])
 def test_from_monai_under_any_prefix(network, prefix):
     theirs = getattr(monai.networks.nets, network)(1, (32, 48, 32), 16, **SMALL).eval()

@@ -10,6 +10,11 @@ from ssl_utils.networks.unetr import UNETR
 SMALL = {"feature_size": 4, "hidden_size": 48, "mlp_dim": 96, "num_heads": 4}
 
 
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
 @pytest.mark.parametrize(("img_size", "channels"), [((32, 32, 32), (1, 3)), ((32, 48, 16), (2, 4))])
 def test_equals_monai_at_patch_16(img_size, channels):
     theirs = monai.networks.nets.UNETR(*channels, img_size, **SMALL).eval()

@@ -12,6 +12,11 @@ from ssl_utils.networks.vit import ViT, sincos_positions, token_grid
 SMALL = {"hidden_size": 48, "mlp_dim": 96, "num_layers": 3, "num_heads": 4}
 
 
+@pytest.fixture(autouse=True)
+def _seed():
+    torch.manual_seed(0)
+
+
 def monai_vit(img_size=(32, 48, 32), patch_size=16, in_channels=1, **kwargs):
     return monai.networks.nets.ViT(in_channels, img_size, patch_size, **{**SMALL, **kwargs}).eval()
 
