@@ -263,6 +263,10 @@ def _entries(path: Path, side: str, entries: Any) -> list[dict[str, str]]:
             raise CourseError(f"{path}: {side}[{number}] names no image file; give one path (4D if it has channels)")
         if not isinstance(entry.get("label"), str | None):
             raise CourseError(f"{path}: the label of {side}[{number}] is not one path; name a file or leave it out")
+        if any(mark in str(entry.get("id", "")) for mark in "/\\"):
+            raise CourseError(
+                f"{path}: id {entry['id']} of {side}[{number}] has a slash; ids name folders, choose another"
+            )
         found.append(
             {key: str(entry[key]) for key in ("image", "label", "patient", "id") if entry.get(key) is not None}
         )
