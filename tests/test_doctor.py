@@ -1,0 +1,220 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from faulty_files import DATA, FAULTY, nifti_bytes, real_oddities, write_faulty
+
+from ssl_utils.data import datalists, doctor
+from ssl_utils.data.datalists import Case, Datalist
+from ssl_utils.data.doctor import Finding
+
+RNG = np.random.default_rng(0)
+
+
+def image_file(path: Path, shape=(8, 8, 8), affine=None, **voxels) -> Path:
+    array = RNG.normal(100, 20, shape).astype(np.float32)
+    for value in voxels.values():
+        array[0, 0, 0] = value
+    path.write_bytes(nifti_bytes(array, affine))
+    return path
+
+
+def label_file(path: Path, shape=(8, 8, 8), values=(0, 1), affine=None) -> Path:
+    path.write_bytes(nifti_bytes(RNG.choice(values, shape).astype(np.uint8), affine))
+    return path
+
+
+@pytest.fixture
+def healthy(tmp_path) -> Datalist:
+    """Six pairs; each test makes one of them ill."""
+
+    def case(number: int) -> Case:
+        image, label = image_file(tmp_path / f"i{number}.nii"), label_file(tmp_path / f"l{number}.nii")
+        return Case(f"i{number}", image, label, f"p{number}")
+
+    cases = [case(number) for number in range(6)]
+    sides = {"training": tuple(cases[:3]), "validation": tuple(cases[3:4]), "test": tuple(cases[4:])}
+    return Datalist("n", labels={0: "background", 1: "organ"}, **sides)
+
+
+def only(findings: list[Finding]) -> Finding:
+    assert len(findings) == 1, [finding.line() for finding in findings]
+    assert findings[0].reason and findings[0].cure and "\n" not in findings[0].line()
+    return findings[0]
+
+
+def test_a_healthy_list_has_no_findings(healthy):
+    seen = []
+    assert doctor.examine_datalist(healthy, roi=(8, 8, 8), progress=lambda *done: seen.append(done)) == []
+    assert seen[-1] == (6, 6)
+
+
+def test_a_finding_is_one_line():
+    assert Finding("a.nii", "error", "is empty", "copy it again").line() == "a.nii: is empty; copy it again"
+
+
+@pytest.mark.parametrize("name", [name for name in FAULTY if ".nii" in name])
+def test_a_faulty_file_is_one_finding(name, tmp_path):
+    finding = only(doctor.examine([write_faulty(tmp_path)[name]]))
+    assert finding.severity == "error" and finding.file == str(tmp_path / name)
+    assert FAULTY[name][1] in finding.reason and finding.line().count("\n") == 0
+
+
+def test_a_folder_is_searched_for_nifti_files(tmp_path):
+    write_faulty(tmp_path)
+    (tmp_path / ".hidden.nii").touch()
+    found = doctor.examine([tmp_path])
+    assert {Path(finding.file).name for finding in found} == {name for name in FAULTY if ".nii" in name}
+    (tmp_path / "none").mkdir()
+    assert "holds no" in only(doctor.examine([tmp_path / "none"])).reason
+    assert "no such file" in only(doctor.examine([tmp_path / "absent.nii"])).reason
+
+
+def test_files_in_a_label_folder_are_read_as_labels(tmp_path):
+    (tmp_path / "labelsTr").mkdir()
+    image_file(tmp_path / "labelsTr" / "a.nii")
+    assert "whole number" in only(doctor.examine([tmp_path])).reason
+
+
+def test_real_oddities_never_raise():
+    found = doctor.examine(real_oddities())  # none where the collection is not there
+    assert all(finding.reason and finding.cure and "\n" not in finding.line() for finding in found)
+    assert not real_oddities() or {"error", "warning"} == {finding.severity for finding in found}
+
+
+def broken_nan(d):
+    image_file(d.training[0].image, a=np.nan)
+    return "NaN"
+
+
+def broken_shape(d):
+    label_file(d.training[0].label, shape=(8, 8, 7))
+    return "shape 8x8x7 differs"
+
+
+def broken_affine(d):
+    label_file(d.training[0].label, affine=np.diag([1.0, 1, 2, 1]))
+    return "affine differs"
+
+
+def broken_value(d):
+    label_file(d.training[0].label, values=(0, 1, 7))
+    return "value 7"
+
+
+def broken_channels(d):
+    image_file(d.training[0].image, shape=(8, 8, 8, 2))
+    return "4D with 2"
+
+
+def broken_truncation(d):
+    d.training[0].image.write_bytes(d.training[0].image.read_bytes()[:-9])
+    return "truncated"
+
+
+def broken_missing(d):
+    d.training[0].label.unlink()
+    return "is missing"
+
+
+def broken_copy(d):
+    affine = np.diag([1.0, 1, 1, 1])
+    affine[:3, 3] = 1e-3  # other bytes, same voxels
+    voxels = np.frombuffer(d.training[0].image.read_bytes()[352:], np.float32).reshape((8, 8, 8), order="F")
+    d.test[0].image.write_bytes(nifti_bytes(voxels, affine))
+    return "same voxels as that of i0"
+
+
+@pytest.mark.parametrize(
+    "harm",
+    [
+        broken_nan,
+        broken_shape,
+        broken_affine,
+        broken_value,
+        broken_channels,
+        broken_truncation,
+        broken_missing,
+        broken_copy,
+    ],
+)
+def test_one_planted_fault_is_one_error(healthy, harm):
+    word = harm(healthy)
+    finding = only(doctor.examine_datalist(healthy))
+    assert finding.severity == "error" and word in finding.reason
+
+
+def test_faults_of_the_list_itself_are_errors(healthy):
+    bare = replace(healthy.training[1], label=None)
+    finding = only(doctor.examine_datalist(replace(healthy, training=(healthy.training[0], bare))))
+    assert "without a label" in finding.reason and finding.file == "i1"
+    shared = replace(healthy.test[0], patient="p0")
+    finding = only(doctor.examine_datalist(replace(healthy, test=(shared,))))
+    assert "patient p0 is in pool (i0) and test (i4)" in finding.reason and finding.severity == "error"
+    finding = only(doctor.examine_datalist(replace(healthy, training=healthy.training[:1] * 2)))
+    assert "listed 2 times" in finding.reason
+
+
+def test_a_leak_among_images_without_labels_is_a_warning(healthy):
+    def bare(case, patient):
+        return replace(case, label=None, patient=patient)
+
+    images = Datalist("n", training=(bare(healthy.training[0], "p"),), validation=(bare(healthy.training[1], "p"),))
+    assert only(doctor.examine_datalist(images)).severity == "warning"
+
+
+def test_an_empty_label_and_a_constant_image_are_warnings(healthy):
+    label_file(healthy.training[0].label, values=(0,))
+    finding = only(doctor.examine_datalist(healthy))
+    assert finding.severity == "warning" and "label is empty" in finding.reason
+    label_file(healthy.training[0].label)
+    healthy.training[0].image.write_bytes(nifti_bytes(np.full((8, 8, 8), 3, np.int16)))
+    finding = only(doctor.examine_datalist(healthy))
+    assert finding.severity == "warning" and "3 everywhere" in finding.reason
+
+
+def test_a_volume_smaller_than_the_roi(healthy):
+    assert {f.severity for f in doctor.examine_datalist(healthy, roi=(8, 9, 8))} == {"warning"}
+    assert {f.severity for f in doctor.examine_datalist(healthy, roi=(8, 17, 8))} == {"error"}
+    assert doctor.examine_datalist(healthy, roi=(16, 16, 16), spacing=(0.5, 0.5, 0.5)) == []
+    assert len(doctor.examine_datalist(healthy, roi=(8, 8, 8), spacing=(1, 1, 2))) == 6
+
+
+def test_the_roi_is_compared_along_ras_axes(tmp_path):
+    turned = np.array([[0.0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # axes A, S, R
+    case = Case("a", image_file(tmp_path / "a.nii", shape=(10, 20, 30), affine=turned), None, "a")
+    assert doctor.examine_datalist(Datalist("n", unlabeled=(case,)), roi=(30, 10, 20)) == []
+    assert "covers 30x10x20" in only(doctor.examine_datalist(Datalist("n", unlabeled=(case,)), roi=(30, 10, 21))).reason
+
+
+def test_channels_and_regions_are_examined(tmp_path):
+    case = Case(
+        "a", image_file(tmp_path / "a.nii", (8, 8, 8, 4)), label_file(tmp_path / "l.nii", values=(0, 1, 2, 4)), "a"
+    )
+    labels = {0: "background", 1: "necrosis", 2: "edema", 4: "enhancing"}
+    found = Datalist(
+        "n",
+        channels=("FLAIR", "T1", "T1c", "T2"),
+        labels=labels,
+        regions={"TC": (1, 4), "WT": (1, 2, 4)},
+        training=(case,),
+    )
+    assert doctor.examine_datalist(found) == []
+    assert "not 4D with 3 channels" in only(doctor.examine_datalist(replace(found, channels=("a", "b", "c")))).reason
+
+
+def test_the_table_describes_every_case(healthy):
+    rows = doctor.table(healthy)
+    assert [row["case"] for row in rows] == [f"i{number}" for number in range(6)]
+    first = rows[0]
+    assert first["side"] == "training" and first["shape"] == (8, 8, 8) and first["spacing"] == (1, 1, 1)
+    assert first["orientation"] == "RAS" and first["dtype"] == "float32" and first["min"] < 100 < first["max"]
+    assert 0 < first["label voxels"] < 512
+
+
+def test_the_real_hippocampus_is_healthy_where_it_is():
+    root = DATA / "hippocampus"
+    found = datalists.read(Path(__file__).resolve().parents[1] / "json_files/hippocampus.json", root=root)
+    findings = doctor.examine_datalist(found)
+    assert findings == [] or (not root.is_dir() and len(findings) == 440)
