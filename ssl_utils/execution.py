@@ -4,6 +4,7 @@ import ast
 import json
 import os
 import signal
+import sys
 import threading
 import time
 from pathlib import Path
@@ -71,6 +72,9 @@ def run_chapter(
 def _execute(notebook: Path, executed: Path, parameters: dict) -> None:
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel "python3" of this environment, not one of the user's
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+    sys.modules.setdefault(
+        "rfc3987_syntax", None
+    )  # optional part of jsonschema that takes 1.4 s to import; unused here
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
@@ -78,23 +82,29 @@ def _execute(notebook: Path, executed: Path, parameters: dict) -> None:
     try:
         papermill.execute_notebook(
             str(notebook), str(executed), parameters=parameters, kernel_name="python3", cwd=str(notebook.parent),
-            progress_bar=False, log_output=False,
+            progress_bar=False, log_output=False, extra_arguments=["--IPKernelApp.log_level=ERROR"],
         )  # fmt: skip
     except PapermillExecutionError as error:
-        raise CourseError(f"cell [{error.exec_count}]: {_what_happened(error)}") from None
+        raise CourseError(f"cell [{error.exec_count}]: {_what_happened(error, executed)}") from None
     except DeadKernelError:
         raise CourseError("its kernel died, most often for want of memory; close programs or use CORES=1") from None
     finally:
         _strip_widgets(executed)
 
 
-def _what_happened(error) -> str:
+def _what_happened(error, executed: Path) -> str:
     """A CourseError speaks for itself; anything else comes with its name and the line its cell begins with."""
-    text = " ".join(str(error.evalue).split())
-    if error.ename == "CourseError":
+    name, text = error.ename, " ".join(str(error.evalue).split())
+    if not text:  # the chapter prints a CourseError as one line on stderr instead of a traceback
+        failed = next(
+            (c for c in read_json(executed)["cells"] if c["metadata"].get("papermill", {}).get("exception")), {}
+        )
+        said = "".join("".join(o["text"]) for o in failed.get("outputs", []) if o.get("name") == "stderr")
+        name, _, text = (said.strip().splitlines() or [name])[-1].partition(": ")
+    if name == "CourseError":
         return text
     first = next((line.strip() for line in error.source.splitlines() if line.strip()), "")
-    return f"{error.ename}: {text[:300]} (in the cell that begins with `{first[:60]}`)"
+    return f"{name}: {text[:300]} (in the cell that begins with `{first[:60]}`)"
 
 
 def _refuse_unknown(notebook: Path, parameters: dict) -> None:

@@ -84,7 +84,7 @@ def reference_costs(dataset: str, scale: str) -> dict[str, float]:
 
 
 class Memory:
-    """Highest resident memory below this process: all processes together (shared pages count twice), and the largest."""
+    """Highest resident memory below this process: of all processes (shared pages count twice), and of the largest."""
 
     together = largest = 0
 

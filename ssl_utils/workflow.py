@@ -53,13 +53,13 @@ def course(
             own = ["--data", data] if data else []
             prepare = [sys.executable, "-m", "ssl_utils", "data", dataset, "--scale", scale, *own]
             if code := subprocess.run(prepare).returncode:
-                raise typer.Exit(code)
+                sys.exit(code)
             config = {"scale": scale, "dataset": dataset, "data": data, "notebooks": str(notebooks.resolve())}
             config = read_json(run / "data.json") | config | {"settings": asdict(numbers)}
             report = run_graph(run, config, cores=cores or usable_cores(), lock=lock)
         if report["code"]:
             print("What is complete is kept: the same command goes on from there.", file=sys.stderr)
-            raise typer.Exit(report["code"])
+            sys.exit(report["code"])
         print_end(run, report)
 
 
@@ -90,10 +90,10 @@ def one_line_errors(*, code: int):
         yield
     except CourseError as error:
         print(f"error: {error}", file=sys.stderr)
-        raise typer.Exit(code) from None
+        sys.exit(code)
     except KeyboardInterrupt:
         print("stopped; what is complete is kept, and the same command goes on from there", file=sys.stderr)
-        raise typer.Exit(130) from None
+        sys.exit(130)
 
 
 def usable_cores() -> int:
@@ -151,11 +151,7 @@ def run_graph(run: Path, config: dict, *, cores: int, lock: int | None = None) -
     write_json(course / "config.json", config)
     events, log = course / "events.jsonl", course / "snakemake.log"
     events.write_text("")
-    command = [
-        sys.executable, "-m", "snakemake", "--snakefile", PROJECT / "Snakefile", "--directory", run,
-        "--configfile", course / "config.json", "--profile", "none", "--cores", str(cores), "--scheduler", "greedy",
-        "--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime", "params", "input", "--nocolor",
-    ]  # fmt: skip
+    command = graph_command(run, course / "config.json", cores=cores)
     progress = Progress(reference_costs(run.parent.name, run.name), slots=cores // max(1, cores // 4))
     memory, failed, offset, ticks = Memory(), False, 0, 0
     with open(log, "w") as stream:
@@ -194,6 +190,14 @@ def run_graph(run: Path, config: dict, *, cores: int, lock: int | None = None) -
         "chapters": {c: round(sum(s) / len(s), 1) for c, s in sorted(progress.seconds.items())},
         "peak_bytes": memory.together, "largest_process_bytes": memory.largest,
     }  # fmt: skip
+
+
+def graph_command(run: Path, config: Path, *, cores: int) -> list[str]:
+    return [
+        sys.executable, "-m", "snakemake", "--snakefile", str(PROJECT / "Snakefile"), "--directory", str(run),
+        "--configfile", str(config), "--profile", "none", "--cores", str(cores), "--scheduler", "greedy",
+        "--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime", "params", "input", "--nocolor",
+    ]  # fmt: skip
 
 
 def planned(log: str, notebooks: Path | str) -> dict[str, int]:

@@ -1,0 +1,141 @@
+# The graph of the course: data inspection -> pretraining per task -> fine-tuning per (init, labels, draw, seed) ->
+# results. Every rule runs one chapter by papermill; a part is done when the file its chapter writes last is there.
+#
+#   make course SCALE=smoke            # writes .course/config.json into the run folder and starts this file
+#   by hand, with R=runs/phantom/smoke:
+#   snakemake --directory $R --configfile $R/.course/config.json --rerun-triggers mtime params input --cores 4
+#   ... --executor slurm --jobs 20     # in place of --cores; pip install -e '.[slurm]'
+#
+# Paths are relative to the run folder. A part runs again when its file is missing, when an input was made anew, or
+# when one of its params changed: parameters of the chapter, numbers of the scale it uses, code in the notebook.
+import hashlib
+import json
+import shlex
+import sys
+from pathlib import Path
+
+NOTEBOOKS = Path(config["notebooks"])
+SETTINGS = config["settings"]  # the numbers of the scale
+INITS = ("random", "restoration", "simmim")
+PYTHON = shlex.quote(sys.executable)
+THREADS = max(1, (workflow.cores or 1) // 4)  # two chapters at a time on two cores, four on eight
+DAY = 24 * 60
+MINUTES = {"smoke": 15, "laptop": 90, "workstation": 2 * DAY}.get(config["scale"], 7 * DAY)  # limit of one chapter
+RUN = (
+    "OMP_NUM_THREADS={threads} exec {PYTHON} -m ssl_utils.workflow run-chapter {NOTEBOOKS:q}/{params.chapter}.ipynb"
+    " {log.notebook:q} --parameters {params.parameters:q} --writes {output:q} --minutes {resources.runtime}"
+    " --events .course/events.jsonl"
+)
+
+
+def code(chapter):
+    """Fingerprint of the code cells: saving a notebook in JupyterLab, or mending its text, changes nothing."""
+    cells = json.loads((NOTEBOOKS / f"{chapter}.ipynb").read_text(encoding="utf-8"))["cells"]
+    source = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
+    return hashlib.sha256(json.dumps(source).encode()).hexdigest()[:12]
+
+
+def settings(*unused):
+    """The numbers that a part depends on; how many draws and labels there are concerns the graph, not its parts."""
+    unused = ("name", "num_labeled", "draws", "seeds", *unused)
+    numbers = {key: value for key, value in SETTINGS.items() if not key.startswith(unused)}
+    return json.dumps(numbers | {"cases": config.get("cases"), "datalist": config.get("datalist")}, sort_keys=True)
+
+
+def parameters(**own):
+    common = {"scale": config["scale"], "dataset": config["dataset"], "seed": 0}
+    if config.get("data"):
+        common["data"] = config["data"]
+    return json.dumps(common | own)
+
+
+wildcard_constraints:
+    init="[^/]+", num_labeled=r"\d+", draw=r"\d+", seed=r"\d+",
+
+
+localrules: all
+
+
+FINETUNINGS = expand(
+    "finetune/{init}/n{num_labeled}/draw{draw}_seed{seed}/metrics.json",
+    init=INITS, num_labeled=config["num_labeled"], draw=range(SETTINGS["draws"]), seed=range(SETTINGS["seeds"]),
+)
+CHAPTERS = expand("chapters/{chapter}/done.json", chapter=("00_start_here", "01_data_inspection", "05_results"))
+
+
+rule all:
+    input: CHAPTERS, "pretrain/restoration/metrics.json", "pretrain/simmim/metrics.json", FINETUNINGS  # all, not the last
+
+
+rule start_here:
+    output: "chapters/00_start_here/done.json"
+    log: notebook="chapters/00_start_here/notebook.ipynb"
+    params: chapter="00_start_here", code=code("00_start_here"), parameters=parameters()
+    threads: THREADS
+    resources: runtime=MINUTES, mem_mb=2000
+    shell: RUN
+
+
+rule data_inspection:
+    input: ancient("chapters/00_start_here/done.json")
+    output: "chapters/01_data_inspection/done.json"
+    log: notebook="chapters/01_data_inspection/notebook.ipynb"
+    params:
+        chapter="01_data_inspection", code=code("01_data_inspection"), parameters=parameters(),
+        settings=settings("pretrain_", "finetune_"),
+    threads: THREADS
+    resources: runtime=MINUTES, mem_mb=2000
+    shell: RUN
+
+
+rule augmentation_pretraining:
+    input: ancient("chapters/01_data_inspection/done.json")
+    output: "pretrain/restoration/metrics.json"
+    log: notebook="pretrain/restoration/notebook.ipynb"
+    params:
+        chapter="02_augmentation_pretraining", code=code("02_augmentation_pretraining"), parameters=parameters(),
+        settings=settings("finetune_", "overlap", "max_test"),
+    threads: THREADS
+    priority: 10  # others wait for it
+    resources: runtime=MINUTES, mem_mb=4000, gpu=1
+    shell: RUN
+
+
+rule simmim_masking:
+    input: ancient("chapters/01_data_inspection/done.json")
+    output: "pretrain/simmim/metrics.json"
+    log: notebook="pretrain/simmim/notebook.ipynb"
+    params:
+        chapter="03_simmim_masking", code=code("03_simmim_masking"), parameters=parameters(),
+        settings=settings("finetune_", "overlap", "max_test"),
+    threads: THREADS
+    priority: 10
+    resources: runtime=MINUTES, mem_mb=4000, gpu=1
+    shell: RUN
+
+
+rule unetr_finetuning:
+    input:
+        inspected=ancient("chapters/01_data_inspection/done.json"),
+        encoder=lambda w: [] if w.init == "random" else f"pretrain/{w.init}/metrics.json",
+    output: "finetune/{init}/n{num_labeled}/draw{draw}_seed{seed}/metrics.json"
+    log: notebook="finetune/{init}/n{num_labeled}/draw{draw}_seed{seed}/notebook.ipynb"
+    params:
+        chapter="04_unetr_finetuning", code=code("04_unetr_finetuning"),
+        settings=settings("pretrain_", "max_unlabeled"),
+        parameters=lambda w: parameters(
+            init=w.init, num_labeled=int(w.num_labeled), draw=int(w.draw), seed=int(w.seed)
+        ),
+    threads: THREADS
+    resources: runtime=MINUTES, mem_mb=4000, gpu=1
+    shell: RUN
+
+
+rule results:
+    input: FINETUNINGS
+    output: "chapters/05_results/done.json"
+    log: notebook="chapters/05_results/notebook.ipynb"
+    params: chapter="05_results", code=code("05_results"), parameters=parameters()
+    threads: THREADS
+    resources: runtime=MINUTES, mem_mb=2000
+    shell: RUN

@@ -1,0 +1,285 @@
+"""The graph of chapters, on toy chapters that write the files of the contract in no time."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import asdict
+from pathlib import Path
+
+import psutil
+import pytest
+
+from ssl_utils import execution, scales, workflow
+from ssl_utils.errors import CourseError
+from ssl_utils.progress import Progress, clock
+
+PARTS = {"02_augmentation_pretraining": "pretrain/restoration", "03_simmim_masking": "pretrain/simmim"}
+CHAPTERS = (
+    "00_start_here", "01_data_inspection", "02_augmentation_pretraining", "03_simmim_masking", "04_unetr_finetuning",
+    "05_results",
+)  # fmt: skip
+OWN = {"04_unetr_finetuning": "init = 'random'\nnum_labeled = 6\ndraw = 0\n"}
+WRITE = """import json, os, pathlib, time
+folder = pathlib.Path(os.environ['SSL_RUNS_ROOT']) / dataset / scale / {folder}
+folder.mkdir(parents=True, exist_ok=True)
+(folder / '{name}').write_text(json.dumps({{'threads': os.environ['OMP_NUM_THREADS'], 'seed': seed}}))"""
+
+
+def save(path: Path, *sources: str) -> Path:
+    cells = [
+        {"cell_type": "code", "id": f"c{i}", "execution_count": None, "outputs": [], "source": source,
+         "metadata": {"tags": ["parameters"]} if i == 0 else {}}
+        for i, source in enumerate(sources)
+    ]  # fmt: skip
+    cells.insert(0, {"cell_type": "markdown", "id": "title", "metadata": {}, "source": f"# {path.stem}"})
+    kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(json.dumps({"cells": cells, "metadata": kernel, "nbformat": 4, "nbformat_minor": 5}))
+    return path
+
+
+def save_toys(folder: Path) -> None:
+    for chapter in CHAPTERS:
+        where, name = repr(PARTS.get(chapter, f"chapters/{chapter}")), "done.json"
+        if chapter[:2] in ("02", "03", "04"):
+            name = "metrics.json"
+        if chapter.startswith("04"):
+            where = "f'finetune/{init}/n{num_labeled}/draw{draw}_seed{seed}'"
+        parameters = "scale = 'laptop'\ndataset = 'phantom'\nseed = 0\n" + OWN.get(chapter, "")
+        save(folder / f"{chapter}.ipynb", parameters, WRITE.format(folder=where, name=name))
+
+
+class Course:
+    """Toy chapters and a run folder, both in places with a space in their names."""
+
+    def __init__(self, root: Path) -> None:
+        self.notebooks = root / "my chapters"
+        self.run = root / "my runs" / "phantom" / "smoke"
+        save_toys(self.notebooks)
+        self.config = {
+            "scale": "smoke", "dataset": "phantom", "data": None, "notebooks": str(self.notebooks),
+            "num_labeled": [6, 12, 24], "settings": asdict(scales.get("smoke")),
+        }  # fmt: skip
+        (self.run / ".course").mkdir(parents=True)
+
+    def start(self, **changes) -> dict:
+        return workflow.run_graph(self.run, self.config | changes, cores=2)
+
+    def would_run(self, **settings) -> dict[str, int]:
+        """Parts per chapter that would run after these settings changed."""
+        path = self.run / ".course" / "other.json"
+        path.write_text(json.dumps(self.config | {"settings": self.config["settings"] | settings}))
+        command = workflow.graph_command(self.run, path, cores=2)
+        found = subprocess.run([*command, "--dry-run"], capture_output=True, text=True)
+        assert found.returncode == 0, found.stderr
+        return workflow.planned(found.stdout + found.stderr, self.notebooks)
+
+
+@pytest.fixture(scope="module")
+def course(tmp_path_factory):
+    course = Course(tmp_path_factory.mktemp("course"))
+    before = os.environ.get("SSL_RUNS_ROOT")
+    os.environ["SSL_RUNS_ROOT"] = str(course.run.parents[1])
+    yield course
+    os.environ.pop("SSL_RUNS_ROOT")
+    if before is not None:
+        os.environ["SSL_RUNS_ROOT"] = before
+
+
+def test_all_parts_run_once_and_in_order(course, capfd):
+    report = course.start()
+    lines = capfd.readouterr().out.splitlines()
+    assert (report["code"], report["parts"]) == (0, 14), "\n".join(lines)
+    done = [line.split("] ")[1].split()[0] for line in lines]
+    assert done == sorted(done, key=lambda c: c if c[:2] in ("00", "01", "05") else "02-04"), done
+    assert all(line.startswith(f"[{i:2}/14]") for i, line in enumerate(lines, 1)), lines
+    assert sum("init=simmim n=12 draw=0 seed=0" in line for line in lines) == 1
+    assert "left" in lines[3]
+    assert "left" not in lines[-1]
+    made = sorted((course.run / "finetune").glob("*/n*/draw0_seed0/metrics.json"))
+    assert len(made) == 9
+    assert json.loads(made[0].read_text()) == {"threads": "1", "seed": 0}
+    executed = made[0].with_name("notebook.ipynb").read_text()
+    assert '"init' in executed
+    assert len(list(course.run.rglob("notebook.ipynb"))) == 14
+
+
+def test_nothing_runs_twice(course):
+    assert course.would_run() == {}
+
+
+def test_a_missing_part_runs_alone_with_what_follows_from_it(course):
+    missing = course.run / "finetune/random/n6/draw0_seed0/metrics.json"
+    content = missing.read_text()
+    missing.unlink()
+    assert course.would_run() == {"04_unetr_finetuning": 1, "05_results": 1}
+    missing.write_text(content)
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ({"finetune_steps": 7}, {"01": 0, "02": 0, "03": 0, "04": 9, "05": 1}),
+        ({"pretrain_steps": 7}, {"01": 0, "02": 1, "03": 1, "04": 6, "05": 1}),
+        ({"draws": 2}, {"01": 0, "02": 0, "03": 0, "04": 9, "05": 1}),
+    ],
+)
+def test_a_changed_number_reruns_what_depends_on_it(course, settings, expected):
+    plan = course.would_run(**settings)
+    assert {key: sum(n for c, n in plan.items() if c.startswith(key)) for key in expected} == expected
+
+
+def test_editing_text_reruns_nothing_and_editing_code_reruns_the_chapter(course):
+    path = course.notebooks / "04_unetr_finetuning.ipynb"
+    before = path.read_text()
+    path.write_text(before.replace("# 04_unetr_finetuning", "# Another title"))
+    assert course.would_run() == {}
+    path.write_text(before.replace("import json, os", "import os, json"))
+    assert course.would_run() == {"04_unetr_finetuning": 9, "05_results": 1}
+    path.write_text(before)
+
+
+def test_a_failing_chapter_is_one_line_and_leaves_its_notebook(tmp_path, monkeypatch, capfd):
+    course = Course(tmp_path)
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(course.run.parents[1]))
+    save(course.notebooks / "00_start_here.ipynb", "scale = dataset = ''\nseed = 0", "x = 1\n1 / (x - 1)")
+    report = course.start()
+    said = capfd.readouterr()
+    assert report["code"] == 1
+    assert said.out == ""
+    assert said.err.count("\n") == 1
+    assert said.err.startswith("00_start_here failed: cell [3]: ZeroDivisionError: division by zero (in the cell")
+    executed = Path(said.err.strip().split("executed notebook: ")[1])
+    assert "ZeroDivisionError" in executed.read_text()
+
+
+def test_a_fault_of_the_graph_itself_is_shown(tmp_path, capfd):
+    course = Course(tmp_path)
+    (course.notebooks / "03_simmim_masking.ipynb").unlink()
+    assert course.start()["code"] == 1
+    assert "03_simmim_masking.ipynb" in capfd.readouterr().err
+
+
+# one chapter ------------------------------------------------------------------------------------------------
+
+
+def run_chapter(tmp_path, *sources, **options):
+    notebook = save(tmp_path / "07_toy.ipynb", "seed = 0", *sources)
+    arguments = [str(notebook), str(tmp_path / "out.ipynb"), *(f"--{k}={v}" for k, v in options.items())]
+    command = [sys.executable, "-m", "ssl_utils.workflow", "run-chapter", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
+
+
+def test_exit_in_a_cell_is_no_success(tmp_path):
+    found = run_chapter(tmp_path, "import sys\nsys.exit(0)", "late = 1")
+    assert found.returncode == 1
+    assert "it stopped before its end; the first cell that did not run begins with `late = 1`" in found.stderr
+
+
+def test_a_course_error_is_told_as_it_is_also_when_the_chapter_hides_its_traceback(tmp_path):
+    plain = "from ssl_utils.reporting import chapter\nchapter._plain_errors()"
+    fail = "from ssl_utils.errors import CourseError\nraise CourseError('a.nii: is empty; replace it')"
+    found = run_chapter(tmp_path, plain, fail)
+    assert found.returncode == 1
+    assert found.stderr.startswith("error: 07_toy failed: cell [3]: a.nii: is empty; replace it; executed notebook: ")
+    assert found.stderr.count("\n") == 1
+
+
+def test_a_chapter_that_writes_nothing_is_not_done(tmp_path):
+    found = run_chapter(tmp_path, "pass", writes=tmp_path / "done.json")
+    assert (found.returncode, "ended without writing done.json" in found.stderr) == (1, True)
+
+
+def test_a_misspelt_parameter_is_refused_before_any_work(tmp_path):
+    found = run_chapter(tmp_path, "1", parameters='{"sead": 1}')
+    assert found.returncode == 1
+    assert "no parameter sead in 07_toy.ipynb; it has seed" in found.stderr
+    assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_a_chapter_has_a_time_limit_and_leaves_no_kernel(tmp_path):
+    found = run_chapter(tmp_path, f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n"
+                        "time.sleep(60)", minutes=0.08)  # fmt: skip
+    assert (found.returncode, "it took more than 0.08 minutes" in found.stderr) == (1, True)
+    assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
+
+
+def test_widget_state_is_taken_out(tmp_path):
+    path = save(tmp_path / "a.ipynb", "1")
+    content = json.loads(path.read_text())
+    content["metadata"]["widgets"] = {"state": {}}
+    path.write_text(json.dumps(content))
+    execution._strip_widgets(path)
+    assert "widgets" not in json.loads(path.read_text())["metadata"]
+
+
+# the whole command ------------------------------------------------------------------------------------------
+
+
+def test_stopping_the_course_ends_the_kernel_and_counts_nothing(tmp_path):
+    course = Course(tmp_path)
+    pid = tmp_path / "pid"
+    slow = f"import os, time\nopen({str(pid)!r}, 'w').write(str(os.getpid()))\ntime.sleep(100)"
+    save(course.notebooks / "00_start_here.ipynb", "scale = dataset = ''\nseed = 0", slow)
+    program = (
+        "import json, sys; from pathlib import Path; from ssl_utils import workflow\n"
+        "with workflow.one_line_errors(code=2), workflow.locked(Path(sys.argv[1])) as lock:\n"
+        "    workflow.run_graph(Path(sys.argv[1]), json.loads(sys.argv[2]), cores=2, lock=lock)"
+    )
+    command = [sys.executable, "-c", program, str(course.run), json.dumps(course.config)]
+    with (
+        pytest.raises(CourseError, match="already runs here"),
+        workflow.locked(course.run),
+        workflow.locked(course.run),
+    ):
+        pass
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        pid.unlink(missing_ok=True)
+        process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+        wait_for(lambda: pid.exists() and pid.read_text())
+        kernel = int(pid.read_text())
+        second = subprocess.run(command, capture_output=True, text=True)
+        assert second.stderr.startswith(f"error: {course.run}: a course already runs here (process {process.pid})")
+        process.send_signal(number)
+        said = process.communicate(timeout=30)[1]
+        wait_for(lambda kernel=kernel: not psutil.pid_exists(kernel))
+        assert not (course.run / "chapters/00_start_here/done.json").exists()
+        if number == signal.SIGTERM:
+            assert said.startswith("stopped; what is complete is kept")
+            assert process.returncode == 130
+
+
+def wait_for(condition, seconds: float = 20) -> None:
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "waited in vain"
+        time.sleep(0.1)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["--dataset", "phantm"], "error: dataset='phantm': no such dataset; choose one of phantom,"),
+        (["--scale", "tiny"], "error: scale='tiny': no such scale; choose one of smoke,"),
+        (["--dataset", "folder"], "error: dataset='folder': needs the path of your own folder"),
+    ],
+)
+def test_an_unknown_name_is_one_line_before_anything_starts(tmp_path, arguments, line):
+    command = [sys.executable, "-m", "ssl_utils.workflow", "course", *arguments]
+    found = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"SSL_RUNS_ROOT": str(tmp_path)})
+    assert (found.returncode, found.stdout, found.stderr.count("\n")) == (2, "", 1)
+    assert found.stderr.startswith(line)
+    assert not list(tmp_path.iterdir())
+
+
+def test_the_estimate_follows_the_speed_of_this_machine():
+    progress = Progress({"00_a": 10, "02_b": 100, "05_c": 10}, slots=2, left={"00_a": 1, "02_b": 4, "05_c": 1})
+    assert progress.remaining() == pytest.approx(10 + 200 + 10)
+    line = progress.take({"event": "finished", "chapter": "00_a", "label": "00_a", "seconds": 20.0})
+    assert progress.remaining() == pytest.approx(2 * (200 + 10))
+    assert line.startswith("[ 1/6] 00_a")
+    assert line.endswith("elapsed 0:00, about 7:00 left")
+    assert clock(3725) == "1:02:05"
