@@ -72,9 +72,7 @@ def run_chapter(
 def _execute(notebook: Path, executed: Path, parameters: dict) -> None:
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel "python3" of this environment, not one of the user's
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
-    sys.modules.setdefault(
-        "rfc3987_syntax", None
-    )  # optional part of jsonschema that takes 1.4 s to import; unused here
+    sys.modules.setdefault("rfc3987_syntax", None)  # optional, unused here, and takes 1.4 s to import
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
@@ -96,10 +94,8 @@ def _what_happened(error, executed: Path) -> str:
     """A CourseError speaks for itself; anything else comes with its name and the line its cell begins with."""
     name, text = error.ename, " ".join(str(error.evalue).split())
     if not text:  # the chapter prints a CourseError as one line on stderr instead of a traceback
-        failed = next(
-            (c for c in read_json(executed)["cells"] if c["metadata"].get("papermill", {}).get("exception")), {}
-        )
-        said = "".join("".join(o["text"]) for o in failed.get("outputs", []) if o.get("name") == "stderr")
+        cells = (c for c in read_json(executed)["cells"] if c["metadata"].get("papermill", {}).get("exception"))
+        said = "".join("".join(o["text"]) for o in next(cells, {}).get("outputs", []) if o.get("name") == "stderr")
         name, _, text = (said.strip().splitlines() or [name])[-1].partition(": ")
     if name == "CourseError":
         return text

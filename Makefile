@@ -1,0 +1,53 @@
+# The words of the README. `make` alone lists them.
+#   SCALE=smoke|laptop|workstation|paper   DATASET=phantom|hippocampus|btcv|folder   DATA=/path   CORES=n
+#   PYTHON=/path/to/python uses that environment (a conda one, say) and creates none.
+#   SSL_DATA_ROOT and SSL_RUNS_ROOT move the data and the runs out of this folder.
+ifneq ($(origin PYTHON),command line)
+PYTHON := .venv/bin/python
+READY := .venv/.ready
+endif
+export SCALE ?= laptop
+export DATA ?=
+export DATASET ?= $(if $(DATA),folder,phantom)
+export CORES ?=
+
+.DEFAULT_GOAL := help
+.PHONY: help env course test lab lint clean
+
+help: ## list these commands
+	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
+
+env: $(READY) ## create the environment in .venv (once; about 2 GB)
+
+# A python that is asked for its version first: a name on the PATH may be a shim of another version, or lack venv.
+.venv/.ready: pyproject.toml constraints.txt
+	@set -e; \
+	if ! .venv/bin/python -c 'import pip' 2>/dev/null; then \
+	  for python in python3.11 python3.12 python3 python; do \
+	    if "$$python" -c 'import sys, venv, ensurepip; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 13))' 2>/dev/null; \
+	    then found=$$python; break; fi; \
+	  done; \
+	  if [ -z "$$found" ]; then echo "No Python 3.11 or 3.12 with venv found; install one, or use conda (environment.yml)" >&2; exit 1; fi; \
+	  "$$found" -m venv --clear .venv; \
+	fi; \
+	echo "Installing the packages into .venv (once, some minutes, about 2 GB; log in .venv/install.log) ..."; \
+	.venv/bin/python -m pip install --quiet --disable-pip-version-check --log .venv/install.log -c constraints.txt -e '.[dev]'; \
+	touch .venv/.ready
+
+course: $(READY) ## run chapters 00 to 05 and print the results; SCALE= DATASET= DATA= CORES=
+	@"$(PYTHON)" -m ssl_utils.workflow course --scale "$$SCALE" --dataset "$$DATASET" \
+	  $${DATA:+--data "$$DATA"} $${CORES:+--cores "$$CORES"}
+
+test: $(READY) ## run the tests
+	@"$(PYTHON)" -m pytest
+
+lab: $(READY) ## open the chapters in JupyterLab
+	@"$(PYTHON)" -m jupyterlab notebooks
+
+lint: $(READY) ## check style, and that no notebook holds outputs
+	@"$(PYTHON)" -m ruff check .
+	@"$(PYTHON)" -m nbstripout --verify --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill" notebooks/*.ipynb
+
+clean: ## delete ./runs and caches; keep ./data and .venv
+	rm -rf runs .pytest_cache .ruff_cache build lightning_logs .snakemake
+	find ssl_utils tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | while IFS= read -r folder; do rm -rf "$$folder"; done
