@@ -32,7 +32,7 @@ from ssl_utils.segmentation import inference, metrics
 from ssl_utils.segmentation.finetune import SegmentationTask
 from ssl_utils.training import device, fit
 
-VALIDATIONS = 10  # of a training, evenly spread: often enough for a curve, rare enough to cost little
+VALIDATIONS = {"pretrain": 10, "finetune": 5}  # evenly spread: often enough for a curve, rare enough to cost little
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def pretrain(where: Setup, *, task: str, seed: int = 0, **options) -> Path:
     loader = DataLoader(FixedCrops(where.prepared(where.datalist.validation), roi=where.grid.roi), batch_size=1)
     recorder = fit(
         module, crops=crops, validation=loader, folder=folder, steps=scale.pretrain_steps,
-        batch_size=scale.pretrain_batch_size, validations=VALIDATIONS, headline=f"pretrain {name}",
+        batch_size=scale.pretrain_batch_size, validations=VALIDATIONS["pretrain"], headline=f"pretrain {name}",
     )  # fmt: skip
     module.cpu().eval()
     final = recorder.rows[-1]
@@ -204,7 +204,7 @@ def finetune(
     crops = Crops(where.prepared(labelled), roi=where.grid.roi, seed=seed, balanced=True, augment=augmentation())
     recorder = fit(
         module, crops=crops, validation=DataLoader(range(len(held_out))), folder=folder, steps=scale.finetune_steps,
-        batch_size=scale.finetune_batch_size, validations=VALIDATIONS, headline=f"finetune {init} n={num_labeled}",
+        batch_size=scale.finetune_batch_size, validations=VALIDATIONS["finetune"], headline=f"finetune {init} n={num_labeled}",
     )  # fmt: skip
     network.load_state_dict(module.best["weights"])
     save_network(folder / "model.safetensors", network, where, init=init)

@@ -141,16 +141,24 @@ def fit(
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
         callbacks=[recorder], default_root_dir=folder,
     )  # fmt: skip
-    last = folder / "last.ckpt"
-    try:
-        trainer.fit(module, loader, validation, ckpt_path=last if last.exists() else None, weights_only=True)
-    except (RuntimeError, EOFError, KeyError, OSError) as error:
-        if last.exists() and not recorder.losses and not isinstance(error, CourseError):
-            raise CourseError(f"{last}: cannot be resumed from ({error}); delete the file and run again") from error
-        raise
-    if trainer.interrupted:
-        raise KeyboardInterrupt
+    trainer.fit(module, loader, validation, ckpt_path=resume_point(folder), weights_only=True)
     return recorder
+
+
+def resume_point(folder: Path) -> Path | None:
+    """`last.ckpt` of a run that was broken off.
+
+    Raises:
+        CourseError: it is there but cannot be read.
+    """
+    last = folder / "last.ckpt"
+    if not last.exists():
+        return None
+    try:
+        torch.load(last, map_location="cpu", weights_only=True)
+    except Exception as error:  # every damage has an exception of its own
+        raise CourseError(f"{last}: cannot be resumed from ({type(error).__name__}); delete the file and run again") from None
+    return last
 
 
 def quiet() -> None:

@@ -64,7 +64,7 @@ class SegmentationTask(L.LightningModule):
         """Mean foreground Dice of one cached case on its own grid; structures absent from both are not counted."""
         logits = predict_logits(self.network, case.standardised(case.image), roi=self.roi, overlap=self.overlap)
         decided = decide(logits, regions=self.regions is not None)
-        target = self.targets(torch.from_numpy(np.asarray(case.label)).long()[None, None])[0]
+        target = self.targets(torch.from_numpy(case.label.astype(np.int64))[None, None])[0]
         if self.regions:
             pairs = zip(decided, target.bool(), strict=True)
         else:

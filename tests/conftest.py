@@ -1,0 +1,44 @@
+"""What tests share: small datasets of their own, and the real volumes where they are at hand."""
+
+import os
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from ssl_utils import scales
+from ssl_utils.data import datasets, volumes
+from ssl_utils.experiments import Setup
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+os.environ.pop("JPY_SESSION_NAME", None)
+
+
+def write_blob(folder: Path, number: int, size: int = 24) -> None:
+    """A bright ball (label 1) with a brighter core (label 2) in noise."""
+    rng = np.random.default_rng(number)
+    centre = size / 2 + rng.uniform(-3, 3, 3)
+    distance = np.linalg.norm(np.indices((size,) * 3).transpose(1, 2, 3, 0) - centre, axis=-1)
+    label = (distance < size / 3).astype(np.uint8) + (distance < size / 6)
+    image = 100 * label + rng.normal(100, 10, label.shape)
+    volumes.write_nifti(folder / "imagesTr" / f"blob_{number:02d}.nii.gz", image.astype(np.int16), np.eye(4))
+    volumes.write_nifti(folder / "labelsTr" / f"blob_{number:02d}.nii.gz", label.astype(np.uint8), np.eye(4))
+
+
+@pytest.fixture(scope="session")
+def blobs(tmp_path_factory) -> Path:
+    """A person's own folder: 10 labelled volumes in MSD layout."""
+    folder = tmp_path_factory.mktemp("own") / "My Blobs"
+    for number in range(10):
+        write_blob(folder, number)
+    return folder
+
+
+@pytest.fixture
+def tiny_setup(blobs) -> Setup:
+    scale = replace(
+        scales.get("smoke"), pretrain_steps=20, finetune_steps=10, hidden_size=24, mlp_dim=24, num_layers=2, num_heads=2,
+        max_validation=1, max_test=2,
+    )  # fmt: skip
+    return Setup(datasets.get("folder", blobs), scale)

@@ -1,0 +1,110 @@
+"""One way to train: a run that was broken off and goes on ends with the numbers of an undisturbed one."""
+
+import math
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from ssl_utils import experiments, training
+from ssl_utils.errors import CourseError
+from ssl_utils.networks.checkpoints import read_checkpoint
+from ssl_utils.reporting import runs
+from ssl_utils.training import Recorder, adamw, parameter_groups
+
+RUNS = {
+    "pretrain": lambda where: experiments.pretrain(where, task="restoration", seed=3),
+    "finetune": lambda where: experiments.finetune(where, init="random", num_labeled=2, seed=3),
+}
+WEIGHTS = {"pretrain": "task.safetensors", "finetune": "model.safetensors"}
+
+
+def interrupt_at(monkeypatch, step: int) -> None:
+    whole = Recorder.on_train_batch_end
+
+    def breaks(self, trainer, *args):
+        if trainer.global_step == step:
+            raise InterruptedError("the power went")
+        whole(self, trainer, *args)
+
+    monkeypatch.setattr(Recorder, "on_train_batch_end", breaks)
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_a_resumed_run_equals_an_undisturbed_one(tiny_setup, tmp_path, monkeypatch, kind):
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path / "whole"))
+    whole = RUNS[kind](tiny_setup)
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path / "broken"))
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        interrupt_at(patch, 7)
+        RUNS[kind](tiny_setup)
+    folder = tmp_path / "broken" / whole.relative_to(tmp_path / "whole")
+    assert (folder / "last.ckpt").exists() and not (folder / "metrics.json").exists()
+    assert RUNS[kind](tiny_setup) == folder
+    expected, found = (read_checkpoint(run / WEIGHTS[kind]) for run in (whole, folder))
+    assert expected.keys() == found.keys()
+    assert all(torch.equal(expected[name], found[name]) for name in expected)
+    columns = ["step", "epoch", "train_loss", "lr"]
+    pd.testing.assert_frame_equal(runs.history(whole)[columns], runs.history(folder)[columns])
+    assert not (folder / "last.ckpt").exists(), "training state is dropped when the run is done"
+
+
+def test_a_finished_run_is_not_run_again_but_other_settings_are(tiny_setup, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
+    first = experiments.pretrain(tiny_setup, task="simmim", seed=0)
+    stamp = (first / "metrics.json").stat().st_mtime_ns
+    assert experiments.pretrain(tiny_setup, task="simmim", seed=0) == first
+    assert (first / "metrics.json").stat().st_mtime_ns == stamp
+    experiments.pretrain(tiny_setup, task="simmim", seed=1)
+    assert (first / "metrics.json").stat().st_mtime_ns != stamp
+    other = experiments.pretrain(tiny_setup, task="simmim", seed=0, mask_ratio=0.3)
+    assert other.name == "simmim__mask_ratio=0.3" and other != first
+
+
+def test_an_unreadable_checkpoint_is_named(tiny_setup, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
+    with monkeypatch.context() as patch, pytest.raises(InterruptedError):
+        interrupt_at(patch, 7)
+        RUNS["pretrain"](tiny_setup)
+    (last,) = tmp_path.rglob("last.ckpt")
+    last.write_bytes(last.read_bytes()[:1000])
+    with pytest.raises(CourseError, match=r"last\.ckpt: cannot be resumed from"):
+        RUNS["pretrain"](tiny_setup)
+
+
+def test_a_loss_that_is_no_number_stops_the_run(tiny_setup, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
+    from ssl_utils.pretext.restoration import RestorationTask
+
+    monkeypatch.setattr(RestorationTask, "score", lambda self, prediction, *_: prediction.mean() * math.nan)
+    with pytest.raises(CourseError, match="the loss is nan at step 1"):
+        RUNS["pretrain"](tiny_setup)
+    assert not list(tmp_path.rglob("metrics.json"))
+
+
+def test_weight_decay_spares_norms_biases_positions_and_tokens():
+    module = torch.nn.Module()
+    module.weight = torch.nn.Parameter(torch.ones(2, 2))
+    module.bias = torch.nn.Parameter(torch.ones(2))
+    module.position_embeddings = torch.nn.Parameter(torch.ones(1, 2, 2))
+    module.mask_token = torch.nn.Parameter(torch.ones(1, 1, 2))
+    decayed, spared = parameter_groups([(module, 0.5)], lr=0.1, weight_decay=0.05)
+    assert [p.shape for p in decayed["params"]] == [(2, 2)] and decayed["weight_decay"] == 0.05
+    assert len(spared["params"]) == 3 and spared["weight_decay"] == 0 and spared["lr"] == 0.05
+
+
+def test_the_schedule_warms_up_and_ends_at_zero():
+    found = adamw([{"params": [torch.nn.Parameter(torch.ones(1))], "lr": 1.0}], steps=100)
+    optimizer, schedule = found["optimizer"], found["lr_scheduler"]["scheduler"]
+    rates = []
+    for _ in range(100):
+        rates.append(optimizer.param_groups[0]["lr"])
+        optimizer.step()
+        schedule.step()
+    assert rates[0] == pytest.approx(0.1) and np.argmax(rates) in (9, 10) and rates[-1] < 1e-3
+    assert all(np.diff(rates[10:]) <= 0)
+
+
+def test_device_is_one_of_three():
+    assert training.device() in ("cpu", "cuda", "mps")
