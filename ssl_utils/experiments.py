@@ -242,6 +242,7 @@ def evaluate(where: Setup, network: UNETR, cases: Sequence[Case]) -> pd.DataFram
     for case in cases:
         image = volumes.read_image(case.image, channels=len(dataset.channels))
         label = volumes.read_label(case.label, values=dataset.labels)
+        volumes.check_pair(image, label)
         found = predict_case(where, network, image)
         predicted = dict(zip(dataset.regions, found, strict=True)) if dataset.regions else metrics.masks(found, names, None)
         truth = metrics.masks(label.array[0], names, dataset.regions)

@@ -1,0 +1,131 @@
+"""Preprocessing, the cache on disk, and crops that are functions of their number."""
+
+import nibabel as nib
+import numpy as np
+import pytest
+import torch
+
+from ssl_utils.data import cache, volumes
+from ssl_utils.data.crops import Consecutive, Crops, FixedCrops, random_corner
+from ssl_utils.data.datasets import Grid, Intensity
+from ssl_utils.data.transforms import augmentation, preprocess, rescale
+from ssl_utils.errors import CourseError
+
+PERCENTILES = Intensity("percentile", 1, 99)
+
+
+def volume(array, affine=None):
+    return volumes.Volume(np.asarray(array, np.float32)[None], np.eye(4) if affine is None else affine, "here.nii")
+
+
+@pytest.fixture
+def prepared(tiny_setup, tmp_path):
+    cases = tiny_setup.datalist.training
+    return cache.prepare(cases, dataset=tiny_setup.dataset, grid=tiny_setup.grid, root=tmp_path / "cache")
+
+
+def test_a_window_maps_hounsfield_units_to_zero_and_one():
+    found = rescale(np.array([-1000, -175, 37.5, 250, 2000], np.float32).reshape(1, 5, 1, 1), Intensity("window", -175, 250))
+    np.testing.assert_allclose(found.ravel(), [0, 0, 0.5, 1, 1])
+
+
+def test_percentiles_make_volumes_of_any_range_alike():
+    image = np.random.default_rng(0).normal(size=(1, 16, 16, 16)).astype(np.float32)
+    np.testing.assert_allclose(rescale(image, PERCENTILES), rescale(image * 1e5 + 77, PERCENTILES), atol=1e-3)
+
+
+def test_orientation_and_spacing_follow_the_affine():
+    array = np.zeros((20, 24, 28), np.float32)
+    array[2:6, 3:9, 20:26] = 1
+    flipped = nib.as_closest_canonical(nib.Nifti1Image(array[::-1], np.diag([-2.0, 2, 2, 1])))
+    assert nib.aff2axcodes(flipped.affine) == ("R", "A", "S")
+    grid = Grid((2.0, 2.0, 2.0), (16, 16, 16))
+    plain = preprocess(volume(array, np.diag([2.0, 2, 2, 1])), None, grid=grid, intensity=PERCENTILES)
+    turned = preprocess(volume(array[::-1], np.diag([-2.0, 2, 2, 1])), None, grid=grid, intensity=PERCENTILES)
+    np.testing.assert_allclose(plain.image, turned.image, atol=1e-5)
+    coarse = preprocess(volume(array, np.diag([2.0, 2, 2, 1])), None, grid=Grid((4.0,) * 3, (8, 8, 8)), intensity=PERCENTILES)
+    assert coarse.image.shape == (1, 10, 12, 14)
+
+
+def test_small_volumes_are_padded_and_tiny_ones_refused():
+    grid = Grid((1.0, 1.0, 1.0), (16, 16, 16))
+    done = preprocess(volume(np.random.rand(12, 20, 16)), None, grid=grid, intensity=PERCENTILES)
+    assert done.image.shape == (1, 16, 20, 16)
+    np.testing.assert_allclose(done.affine[:3, 3], [-2, 0, 0])
+    with pytest.raises(CourseError, match=r"here\.nii: has \(5, 20, 16\) voxels .* less than half of the ROI"):
+        preprocess(volume(np.random.rand(5, 20, 16)), None, grid=grid, intensity=PERCENTILES)
+
+
+def test_the_body_is_cropped_out_of_the_air():
+    ct = np.full((40, 40, 40), -1000, np.float32)
+    ct[10:34, 8:30, 5:38] = 40
+    done = preprocess(volume(ct), volume(ct > 0), grid=Grid((1.0,) * 3, (16, 16, 16)), intensity=Intensity("window", -175, 250))
+    assert done.image.shape == (1, 24, 22, 33) and done.label.all()
+    np.testing.assert_allclose(done.affine[:3, 3], [10, 8, 5])
+
+
+def test_the_cache_is_used_again_and_follows_the_file(tiny_setup, tmp_path, prepared, monkeypatch):
+    root = tmp_path / "cache"
+    monkeypatch.setattr(cache, "_write", lambda *_: pytest.fail("preprocessed twice"))
+    again = cache.prepare(tiny_setup.datalist.training, dataset=tiny_setup.dataset, grid=tiny_setup.grid, root=root)
+    assert [c.folder for c in again] == [c.folder for c in prepared]
+    other = Grid((2.0, 2.0, 2.0), (16, 16, 16))
+    with pytest.raises(pytest.fail.Exception):
+        cache.prepare(tiny_setup.datalist.training, dataset=tiny_setup.dataset, grid=other, root=root)
+
+
+def test_a_case_whose_writing_was_broken_off_is_written_again(tiny_setup, tmp_path, prepared):
+    (prepared[0].folder / "case.json").unlink()
+    (prepared[0].folder / "image.npy").write_bytes(b"half")
+    again = cache.prepare(
+        tiny_setup.datalist.training, dataset=tiny_setup.dataset, grid=tiny_setup.grid, root=tmp_path / "cache"
+    )
+    assert again[0].image.shape[0] == 1
+
+
+def test_a_standardised_volume_has_zero_mean_and_unit_deviation(prepared):
+    whole = prepared[0].standardised(prepared[0].image)
+    assert abs(whole.mean()) < 0.01 and abs(whole.std() - 1) < 0.01
+
+
+def test_crops_are_functions_of_seed_and_number(prepared):
+    crops = Crops(prepared, roi=(16, 16, 16), seed=1, balanced=True, augment=augmentation())
+    again = Crops(prepared, roi=(16, 16, 16), seed=1, balanced=True, augment=augmentation())
+    for number in (0, 5, 41):
+        one, two = crops[number], again[number]
+        assert torch.equal(one["image"], two["image"]) and torch.equal(one["label"], two["label"])
+        assert one["image"].shape == (1, 16, 16, 16) and set(one["label"].unique().tolist()) <= {0, 1, 2}
+    assert not torch.equal(crops[0]["image"], crops[len(prepared)]["image"])
+    assert "label" not in Crops(prepared, roi=(16, 16, 16), seed=1)[0]
+
+
+def test_every_case_comes_once_a_round(prepared):
+    crops = Crops(prepared, roi=(8, 8, 8), seed=1)
+    n = len(prepared)
+    rounds = [[crops._turn(r * n + i) for i in range(n)] for r in range(4)]
+    assert all(sorted(r) == list(range(n)) for r in rounds) and len({tuple(r) for r in rounds}) > 1
+
+
+def test_half_of_the_balanced_crops_hold_the_chosen_structure(prepared):
+    rng = np.random.default_rng(0)
+    case, roi = prepared[0], (8, 8, 8)
+    shares = []
+    for balanced in (True, False):
+        corners = [random_corner(case, roi, rng, balanced) for _ in range(300)]
+        boxes = [tuple(slice(c, c + 8) for c in corner) for corner in corners]
+        shares.append(np.mean([case.label[box].any() for box in boxes]))
+        assert all(min(corner) >= 0 and case.image[(0, *box)].shape == roi for corner, box in zip(corners, boxes, strict=True))
+    assert shares[0] > shares[1]
+
+
+def test_validation_crops_never_change(prepared):
+    first, second = FixedCrops(prepared, roi=(16, 16, 16)), FixedCrops(prepared[::-1], roi=(16, 16, 16))
+    assert torch.equal(first[0]["image"], second[len(prepared) - 1]["image"])
+    assert first[0]["seed"] == second[len(prepared) - 1]["seed"] != first[1]["seed"]
+
+
+def test_crop_numbers_go_on_with_the_epoch():
+    numbers = Consecutive(4)
+    assert list(numbers) == [0, 1, 2, 3]
+    numbers.set_epoch(2)
+    assert list(numbers) == [8, 9, 10, 11]
