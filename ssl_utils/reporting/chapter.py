@@ -6,6 +6,7 @@ import os
 import sys
 import time
 import warnings
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -118,6 +119,25 @@ def check(key: str, value: Any) -> None:
 def live() -> bool:
     """True in a JupyterLab session, False under papermill, in a script, or when SSL_HEADLESS is set."""
     return "JPY_SESSION_NAME" in os.environ and not os.environ.get("SSL_HEADLESS")
+
+
+def bar(what: str, unit: str = "volumes") -> Callable[[int, int], None]:
+    """A `progress(done, total)` for a long loop: a moving bar when live, else one line when all is done."""
+    if not live():
+        return lambda done, total: print(f"{what}: {total} {unit}", flush=True) if done == total else None
+    shown = None
+
+    def progress(done: int, total: int) -> None:
+        nonlocal shown
+        if shown is None:
+            from tqdm.auto import tqdm
+
+            shown = tqdm(total=total, desc=what, unit=f" {unit}")
+        shown.update(done - shown.n)
+        if done == total:
+            shown.close()
+
+    return progress
 
 
 def _plain_errors() -> None:
