@@ -1,4 +1,4 @@
-"""What every pretext task shares: optimiser, fixed validation, trivial baselines. The idea is in the task's own file."""
+"""What pretext tasks share: optimiser, fixed validation, trivial baselines. The idea is in the task's own file."""
 
 from abc import ABC, abstractmethod
 
@@ -35,6 +35,10 @@ class PretextTask(L.LightningModule, ABC):
     def score(self, prediction: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
         """The reconstruction loss of any prediction, so that trivial ones can be compared with the network's."""
 
+    def target(self, images: Tensor) -> Tensor:
+        """What predictions are compared with; a task may rescale the crops."""
+        return images
+
     def generator(self, *numbers: int) -> torch.Generator:
         """A random state that depends on the numbers alone."""
         mixed = 0
@@ -66,21 +70,26 @@ class PretextTask(L.LightningModule, ABC):
                 "input": corrupted,
             }
             for name, guess in guesses.items():
-                sums[name] += float(self.score(guess, images, hidden)) / len(loader)
+                sums[name] += float(self.score(self.target(guess), images, hidden)) / len(loader)
         return sums
 
     def configure_optimizers(self) -> dict:
         return adamw(parameter_groups([(self, 1.0)], lr=self.lr, weight_decay=self.weight_decay), steps=self.steps)
 
 
-def infill(images: Tensor, hidden: Tensor) -> Tensor:
-    """Fill hidden voxels by trilinear interpolation of the visible ones, coarse to fine (push-pull)."""
-    if not hidden.any() or min(images.shape[2:]) < 2:
+def infill(images: Tensor, hidden: Tensor, *, rounds: int = 16) -> Tensor:
+    """Fill hidden voxels by trilinear interpolation of the visible ones, coarse to fine (push-pull); on every level
+    hidden voxels then move towards the mean of their neighbours, `rounds` times."""
+    if not hidden.any() or max(images.shape[2:]) < 2:
         return images
     weight = (~hidden).float()
-    kernel = dict(kernel_size=2, ceil_mode=True)
+    kernel = dict(kernel_size=[min(n, 2) for n in images.shape[2:]], ceil_mode=True)
     below = F.avg_pool3d(weight, **kernel)
     coarse = F.avg_pool3d(images * weight, **kernel) / below.clamp(min=1e-6)
-    filled = infill(coarse, below == 0)
-    smooth = F.interpolate(filled, size=images.shape[2:], mode="trilinear", align_corners=False)
-    return torch.where(hidden, smooth, images)
+    filled = infill(coarse, below == 0, rounds=rounds)
+    filled = F.interpolate(filled, size=images.shape[2:], mode="trilinear", align_corners=False)
+    filled = torch.where(hidden, filled, images)
+    for _ in range(rounds):
+        mean = F.avg_pool3d(F.pad(filled, (1,) * 6, mode="replicate"), 3, stride=1)
+        filled = torch.where(hidden, mean, images)
+    return filled

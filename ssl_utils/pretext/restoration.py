@@ -21,17 +21,13 @@ def random_boxes(
 ) -> Tensor:
     """The union of `number` boxes with sides between `smallest` and `largest` (shares of the axis). True inside."""
     inside = torch.zeros(tuple(shape), dtype=torch.bool, device=generator.device)
-    for low, high in zip(*_corners(shape, number, smallest, largest, generator), strict=True):
-        inside[tuple(slice(a, b) for a, b in zip(low, high, strict=True))] = True
-    return inside
-
-
-def _corners(shape, number, smallest, largest, generator):
     draws = torch.rand(2, number, 3, generator=generator, device=generator.device).cpu()
     extent = torch.tensor(shape)
     sides = ((smallest + (largest - smallest) * draws[0]) * extent).long().clamp(min=1)
-    low = (draws[1] * (extent - sides + 1)).long()
-    return low.tolist(), (low + sides).tolist()
+    low = (draws[1] * (extent - sides + 1)).long()                               # every box lies inside
+    for (x, y, z), (d, h, w) in zip(low.tolist(), sides.tolist(), strict=True):
+        inside[x : x + d, y : y + h, z : z + w] = True
+    return inside
 
 
 def fill_values(image: Tensor, fill: str, generator: torch.Generator) -> Tensor:
@@ -45,14 +41,12 @@ def fill_values(image: Tensor, fill: str, generator: torch.Generator) -> Tensor:
 def local_shuffle(image: Tensor, *, number: int, side: int, generator: torch.Generator) -> Tensor:
     """Permute the voxels inside `number` small cubes: texture is destroyed, the histogram of each cube is kept."""
     image = image.clone()                                                        # (C, D, H, W)
-    spatial = image.shape[1:]
-    share = [side / n for n in spatial]
-    lows, _ = _corners(spatial, number, min(share), min(share), generator)
-    for low in lows:
-        box = (slice(None), *(slice(a, a + side) for a in low))
-        block = image[box]
-        order = torch.randperm(block[0].numel(), generator=generator, device=image.device)
-        image[box] = block.flatten(1)[:, order].view(block.shape)
+    room = torch.tensor(image.shape[1:]) - side + 1
+    lows = (torch.rand(number, 3, generator=generator, device=generator.device).cpu() * room).long()
+    for x, y, z in lows.tolist():
+        block = image[:, x : x + side, y : y + side, z : z + side].flatten(1)    # (C, side^3), a copy
+        order = torch.randperm(side**3, generator=generator, device=image.device)
+        image[:, x : x + side, y : y + side, z : z + side] = block[:, order].view(-1, side, side, side)
     return image
 
 
@@ -69,7 +63,7 @@ def corrupt(image: Tensor, generator: torch.Generator, *, fill: str = "noise") -
         lost = ~random_boxes(spatial, number=6, smallest=0.21, largest=0.67, generator=generator)
     view = torch.where(lost, fill_values(image, fill, generator), image)
     if coins[1] < 0.8:
-        side = max(min(spatial) // 12, 2)
+        side = max(round(min(spatial) / 12), 2)                                  # 8 of 96, as published
         view = local_shuffle(view, number=10, side=side, generator=generator)
     return view, view != image
 
@@ -133,9 +127,9 @@ class RestorationTask(PretextTask):
         if self.contrast == "published":
             agreement = nt_xent(one.flatten(1), two.flatten(1), temperature=self.temperature)
             return {"loss": l1 + agreement * l1, "reconstruction": l1, "contrast": agreement}
-        l1 = (l1 + self.score(two, images, None)) / 2
+        both = (l1 + self.score(two, images, None)) / 2
         agreement = nt_xent(*self.projector(tokens.mean(1)).chunk(2), temperature=self.temperature)
-        return {"loss": l1 + self.contrast_weight * agreement, "reconstruction": l1, "contrast": agreement}
+        return {"loss": both + self.contrast_weight * agreement, "reconstruction": l1, "contrast": agreement}
 
     @torch.no_grad()
     def reconstruct(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:

@@ -1,4 +1,4 @@
-"""SimMIM in 3D (Xie et al. 2022): hide blocks of tokens, encode all of them, regress the hidden voxels with one layer."""
+"""SimMIM in 3D (Xie et al. 2022): hide blocks of tokens, encode all tokens, regress hidden voxels with one layer."""
 
 import torch
 from torch import Tensor, nn
@@ -45,6 +45,8 @@ class SimMIMTask(PretextTask):
             raise CourseError(f"mask_ratio={mask_ratio}: must lie between 0 and 1; try 0.6")
         if mask_unit < 1:
             raise CourseError(f"mask_unit={mask_unit}: must be at least one token; try 1 or 2")
+        if all(mask_unit >= g for g in encoder.grid):
+            raise CourseError(f"mask_unit={mask_unit}: one unit covers all {encoder.grid} tokens; choose a smaller one")
         self.mask_ratio, self.mask_unit = mask_ratio, mask_unit
         self.normalise_target, self.foreground_weight = normalise_target, foreground_weight
         hidden, channels = encoder.config["hidden_size"], encoder.config["in_channels"]
@@ -71,9 +73,15 @@ class SimMIMTask(PretextTask):
     def target(self, images: Tensor) -> Tensor:
         if not self.normalise_target:
             return images
+        mean, deviation = self.patch_statistics(images)
+        return (images - mean) / deviation
+
+    def patch_statistics(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Mean and deviation of the patch that each voxel lies in, both (B, C, D, H, W)."""
         patches = patchify(images, self.encoder.patch_size)                      # (B, N, C p^3)
-        patches = (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True) + 1e-6).sqrt()
-        return unpatchify(patches, self.encoder.grid, self.encoder.patch_size, images.shape[1])
+        both = patches.mean(-1, keepdim=True), (patches.var(-1, keepdim=True) + 1e-6).sqrt()
+        shape = self.encoder.grid, self.encoder.patch_size, images.shape[1]
+        return tuple(unpatchify(one.expand_as(patches), *shape) for one in both)
 
     def score(self, prediction: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
         return self._masked_l1(prediction, self.target(images), images, hidden)
@@ -92,6 +100,9 @@ class SimMIMTask(PretextTask):
         mask = self.mask(images, generator)
         hidden = self.voxel_mask(mask, images.shape[1])
         prediction = self(images, mask)
+        if self.normalise_target:                                                # back to intensities, for pictures
+            mean, deviation = self.patch_statistics(images)
+            prediction = prediction * deviation + mean
         return {
             "corrupted": images.masked_fill(hidden, float(images.min())), "hidden": hidden,
             "reconstruction": torch.where(hidden, prediction, images),
