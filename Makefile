@@ -31,7 +31,7 @@ env: $(READY) ## create the environment in .venv (once; about 2 GB)
 	  "$$found" -m venv --clear .venv; \
 	fi; \
 	echo "Installing the packages into .venv (once, some minutes, about 2 GB; log in .venv/install.log) ..."; \
-	.venv/bin/python -m pip install --quiet --disable-pip-version-check --log .venv/install.log -c constraints.txt -e '.[dev]'; \
+	.venv/bin/python -m pip install -qq --disable-pip-version-check --log .venv/install.log -c constraints.txt -e '.[dev]'; \
 	touch .venv/.ready
 
 course: $(READY) ## run chapters 00 to 05 and print the results; SCALE= DATASET= DATA= CORES=

@@ -53,9 +53,6 @@ wildcard_constraints:
     init="[^/]+", num_labeled=r"\d+", draw=r"\d+", seed=r"\d+",
 
 
-localrules: all
-
-
 FINETUNINGS = expand(
     "finetune/{init}/n{num_labeled}/draw{draw}_seed{seed}/metrics.json",
     init=INITS, num_labeled=config["num_labeled"], draw=range(SETTINGS["draws"]), seed=range(SETTINGS["seeds"]),

@@ -91,6 +91,9 @@ def one_line_errors(*, code: int):
     except CourseError as error:
         print(f"error: {error}", file=sys.stderr)
         sys.exit(code)
+    except OSError as error:
+        print(f"error: {error.filename or 'a file'}: {error.strerror}; mend that and run again", file=sys.stderr)
+        sys.exit(code)
     except KeyboardInterrupt:
         print("stopped; what is complete is kept, and the same command goes on from there", file=sys.stderr)
         sys.exit(130)

@@ -94,7 +94,7 @@ def test_all_parts_run_once_and_in_order(course, capfd):
     lines = capfd.readouterr().out.splitlines()
     assert (report["code"], report["parts"]) == (0, 14), "\n".join(lines)
     done = [line.split("] ")[1].split()[0] for line in lines]
-    assert done == sorted(done, key=lambda c: c if c[:2] in ("00", "01", "05") else "02-04"), done
+    assert [c[:2] for c in (*done[:2], done[-1])] == ["00", "01", "05"], done
     assert all(line.startswith(f"[{i:2}/14]") for i, line in enumerate(lines, 1)), lines
     assert sum("init=simmim n=12 draw=0 seed=0" in line for line in lines) == 1
     assert "left" in lines[3]
@@ -105,6 +105,18 @@ def test_all_parts_run_once_and_in_order(course, capfd):
     executed = made[0].with_name("notebook.ipynb").read_text()
     assert '"init' in executed
     assert len(list(course.run.rglob("notebook.ipynb"))) == 14
+
+
+def test_no_more_chapters_run_at_once_than_there_are_cores(course):
+    """Snakemake 9.10 to 9.18 forgot to count a job that was the only one ready, and ran four on two cores."""
+    running = most = 0
+    events = [json.loads(line) for line in (course.run / ".course" / "events.jsonl").read_text().splitlines()]
+    for event in events:
+        running += 1 if event["event"] == "started" else -1
+        most = max(most, running)
+    assert most == 2
+    started = [event["chapter"][:2] for event in events if event["event"] == "started"]
+    assert sorted(started[2:4]) == ["02", "03"], "pretraining goes first: most of the rest waits for it"
 
 
 def test_nothing_runs_twice(course):
