@@ -4,6 +4,7 @@ Positions and sizes are millimetres of the standard trunk (see `phantom_canvas`)
 """
 
 import numpy as np
+from scipy.ndimage import binary_erosion
 
 from ssl_utils.data.phantom_canvas import FAT, WATER, Canvas, smooth_min
 from ssl_utils.data.phantom_trunk import GAS, spine_y
@@ -225,7 +226,8 @@ def abnormal(c: Canvas) -> None:
     """What a report would mention. A lesion belongs to its organ, fluid and cysts outside belong to none."""
     rng = c.rng
     if "liver lesions" in c.findings:
-        where = np.argwhere(c.label[::2, ::2, ::2] == 6) * 2
+        step = max(1, round(7 / c.edge))
+        where = np.argwhere(binary_erosion(c.label[::step, ::step, ::step] == 6, iterations=2)) * step
         for index in where[rng.integers(len(where), size=rng.integers(3, 7))]:
             centre = [q[tuple(index)] for q in (c.X, c.Y, c.Z)]
             r = rng.uniform(9, 22)
