@@ -194,4 +194,5 @@ def _generate(sizes: tuple[int, int, int, int], progress) -> Path:
     if (root / "dataset.json").exists():  # a smaller scale must not take volumes away from a larger one
         present = datalists.read(root / "dataset.json", root=root)
         wanted = {side: max(n, len(present.sides()[side])) for side, n in wanted.items()}
-    return phantom.write_dataset(root, **wanted, progress=progress)
+    phantom.write_dataset(root, **wanted, progress=progress)
+    return root
