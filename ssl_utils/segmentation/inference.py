@@ -16,8 +16,9 @@ def predict_logits(network: nn.Module, image: np.ndarray, *, roi: Sequence[int],
     network.eval()
     batch = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None]
     logits = sliding_window_inference(
-        batch, tuple(roi), sw_batch_size=4, predictor=network, overlap=overlap, mode="gaussian", sw_device=device, device="cpu"
-    )
+        batch, tuple(roi), sw_batch_size=4, predictor=network, overlap=overlap, mode="gaussian", sw_device=device,
+        device="cpu",
+    )  # fmt: skip
     return logits[0]
 
 
@@ -27,12 +28,14 @@ def decide(scores: Tensor, *, regions: bool) -> Tensor:
 
 
 def to_original(
-    logits: Tensor, *, affine: np.ndarray, target_affine: np.ndarray, target_shape: Sequence[int], regions: bool, slab: int = 32
-) -> np.ndarray:
+    logits: Tensor, *, affine: np.ndarray, target_affine: np.ndarray, target_shape: Sequence[int], regions: bool,
+    slab: int = 32,
+) -> np.ndarray:  # fmt: skip
     """Resample scores (not labels) trilinearly to the voxels of the original file, then decide.
 
     Works in slabs along the first axis, so memory stays at `slab` planes times K classes. Outside the preprocessed
-    volume everything is background. Returns uint8 (D, H, W) class indices, or bool (K, D, H, W) for regions.
+    volume (beyond the outer faces of its last voxels) everything is background. Returns uint8 (D, H, W) class indices,
+    or bool (K, D, H, W) for regions.
     """
     to_index = torch.from_numpy(np.linalg.inv(affine) @ target_affine).float()
     size = torch.tensor(logits.shape[1:]).float()
@@ -42,9 +45,10 @@ def to_original(
         axes = [torch.arange(start, min(start + slab, target_shape[0]))] + [torch.arange(n) for n in target_shape[1:]]
         grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).float()
         index = grid @ to_index[:3, :3].T + to_index[:3, 3]
+        inside = ((index > -0.501) & (index < size - 0.499)).all(-1)
         normalised = 2 * index / (size - 1).clamp(min=1) - 1
         sampled = F.grid_sample(
-            probabilities[None], normalised.flip(-1)[None], mode="bilinear", padding_mode="zeros", align_corners=True
+            probabilities[None], normalised.flip(-1)[None], mode="bilinear", padding_mode="border", align_corners=True
         )[0]
-        planes.append(decide(sampled - 0.5, regions=True) if regions else sampled.argmax(0).to(torch.uint8))
+        planes.append((sampled > 0.5) & inside if regions else sampled.argmax(0).to(torch.uint8) * inside)
     return torch.cat(planes, dim=1 if regions else 0).numpy()

@@ -10,6 +10,7 @@
 Background is never a structure. A case's Dice is the mean over its counted structures; a run's is the mean over cases.
 """
 
+import warnings
 from collections.abc import Mapping, Sequence
 
 import numpy as np
@@ -24,8 +25,9 @@ def dice(prediction: np.ndarray, reference: np.ndarray) -> float:
 
 
 def evaluate_case(
-    prediction: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray], *, spacing: Sequence[float], tolerance: float
-) -> list[dict]:
+    prediction: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray], *, spacing: Sequence[float],
+    tolerance: float,
+) -> list[dict]:  # fmt: skip
     """One row per structure from boolean masks (D, H, W): Dice, NSD at `tolerance` mm, HD95 in mm, volumes in ml."""
     return [
         {"class": name, **_structure(prediction[name], mask, spacing, tolerance)} for name, mask in reference.items()
@@ -46,8 +48,10 @@ def _structure(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[
         return {**row, "nsd": 0.0, "hd95": diagonal}
     box = _common_box(prediction | reference)
     pair = [torch.from_numpy(np.ascontiguousarray(m[box]))[None, None] for m in (prediction, reference)]
-    nsd = compute_surface_dice(*pair, class_thresholds=[tolerance], include_background=True, spacing=list(spacing))
-    hd95 = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=list(spacing))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FutureWarning)  # MONAI 1.6 calls itself with an argument it has deprecated
+        nsd = compute_surface_dice(*pair, class_thresholds=[tolerance], include_background=True, spacing=list(spacing))
+        hd95 = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=list(spacing))
     return {**row, "nsd": float(nsd), "hd95": float(hd95)}
 
 
