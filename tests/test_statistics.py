@@ -36,6 +36,51 @@ def test_interval_is_repeatable_narrows_with_level_and_skips_nan():
     assert statistics.bootstrap_interval([0.5, 0.5]) == (0.5, 0.5)
 
 
+def test_two_volumes_of_a_patient_are_not_two_observations():
+    values = np.random.default_rng(3).normal(0.7, 0.1, 50)
+    twice, patients = np.repeat(values, 2), np.repeat(np.arange(50), 2)
+    once = statistics.bootstrap_interval(values)
+    assert statistics.bootstrap_interval(twice, groups=patients) == pytest.approx(once)
+    naive = statistics.bootstrap_interval(twice)
+    assert naive[1] - naive[0] < 0.8 * (once[1] - once[0])
+    assert np.isnan(statistics.bootstrap_interval([0.5, 0.6], groups=["a", "a"])).all()
+
+
+def test_sign_flip_test_counts_the_ways_to_swap():
+    # four differences of one sign: 2 of the 16 ways to swap are as extreme
+    assert statistics.sign_flip_test([1.0, 1.0, 1.0, 1.0]) == pytest.approx(2 / 16, abs=0.01)
+    assert statistics.sign_flip_test([1.0, -1.0, 2.0, -2.0]) == 1.0
+    assert statistics.sign_flip_test([0.0, 0.0, np.nan]) == 1.0
+    assert statistics.sign_flip_test([1.0] * 4, groups=[0, 0, 1, 1]) == pytest.approx(2 / 4, abs=0.02)
+    assert statistics.sign_flip_test(np.full(30, 0.01)) < 0.001
+    assert np.isnan(statistics.sign_flip_test([0.3]))
+
+
+def test_gains_pair_case_draw_and_seed():
+    per_case = table({
+        ("random", 6, 0, 0): {"a": [0.2, 0.4, 0.6]},
+        ("simmim", 6, 0, 0): {"a": [0.3, 0.5, 0.7]},
+        ("simmim", 6, 1, 0): {"a": [0.9, 0.9, 0.9]},  # no random run with draw 1: not counted
+        ("simmim", 12, 0, 0): {"a": [0.9, 0.9, 0.9]},  # nor with 12 labels
+    })  # fmt: skip
+    (row,) = statistics.gains(per_case).to_dict("records")
+    assert (row["init"], row["baseline"], row["num_labeled"], row["cases"]) == ("simmim", "random", 6, 3)
+    assert row["gain"] == pytest.approx(0.1) and row["relative"] == pytest.approx(0.25)
+    assert row["low"] == pytest.approx(0.1) and row["high"] == pytest.approx(0.1)  # every case gained the same
+    assert statistics.gains(per_case, baseline="mae").empty
+    unpaired = statistics.summary(per_case)
+    assert unpaired.loc[0, "high"] - unpaired.loc[0, "low"] > 0.2  # which the unpaired interval cannot see
+
+
+def test_summary_resamples_patients_where_they_are_named():
+    per_case = table({("random", 6, 0, 0): {"a": [0.2] * 4 + [0.8] * 4}})
+    cases = statistics.summary(per_case)
+    patients = statistics.summary(per_case.assign(patient=list("ppqqrrss")))
+    assert cases["dice"][0] == patients["dice"][0] == pytest.approx(0.5)
+    assert (patients["low"][0], patients["high"][0]) == pytest.approx((0.2, 0.8))
+    assert cases["low"][0] > 0.2 and cases["high"][0] < 0.8
+
+
 def test_summary_averages_classes_then_runs_then_cases():
     per_case = table({
         ("random", 6, 0, 0): {"a": [0.2, 0.4], "b": [0.4, np.nan]},  # cases .3 and .4
