@@ -82,14 +82,19 @@ def per_case(dataset: str, scale: str) -> pd.DataFrame:
     Raises:
         CourseError: there is none yet.
     """
+    return collect(course_dir(dataset, scale))
+
+
+def collect(folder: Path) -> pd.DataFrame:
+    """`per_case` of the course in this folder."""
     tables = []
-    for path in sorted((course_dir(dataset, scale) / "finetune").glob("*/n*/draw*/metrics.json")):
+    for path in sorted((folder / "finetune").glob("*/n*/draw*/metrics.json")):
         settings = read_json(path.parent / "config.json")["settings"]
         table = pd.read_csv(path.parent / "per_case.csv", dtype={"case": str, "patient": str})
         keys = {k: settings[k] for k in ("init", "num_labeled", "draw", "seed")}
         tables.append(table.assign(**keys))
     if not tables:
-        raise CourseError(f"{course_dir(dataset, scale)}: holds no finished fine-tuning; run chapter 04_unetr_finetuning first")
+        raise CourseError(f"{folder}: holds no finished fine-tuning; run chapter 04_unetr_finetuning first")
     return pd.concat(tables, ignore_index=True)
 
 

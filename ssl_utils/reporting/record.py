@@ -1,0 +1,100 @@
+"""The recorded results: from a finished course into json_files, from there into README.md."""
+
+import hashlib
+import re
+import sys
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ssl_utils.errors import CourseError
+from ssl_utils.files import atomic, read_json, write_json
+from ssl_utils.reporting import runs, statistics, tables
+
+REFERENCE = runs.PROJECT / "json_files" / "reference_results.json"
+BLOCK = re.compile(r"(<!-- results -->).*?(<!-- /results -->)", re.DOTALL)
+NUMBERS = {"label_efficiency": ["dice", "low", "high"], "gains": ["gain", "low", "high", "relative"]}  # in points
+OF_PRETRAINING = ("seconds", "volumes", "baselines", "first", "last")
+
+
+def record(course_dir: Path | str, *, into: Path = REFERENCE) -> None:
+    """Put a finished course into the record, in the place of an earlier one of the same dataset and scale.
+
+    Raises:
+        CourseError: it holds no finished fine-tuning.
+    """
+    course_dir = Path(course_dir).resolve()
+    name, per_case = {"dataset": course_dir.parent.name, "scale": course_dir.name}, runs.collect(course_dir)
+    done = [path.parent for path in sorted(course_dir.glob("finetune/*/n*/draw*/metrics.json"))]
+    made = [read_json(folder / "config.json") | runs.metrics(folder) for folder in done]
+    before = {path.parent.name: read_json(path) for path in sorted(course_dir.glob("pretrain/*/metrics.json"))}
+    data = "".join(sorted({m["settings"]["data"] for m in made}))
+    run = {
+        **name, "date": max(m["finished"] for m in made)[:10], **_made(made), "versions": made[-1]["versions"],
+        "data": hashlib.sha256(data.encode()).hexdigest()[:16], "cases": int(per_case["case"].nunique()),
+        "patients": int(per_case["patient"].nunique()),
+        "pretraining": {task: {key: m[key] for key in OF_PRETRAINING} for task, m in before.items()},
+    }  # fmt: skip
+    cells = [  # seconds: of one fine-tuning and its test, without the pretraining
+        {**name, **row, **_made([m for m in made if all(m[k] == row[k] for k in ("init", "num_labeled"))])}
+        for row in _points(statistics.summary(per_case), "label_efficiency")
+    ]
+    gained = [{**name, **row} for row in _points(statistics.gains(per_case), "gains")]
+    old, new = read_json(into) if into.exists() else {}, {"runs": [run], "label_efficiency": cells, "gains": gained}
+    kept = {key: [e for e in old.get(key, []) if any(e[k] != name[k] for k in name)] for key in new}
+    write_json(into, {key: sorted(kept[key] + new[key], key=lambda e: (e["dataset"], e["scale"])) for key in new})
+
+
+def _made(by: list[dict]) -> dict[str, Any]:
+    """Where, from what code and in how many seconds (mean) these runs were made."""
+    said = {key: ", ".join(sorted({str(m[key]) for m in by})) for key in ("device", "commit")}
+    return {**said, "seconds": round(sum(m["seconds"] + m["test_seconds"] for m in by) / len(by), 1)}
+
+
+def _points(table: pd.DataFrame, kind: str) -> list[dict]:
+    table = table.assign(**{name: (100 * table[name]).round(3) for name in NUMBERS[kind]})
+    return table.astype(object).where(table.notna(), None).to_dict("records")  # JSON has no NaN
+
+
+def readme(text: str, *, results: dict | None = None) -> str:
+    """The README with the recorded results (default: those in json_files) between its markers.
+
+    Raises:
+        CourseError: it has no `<!-- results -->` and `<!-- /results -->`.
+    """
+    if not BLOCK.search(text):
+        raise CourseError("README.md: has no <!-- results --> and <!-- /results -->; put both where the tables belong")
+    if results is None:
+        results = read_json(REFERENCE) if REFERENCE.exists() else {}
+    parts = [tables.POINTS] if results.get("runs") else ["No recorded run yet."]
+    for run in results.get("runs", []):
+        cells, gains = (_fractions(results, kind, run) for kind in NUMBERS)
+        about = f"{run['cases']} test cases, {run['device']}, {run['date']}"
+        parts.append(f"**{run['dataset']}, scale {run['scale']}** ({about})")
+        parts.append(tables.markdown(tables.label_efficiency(cells)))
+        parts += [tables.markdown(tables.gain_table(gains))] if len(gains) else []
+        parts.append(tables.limits(cells, run["scale"]))
+    return BLOCK.sub(lambda found: "\n\n".join([found[1], *parts, found[2]]), text)
+
+
+def _fractions(results: dict, kind: str, run: dict) -> pd.DataFrame:
+    rows = [entry for entry in results[kind] if all(entry[key] == run[key] for key in ("dataset", "scale"))]
+    table = pd.DataFrame(rows)
+    return table.assign(**table[NUMBERS[kind]].astype(float) / 100) if rows else table
+
+
+def main() -> None:
+    """`record RUN_DIR` or `readme`."""
+    try:
+        if sys.argv[1:2] == ["record"] and len(sys.argv) == 3:
+            record(sys.argv[2])
+        elif sys.argv[1:] == ["readme"]:
+            page = runs.PROJECT / "README.md"
+            text = readme(page.read_text(encoding="utf-8"))
+            with atomic(page) as temporary:
+                temporary.write_text(text, encoding="utf-8")
+        else:
+            sys.exit("usage: python -m ssl_utils.reporting.tables record RUN_DIR | readme")
+    except CourseError as error:
+        sys.exit(f"error: {error}")

@@ -1,0 +1,135 @@
+"""Tables a person reads: label efficiency, gains, the README's block, which must be what the record says."""
+
+import json
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ssl_utils.errors import CourseError
+from ssl_utils.files import read_json, write_json
+from ssl_utils.reporting import record, runs, statistics, tables
+
+PROJECT = Path(__file__).resolve().parents[1]
+MARKED = "before\n<!-- results -->\nstale words\n<!-- /results -->\nafter\n"
+
+
+def write_course(folder: Path, dice: dict[tuple[str, int], dict[str, list[float]]]) -> Path:
+    """Finished runs with {(init, num_labeled): {structure: Dice of case 0, 1, ...}}; two volumes for every patient."""
+    for (init, labels), classes in dice.items():
+        run = folder / "finetune" / init / f"n{labels}" / "draw0_seed0"
+        keys = {"init": init, "num_labeled": labels, "draw": 0, "seed": 0}
+        rows = [
+            {"case": f"case_{i}", "patient": f"{i // 2:03}", "class": name, "dice": value}
+            for name, values in classes.items()
+            for i, value in enumerate(values)
+        ]
+        settings = {"settings": {**keys, "data": f"hash{labels}"}, "commit": "abc", "versions": {"torch": "2"}}
+        write_json(run / "config.json", settings)
+        runs.write_table(run / "per_case.csv", pd.DataFrame(rows))
+        done = {"dice": 0.5, "seconds": 10.0, "test_seconds": 2.0, "device": "cpu", "finished": "2026-01-02T03:04:05"}
+        write_json(run / "metrics.json", {**keys, **done})
+    made = {"seconds": 5.0, "volumes": 3, "baselines": {"mean": 1.0}, "first": {}, "last": {}, "task": "simmim"}
+    write_json(folder / "pretrain" / "simmim" / "metrics.json", made)
+    return folder
+
+
+@pytest.fixture
+def course(tmp_path) -> Path:
+    return write_course(tmp_path / "phantom" / "laptop", {
+        ("simmim", 6): {"liver": [0.5, 0.6, 0.7, 0.8], "spleen": [0.5, 0.6, 0.7, 0.8]},
+        ("simmim", 12): {"liver": [0.9] * 4, "spleen": [0.9] * 4},
+        ("random", 6): {"liver": [0.4, 0.5, 0.6, 0.7], "spleen": [0.4, 0.5, 0.6, 0.7]},
+        ("mae", 6): {"liver": [0.8] * 4, "spleen": [0.0] * 4},
+    })  # fmt: skip
+
+
+def test_label_efficiency_has_random_first_and_gaps_where_no_run_is(course):
+    table = tables.label_efficiency(statistics.summary(runs.collect(course)))
+    assert list(table.index) == ["random", "mae", "simmim"] and list(table.columns) == ["6 labels", "12 labels"]
+    assert table.loc["simmim", "12 labels"] == "90.0 [90.0, 90.0]" and table.loc["random", "12 labels"] == ""
+    assert table.loc["random", "6 labels"] == "55.0 [45.0, 65.0]"  # patients: (.4, .5) and (.6, .7)
+
+
+def test_one_case_has_no_interval(tmp_path):
+    write_course(tmp_path / "a" / "smoke", {("random", 6): {"liver": [0.5]}})
+    per_case = runs.collect(tmp_path / "a" / "smoke")
+    assert tables.label_efficiency(statistics.summary(per_case)).loc["random", "6 labels"] == "50.0"
+
+
+def test_structures_stand_with_every_number_of_labels(course):
+    table = tables.per_structure(runs.collect(course))
+    assert table.index.name == "6 / 12 labels" and list(table.index) == ["liver", "spleen"]
+    assert table.loc["spleen"].to_dict() == {"random": "55.0 / -", "mae": "0.0 / -", "simmim": "65.0 / 90.0"}
+
+
+def test_markdown_is_one_row_a_line():
+    table = pd.DataFrame({"6 labels": ["75.3", ""]}, index=pd.Index(["random", "a"], name="init"))
+    assert tables.markdown(table).splitlines() == [
+        "| init   | 6 labels |", "| ------ | -------- |", "| random | 75.3     |", "| a      |          |",
+    ]  # fmt: skip
+
+
+def test_results_say_what_was_measured_and_what_was_not(course):
+    path = tables.write_results(course, runs.collect(course))
+    text = path.read_text()
+    assert path == course / "results.md" and text.startswith("# Results: phantom, scale laptop, 4 test cases")
+    assert "| simmim | 6      | +10.0 | [+10.0, +10.0] | +18.2 %  |" in text
+    assert text.index("| random |") < text.index("## Per structure") < text.index("## Gain") < text.index("can not say")
+    assert "lost a structure, which a mean hides: mae with 6 labels (1)" in text and "4 test cases" in text
+    assert pd.read_csv(course / "results.csv")["dice"].tolist() == pytest.approx([0.4, 0.55, 0.65, 0.9])
+    assert not list(course.glob(".tmp-*"))
+
+
+def test_results_without_random_have_no_gain(tmp_path):
+    folder = write_course(tmp_path / "a" / "smoke", {("simmim", 6): {"liver": [0.5, 0.7]}})
+    text = tables.write_results(folder, runs.collect(folder)).read_text()
+    assert "## Gain" not in text and "nothing else" in text
+
+
+def test_a_record_replaces_the_one_of_the_same_course(course, tmp_path):
+    into = tmp_path / "reference.json"
+    record.record(course, into=into)
+    other = write_course(tmp_path / "hippocampus" / "laptop", {("random", 6): {"a": [0.5]}})
+    record.record(other, into=into)
+    once = into.read_text()
+    record.record(course, into=into)
+    assert into.read_text() == once and "NaN" not in once
+    content = json.loads(once)
+    assert [run["dataset"] for run in content["runs"]] == ["hippocampus", "phantom"]
+    cell = next(c for c in content["label_efficiency"] if (c["init"], c["num_labeled"]) == ("simmim", 6))
+    assert cell == {
+        "dataset": "phantom", "scale": "laptop", "init": "simmim", "num_labeled": 6, "dice": 65.0, "low": 55.0,
+        "high": 75.0, "cases": 4, "draws": 1, "seeds": 1, "collapsed": 0, "device": "cpu", "commit": "abc",
+        "seconds": 12.0,
+    }  # fmt: skip
+    gain = next(g for g in content["gains"] if g["init"] == "simmim")
+    assert (gain["baseline"], gain["num_labeled"], gain["gain"], gain["low"]) == ("random", 6, 10.0, 10.0)
+    assert {"date", "data", "versions", "commit", "pretraining"} <= content["runs"][1].keys()
+
+
+def test_an_unfinished_course_is_not_recorded(tmp_path):
+    with pytest.raises(CourseError, match="no finished fine-tuning"):
+        record.record(tmp_path / "a" / "laptop", into=tmp_path / "reference.json")
+    assert not (tmp_path / "reference.json").exists()
+
+
+def test_the_block_is_made_from_the_record(course, tmp_path):
+    record.record(course, into=tmp_path / "reference.json")
+    text = record.readme(MARKED, results=read_json(tmp_path / "reference.json"))
+    assert text.startswith("before\n") and text.endswith("after\n") and "stale words" not in text
+    assert tables.markdown(tables.label_efficiency(statistics.summary(runs.collect(course)))) in text
+    assert tables.markdown(tables.gain_table(statistics.gains(runs.collect(course)))) in text
+    assert record.readme(text, results=read_json(tmp_path / "reference.json")) == text
+    for empty in ({}, {"runs": [], "label_efficiency": [], "gains": []}):
+        assert record.readme(text, results=empty) == MARKED.replace("stale words", "\nNo recorded run yet.\n")
+
+
+def test_a_readme_without_markers_is_one_line():
+    with pytest.raises(CourseError, match="<!-- results -->"):
+        record.readme("no table here", results={})
+
+
+def test_the_readme_says_what_the_record_says():
+    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+    assert text == record.readme(text), "run: python -m ssl_utils.reporting.tables readme"
