@@ -168,6 +168,11 @@ def test_charts():
     assert "clipped" in texts(drawn(figures.histogram({"a": IMAGE, "b": IMAGE * 2}, window=(0, 1))))
 
 
+def test_a_histogram_has_as_many_bins_as_asked_for():
+    (curve,) = figures.histogram({"a": IMAGE}, bins=7).axes[0].patches
+    assert len(curve.get_data().values) == 7
+
+
 def test_an_init_looks_the_same_in_every_figure():
     from ssl_utils.reporting.charts import _styles
 

@@ -116,15 +116,18 @@ def per_class(table: pd.DataFrame, *, title: str = "") -> Figure:
 
 
 def histogram(images: Mapping[str, Any], *, window: tuple[float, float] | None = None, unit: str = "intensity",
-              title: str = "") -> Figure:  # fmt: skip
-    """Share of voxels per intensity (logarithmic), a line per volume; the window is shaded, what it clips is named."""
+              bins: int = 100, title: str = "") -> Figure:  # fmt: skip
+    """Share of voxels per intensity (logarithmic), a line per volume; the window is shaded, what it clips is named.
+
+    Fewer `bins` for volumes that hold few distinct values, which would otherwise draw a comb.
+    """
     samples = {name: np.asarray(array, np.float64).ravel() for name, array in images.items()}
     samples = {name: values[np.isfinite(values)] for name, values in samples.items()}
     if not samples or any(values.size == 0 for values in samples.values()):
         raise CourseError("histogram: no finite voxel to count; pass at least one volume with numbers in it")
     low = min(np.percentile(values, 0.1) for values in samples.values())
     high = max(np.percentile(values, 99.9) for values in samples.values())
-    edges = np.linspace(low, high if high > low else low + 1, 101)
+    edges = np.linspace(low, high if high > low else low + 1, bins + 1)
     figure, axes = _axes()
     for i, (name, values) in enumerate(samples.items()):
         share = 100 * np.histogram(values, edges)[0] / values.size
