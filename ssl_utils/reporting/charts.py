@@ -115,6 +115,62 @@ def per_class(table: pd.DataFrame, *, title: str = "") -> Figure:
     return figure
 
 
+def dice_against_seconds(table: pd.DataFrame, *, title: str = "") -> Figure:
+    """Mean Dice against what it cost in seconds (logarithmic), a line per init, each point named by its labels.
+
+    Args:
+        table: columns init, num_labeled, seconds, dice.
+    """
+    _need(table, "init", "num_labeled", "seconds", "dice")
+    figure, axes = _axes()
+    for i, (init, style) in enumerate(_styles(list(table["init"].unique())).items()):
+        part = table[table["init"] == init].sort_values("num_labeled")
+        axes.plot(part["seconds"], part["dice"], label=init, markersize=6, linewidth=1.2, **style)
+        place = {"xytext": (0, 6), "va": "bottom"} if i % 2 == 0 else {"xytext": (0, -7), "va": "top"}
+        for row in part.itertuples():
+            axes.annotate(str(row.num_labeled), (row.seconds, row.dice), textcoords="offset points", ha="center",
+                          fontsize=8, color=style["color"], **place)  # fmt: skip
+    low, high = table["seconds"].min(), table["seconds"].max()
+    marks = [m for m in (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600, 7200, 18000, 36000, 86400, 259200, 864000)
+             if 0.6 * low <= m <= 1.7 * high]  # fmt: skip
+    axes.set(xscale="log", xlim=(0.6 * low, 1.7 * high), ylabel="mean foreground Dice", title=title)
+    axes.set_xticks(marks, [_clock(m) for m in marks])
+    axes.set_xticks([], minor=True)
+    axes.set_xlabel("time to get there, pretraining included")
+    axes.margins(y=0.15)
+    _legend(figure, title="start of the encoder\n(numbers: labelled cases)", title_fontsize=8)
+    return figure
+
+
+def _clock(seconds: float) -> str:
+    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
+        if seconds >= size:
+            return f"{seconds / size:g} {unit}"
+    return f"{seconds:g} s"
+
+
+def paired_cases(table: pd.DataFrame, *, baseline: str = "random", title: str = "") -> Figure:
+    """Dice of every test case with an init against that of the same case with the baseline: above the line, it gained.
+
+    Args:
+        table: columns init, dice, dice_baseline; a row per case.
+    """
+    _need(table, "init", "dice", "dice_baseline")
+    figure, axes = _axes(6.4, 4.6)
+    for init, style in _styles(list(table["init"].unique())).items():
+        part = table[table["init"] == init]
+        axes.scatter(part["dice_baseline"], part["dice"], s=26, alpha=0.75, label=init, **style)
+    values = table[["dice", "dice_baseline"]].to_numpy()
+    low, high = np.nanmin(values), np.nanmax(values)
+    edge = 0.06 * max(high - low, 0.01)
+    axes.plot([low - edge, high + edge], [low - edge, high + edge], color="#444444", linewidth=1.2, linestyle="--")
+    axes.set(xlim=(low - edge, high + edge), ylim=(low - edge, high + edge), aspect="equal", title=title)
+    axes.set(xlabel=f"Dice of the case, {baseline} start", ylabel="Dice of the same case")
+    axes.grid(axis="x", color="#dddddd", linewidth=0.8)
+    _legend(figure, title="start of the encoder", title_fontsize=8)
+    return figure
+
+
 def histogram(images: Mapping[str, Any], *, window: tuple[float, float] | None = None, unit: str = "intensity",
               bins: int = 100, title: str = "") -> Figure:  # fmt: skip
     """Share of voxels per intensity (logarithmic), a line per volume; the window is shaded, what it clips is named.

@@ -13,7 +13,14 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ssl_utils.errors import CourseError
-from ssl_utils.reporting.charts import curves, dice_against_labels, histogram, per_class
+from ssl_utils.reporting.charts import (
+    curves,
+    dice_against_labels,
+    dice_against_seconds,
+    histogram,
+    paired_cases,
+    per_class,
+)
 from ssl_utils.reporting.panels import (
     OUTLINE,
     PALETTE,
@@ -29,8 +36,8 @@ from ssl_utils.reporting.panels import (
 )  # fmt: skip
 
 __all__ = [
-    "PALETTE", "WINDOWS", "corruption_rows", "curves", "dice_against_labels", "histogram", "mask_rows", "montage",
-    "per_class", "qualitative", "reconstruction_rows", "rows", "tokens",
+    "PALETTE", "WINDOWS", "corruption_rows", "curves", "dice_against_labels", "dice_against_seconds", "histogram",
+    "mask_rows", "montage", "paired_cases", "per_class", "qualitative", "reconstruction_rows", "rows", "tokens",
 ]  # fmt: skip
 
 Spacing = Sequence[float]
