@@ -29,7 +29,7 @@ from ssl_utils.pretext import task_class
 from ssl_utils.reporting import runs
 from ssl_utils.scales import Scale
 from ssl_utils.segmentation import inference, metrics
-from ssl_utils.segmentation.finetune import SegmentationTask
+from ssl_utils.segmentation.finetune import SegmentationTask, class_shares
 from ssl_utils.training import device, fit
 
 VALIDATIONS = {"pretrain": 10, "finetune": 5}  # evenly spread: often enough for a curve, rare enough to cost little
@@ -196,12 +196,14 @@ def finetune(
     if runs.begin(folder, where.settings(used, **chosen)):
         return folder
     held_out, values = where.prepared(where.datalist.validation), sorted(dataset.labels)
+    volumes_used = where.prepared(labelled)
+    shares = class_shares([case.label for case in volumes_used], values, dataset.regions)
     module = SegmentationTask(
         network=network, values=values, regions=dataset.regions, lr=scale.finetune_lr, steps=scale.finetune_steps,
-        roi=where.grid.roi, overlap=scale.overlap, held_out=held_out, freeze_epochs=freeze_epochs,
-        layer_decay=layer_decay,
+        roi=where.grid.roi, overlap=scale.overlap, shares=shares, held_out=held_out,
+        freeze_epochs=freeze_epochs, layer_decay=layer_decay,
     )  # fmt: skip
-    crops = Crops(where.prepared(labelled), roi=where.grid.roi, seed=seed, balanced=True, augment=augmentation())
+    crops = Crops(volumes_used, roi=where.grid.roi, seed=seed, balanced=True, augment=augmentation())
     recorder = fit(
         module, crops=crops, validation=DataLoader(range(len(held_out))), folder=folder, steps=scale.finetune_steps,
         batch_size=scale.finetune_batch_size, validations=VALIDATIONS["finetune"], headline=f"finetune {init} n={num_labeled}",

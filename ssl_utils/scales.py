@@ -42,7 +42,7 @@ _SMOKE = Scale(
     name="smoke", grid="coarse", phantom_sizes=(6, 24, 2, 3), max_unlabeled=8, max_validation=2, max_test=3,
     patch_size=8, hidden_size=48, mlp_dim=96, num_layers=3, num_heads=3, feature_size=4,
     pretrain_steps=20, pretrain_batch_size=2, pretrain_lr=1e-3,
-    finetune_steps=10, finetune_batch_size=1, finetune_lr=1e-3,
+    finetune_steps=10, finetune_batch_size=1, finetune_lr=4e-3,
     num_labeled=(6, 12, 24), draws=1, seeds=1, overlap=0.25,
 )  # fmt: skip
 _LAPTOP = replace(

@@ -1,0 +1,108 @@
+"""The whole course at smoke scale, headless, the way `make course SCALE=smoke` runs it: no chapter is ever left out."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import nbformat
+import pandas as pd
+import pytest
+
+from ssl_utils.reporting import runs
+
+CHAPTERS = {
+    "00_start_here": "chapters/00_start_here", "01_data_inspection": "chapters/01_data_inspection",
+    "02_augmentation_pretraining": "pretrain/restoration", "03_simmim_masking": "pretrain/simmim",
+    "04_unetr_finetuning": "finetune/*/n*/draw0_seed0", "05_results": "chapters/05_results",
+}  # fmt: skip
+
+
+def course(root: Path, *words: str) -> subprocess.CompletedProcess:
+    environment = {
+        **os.environ, "SSL_RUNS_ROOT": str(root / "runs"), "SSL_DATA_ROOT": str(root / "data"),
+    }  # fmt: skip
+    command = [sys.executable, "-m", "ssl_utils.workflow", "course", "--scale", "smoke", *words]
+    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500)
+
+
+@pytest.fixture(scope="module")
+def phantom_course(tmp_path_factory):
+    root = tmp_path_factory.mktemp("course of one") / "with spaces"
+    done = course(root)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return root, done
+
+
+@pytest.mark.timeout(1500)
+def test_every_chapter_runs_and_the_results_are_printed(phantom_course):
+    root, done = phantom_course
+    run = root / "runs" / "phantom" / "smoke"
+    notebooks = {chapter: sorted(run.glob(f"{where}/notebook.ipynb")) for chapter, where in CHAPTERS.items()}
+    assert {chapter: len(found) for chapter, found in notebooks.items()} == dict(zip(CHAPTERS, (1, 1, 1, 1, 9, 1), strict=True))
+    for path in sum(notebooks.values(), []):
+        cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
+        assert all(cell.execution_count for cell in cells if cell.source.strip()), path
+        outputs = [output for cell in cells for output in cell.outputs]
+        assert not [o for o in outputs if o.output_type == "error"], path
+        noise = [o.text for o in outputs if o.output_type == "stream" and o.name == "stderr"]
+        assert not noise, f"{path}: {noise[0][:300]}"
+        assert any("image/png" in o.get("data", {}) for o in outputs), f"{path} shows no picture"
+    assert (run / "results.md").read_text(encoding="utf-8").strip() in done.stdout
+    assert len(re.findall(r"^\[ ?\d+/14\] \d\d_", done.stdout, re.MULTILINE)) == 14
+    assert re.search(r"14 parts in \d+:\d\d on \d+ cores; peak memory [\d.]+ GB", done.stdout)
+    assert len(list((run / "figures").glob("*.png"))) >= 12
+
+
+def test_every_run_keeps_its_contract(phantom_course):
+    run = phantom_course[0] / "runs" / "phantom" / "smoke"
+    finished = sorted(run.glob("pretrain/*/metrics.json")) + sorted(run.glob("finetune/*/n*/draw*/metrics.json"))
+    assert len(finished) == 11
+    for metrics in finished:
+        names = {path.name for path in metrics.parent.iterdir()}
+        weights = {"encoder.safetensors"} if "pretrain" in metrics.parts else {"model.safetensors", "per_case.csv"}
+        assert {"config.json", "history.csv", "notebook.ipynb"} | weights <= names and "last.ckpt" not in names
+        config = json.loads(metrics.with_name("config.json").read_text())
+        assert {"settings", "commit", "versions"} <= config.keys() and config["settings"]["seed"] == 0
+    table = pd.concat([pd.read_csv(path) for path in run.glob("finetune/*/n*/draw*/per_case.csv")])
+    assert {"case", "patient", "class", "dice", "nsd", "hd95", "reference_empty"} <= set(table.columns)
+    assert "background" not in set(table["class"]) and table["class"].nunique() == 13
+    assert table["dice"].between(0, 1).all()
+
+
+def test_what_is_done_is_not_done_again(phantom_course):
+    root, _ = phantom_course
+    lost = root / "runs" / "phantom" / "smoke" / "chapters" / "05_results" / "done.json"
+    kept = root / "runs" / "phantom" / "smoke" / "pretrain" / "simmim" / "metrics.json"
+    stamp = kept.stat().st_mtime_ns
+    lost.unlink()
+    done = course(root)
+    assert done.returncode == 0 and "[ 1/1] 05_results" in done.stdout
+    assert lost.exists() and kept.stat().st_mtime_ns == stamp
+
+
+@pytest.mark.timeout(1500)
+def test_a_persons_own_folder_runs_without_writing_code(tmp_path, blobs):
+    done = course(tmp_path, "--dataset", "folder", "--data", str(blobs))
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    run = tmp_path / "runs" / "folder_my_blobs" / "smoke"
+    assert {path.name for path in run.glob("finetune/random/*")} == {"n5"}, "label counts are capped at what is there"
+    assert "simmim" in (run / "results.md").read_text(encoding="utf-8")
+
+
+@pytest.mark.parametrize(
+    ("chapter", "first"),
+    [("04_unetr_finetuning", "01_data_inspection"), ("05_results", "04_unetr_finetuning")],
+)
+def test_a_chapter_that_comes_too_early_says_which_one_to_run(tmp_path, blobs, chapter, first):
+    words = {"scale": "smoke", "dataset": "folder", "data": str(blobs)}
+    command = [
+        sys.executable, "-m", "ssl_utils.workflow", "run-chapter", str(runs.PROJECT / "notebooks" / f"{chapter}.ipynb"),
+        str(tmp_path / "out.ipynb"), "--parameters", json.dumps(words),
+    ]  # fmt: skip
+    environment = {**os.environ, "SSL_RUNS_ROOT": str(tmp_path / "runs")}
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1 and f"run notebooks/{first}.ipynb first" in done.stderr
+    assert len(done.stderr.strip().splitlines()) == 1, done.stderr

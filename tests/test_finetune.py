@@ -1,0 +1,110 @@
+"""Fine-tuning: targets, the prior start, freezing, layer-wise learning rates, overlapping regions."""
+
+from dataclasses import replace
+
+import numpy as np
+import pytest
+import torch
+
+from ssl_utils import experiments
+from ssl_utils.experiments import Setup
+from ssl_utils.reporting import runs
+from ssl_utils.segmentation.finetune import ALWAYS, SegmentationTask, class_shares, start_from_prior
+
+
+def task(where, **more) -> SegmentationTask:
+    network, _ = experiments.build_network(where, init="random", seed=0)
+    channels = more.get("regions") or where.dataset.regions or more.get("values") or where.dataset.labels
+    shares = np.full(len(channels), 1 / len(channels))
+    numbers = dict(values=sorted(where.dataset.labels), regions=where.dataset.regions, lr=1e-3, steps=10, shares=shares)
+    return SegmentationTask(network=network, roi=where.grid.roi, overlap=0.25, held_out=[], **numbers | more)
+
+
+def test_label_values_become_consecutive_classes(tiny_setup):
+    module = task(tiny_setup, values=[0, 3, 7])
+    found = module.targets(torch.tensor([0, 7, 3, 3]).view(1, 1, 4, 1, 1))
+    assert found.flatten().tolist() == [0, 2, 1, 1]
+
+
+def test_regions_overlap(tiny_setup):
+    regions = {"tumour core": (1, 3), "whole tumour": (1, 2, 3), "enhancing tumour": (3,)}
+    module = task(tiny_setup, regions=regions)
+    found = module.targets(torch.tensor([0, 1, 2, 3]).view(1, 1, 4, 1, 1))
+    assert found.shape == (1, 3, 4, 1, 1)
+    assert found[0, :, :, 0, 0].tolist() == [[0, 1, 0, 1], [0, 1, 1, 1], [0, 0, 0, 1]]
+
+
+def test_an_untrained_network_predicts_classes_as_often_as_they_occur(tiny_setup):
+    network, _ = experiments.build_network(tiny_setup, init="random", seed=0)
+    label = np.zeros((10, 10, 10), np.uint8)
+    label[:2] = 1
+    label[2:3] = 2
+    shares = class_shares([label], [0, 1, 2], None)
+    np.testing.assert_allclose(shares, [0.7, 0.2, 0.1])
+    network.out.conv.conv.weight.data.zero_()
+    start_from_prior(network, shares, regions=False)
+    logits = network(torch.randn(1, 1, *tiny_setup.grid.roi))
+    np.testing.assert_allclose(logits.softmax(1).mean((0, 2, 3, 4)).detach(), shares, atol=1e-4)
+    core = class_shares([label], [0, 1, 2], {"a": (1, 2), "b": (2,), "c": (1,)})
+    np.testing.assert_allclose(core, [0.3, 0.1, 0.2])
+    start_from_prior(network, core, regions=True)
+    logits = network(torch.randn(1, 1, *tiny_setup.grid.roi))
+    np.testing.assert_allclose(logits.sigmoid().mean((0, 2, 3, 4)).detach(), core, atol=1e-4)
+
+
+@pytest.mark.parametrize(("freeze_epochs", "epochs"), [(0, []), (2, [0, 1]), (ALWAYS, [0, 1, 2, 3, 4])])
+def test_the_encoder_is_frozen_as_long_as_asked(tiny_setup, tmp_path, monkeypatch, freeze_epochs, epochs):
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
+    seen, whole = {}, SegmentationTask.training_step
+
+    def look(self, batch, batch_idx):
+        seen[self.current_epoch] = not any(p.requires_grad for p in self.network.vit.parameters())
+        return whole(self, batch, batch_idx)
+
+    monkeypatch.setattr(SegmentationTask, "training_step", look)
+    experiments.finetune(tiny_setup, init="random", num_labeled=2, freeze_epochs=freeze_epochs)
+    assert [epoch for epoch, frozen in seen.items() if frozen] == epochs and len(seen) == 5
+
+
+def test_lower_layers_learn_slower(tiny_setup):
+    module = task(tiny_setup, layer_decay=0.5)
+    rates = {}
+    for group in module.configure_optimizers()["optimizer"].param_groups:
+        for parameter in group["params"]:
+            rates[id(parameter)] = group["initial_lr"]
+    network = module.network
+    assert rates[id(network.vit.positions)] == pytest.approx(1e-3 * 0.5**3)  # 2 blocks, then the embedding
+    assert [rates[id(b.mlp.linear1.weight)] for b in network.vit.blocks] == pytest.approx([2.5e-4, 5e-4])
+    assert rates[id(network.out.conv.conv.weight)] == pytest.approx(1e-3)
+    assert len(rates) == len(list(network.parameters())), "every parameter is in exactly one group"
+
+
+def test_overlapping_regions_train_score_and_predict(tiny_setup, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
+    dataset = replace(tiny_setup.dataset, regions={"whole": (1, 2), "core": (2,)})
+    folder = experiments.finetune(Setup(dataset, tiny_setup.scale), init="random", num_labeled=2)
+    (case,) = set(runs.per_case(dataset.name, "smoke")["case"].iloc[:1])
+    table = runs.per_case(dataset.name, "smoke")
+    assert set(table["class"]) == {"whole", "core"} and table["dice"].between(0, 1).all()
+    image = tiny_setup.datalist.test[0].image
+    (written,) = experiments.predict(folder / "model.safetensors", [image], tmp_path / "out")
+    assert written.exists() and case
+
+
+def test_several_channels_go_from_file_to_prediction(tiny_setup, tmp_path, monkeypatch):
+    import nibabel as nib
+
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path / "runs"))
+    root = tmp_path / "two channels"
+    for case in tiny_setup.datalist.training + tiny_setup.datalist.validation + tiny_setup.datalist.test:
+        image, label = (np.asarray(nib.load(path).dataobj) for path in (case.image, case.label))
+        for folder, array in (("imagesTr", np.stack([image, image * 2], -1)), ("labelsTr", label)):
+            (root / folder).mkdir(parents=True, exist_ok=True)
+            nib.save(nib.Nifti1Image(array, np.eye(4)), root / folder / case.image.name)
+    from ssl_utils.data import datasets
+
+    where = Setup(datasets.get("folder", root), tiny_setup.scale)
+    assert len(where.dataset.channels) == 2
+    experiments.pretrain(where, task="simmim")
+    folder = experiments.finetune(where, init="simmim", num_labeled=2)
+    assert runs.metrics(folder)["transfer_share"] == 1.0
