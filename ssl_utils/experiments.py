@@ -1,11 +1,9 @@
 """Where the rooms meet: prepare, pretrain, finetune, evaluate, predict. Chapters and the command line call these."""
 
-import hashlib
 import json
 import time
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
-from functools import cached_property
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -13,93 +11,30 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
-from ssl_utils.data import cache, datalists, datasets, volumes
-from ssl_utils.data.cache import Prepared
+from ssl_utils.data import datalists, volumes
 from ssl_utils.data.crops import Crops, FixedCrops
-from ssl_utils.data.datalists import Case, Datalist
+from ssl_utils.data.datalists import Case
 from ssl_utils.data.datasets import Dataset, Grid, Intensity
 from ssl_utils.data.transforms import augmentation, preprocess
 from ssl_utils.data.volumes import Volume
 from ssl_utils.errors import CourseError
-from ssl_utils.files import sha256, write_json
+from ssl_utils.files import sha256
 from ssl_utils.networks import checkpoints, transfer
 from ssl_utils.networks.unetr import UNETR
 from ssl_utils.networks.vit import ViT
 from ssl_utils.pretext import task_class
 from ssl_utils.reporting import runs
-from ssl_utils.scales import Scale
 from ssl_utils.segmentation import inference, metrics
 from ssl_utils.segmentation.finetune import SegmentationTask, class_shares
+from ssl_utils.setups import Setup, setup, write_plan
 from ssl_utils.training import device, fit
 
+__all__ = [
+    "Setup", "build_network", "build_task", "evaluate", "finetune", "load_task", "predict", "predict_case", "pretrain",
+    "setup", "variant", "write_plan",
+]  # fmt: skip
+
 VALIDATIONS = {"pretrain": 10, "finetune": 5}  # evenly spread: often enough for a curve, rare enough to cost little
-
-
-@dataclass(frozen=True)
-class Setup:
-    """A dataset at a scale: what every experiment starts from."""
-
-    dataset: Dataset
-    scale: Scale
-
-    @property
-    def grid(self) -> Grid:
-        return self.dataset.grids[self.scale.grid]
-
-    @property
-    def folder(self) -> Path:
-        return runs.course_dir(self.dataset.name, self.scale.name)
-
-    @cached_property
-    def datalist(self) -> Datalist:
-        """The dataset's list, each side no longer than the scale wants it."""
-        found, scale = datasets.datalist(self.dataset), self.scale
-        most = {"unlabeled": None, "training": None, "validation": scale.max_validation, "test": scale.max_test}
-        if self.dataset.name == "phantom":  # the folder may hold a larger scale's volumes
-            sizes = dict(zip(("unlabeled", "training", "validation", "test"), scale.phantom_sizes, strict=True))
-            most = {side: min(n, most[side] or n) for side, n in sizes.items()}
-        return replace(found, **{side: cases[: most[side]] for side, cases in found.sides().items()})
-
-    @property
-    def pool(self) -> tuple[Case, ...]:
-        """The unlabelled pool: everything but validation and test patients."""
-        return (self.datalist.unlabeled + self.datalist.training)[: self.scale.max_unlabeled]
-
-    @property
-    def label_counts(self) -> tuple[int, ...]:
-        """How many labelled volumes the fine-tunings use; capped for small sets."""
-        most = len(self.datalist.training)
-        return tuple(n for n in self.scale.num_labeled if n <= most) or (most,)
-
-    def prepared(self, cases: Sequence[Case], progress=None) -> list[Prepared]:
-        root = runs.runs_root() / self.dataset.name / "cache" / self.scale.grid
-        return cache.prepare(cases, dataset=self.dataset, grid=self.grid, root=root, progress=progress)
-
-    def encoder_config(self) -> dict:
-        scale = self.scale
-        return {
-            "in_channels": len(self.dataset.channels), "img_size": self.grid.roi, "patch_size": scale.patch_size,
-            "hidden_size": scale.hidden_size, "mlp_dim": scale.mlp_dim, "num_layers": scale.num_layers,
-            "num_heads": scale.num_heads,
-        }  # fmt: skip
-
-    def settings(self, cases: Sequence[Case], **more) -> dict:
-        """What a result depends on: a run is done only for these."""
-        digest = hashlib.sha256(cache.rule(self.dataset, self.grid).encode())
-        for case in cases:
-            digest.update(cache.content(case).encode())
-        data = digest.hexdigest()[:16]
-        return {"dataset": self.dataset.name, "scale": self.scale.name, "data": data, **self.encoder_config(), **more}
-
-
-def setup(*, dataset: str, scale: Scale, data: str | None = None) -> Setup:
-    """Raises CourseError when the dataset is unknown, not there, or faulty."""
-    found = Setup(datasets.get(dataset, data), scale)
-    faults = datalists.problems(found.datalist)
-    if faults:
-        more = f" (and {len(faults) - 1} more; run the doctor)" if len(faults) > 1 else ""
-        raise CourseError(faults[0] + more)
-    return found
 
 
 def variant(task: str, options: dict) -> str:
@@ -302,12 +237,3 @@ def _setup_of(about: dict) -> Setup:
         intensity=Intensity(**about["intensity"]), grids={"coarse": grid}, folders=(),
     )  # fmt: skip
     return Setup(dataset, replace(scales.get("smoke"), grid="coarse", overlap=about["overlap"]))
-
-
-def write_plan(where: Setup) -> Path:
-    """data.json: what the graph needs to know of the data (which label counts, how many cases)."""
-    sides = {side: len(cases) for side, cases in where.datalist.sides().items()}
-    path = where.folder / "data.json"
-    write_json(path, {"dataset": where.dataset.name, "num_labeled": where.label_counts, "draws": where.scale.draws,
-                      "seeds": where.scale.seeds, "cases": sides, "licence": where.dataset.licence})  # fmt: skip
-    return path

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 
 from ssl_utils import __main__ as cli
-from ssl_utils import experiments, scales
+from ssl_utils import experiments, scales, setups
 from ssl_utils.data import volumes
 from ssl_utils.errors import CourseError
 from tests.conftest import write_blob
@@ -168,6 +168,6 @@ def test_ctrl_c_stops_and_the_next_run_goes_on(roots, blobs):
 
 def test_setup_refuses_a_faulty_list(tiny_setup, monkeypatch):
     shared = replace(tiny_setup.datalist, test=tiny_setup.datalist.training[:1])
-    monkeypatch.setattr(experiments.datasets, "datalist", lambda dataset: shared)
+    monkeypatch.setattr(setups.datasets, "datalist", lambda dataset: shared)
     with pytest.raises(CourseError, match="blob_"):
         experiments.setup(dataset="folder", scale=tiny_setup.scale, data=str(tiny_setup.dataset.root))
