@@ -1,0 +1,1 @@
+"""Where volumes come from: named datasets, datalists, the phantom, the doctor, preprocessing and the cache."""
