@@ -46,7 +46,7 @@ lab: $(READY) ## open the chapters in JupyterLab
 
 lint: $(READY) ## check style, and that no notebook holds outputs
 	@"$(PYTHON)" -m ruff check .
-	@"$(PYTHON)" -m nbstripout --verify --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill" notebooks/*.ipynb
+	@"$(PYTHON)" -m nbstripout --verify --keep-id --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill" notebooks/*.ipynb
 
 clean: ## delete ./runs and caches; keep ./data and .venv
 	rm -rf runs .pytest_cache .ruff_cache build lightning_logs .snakemake
