@@ -174,7 +174,7 @@ def test_a_histogram_has_as_many_bins_as_asked_for():
 
 
 def test_cost_counts_on_a_logarithmic_clock():
-    rows = [("random", 6, 40.0, 0.5), ("random", 24, 60.0, 0.7), ("simmim", 6, 4000.0, 0.6), ("simmim", 24, 4100.0, 0.7)]
+    rows = [("random", 6, 40, 0.5), ("random", 24, 60, 0.7), ("simmim", 6, 4000, 0.6), ("simmim", 24, 4100, 0.7)]
     table = pd.DataFrame(rows, columns=["init", "num_labeled", "seconds", "dice"])
     (axes,) = drawn(figures.dice_against_seconds(table)).axes
     assert axes.get_xscale() == "log" and [t.get_text() for t in axes.texts] == ["6", "24", "6", "24"]
