@@ -36,7 +36,7 @@ def average_label(labels: Sequence[Mapping[str, np.ndarray]], size: Sequence[int
 
 
 def predict(average: Tensor, image: Volume, *, dataset: Dataset, grid: Grid) -> dict[str, np.ndarray]:
-    """Boolean mask of each structure on the voxels of `image`; intensities are used for nothing but the body box of CT."""
+    """Boolean mask of each structure on the voxels of `image`; its intensities matter only to the body box of CT."""
     done = preprocess(image, None, grid=grid, intensity=dataset.intensity)
     p = F.interpolate(average[None], size=done.image.shape[1:], mode="trilinear")[0].clamp(1e-6, 1 - 1e-6)
     background = (1 - p.sum(0, keepdim=True)).clamp(min=1e-6)
