@@ -99,14 +99,14 @@ def test_the_chest_is_mostly_lung():
 
 @pytest.mark.parametrize(("kind", "finding"), [(k, f) for k, findings in phantom.FINDINGS.items() for f in findings])
 def test_every_finding_changes_the_image(monkeypatch, kind, finding):
-    changed, paint = [], phantom.organs.abnormal
+    changed, paint = [], phantom.abnormal
 
     def watched(canvas):
         before = canvas.hu.copy()
         paint(canvas)
         changed.append((np.abs(canvas.hu - before) > 15).sum() * 0.216)
 
-    monkeypatch.setattr(phantom.organs, "abnormal", watched)
+    monkeypatch.setattr(phantom, "abnormal", watched)
     monkeypatch.setattr(phantom, "FINDINGS", {kind: (finding,) * 2})
     label = make_volume(9, kind=kind, spacing=(6, 6, 6), abnormal=True)[1]
     if finding == "large spleen":

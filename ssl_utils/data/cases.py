@@ -1,13 +1,15 @@
-"""Cases, and how they are grouped by patient, drawn and dealt to sides."""
+"""Cases and lists of them, and how cases are grouped by patient, drawn and dealt to sides."""
 
 import hashlib
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from itertools import zip_longest
 from pathlib import Path
 
 from ssl_utils.errors import CourseError
+
+SIDES = ("training", "validation", "test", "unlabeled")
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,32 @@ class Case:
     image: Path
     label: Path | None
     patient: str
+
+
+@dataclass(frozen=True)
+class Datalist:
+    """Cases by side.
+
+    Attributes:
+        channels: names of the image's channels; more than one means 4D files, channels last.
+        labels: value -> name, 0 (background) included; empty for a list of images alone.
+        regions: name -> label values it unites (BraTS: TC, WT, ET); regions may overlap.
+    """
+
+    name: str
+    description: str = ""
+    licence: str = ""
+    reference: str = ""
+    channels: tuple[str, ...] = ("image",)
+    labels: dict[int, str] = field(default_factory=dict)
+    regions: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    training: tuple[Case, ...] = ()
+    validation: tuple[Case, ...] = ()
+    test: tuple[Case, ...] = ()
+    unlabeled: tuple[Case, ...] = ()
+
+    def sides(self) -> dict[str, tuple[Case, ...]]:
+        return {side: getattr(self, side) for side in SIDES}
 
 
 def draw_labels(cases: Sequence[Case], num_labeled: int, draw: int = 0) -> tuple[Case, ...]:

@@ -15,6 +15,7 @@ from scipy.ndimage import label as components
 from ssl_utils.data import phantom_organs as organs
 from ssl_utils.data import phantom_trunk as frame
 from ssl_utils.data.phantom_canvas import PHASES, Canvas, smooth_noise
+from ssl_utils.data.phantom_findings import FINDINGS, abnormal
 from ssl_utils.errors import CourseError
 from ssl_utils.files import atomic, write_json
 
@@ -25,10 +26,6 @@ ORGANS = {
 }  # fmt: skip
 VERSION = 1  # raise it when the same seed gives other voxels: files of another version are written anew
 FIELD = {"abdomen": (-150.0, 300.0), "chest": (-10.0, 288.0)}  # lowest point above L1 and height, mm
-FINDINGS = {
-    "abdomen": ("liver lesions", "kidney cyst", "ascites", "large spleen", "effusion"),
-    "chest": ("effusion", "ground glass", "liver lesions", "large spleen"),
-}
 SIDES = {"training": 0, "validation": 2000, "test": 4000, "unlabeled": 6000}  # first case number of a side, less one
 
 
@@ -84,7 +81,7 @@ def paint(c: Canvas, fat: float) -> None:
     for side, label in ((1, 12), (-1, 13)):
         organs.adrenal(c, side, label)
     frame.skeleton(c)
-    organs.abnormal(c)
+    abnormal(c)
 
 
 def scan(c: Canvas) -> np.ndarray:
