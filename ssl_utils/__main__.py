@@ -52,7 +52,7 @@ def doctor(
     dataset: DatasetOption = "phantom", scale: ScaleOption = "laptop", data: DataOption = None,
     channels: Annotated[int, typer.Option(help="channels that files given as paths must have")] = 1,
 ) -> None:  # fmt: skip
-    """Look at every file before training: what is wrong, where, how to mend it. Exit code 1 when something would break."""
+    """Look at every file before training: what is wrong, where, how to mend it. Exits with 1 if a run would break."""
     from ssl_utils import experiments
     from ssl_utils.data import datalists, datasets
     from ssl_utils.data import doctor as data_doctor
@@ -65,8 +65,8 @@ def doctor(
         findings = data_doctor.examine_datalist(where.datalist, roi=where.grid.roi, spacing=where.grid.spacing)
         for patient, sides in datalists.leaks(where.datalist).items():
             console.print(f"patient {patient} is on several sides: {json.dumps(sides)}", soft_wrap=True)
-    for finding in findings:
-        console.print(f"{finding.severity}: {finding.line()}", soft_wrap=True, markup=False)
+    for line in data_doctor.summary(findings):
+        console.print(line, soft_wrap=True, markup=False)
     errors = sum(finding.severity == "error" for finding in findings)
     console.print(f"{errors} errors, {len(findings) - errors} warnings")
     raise typer.Exit(1 if errors else 0)
@@ -101,8 +101,9 @@ def finetune(
 
     where = experiments.setup(dataset=dataset, scale=scales.get(scale), data=data)
     folder = experiments.finetune(
-        where, init=init, num_labeled=num_labeled, draw=draw, seed=seed, freeze_epochs=freeze_epochs, layer_decay=layer_decay
-    )
+        where, init=init, num_labeled=num_labeled, draw=draw, seed=seed, freeze_epochs=freeze_epochs,
+        layer_decay=layer_decay,
+    )  # fmt: skip
     found = runs.metrics(folder)
     console.print(f"Dice {found['dice']:.3f} on {found['cases']} test cases. Run in {folder}", soft_wrap=True)
 

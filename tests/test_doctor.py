@@ -181,6 +181,16 @@ def test_a_volume_smaller_than_the_roi(healthy):
     assert len(doctor.examine_datalist(healthy, roi=(8, 8, 8), spacing=(1, 1, 2))) == 6
 
 
+def test_many_equal_warnings_are_one_line_and_errors_never_are():
+    padded = [Finding(f"case_{n}", "warning", f"covers {n}x8x8 voxels", "choose a smaller ROI") for n in range(81)]
+    empty = [Finding(f"case_{n}", "warning", "its label is empty", "look at the file") for n in range(5)]
+    broken = [Finding(f"case_{n}", "error", "is truncated", "copy it again") for n in range(7)]
+    lines = doctor.summary(padded + broken + empty)
+    assert lines[:7] == [f"error: case_{n}: is truncated; copy it again" for n in range(7)]
+    assert lines[7] == "warning: case_0: covers 0x8x8 voxels; choose a smaller ROI (and 80 more like it)"
+    assert lines[8:] == [f"warning: case_{n}: its label is empty; look at the file" for n in range(5)]
+
+
 def test_the_roi_is_compared_along_ras_axes(tmp_path):
     turned = np.array([[0.0, 0, 1, 0], [1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]])  # axes A, S, R
     case = Case("a", image_file(tmp_path / "a.nii", shape=(10, 20, 30), affine=turned), None, "a")

@@ -1,6 +1,8 @@
 """Look at every file before training: what is wrong, where, and how to mend it."""
 
 import hashlib
+import re
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +12,7 @@ import numpy as np
 
 from ssl_utils.data import volumes
 from ssl_utils.data.datalists import Case, Datalist, faults
+from ssl_utils.data.nifti import niftis
 from ssl_utils.data.volumes import Volume
 from ssl_utils.errors import CourseError
 
@@ -35,7 +38,7 @@ def examine(paths: Iterable[Path | str], *, channels: int = 1) -> list[Finding]:
     found: list[Finding] = []
     files: dict[Path, None] = {}
     for path in map(Path, paths):
-        inside = _niftis(path) if path.is_dir() else [path]
+        inside = niftis(path, deep=True) if path.is_dir() else [path]
         files.update(dict.fromkeys(inside))
         if not inside:
             found.append(Finding(str(path), "error", "holds no .nii or .nii.gz file", "name another folder"))
@@ -75,6 +78,20 @@ def examine_datalist(
         if progress:
             progress(done, len(cases))
     return found
+
+
+def summary(findings: Iterable[Finding], *, most: int = 5) -> list[str]:
+    """The lines to print: each error, then warnings; more than `most` that differ in numbers alone are one."""
+    lines, alike = [], defaultdict(list)
+    for finding in findings:
+        line = f"{finding.severity}: {finding.line()}"
+        if finding.severity == "error":
+            lines.append(line)
+        else:
+            alike[re.sub(r"\d+", "0", finding.reason)].append(line)
+    for same in alike.values():
+        lines += same if len(same) <= most else [f"{same[0]} (and {len(same) - 1} more like it)"]
+    return lines
 
 
 def table(datalist: Datalist) -> list[dict[str, Any]]:
@@ -174,7 +191,3 @@ def _size(image: Volume, name: str, roi: Sequence[int], spacing: Sequence[float]
             Finding(name, "error", f"{sizes}, less than half along an axis", "leave it out or choose a smaller ROI")
         ]
     return [Finding(name, "warning", f"{sizes} and will be padded", "choose a smaller ROI if many cases are")]
-
-
-def _niftis(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if volumes.is_nifti(path) and not path.name.startswith("."))
