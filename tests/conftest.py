@@ -38,7 +38,7 @@ def blobs(tmp_path_factory) -> Path:
 @pytest.fixture
 def tiny_setup(blobs) -> Setup:
     scale = replace(
-        scales.get("smoke"), pretrain_steps=20, finetune_steps=10, hidden_size=24, mlp_dim=24, num_layers=2, num_heads=2,
-        max_validation=1, max_test=2,
+        scales.get("smoke"), pretrain_steps=20, finetune_steps=10, hidden_size=24, mlp_dim=24, num_layers=2,
+        num_heads=2, max_validation=1, max_test=2,
     )  # fmt: skip
     return Setup(datasets.get("folder", blobs), scale)

@@ -25,7 +25,8 @@ def prepared(tiny_setup, tmp_path):
 
 
 def test_a_window_maps_hounsfield_units_to_zero_and_one():
-    found = rescale(np.array([-1000, -175, 37.5, 250, 2000], np.float32).reshape(1, 5, 1, 1), Intensity("window", -175, 250))
+    hu = np.array([-1000, -175, 37.5, 250, 2000], np.float32).reshape(1, 5, 1, 1)
+    found = rescale(hu, Intensity("window", -175, 250))
     np.testing.assert_allclose(found.ravel(), [0, 0, 0.5, 1, 1])
 
 
@@ -43,7 +44,8 @@ def test_orientation_and_spacing_follow_the_affine():
     plain = preprocess(volume(array, np.diag([2.0, 2, 2, 1])), None, grid=grid, intensity=PERCENTILES)
     turned = preprocess(volume(array[::-1], np.diag([-2.0, 2, 2, 1])), None, grid=grid, intensity=PERCENTILES)
     np.testing.assert_allclose(plain.image, turned.image, atol=1e-5)
-    coarse = preprocess(volume(array, np.diag([2.0, 2, 2, 1])), None, grid=Grid((4.0,) * 3, (8, 8, 8)), intensity=PERCENTILES)
+    grid = Grid((4.0,) * 3, (8, 8, 8))
+    coarse = preprocess(volume(array, np.diag([2.0, 2, 2, 1])), None, grid=grid, intensity=PERCENTILES)
     assert coarse.image.shape == (1, 10, 12, 14)
 
 
@@ -59,7 +61,8 @@ def test_small_volumes_are_padded_and_tiny_ones_refused():
 def test_the_body_is_cropped_out_of_the_air():
     ct = np.full((40, 40, 40), -1000, np.float32)
     ct[10:34, 8:30, 5:38] = 40
-    done = preprocess(volume(ct), volume(ct > 0), grid=Grid((1.0,) * 3, (16, 16, 16)), intensity=Intensity("window", -175, 250))
+    grid, window = Grid((1.0,) * 3, (16, 16, 16)), Intensity("window", -175, 250)
+    done = preprocess(volume(ct), volume(ct > 0), grid=grid, intensity=window)
     assert done.image.shape == (1, 24, 22, 33) and done.label.all()
     np.testing.assert_allclose(done.affine[:3, 3], [10, 8, 5])
 
@@ -114,7 +117,7 @@ def test_half_of_the_balanced_crops_hold_the_chosen_structure(prepared):
         corners = [random_corner(case, roi, rng, balanced) for _ in range(300)]
         boxes = [tuple(slice(c, c + 8) for c in corner) for corner in corners]
         shares.append(np.mean([case.label[box].any() for box in boxes]))
-        assert all(min(corner) >= 0 and case.image[(0, *box)].shape == roi for corner, box in zip(corners, boxes, strict=True))
+        assert np.min(corners) >= 0 and all(case.image[(0, *box)].shape == roi for box in boxes)
     assert shares[0] > shares[1]
 
 

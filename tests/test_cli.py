@@ -131,7 +131,8 @@ def test_a_damaged_volume_stops_training_and_the_doctor_in_one_line(roots, tiny_
     code, out, err = run(monkeypatch, capsys, "doctor", *own)
     assert code == 1 and "blob_01" in out + err and "Traceback" not in out + err
     codes, errors = [], ""
-    for words in (["pretrain", "simmim"], ["finetune", "random", "--num-labeled", "1"], ["finetune", "--num-labeled", "3"]):
+    finetunes = ["finetune", "random", "--num-labeled", "1"], ["finetune", "--num-labeled", "3"]
+    for words in (["pretrain", "simmim"], *finetunes):
         code, out, err = run(monkeypatch, capsys, *words, *own)
         codes.append(code)
         errors += err
@@ -146,14 +147,15 @@ def test_a_full_disk_is_one_line_and_leaves_no_result(roots, blobs, tiny_scale, 
         raise OSError(28, "No space left on device", "encoder.safetensors")
 
     monkeypatch.setattr(checkpoints, "to_safetensors", full)
-    code, _, err = run(monkeypatch, capsys, "pretrain", "simmim", "--dataset", "folder", "--data", blobs, "--scale", "smoke")
+    own = ("--dataset", "folder", "--data", blobs, "--scale", "smoke")
+    code, _, err = run(monkeypatch, capsys, "pretrain", "simmim", *own)
     assert code != 0 and "No space left on device" in err and len(err.strip().splitlines()) == 1
     assert not list((roots / "runs").rglob("metrics.json")) and not list((roots / "runs").rglob(".tmp-*"))
 
 
 def test_ctrl_c_stops_and_the_next_run_goes_on(roots, blobs):
-    words = [sys.executable, "-m", "ssl_utils", "finetune", "--num-labeled", "2", "--dataset", "folder", "--data", str(blobs),
-             "--scale", "laptop"]  # fmt: skip
+    words = [sys.executable, "-m", "ssl_utils", "finetune", "--num-labeled", "2", "--dataset", "folder", "--data",
+             str(blobs), "--scale", "laptop"]  # fmt: skip
     process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ})
     deadline = time.time() + 240
     while not list((roots / "runs").rglob("last.ckpt")) and time.time() < deadline:

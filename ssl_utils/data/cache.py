@@ -60,8 +60,9 @@ class Prepared:
 
 
 def prepare(
-    cases: Sequence[Case], *, dataset: Dataset, grid: Grid, root: Path, progress: Callable[[int, int], None] | None = None
-) -> list[Prepared]:
+    cases: Sequence[Case], *, dataset: Dataset, grid: Grid, root: Path,
+    progress: Callable[[int, int], None] | None = None,
+) -> list[Prepared]:  # fmt: skip
     """Preprocess what is not in the cache yet, and return the cached cases in the order given.
 
     Raises:

@@ -31,7 +31,7 @@ def fetch_archive(url: str, *, md5: str, folder: Path, licence: str) -> Path:
             digest.update(block)
     if digest.hexdigest() != md5:
         part.unlink()
-        raise CourseError(f"{url}: the download has MD5 {digest.hexdigest()} instead of {md5}; run again to load it anew")
+        raise CourseError(f"{url}: the download has MD5 {digest.hexdigest()} instead of {md5}; run again to load it")
     target = _unpack(part, folder)
     part.unlink()
     return target

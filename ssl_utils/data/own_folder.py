@@ -28,7 +28,7 @@ def describe(root: Path) -> Dataset:
     shapes, spacings = zip(*(_header(case.image) for case in found.training[:20]), strict=True)
     shape, spacing = np.median(shapes, axis=0), np.median(spacings, axis=0)
     extent = shape * spacing
-    is_ct = any("ct" == channel.lower() for channel in found.channels)
+    is_ct = any(channel.lower() == "ct" for channel in found.channels)
     return Dataset(
         name=run_name("folder", str(root)), title=found.name, source=str(root), licence=found.licence or "not stated",
         channels=found.channels, labels=found.labels, regions=found.regions or None,
@@ -46,7 +46,7 @@ def _header(path: Path) -> tuple[tuple[int, ...], tuple[float, ...]]:
         image = nib.as_closest_canonical(nib.load(path))
         return image.shape[:3], tuple(float(z) for z in image.header.get_zooms()[:3])
     except Exception as error:  # nibabel raises a different one for every way a file can be wrong
-        raise CourseError(f"{path}: cannot be read ({type(error).__name__}: {error}); replace or remove the file") from None
+        raise CourseError(f"{path}: cannot be read ({type(error).__name__}: {error}); replace or remove it") from None
 
 
 def _grid(extent: np.ndarray, spacing: np.ndarray, most: int) -> Grid:
