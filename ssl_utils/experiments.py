@@ -76,8 +76,8 @@ def pretrain(where: Setup, *, task: str, seed: int = 0, **options) -> Path:
     checkpoints.save_encoder(folder / "encoder.safetensors", module.encoder, metadata=meta)
     checkpoints.save_model(folder / "task.safetensors", module, metadata=meta)
     runs.finish(folder, {
-        "task": name, "volumes": len(where.pool), "seconds": final["seconds"], "device": device(), "baselines": baselines,
-        "first": recorder.rows[0], "last": final,
+        "task": name, "volumes": len(where.pool), "seconds": final["seconds"], "device": device(),
+        "baselines": baselines, "first": recorder.rows[0], "last": final,
     })  # fmt: skip
     return folder
 
@@ -97,7 +97,7 @@ def load_task(where: Setup, *, task: str, seed: int = 0, **options):
 
 
 def build_network(where: Setup, *, init: str, seed: int) -> tuple[UNETR, transfer.TransferReport | None]:
-    """A UNETR whose encoder starts from `init` (`random`, or the name of a pretraining run), and the transfer report."""
+    """A UNETR whose encoder starts from `init` (`random`, or a pretraining run's name), and the transfer report."""
     torch.manual_seed(seed)
     network = UNETR(
         out_channels=where.dataset.out_channels, feature_size=where.scale.feature_size, **where.encoder_config()
@@ -113,7 +113,14 @@ def build_network(where: Setup, *, init: str, seed: int) -> tuple[UNETR, transfe
 
 
 def finetune(
-    where: Setup, *, init: str, num_labeled: int, draw: int = 0, seed: int = 0, freeze_epochs: int = 0, layer_decay: float = 1.0
+    where: Setup,
+    *,
+    init: str,
+    num_labeled: int,
+    draw: int = 0,
+    seed: int = 0,
+    freeze_epochs: int = 0,
+    layer_decay: float = 1.0,
 ) -> Path:
     """Fine-tune on `num_labeled` volumes, choose the step on the inner validation, read the test set once."""
     scale, dataset = where.scale, where.dataset
@@ -141,7 +148,8 @@ def finetune(
     crops = Crops(volumes_used, roi=where.grid.roi, seed=seed, balanced=True, augment=augmentation())
     recorder = fit(
         module, crops=crops, validation=DataLoader(range(len(held_out))), folder=folder, steps=scale.finetune_steps,
-        batch_size=scale.finetune_batch_size, validations=VALIDATIONS["finetune"], headline=f"finetune {init} n={num_labeled}",
+        batch_size=scale.finetune_batch_size, validations=VALIDATIONS["finetune"],
+        headline=f"finetune {init} n={num_labeled}",
     )  # fmt: skip
     network.load_state_dict(module.best["weights"])
     save_network(folder / "model.safetensors", network, where, init=init)
@@ -153,7 +161,8 @@ def finetune(
         "dice": float(table.groupby("case")["dice"].mean().mean()), "cases": int(table["case"].nunique()),
         "validation_dice": module.best["dice"], "best_step": module.best["step"],
         "transfer_share": report.share if report else None,
-        "seconds": recorder.rows[-1]["seconds"], "test_seconds": round(time.perf_counter() - started, 1), "device": device(),
+        "seconds": recorder.rows[-1]["seconds"], "test_seconds": round(time.perf_counter() - started, 1),
+        "device": device(),
     })  # fmt: skip
     return folder
 
@@ -181,7 +190,9 @@ def evaluate(where: Setup, network: UNETR, cases: Sequence[Case]) -> pd.DataFram
         label = volumes.read_label(case.label, values=dataset.labels)
         volumes.check_pair(image, label)
         found = predict_case(where, network, image)
-        predicted = dict(zip(dataset.regions, found, strict=True)) if dataset.regions else metrics.masks(found, names, None)
+        predicted = (
+            dict(zip(dataset.regions, found, strict=True)) if dataset.regions else metrics.masks(found, names, None)
+        )
         truth = metrics.masks(label.array[0], names, dataset.regions)
         scored = metrics.evaluate_case(predicted, truth, spacing=label.spacing, tolerance=dataset.tolerance)
         rows += [{"case": case.id, "patient": case.patient, **row} for row in scored]
@@ -192,7 +203,7 @@ def save_network(path: Path, network: UNETR, where: Setup, *, init: str) -> None
     """Weights with everything a prediction needs: architecture, grid, intensity rule, labels, licence of the data."""
     dataset = where.dataset
     about = {
-        "architecture": {"out_channels": dataset.out_channels, "feature_size": where.scale.feature_size, **where.encoder_config()},
+        "architecture": network.config,
         "grid": asdict(where.grid), "intensity": asdict(dataset.intensity), "channels": dataset.channels,
         "labels": dataset.labels, "regions": dataset.regions, "overlap": where.scale.overlap,
     }  # fmt: skip
@@ -208,7 +219,9 @@ def predict(model: Path, images: Sequence[Path], output: Path, progress=None) ->
     """
     weights, meta = checkpoints.read(model)
     if "course" not in meta:
-        raise CourseError(f"{model}: does not say how it was made; use a model.safetensors written by a fine-tuning run")
+        raise CourseError(
+            f"{model}: does not say how it was made; use a model.safetensors written by a fine-tuning run"
+        )
     about = json.loads(meta["course"])
     network = UNETR(**about["architecture"])
     network.load_state_dict(weights)

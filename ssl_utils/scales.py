@@ -48,7 +48,7 @@ _SMOKE = Scale(
 _LAPTOP = replace(
     _SMOKE, name="laptop", phantom_sizes=(60, 24, 6, 20), max_unlabeled=None, max_validation=8, max_test=None,
     hidden_size=128, mlp_dim=512, num_layers=6, num_heads=4, feature_size=8,
-    pretrain_steps=900, pretrain_batch_size=8, finetune_steps=250, finetune_batch_size=2,
+    pretrain_steps=700, pretrain_batch_size=8, finetune_steps=200, finetune_batch_size=2,
 )  # fmt: skip
 _WORKSTATION = replace(
     _LAPTOP, name="workstation", phantom_sizes=(200, 24, 10, 60), max_validation=None,

@@ -94,6 +94,7 @@ def write_plan(where: Setup) -> Path:
     everything = [case for cases in where.datalist.sides().values() for case in cases]
     write_json(path, {
         "dataset": where.dataset.name, "num_labeled": where.label_counts, "draws": where.scale.draws,
-        "seeds": where.scale.seeds, "cases": sides, "datalist": where.digest(everything), "licence": where.dataset.licence,
+        "seeds": where.scale.seeds, "cases": sides, "datalist": where.digest(everything),
+        "licence": where.dataset.licence,
     })  # fmt: skip
     return path

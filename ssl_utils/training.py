@@ -30,9 +30,7 @@ def device() -> str:
     return "mps" if torch.backends.mps.is_available() else "cpu"
 
 
-def parameter_groups(
-    modules: Iterable[tuple[nn.Module, float]], *, lr: float, weight_decay: float
-) -> list[dict]:
+def parameter_groups(modules: Iterable[tuple[nn.Module, float]], *, lr: float, weight_decay: float) -> list[dict]:
     """AdamW groups for (module, learning-rate factor) pairs; weight decay only on matrices and kernels, never on norms,
     biases, positions or mask tokens."""
     groups = []
@@ -100,7 +98,8 @@ class Recorder(L.Callback):
     def on_train_epoch_end(self, trainer, module) -> None:
         logged = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("validation")}
         row = {
-            "step": trainer.global_step, "epoch": trainer.current_epoch, "train_loss": sum(self.losses) / len(self.losses),
+            "step": trainer.global_step, "epoch": trainer.current_epoch,
+            "train_loss": sum(self.losses) / len(self.losses),
             **logged, "lr": trainer.optimizers[0].param_groups[-1]["lr"],
             "seconds": round(self.seconds + time.perf_counter() - self.started, 2),
         }  # fmt: skip
@@ -111,7 +110,8 @@ class Recorder(L.Callback):
         with atomic(self.folder / "last.ckpt") as temporary:
             trainer.save_checkpoint(temporary)
         figures = "  ".join(f"{k.removeprefix('validation_')} {v:.4f}" for k, v in logged.items())
-        line = f"{self.headline}: step {row['step']}/{self.steps}  train {row['train_loss']:.4f}  {figures}  {row['seconds']:.0f} s"
+        step, seconds = f"step {row['step']}/{self.steps}", f"{row['seconds']:.0f} s"
+        line = f"{self.headline}: {step}  train {row['train_loss']:.4f}  {figures}  {seconds}"
         if self.bar is not None:
             self.bar.set_postfix_str(figures)
         else:
@@ -157,7 +157,9 @@ def resume_point(folder: Path) -> Path | None:
     try:
         torch.load(last, map_location="cpu", weights_only=True)
     except Exception as error:  # every damage has an exception of its own
-        raise CourseError(f"{last}: cannot be resumed from ({type(error).__name__}); delete the file and run again") from None
+        raise CourseError(
+            f"{last}: cannot be resumed from ({type(error).__name__}); delete the file and run again"
+        ) from None
     return last
 
 
@@ -168,6 +170,8 @@ def quiet() -> None:
 
     disable_possible_user_warnings()
     warnings.filterwarnings("ignore", module="lightning")
-    warnings.filterwarnings("ignore", message=".*does not have many workers.*|.*lr_scheduler.step.*|.*Checkpoint directory.*")
+    warnings.filterwarnings(
+        "ignore", message=".*does not have many workers.*|.*lr_scheduler.step.*|.*Checkpoint directory.*"
+    )
     for name in ("lightning", "lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)

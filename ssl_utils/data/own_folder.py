@@ -17,7 +17,8 @@ def describe(root: Path) -> Dataset:
     """Read the datalist and a few headers of `root`, and choose intensity rule, spacing and ROI from them.
 
     CT (by the modality in dataset.json) gets the soft-tissue window; everything else its own percentiles. The fine grid
-    has the median spacing; the coarse one is widened until the median volume is 48 voxels long.
+    has the median spacing; the coarse one is widened until the median volume is 48 voxels long. Smaller volumes are
+    padded to the ROI.
 
     Raises:
         CourseError: no such folder, or nothing usable in it.
@@ -25,10 +26,11 @@ def describe(root: Path) -> Dataset:
     if not root.is_dir():
         raise CourseError(f"{root}: no such folder; give the folder that holds imagesTr and labelsTr with DATA=/path")
     found = datalists.from_folder(root)
-    shapes, spacings = zip(*(_header(case.image) for case in found.training[:20]), strict=True)
-    shape, spacing = np.median(shapes, axis=0), np.median(spacings, axis=0)
-    extent = shape * spacing
-    is_ct = any(channel.lower() == "ct" for channel in found.channels)
+    cases = [case for side in found.sides().values() for case in side]
+    shapes, spacings = (np.array(header) for header in zip(*(_header(case.image) for case in cases), strict=True))
+    extents, spacing = shapes * spacings, np.median(spacings, axis=0)
+    extent = np.minimum(np.median(extents, axis=0), 2 * extents.min(0))  # no volume is less than half of the ROI
+    is_ct = all(channel.lower() == "ct" for channel in found.channels)
     return Dataset(
         name=run_name("folder", str(root)), title=found.name, source=str(root), licence=found.licence or "not stated",
         channels=found.channels, labels=found.labels, regions=found.regions or None,
@@ -50,6 +52,6 @@ def _header(path: Path) -> tuple[tuple[int, ...], tuple[float, ...]]:
 
 
 def _grid(extent: np.ndarray, spacing: np.ndarray, most: int) -> Grid:
-    voxels = np.ceil(extent / spacing / PATCH) * PATCH
+    voxels = np.maximum(np.floor(extent / spacing / PATCH), 1) * PATCH
     roi = np.clip(voxels, PATCH, most).astype(int)
     return Grid(tuple(float(np.round(s, 3)) for s in spacing), tuple(int(r) for r in roi))

@@ -24,7 +24,7 @@ def random_boxes(
     draws = torch.rand(2, number, 3, generator=generator, device=generator.device).cpu()
     extent = torch.tensor(shape)
     sides = ((smallest + (largest - smallest) * draws[0]) * extent).long().clamp(min=1)
-    low = (draws[1] * (extent - sides + 1)).long()                               # every box lies inside
+    low = (draws[1] * (extent - sides + 1)).long()  # every box lies inside
     for (x, y, z), (d, h, w) in zip(low.tolist(), sides.tolist(), strict=True):
         inside[x : x + d, y : y + h, z : z + w] = True
     return inside
@@ -40,11 +40,11 @@ def fill_values(image: Tensor, fill: str, generator: torch.Generator) -> Tensor:
 
 def local_shuffle(image: Tensor, *, number: int, side: int, generator: torch.Generator) -> Tensor:
     """Permute the voxels inside `number` small cubes: texture is destroyed, the histogram of each cube is kept."""
-    image = image.clone()                                                        # (C, D, H, W)
+    image = image.clone()  # (C, D, H, W)
     room = torch.tensor(image.shape[1:]) - side + 1
     lows = (torch.rand(number, 3, generator=generator, device=generator.device).cpu() * room).long()
     for x, y, z in lows.tolist():
-        block = image[:, x : x + side, y : y + side, z : z + side].flatten(1)    # (C, side^3), a copy
+        block = image[:, x : x + side, y : y + side, z : z + side].flatten(1)  # (C, side^3), a copy
         order = torch.randperm(side**3, generator=generator, device=image.device)
         image[:, x : x + side, y : y + side, z : z + side] = block[:, order].view(-1, side, side, side)
     return image
@@ -57,13 +57,13 @@ def corrupt(image: Tensor, generator: torch.Generator, *, fill: str = "noise") -
     """
     spatial = image.shape[1:]
     coins = torch.rand(2, generator=generator, device=generator.device)
-    if coins[0] < 0.5:                                                           # in-painting: boxes are lost
+    if coins[0] < 0.5:  # in-painting: boxes are lost
         lost = random_boxes(spatial, number=6, smallest=0.05, largest=0.33, generator=generator)
-    else:                                                                        # out-painting: only boxes remain
+    else:  # out-painting: only boxes remain
         lost = ~random_boxes(spatial, number=6, smallest=0.21, largest=0.67, generator=generator)
     view = torch.where(lost, fill_values(image, fill, generator), image)
     if coins[1] < 0.8:
-        side = max(round(min(spatial) / 12), 2)                                  # 8 of 96, as published
+        side = max(round(min(spatial) / 12), 2)  # 8 of 96, as published
         view = local_shuffle(view, number=10, side=side, generator=generator)
     return view, view != image
 
@@ -71,19 +71,19 @@ def corrupt(image: Tensor, generator: torch.Generator, *, fill: str = "noise") -
 def nt_xent(first: Tensor, second: Tensor, *, temperature: float) -> Tensor:
     """Normalised temperature-scaled cross entropy (Chen et al. 2020): row i of `first` (B, F) must find row i of
     `second` among all 2B - 1 other rows."""
-    rows = F.normalize(torch.cat([first, second]), dim=1)                        # (2B, F)
+    rows = F.normalize(torch.cat([first, second]), dim=1)  # (2B, F)
     similarity = rows @ rows.T / temperature
-    similarity.fill_diagonal_(float("-inf"))                                     # nobody is its own partner
+    similarity.fill_diagonal_(float("-inf"))  # nobody is its own partner
     partner = torch.arange(len(rows), device=rows.device).roll(len(first))
     return F.cross_entropy(similarity, partner)
 
 
 class RestorationTask(PretextTask):
     """Args:
-        contrast: `none` (L1 alone), `latent` (NT-Xent on pooled tokens through a projector), or `published` (NT-Xent
-            on the flattened reconstructions, multiplied by the L1 value, as in the tutorial's code).
-        contrast_weight: weight of the `latent` contrast.
-        fill: what replaces lost voxels, `noise` or `mean`.
+    contrast: `none` (L1 alone), `latent` (NT-Xent on pooled tokens through a projector), or `published` (NT-Xent
+        on the flattened reconstructions, multiplied by the L1 value, as in the tutorial's code).
+    contrast_weight: weight of the `latent` contrast.
+    fill: what replaces lost voxels, `noise` or `mean`.
     """
 
     def __init__(
@@ -121,7 +121,7 @@ class RestorationTask(PretextTask):
             loss = self.score(self(first)[0], images, None)
             return {"loss": loss, "reconstruction": loss}
         second, _ = self.views(images, generator)
-        restored, tokens = self(torch.cat([first, second]))                      # one pass for both views
+        restored, tokens = self(torch.cat([first, second]))  # one pass for both views
         one, two = restored.chunk(2)
         l1 = self.score(one, images, None)
         if self.contrast == "published":

@@ -17,23 +17,23 @@ def block_mask(
     The unit is a number of tokens, so mask size and patch size are set apart; where the unit does not divide the grid
     the last cubes are cut.
     """
-    coarse = [-(-g // unit) for g in grid]                                       # units per axis
+    coarse = [-(-g // unit) for g in grid]  # units per axis
     units = coarse[0] * coarse[1] * coarse[2]
     hidden = max(min(round(units * mask_ratio), units - 1), 1)
     noise = torch.rand(batch, units, generator=generator, device=generator.device)
-    mask = noise.argsort(1).argsort(1) < hidden                                  # (B, units)
+    mask = noise.argsort(1).argsort(1) < hidden  # (B, units)
     mask = mask.view(batch, *coarse)
     for axis in (1, 2, 3):
         mask = mask.repeat_interleave(unit, axis)
-    return mask[:, : grid[0], : grid[1], : grid[2]].flatten(1)                   # (B, N)
+    return mask[:, : grid[0], : grid[1], : grid[2]].flatten(1)  # (B, N)
 
 
 class SimMIMTask(PretextTask):
     """Args:
-        mask_ratio: share of hidden tokens, 0 < ratio < 1.
-        mask_unit: side of a hidden cube in tokens.
-        normalise_target: regress each patch after subtracting its mean and dividing by its deviation (He et al. 2022).
-        foreground_weight: weight of voxels brighter than the volume's mean, 1 = all alike.
+    mask_ratio: share of hidden tokens, 0 < ratio < 1.
+    mask_unit: side of a hidden cube in tokens.
+    normalise_target: regress each patch after subtracting its mean and dividing by its deviation (He et al. 2022).
+    foreground_weight: weight of voxels brighter than the volume's mean, 1 = all alike.
     """
 
     def __init__(
@@ -54,10 +54,10 @@ class SimMIMTask(PretextTask):
         self.head = LinearHead(hidden_size=hidden, patch_size=encoder.patch_size, out_channels=channels)
 
     def forward(self, images: Tensor, mask: Tensor) -> Tensor:
-        tokens = self.encoder.embed(images)                                      # (B, N, E) no positions yet
+        tokens = self.encoder.embed(images)  # (B, N, E) no positions yet
         tokens = torch.where(mask[..., None], self.mask_token.to(tokens.dtype), tokens)
-        tokens, _ = self.encoder.encode(tokens + self.encoder.positions)         # a hidden token knows where it is
-        return self.head(tokens, self.encoder.grid)                              # (B, C, D, H, W)
+        tokens, _ = self.encoder.encode(tokens + self.encoder.positions)  # a hidden token knows where it is
+        return self.head(tokens, self.encoder.grid)  # (B, C, D, H, W)
 
     def mask(self, images: Tensor, generator: torch.Generator) -> Tensor:
         return block_mask(
@@ -78,7 +78,7 @@ class SimMIMTask(PretextTask):
 
     def patch_statistics(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and deviation of the patch that each voxel lies in, both (B, C, D, H, W)."""
-        patches = patchify(images, self.encoder.patch_size)                      # (B, N, C p^3)
+        patches = patchify(images, self.encoder.patch_size)  # (B, N, C p^3)
         both = patches.mean(-1, keepdim=True), (patches.var(-1, keepdim=True) + 1e-6).sqrt()
         shape = self.encoder.grid, self.encoder.patch_size, images.shape[1]
         return tuple(unpatchify(one.expand_as(patches), *shape) for one in both)
@@ -87,7 +87,7 @@ class SimMIMTask(PretextTask):
         return self._masked_l1(prediction, self.target(images), images, hidden)
 
     def _masked_l1(self, prediction: Tensor, target: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
-        weight = hidden * torch.where(images > 0, self.foreground_weight, 1.0)   # nothing is charged on visible voxels
+        weight = hidden * torch.where(images > 0, self.foreground_weight, 1.0)  # nothing is charged on visible voxels
         return ((prediction - target).abs() * weight).sum() / weight.sum().clamp(min=1)
 
     def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
@@ -100,7 +100,7 @@ class SimMIMTask(PretextTask):
         mask = self.mask(images, generator)
         hidden = self.voxel_mask(mask, images.shape[1])
         prediction = self(images, mask)
-        if self.normalise_target:                                                # back to intensities, for pictures
+        if self.normalise_target:  # back to intensities, for pictures
             mean, deviation = self.patch_statistics(images)
             prediction = prediction * deviation + mean
         return {

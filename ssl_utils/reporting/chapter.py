@@ -20,8 +20,10 @@ from ssl_utils.files import atomic, write_json
 from ssl_utils.reporting import runs
 
 PARAMETERS: dict[str, tuple[type, ...]] = {
-    "scale": (str,), "dataset": (str,), "data": (str, type(None)), "seed": (int,), "init": (str,), "num_labeled": (int,),
-    "draw": (int,), "mask_ratio": (float, int, type(None)), "mask_unit": (int, type(None)), "contrast": (str, type(None)),
+    "scale": (str,), "dataset": (str,), "data": (str, type(None)), "seed": (int,), "init": (str,),
+    "num_labeled": (int,),
+    "draw": (int,), "mask_ratio": (float, int, type(None)), "mask_unit": (int, type(None)),
+    "contrast": (str, type(None)),
     "fill": (str, type(None)), "freeze_epochs": (int,), "layer_decay": (float, int),
 }  # fmt: skip
 NEEDS = {  # chapter -> the file that shows it has run, below runs/<dataset>/<scale>/
@@ -56,7 +58,8 @@ class Chapter:
         for chapter in chapters:
             if not any(self.course.glob(NEEDS[chapter])):
                 raise CourseError(
-                    f"chapter {self.name}: needs what {chapter} writes for dataset={self.dataset}, scale={self.scale.name}; "
+                    f"chapter {self.name}: needs what {chapter} writes for dataset={self.dataset}, "
+                    f"scale={self.scale.name}; "
                     f"run notebooks/{chapter}.ipynb first"
                 )
 
@@ -94,7 +97,10 @@ def start(name: str, **parameters: Any) -> Chapter:
         name, scales.get(parameters["scale"]), parameters["dataset"], parameters.get("data"), parameters["seed"]
     )
     where = f"{torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
-    print(f"Chapter {name}: dataset {chapter.dataset}, scale {chapter.scale.name}, seed {chapter.seed}, {device()} ({where})")
+    print(
+        f"Chapter {name}: dataset {chapter.dataset}, scale {chapter.scale.name}, seed {chapter.seed}, "
+        f"{device()} ({where})"
+    )
     return chapter
 
 
@@ -112,7 +118,9 @@ def check(key: str, value: Any) -> None:
         scales.get(value)
     if key == "dataset" and value not in datasets.NAMES:
         raise CourseError(f"dataset={value!r}: no such dataset; choose one of {', '.join(datasets.NAMES)}")
-    if isinstance(value, int) and value < (-1 if key == "freeze_epochs" else 1 if key in ("num_labeled", "mask_unit") else 0):
+    if isinstance(value, int) and value < (
+        -1 if key == "freeze_epochs" else 1 if key in ("num_labeled", "mask_unit") else 0
+    ):
         raise CourseError(f"parameter {key}={value}: is too small; see the comment beside it")
 
 
