@@ -108,6 +108,18 @@ def test_a_record_replaces_the_one_of_the_same_course(course, tmp_path):
     assert {"date", "data", "versions", "commit", "pretraining"} <= content["runs"][1].keys()
 
 
+def test_runs_that_were_not_made_alike_are_named_and_not_recorded(course, tmp_path):
+    assert runs.unlike(course) == []
+    config = course / "finetune" / "simmim" / "n6" / "draw0_seed0" / "config.json"
+    content = read_json(config)
+    content["settings"] |= {"lr": 0.004, "data": "other"}
+    write_json(config, content)
+    assert runs.unlike(course) == ["data at n=6, draw=0: hash6 in 2, other in 1", "lr: null in 3, 0.004 in 1"]
+    assert "cannot be compared" in tables.write_results(course, runs.collect(course)).read_text()
+    with pytest.raises(CourseError, match="not made alike"):
+        record.record(course, into=tmp_path / "reference.json")
+
+
 def test_an_unfinished_course_is_not_recorded(tmp_path):
     with pytest.raises(CourseError, match="no finished fine-tuning"):
         record.record(tmp_path / "a" / "laptop", into=tmp_path / "reference.json")

@@ -22,12 +22,13 @@ def record(course_dir: Path | str, *, into: Path = REFERENCE) -> None:
     """Put a finished course into the record, in the place of an earlier one of the same dataset and scale.
 
     Raises:
-        CourseError: it holds no finished fine-tuning.
+        CourseError: it holds no finished fine-tuning, or runs that were not made alike.
     """
     course_dir = Path(course_dir).resolve()
+    if odd := runs.unlike(course_dir):
+        raise CourseError(f"{course_dir}: its runs were not made alike ({'; '.join(odd)}); run the odd ones again")
     name, per_case = {"dataset": course_dir.parent.name, "scale": course_dir.name}, runs.collect(course_dir)
-    done = [path.parent for path in sorted(course_dir.glob("finetune/*/n*/draw*/metrics.json"))]
-    made = [read_json(folder / "config.json") | runs.metrics(folder) for folder in done]
+    made = [read_json(path.parent / "config.json") | read_json(path) for path in runs.finished(course_dir)]
     before = {path.parent.name: read_json(path) for path in sorted(course_dir.glob("pretrain/*/metrics.json"))}
     data = "".join(sorted({m["settings"]["data"] for m in made}))
     run = {

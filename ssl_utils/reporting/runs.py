@@ -5,6 +5,7 @@ import os
 import platform
 import subprocess
 import time
+from collections import Counter, defaultdict
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from ssl_utils.errors import CourseError
 from ssl_utils.files import atomic, read_json, write_json
 
 PROJECT = Path(__file__).resolve().parents[2]
+OF_ONE_RUN = ("init", "num_labeled", "draw", "seed")  # what tells the fine-tunings of a course apart
 PACKAGES = ("torch", "monai", "lightning", "numpy", "nibabel")
 
 
@@ -88,14 +90,34 @@ def per_case(dataset: str, scale: str) -> pd.DataFrame:
 def collect(folder: Path) -> pd.DataFrame:
     """`per_case` of the course in this folder."""
     tables = []
-    for path in sorted((folder / "finetune").glob("*/n*/draw*/metrics.json")):
+    for path in finished(folder):
         settings = read_json(path.parent / "config.json")["settings"]
         table = pd.read_csv(path.parent / "per_case.csv", dtype={"case": str, "patient": str})
-        keys = {k: settings[k] for k in ("init", "num_labeled", "draw", "seed")}
+        keys = {key: settings[key] for key in OF_ONE_RUN}
         tables.append(table.assign(**keys))
     if not tables:
         raise CourseError(f"{folder}: holds no finished fine-tuning; run chapter 04_unetr_finetuning first")
     return pd.concat(tables, ignore_index=True)
+
+
+def unlike(folder: Path) -> list[str]:
+    """Settings in which the finished fine-tunings of a course differ though their comparison needs them equal.
+
+    One line each, `lr: 0.001 in 8, 0.004 in 1`; labelled and test cases must agree at the same labels and draw.
+    """
+    counts: dict[str, Counter] = defaultdict(Counter)
+    found = [read_json(path.parent / "config.json")["settings"] for path in finished(folder)]
+    for settings in found:
+        for key in {key for other in found for key in other} - {*OF_ONE_RUN, "data", "encoder"}:
+            counts[key][json.dumps(settings.get(key))] += 1
+        counts[f"data at n={settings['num_labeled']}, draw={settings['draw']}"][settings.get("data")] += 1
+    odd = sorted(key for key, count in counts.items() if len(count) > 1)
+    return [f"{key}: {', '.join(f'{value} in {n}' for value, n in counts[key].most_common())}" for key in odd]
+
+
+def finished(folder: Path) -> list[Path]:
+    """metrics.json of every finished fine-tuning of a course."""
+    return sorted((folder / "finetune").glob("*/n*/draw*/metrics.json"))
 
 
 def peak_memory_gb() -> float:

@@ -91,8 +91,11 @@ def write_results(course_dir: Path, per_case: pd.DataFrame) -> Path:
     parts = [title, markdown(label_efficiency(summary)), "## Per structure", markdown(per_structure(per_case))]
     if len(gains):
         parts += ["## Gain over random, case by case", markdown(gain_table(gains))]
+    parts += [POINTS, limits(summary, course_dir.name)]
+    if odd := runs.unlike(course_dir):
+        parts.append(f"**These runs were not made alike and cannot be compared.** {'; '.join(odd)}. Run them again.")
     with atomic(course_dir / "results.md") as temporary:
-        temporary.write_text("\n\n".join([*parts, POINTS, limits(summary, course_dir.name)]) + "\n", encoding="utf-8")
+        temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return course_dir / "results.md"
 
 
