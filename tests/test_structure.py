@@ -24,7 +24,10 @@ MAY_IMPORT = {  # room or module -> what it may import besides the leaves and it
     "segmentation": {"data", "networks", "training"},
     "reporting": {"data", "scales"},
     "setups": {"data", "reporting", "scales"},
-    "experiments": {"data", "networks", "pretext", "reporting", "scales", "segmentation", "setups", "training"},
+    "prediction": {"data", "networks", "scales", "segmentation", "setups", "training"},
+    "experiments": {
+        "data", "networks", "prediction", "pretext", "reporting", "scales", "segmentation", "setups", "training",
+    },
     "execution": set(),
     "progress": set(),
     "workflow": {"data", "execution", "progress", "reporting", "scales"},

@@ -29,15 +29,15 @@ def describe(root: Path) -> Dataset:
     cases = [case for side in found.sides().values() for case in side]
     shapes, spacings = (np.array(header) for header in zip(*(_header(case.image) for case in cases), strict=True))
     extents, spacing = shapes * spacings, np.median(spacings, axis=0)
-    extent = np.minimum(np.median(extents, axis=0), 2 * extents.min(0))  # no volume is less than half of the ROI
+    coarse = np.maximum(spacing, np.median(extents, axis=0).max() / COARSE_EXTENT)
     is_ct = all(channel.lower() == "ct" for channel in found.channels)
     return Dataset(
         name=run_name("folder", str(root)), title=found.name, source=str(root), licence=found.licence or "not stated",
         channels=found.channels, labels=found.labels, regions=found.regions or None,
         intensity=ABDOMEN if is_ct else Intensity("percentile", 1, 99),
         grids={
-            "coarse": _grid(extent, np.maximum(spacing, extent.max() / COARSE_EXTENT), 48),
-            "fine": _grid(extent, spacing, 96),
+            "coarse": _grid(extents, coarse, 48),
+            "fine": _grid(extents, spacing, 96),
         },
         tolerance=float(np.round(spacing.max(), 2)), folders=(), root=root,
     )  # fmt: skip
@@ -51,7 +51,8 @@ def _header(path: Path) -> tuple[tuple[int, ...], tuple[float, ...]]:
         raise CourseError(f"{path}: cannot be read ({type(error).__name__}: {error}); replace or remove it") from None
 
 
-def _grid(extent: np.ndarray, spacing: np.ndarray, most: int) -> Grid:
-    voxels = np.maximum(np.floor(extent / spacing / PATCH), 1) * PATCH
-    roi = np.clip(voxels, PATCH, most).astype(int)
+def _grid(extents: np.ndarray, spacing: np.ndarray, most: int) -> Grid:
+    typical = np.round(np.median(extents, axis=0) / spacing / PATCH)
+    largest = np.floor(2 * extents.min(0) / spacing / PATCH)  # no volume may be less than half of the ROI
+    roi = np.clip(np.minimum(typical, largest) * PATCH, PATCH, most).astype(int)
     return Grid(tuple(float(np.round(s, 3)) for s in spacing), tuple(int(r) for r in roi))

@@ -1,0 +1,87 @@
+"""From a saved network to label maps: everything a prediction needs travels with the weights."""
+
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import numpy as np
+
+from ssl_utils import scales
+from ssl_utils.data import volumes
+from ssl_utils.data.datasets import Dataset, Grid, Intensity
+from ssl_utils.data.transforms import preprocess
+from ssl_utils.data.volumes import Volume
+from ssl_utils.errors import CourseError
+from ssl_utils.networks import checkpoints
+from ssl_utils.networks.unetr import UNETR
+from ssl_utils.segmentation import inference
+from ssl_utils.setups import Setup
+from ssl_utils.training import device
+
+
+def predict_case(where: Setup, network: UNETR, image: Volume) -> np.ndarray:
+    """Label map (D, H, W) uint8 of label values on the voxels of `image`; for regions bool (K, D, H, W)."""
+    done = preprocess(image, None, grid=where.grid, intensity=where.dataset.intensity)
+    mean, std = float(done.image.mean()), float(max(done.image.std(), 1e-3))
+    regions = where.dataset.regions is not None
+    logits = inference.predict_logits(
+        network, (done.image - mean) / std, roi=where.grid.roi, overlap=where.scale.overlap
+    )
+    decided = inference.to_original(
+        logits, affine=done.affine, target_affine=image.affine, target_shape=image.shape, regions=regions
+    )
+    return decided if regions else np.asarray(sorted(where.dataset.labels), dtype=np.uint8)[decided]
+
+
+def save_network(path: Path, network: UNETR, where: Setup, *, init: str) -> None:
+    """Weights with everything a prediction needs: architecture, grid, intensity rule, labels, licence of the data."""
+    dataset = where.dataset
+    about = {
+        "architecture": network.config,
+        "grid": asdict(where.grid), "intensity": asdict(dataset.intensity), "channels": dataset.channels,
+        "labels": dataset.labels, "regions": dataset.regions, "overlap": where.scale.overlap,
+    }  # fmt: skip
+    meta = {"course": json.dumps(about), "init": init, "dataset": dataset.name, "data_licence": dataset.licence}
+    checkpoints.save_model(path, network, metadata=meta)
+
+
+def predict(
+    model: Path, images: Sequence[Path], output: Path, progress: Callable[[int, int], None] | None = None
+) -> list[Path]:
+    """Segment NIfTI files with a saved model; each result has the shape and affine of its image.
+
+    Raises:
+        CourseError: a file cannot be read, or the model was not saved by this package.
+    """
+    weights, meta = checkpoints.read(model)
+    if "course" not in meta:
+        raise CourseError(
+            f"{model}: does not say how it was made; use a model.safetensors written by a fine-tuning run"
+        )
+    about = json.loads(meta["course"])
+    network = UNETR(**about["architecture"])
+    network.load_state_dict(weights)
+    where = _setup_of(about)
+    written = []
+    for done, path in enumerate(images):
+        image = volumes.read_image(path, channels=len(where.dataset.channels))
+        found = predict_case(where, network.to(device()), image)
+        if where.dataset.regions:  # one file: later (smaller) regions overwrite earlier ones
+            found = np.max([np.where(m, k + 1, 0) for k, m in enumerate(found)], axis=0).astype(np.uint8)
+        target = output / path.name
+        volumes.write_nifti(target, found, image.affine)
+        written.append(target)
+        if progress:
+            progress(done + 1, len(images))
+    return written
+
+
+def _setup_of(about: dict) -> Setup:
+    grid = Grid(tuple(about["grid"]["spacing"]), tuple(about["grid"]["roi"]))
+    dataset = Dataset(
+        name="from_file", title="", source="", licence="", channels=tuple(about["channels"]),
+        labels={int(k): v for k, v in about["labels"].items()}, regions=about["regions"],
+        intensity=Intensity(**about["intensity"]), grids={"coarse": grid}, folders=(),
+    )  # fmt: skip
+    return Setup(dataset, replace(scales.get("smoke"), grid="coarse", overlap=about["overlap"]))
