@@ -41,13 +41,17 @@ def bootstrap_interval(values: Sequence[float], *, groups: Sequence | None = Non
 def sign_flip_test(differences: Sequence[float], *, groups: Sequence | None = None, seed: int = 0,
                    repeats: int = 9999) -> float:  # fmt: skip
     """Two-sided p of a paired comparison: how often the mean difference is at least as far from 0 when the two methods
-    swap places at random, patient by patient."""
+    swap places at random, patient by patient. Every way to swap is counted when there are at most `repeats`."""
     total, count = _by_group(differences, groups)
     if count.size < 2:
         return float("nan")
-    signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(repeats, count.size))
+    every = 2**count.size <= repeats
+    if every:
+        signs = 1.0 - 2 * (np.arange(2**count.size)[:, None] >> np.arange(count.size) & 1)
+    else:
+        signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(repeats, count.size))
     extreme = np.abs(signs @ total) >= abs(total.sum()) - 1e-9
-    return float((1 + extreme.sum()) / (1 + repeats))
+    return float(extreme.mean() if every else (1 + extreme.sum()) / (1 + repeats))
 
 
 def _by_group(values: Sequence[float], groups: Sequence | None) -> tuple[np.ndarray, np.ndarray]:

@@ -50,7 +50,7 @@ def gain_table(gains: pd.DataFrame) -> pd.DataFrame:
 
     rows = [
         (g.init, g.num_labeled, signed(g.gain), f"[{signed(g.low)}, {signed(g.high)}]", signed(g.relative, " %"),
-         "-" if pd.isna(g.p) else f"{g.p:.3f}")
+         "-" if pd.isna(g.p) else f"{g.p:.3f}" if g.p >= 0.001 else "<0.001")
         for g in gains.itertuples()
     ]  # fmt: skip
     return pd.DataFrame(rows, columns=["init", "labels", "gain", "95 % interval", "relative", "p"]).set_index("init")
