@@ -19,7 +19,8 @@ def test_the_average_is_a_frequency():
 
 
 @pytest.mark.parametrize("regions", [None, {"whole": (1, 2), "core": (2,)}])
-def test_it_finds_what_is_always_at_the_same_place(tiny_setup, regions):
+def test_it_finds_what_is_always_at_the_same_place(tiny_setup, regions, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
     where = replace(tiny_setup, dataset=replace(tiny_setup.dataset, regions=regions))
     table = average_label.evaluate(
         where.prepared(where.datalist.training), where.datalist.test, dataset=where.dataset, grid=where.grid
@@ -28,7 +29,8 @@ def test_it_finds_what_is_always_at_the_same_place(tiny_setup, regions):
     assert table["case"].nunique() == len(where.datalist.test) and table["dice"].between(0.15, 0.95).all()
 
 
-def test_it_does_not_look_at_the_image(tiny_setup):
+def test_it_does_not_look_at_the_image(tiny_setup, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
     where, (case, *_) = tiny_setup, tiny_setup.datalist.test
     masks = [average_label.metrics.masks(np.asarray(p.label), {1: "a", 2: "b"}, None) for p in where.prepared([case])]
     average = average_label.average_label(masks, where.grid.roi)
