@@ -10,7 +10,7 @@ import pandas as pd
 
 from ssl_utils.errors import CourseError
 from ssl_utils.files import atomic, read_json, write_json
-from ssl_utils.reporting import runs, statistics, tables
+from ssl_utils.reporting import costs, runs, statistics, tables
 
 REFERENCE = runs.PROJECT / "json_files" / "reference_results.json"
 BLOCK = re.compile(r"(<!-- results -->).*?(<!-- /results -->)", re.DOTALL)
@@ -90,11 +90,13 @@ def main() -> None:
     try:
         if sys.argv[1:2] == ["record"] and len(sys.argv) == 3:
             record(sys.argv[2])
+            costs.record(sys.argv[2])
         elif sys.argv[1:] == ["readme"]:
             page = runs.PROJECT / "README.md"
             text = readme(page.read_text(encoding="utf-8"))
             with atomic(page) as temporary:
                 temporary.write_text(text, encoding="utf-8")
+            costs.fill()
         else:
             sys.exit("usage: python -m ssl_utils.reporting.tables record RUN_DIR | readme")
     except CourseError as error:

@@ -1,0 +1,54 @@
+"""Costs come from a measured run, and README and chapters say what was recorded."""
+
+import json
+
+import pytest
+
+from ssl_utils.errors import CourseError
+from ssl_utils.files import read_json, write_json
+from ssl_utils.reporting import costs, runs
+
+CHAPTERS = [f"0{i}_chapter" for i in range(6)]
+
+
+def measured(course, chapters=CHAPTERS):
+    write_json(course / "costs.json", {
+        "seconds": 90.0, "cores": 2, "parts": 14, "peak_bytes": 2.5e9, "chapters": dict.fromkeys(chapters, 30.0),
+    })  # fmt: skip
+    for chapter in chapters:
+        write_json(course / "chapters" / chapter / "done.json", {"peak_memory_gb": 0.7})
+    run = course / "finetune" / "random" / "n6" / "draw0_seed0"
+    write_json(run / "metrics.json", {"device": "cpu"})
+    write_json(run / "config.json", {"commit": "abc", "started": "2026-01-02T03:04:05", "versions": {}, "settings": {}})
+    return course
+
+
+def test_a_measured_course_reaches_readme_and_chapters(tmp_path):
+    course = measured(tmp_path / "phantom" / "laptop")
+    costs.record(course, into=tmp_path / "costs.json")
+    found = read_json(tmp_path / "costs.json")
+    page = costs.readme("before <!-- costs -->old<!-- /costs --> after", found)
+    assert "phantom, laptop" in page and "1.5" in page and "2.5 GB" in page and "old" not in page
+    box = "# T\n\n<!-- cost:02_chapter -->\n\n| scale | minutes |\n|---|---|\n| x | 999 |\n\nText | stays"
+    filled = costs.boxes(box, found)
+    assert "0.5" in filled and "0.7 GB" in filled and "999" not in filled and filled.endswith("\n\nText | stays")
+    assert costs.boxes(filled, found) == filled and costs.readme(page, found) == page
+
+
+def test_a_course_that_was_only_continued_is_not_recorded(tmp_path):
+    with pytest.raises(CourseError, match="run a whole one"):
+        costs.record(measured(tmp_path / "phantom" / "laptop", CHAPTERS[:2]), into=tmp_path / "costs.json")
+
+
+def test_readme_and_chapters_say_what_is_recorded():
+    recorded = read_json(costs.REFERENCE) if costs.REFERENCE.exists() else {}
+    page = (runs.PROJECT / "README.md").read_text(encoding="utf-8")
+    assert costs.readme(page, recorded) == page, "run: python -m ssl_utils.reporting.tables readme"
+    boxed = 0
+    for path in sorted((runs.PROJECT / "notebooks").glob("[0-9]*.ipynb")):
+        for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
+            text = "".join(cell["source"])
+            if cell["cell_type"] == "markdown" and costs.BOX.search(text):
+                boxed += 1
+                assert costs.boxes(text, recorded) == text, f"{path.name}: run the command that fills README"
+    assert boxed == 6
