@@ -30,6 +30,7 @@ __all__ = [
     "setup", "variant", "write_plan",
 ]  # fmt: skip
 
+RECIPE = 1  # raise it when the way of training changes: runs made before then are made again
 VALIDATIONS = {"pretrain": 10, "finetune": 5}  # evenly spread: often enough for a curve, rare enough to cost little
 
 
@@ -56,7 +57,9 @@ def pretrain(where: Setup, *, task: str, seed: int = 0, **options) -> Path:
     scale, name = where.scale, variant(task, options)
     folder = runs.pretrain_dir(where.dataset.name, scale.name, name)
     module = build_task(where, task=task, seed=seed, options=options)
-    numbers = {"steps": scale.pretrain_steps, "batch_size": scale.pretrain_batch_size, "lr": scale.pretrain_lr}
+    numbers = {
+        "recipe": RECIPE, "steps": scale.pretrain_steps, "batch_size": scale.pretrain_batch_size, "lr": scale.pretrain_lr,
+    }  # fmt: skip
     if runs.begin(folder, where.settings(where.pool, task=task, seed=seed, **numbers, **options)):
         return folder
     crops = Crops(where.prepared(where.pool), roi=where.grid.roi, seed=seed)
@@ -120,12 +123,14 @@ def finetune(
 ) -> Path:
     """Fine-tune on `num_labeled` volumes, choose the step on the inner validation, read the test set once."""
     scale, dataset = where.scale, where.dataset
-    folder = runs.finetune_dir(dataset.name, scale.name, init, num_labeled, draw, seed)
+    name = variant(init, {"freeze": freeze_epochs or None, "layer_decay": layer_decay if layer_decay != 1 else None})
+    folder = runs.finetune_dir(dataset.name, scale.name, name, num_labeled, draw, seed)
     labelled = datalists.draw_labels(where.datalist.training, num_labeled, draw)
     network, report = build_network(where, init=init, seed=1000 * draw + seed)
     start = runs.pretrain_dir(dataset.name, scale.name, init) / "encoder.safetensors"
     chosen = {
-        "init": init, "num_labeled": num_labeled, "draw": draw, "seed": seed, "steps": scale.finetune_steps,
+        "init": name, "num_labeled": num_labeled, "draw": draw, "seed": seed, "recipe": RECIPE,
+        "steps": scale.finetune_steps,
         "batch_size": scale.finetune_batch_size, "lr": scale.finetune_lr, "feature_size": scale.feature_size,
         "freeze_epochs": freeze_epochs, "layer_decay": layer_decay,
         "encoder": sha256(start) if report else None,
@@ -145,15 +150,15 @@ def finetune(
     recorder = fit(
         module, crops=crops, validation=DataLoader(range(len(held_out))), folder=folder, steps=scale.finetune_steps,
         batch_size=scale.finetune_batch_size, validations=VALIDATIONS["finetune"],
-        headline=f"finetune {init} n={num_labeled}",
+        headline=f"finetune {name} n={num_labeled}",
     )  # fmt: skip
     network.load_state_dict(module.best["weights"])
-    save_network(folder / "model.safetensors", network, where, init=init)
+    save_network(folder / "model.safetensors", network, where, init=name)
     started = time.perf_counter()
     table = evaluate(where, network.to(device()), where.datalist.test)
     runs.write_table(folder / "per_case.csv", table)
     runs.finish(folder, {
-        "init": init, "num_labeled": num_labeled, "draw": draw, "seed": seed,
+        "init": name, "num_labeled": num_labeled, "draw": draw, "seed": seed,
         "dice": float(table.groupby("case")["dice"].mean().mean()), "cases": int(table["case"].nunique()),
         "validation_dice": module.best["dice"], "best_step": module.best["step"],
         "transfer_share": report.share if report else None,

@@ -78,24 +78,24 @@ def test_a_broken_off_download_goes_on(server, tmp_path, have):
 def test_a_wrong_checksum_is_refused_and_not_kept(server, tmp_path):
     url, content, _ = server
     content["/Task.tar"] = GOOD[:-600] + bytes([1]) * 600
-    with pytest.raises(CourseError, match="has MD5 .* instead of"):
+    with pytest.raises(CourseError, match=r"has MD5 .* instead of"):
         fetch(url, GOOD, tmp_path)
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["../outside.txt", "/tmp/outside.txt"])
+@pytest.mark.parametrize("name", ["../outside.txt", "/outside.txt"])
 def test_a_member_that_would_leave_the_folder_is_refused(server, tmp_path, name):
     url, content, _ = server
     content["/Task.tar"] = bad = archive({"Task/a": b"a", name: b"b"})
     folder = tmp_path / "data"
     folder.mkdir()
-    with pytest.raises(CourseError, match="not to be trusted|2 top folders"):
+    with pytest.raises(CourseError, match=r"not to be trusted|2 top folders"):
         fetch(url, bad, folder)
     assert not list(tmp_path.rglob("outside.txt")), "nothing of a refused archive stays"
 
 
 def test_no_connection_is_one_line(tmp_path):
-    with pytest.raises(CourseError, match="cannot be downloaded .* run again .it resumes."):
+    with pytest.raises(CourseError, match=r"cannot be downloaded .* run again .it resumes."):
         fetch("http://127.0.0.1:9", GOOD, tmp_path)
 
 

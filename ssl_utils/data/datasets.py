@@ -83,7 +83,7 @@ REGISTRY = {
             source="Simpson et al. 2019, arXiv:1902.09063; images from Vanderbilt University Medical Center",
             licence="CC-BY-SA 4.0", channels=("MRI",), labels={0: "background", 1: "anterior", 2: "posterior"},
             intensity=Intensity("percentile", 1, 99), tolerance=1.0, lists=("hippocampus",),
-            grids={"coarse": Grid((1.0, 1.0, 1.0), (32, 48, 32)), "fine": Grid((1.0, 1.0, 1.0), (48, 64, 48))},
+            grids={"coarse": Grid((1.2, 1.2, 1.2), (32, 48, 32)), "fine": Grid((1.0, 1.0, 1.0), (48, 64, 48))},
             folders=("hippocampus", "Task04_Hippocampus"),
             url="https://msd-for-monai.s3-us-west-2.amazonaws.com/Task04_Hippocampus.tar",
             md5="9d24dba78a72977dbd1d2e110310f31b",
