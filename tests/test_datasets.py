@@ -83,13 +83,12 @@ def test_a_wrong_checksum_is_refused_and_not_kept(server, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize("name", ["../outside.txt", "/outside.txt"])
-def test_a_member_that_would_leave_the_folder_is_refused(server, tmp_path, name):
+def test_an_archive_that_would_write_outside_its_folder_is_refused(server, tmp_path):
     url, content, _ = server
-    content["/Task.tar"] = bad = archive({"Task/a": b"a", name: b"b"})
+    content["/Task.tar"] = bad = archive({"Task/a": b"a", "../outside.txt": b"b"})
     folder = tmp_path / "data"
     folder.mkdir()
-    with pytest.raises(CourseError, match=r"not to be trusted|2 top folders"):
+    with pytest.raises(CourseError, match="not to be trusted"):
         fetch(url, bad, folder)
     assert not list(tmp_path.rglob("outside.txt")), "nothing of a refused archive stays"
 
