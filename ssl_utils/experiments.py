@@ -58,7 +58,8 @@ def pretrain(where: Setup, *, task: str, seed: int = 0, **options) -> Path:
     folder = runs.pretrain_dir(where.dataset.name, scale.name, name)
     module = build_task(where, task=task, seed=seed, options=options)
     numbers = {
-        "recipe": RECIPE, "steps": scale.pretrain_steps, "batch_size": scale.pretrain_batch_size, "lr": scale.pretrain_lr,
+        "recipe": RECIPE, "lr": scale.pretrain_lr,
+        "steps": scale.pretrain_steps, "batch_size": scale.pretrain_batch_size,
     }  # fmt: skip
     if runs.begin(folder, where.settings(where.pool, task=task, seed=seed, **numbers, **options)):
         return folder

@@ -6,7 +6,7 @@ import pytest
 
 from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json, write_json
-from ssl_utils.reporting import costs, runs
+from ssl_utils.reporting import costs, record, runs
 
 CHAPTERS = [f"0{i}_chapter" for i in range(6)]
 
@@ -52,3 +52,19 @@ def test_readme_and_chapters_say_what_is_recorded():
                 boxed += 1
                 assert costs.boxes(text, recorded) == text, f"{path.name}: run the command that fills README"
     assert boxed == 6
+
+
+def test_expected_figures_say_where_they_are_from(tmp_path):
+    course = measured(tmp_path / "phantom" / "laptop")
+    with pytest.raises(CourseError, match="run chapter 05_results first"):
+        record.expected_figure(course, into=tmp_path)
+    (course / "figures").mkdir()
+    (course / "figures" / "05_results_dice_against_labels.png").write_bytes(b"png")
+    kept = record.expected_figure(course, into=tmp_path)
+    assert kept.read_bytes() == b"png" and read_json(tmp_path / "provenance.json")[kept.name]["commit"] == "abc"
+
+
+def test_every_expected_figure_has_a_provenance():
+    figures = {path.name for path in record.FIGURES.glob("expected_*.png")}
+    provenance = record.FIGURES / "provenance.json"
+    assert figures == set(read_json(provenance) if provenance.exists() else {})

@@ -2,6 +2,7 @@
 
 import hashlib
 import re
+import shutil
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from ssl_utils.files import atomic, read_json, write_json
 from ssl_utils.reporting import costs, runs, statistics, tables
 
 REFERENCE = runs.PROJECT / "json_files" / "reference_results.json"
+FIGURES = runs.PROJECT / "figures"
 BLOCK = re.compile(r"(<!-- results -->).*?(<!-- /results -->)", re.DOTALL)
 NUMBERS = {"label_efficiency": ["dice", "low", "high"], "gains": ["gain", "low", "high", "relative"]}  # in points
 OF_PRETRAINING = ("seconds", "volumes", "baselines", "first", "last")
@@ -45,6 +47,23 @@ def record(course_dir: Path | str, *, into: Path = REFERENCE) -> None:
     old, new = read_json(into) if into.exists() else {}, {"runs": [run], "label_efficiency": cells, "gains": gained}
     kept = {key: [e for e in old.get(key, []) if any(e[k] != name[k] for k in name)] for key in new}
     write_json(into, {key: sorted(kept[key] + new[key], key=lambda e: (e["dataset"], e["scale"])) for key in new})
+
+
+def expected_figure(course_dir: Path | str, *, into: Path = FIGURES) -> Path:
+    """Keep the course's plot of Dice against labels as the picture to expect, and say where it is from."""
+    course_dir = Path(course_dir).resolve()
+    dataset, scale, made = course_dir.parent.name, course_dir.name, runs.finished(course_dir)
+    drawn = course_dir / "figures" / "05_results_dice_against_labels.png"
+    if not drawn.exists() or not made:
+        raise CourseError(f"{drawn}: no such file; run chapter 05_results first")
+    target = into / f"expected_dice_against_labels_{dataset}_{scale}.png"
+    with atomic(target) as temporary:
+        shutil.copyfile(drawn, temporary)
+    config, provenance = read_json(made[0].parent / "config.json"), into / "provenance.json"
+    about = {"chapter": "05_results", "dataset": dataset, "scale": scale, "commit": config["commit"]}
+    about["date"] = config["started"][:10]
+    write_json(provenance, (read_json(provenance) if provenance.exists() else {}) | {target.name: about})
+    return target
 
 
 def _made(by: list[dict]) -> dict[str, Any]:
@@ -91,6 +110,7 @@ def main() -> None:
         if sys.argv[1:2] == ["record"] and len(sys.argv) == 3:
             record(sys.argv[2])
             costs.record(sys.argv[2])
+            expected_figure(sys.argv[2])
         elif sys.argv[1:] == ["readme"]:
             page = runs.PROJECT / "README.md"
             text = readme(page.read_text(encoding="utf-8"))
