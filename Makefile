@@ -42,7 +42,7 @@ test: $(READY) ## run the tests
 	@"$(PYTHON)" -m pytest
 
 lab: $(READY) ## open the chapters in JupyterLab
-	@"$(PYTHON)" -m jupyterlab notebooks
+	@"$(PYTHON)" -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
 
 lint: $(READY) ## check style, and that no notebook holds outputs
 	@"$(PYTHON)" -m ruff check .
