@@ -14,9 +14,11 @@ import shlex
 import sys
 from pathlib import Path
 
+from ssl_utils.pretext import TASKS
+
 NOTEBOOKS = Path(config["notebooks"])
 SETTINGS = config["settings"]  # the numbers of the scale
-INITS = ("random", "restoration", "simmim")
+INITS = ("random", *TASKS)
 PYTHON = shlex.quote(sys.executable)
 THREADS = max(1, (workflow.cores or 1) // 4)  # two chapters at a time on two cores, four on eight
 DAY = 24 * 60
@@ -61,7 +63,7 @@ CHAPTERS = expand("chapters/{chapter}/done.json", chapter=("00_start_here", "01_
 
 
 rule all:
-    input: CHAPTERS, "pretrain/restoration/metrics.json", "pretrain/simmim/metrics.json", FINETUNINGS  # all, not the last
+    input: CHAPTERS, expand("pretrain/{task}/metrics.json", task=TASKS), FINETUNINGS  # all, not the last
 
 
 rule start_here:
@@ -85,30 +87,20 @@ rule data_inspection:
     shell: RUN
 
 
-rule augmentation_pretraining:
-    input: ancient("chapters/01_data_inspection/done.json")
-    output: "pretrain/restoration/metrics.json"
-    log: notebook="pretrain/restoration/notebook.ipynb"
-    params:
-        chapter="02_augmentation_pretraining", code=code("02_augmentation_pretraining"), parameters=parameters(),
-        settings=settings("finetune_", "overlap", "max_test"),
-    threads: THREADS
-    priority: 10  # others wait for it
-    resources: runtime=MINUTES, mem_mb=4000, gpu=1
-    shell: RUN
+for TASK, ENTRY in TASKS.items():  # a pretext task of the registry is a rule, under its chapter's name
 
-
-rule simmim_masking:
-    input: ancient("chapters/01_data_inspection/done.json")
-    output: "pretrain/simmim/metrics.json"
-    log: notebook="pretrain/simmim/notebook.ipynb"
-    params:
-        chapter="03_simmim_masking", code=code("03_simmim_masking"), parameters=parameters(),
-        settings=settings("finetune_", "overlap", "max_test"),
-    threads: THREADS
-    priority: 10
-    resources: runtime=MINUTES, mem_mb=4000, gpu=1
-    shell: RUN
+    rule:
+        name: ENTRY.chapter[3:]
+        input: ancient("chapters/01_data_inspection/done.json")
+        output: f"pretrain/{TASK}/metrics.json"
+        log: notebook=f"pretrain/{TASK}/notebook.ipynb"
+        params:
+            chapter=ENTRY.chapter, code=code(ENTRY.chapter), parameters=parameters(),
+            settings=settings("finetune_", "overlap", "max_test"),
+        threads: THREADS
+        priority: 10  # others wait for it
+        resources: runtime=MINUTES, mem_mb=4000, gpu=1
+        shell: RUN
 
 
 rule unetr_finetuning:

@@ -18,7 +18,7 @@ from ssl_utils.networks import checkpoints, transfer
 from ssl_utils.networks.unetr import UNETR
 from ssl_utils.networks.vit import ViT
 from ssl_utils.prediction import predict, predict_case, save_network
-from ssl_utils.pretext import task_class
+from ssl_utils.pretext import TASKS, task_class
 from ssl_utils.reporting import runs
 from ssl_utils.segmentation import metrics
 from ssl_utils.segmentation.finetune import SegmentationTask, class_shares
@@ -106,8 +106,8 @@ def build_network(where: Setup, *, init: str, seed: int) -> tuple[UNETR, transfe
         return network, None
     path = runs.pretrain_dir(where.dataset.name, where.scale.name, init) / "encoder.safetensors"
     if not path.exists():
-        chapter = {"restoration": "02_augmentation_pretraining", "simmim": "03_simmim_masking"}.get(init.split("__")[0])
-        cure = f"run chapter {chapter} first" if chapter else "choose random or the name of a pretraining run"
+        entry = TASKS.get(init.split("__")[0])
+        cure = f"run chapter {entry.chapter} first" if entry else "choose random or the name of a pretraining run"
         raise CourseError(f"init={init!r}: {path} does not exist; {cure}")
     return network, transfer.load_encoder(network.vit, path)
 

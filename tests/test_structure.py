@@ -8,6 +8,8 @@ from pathlib import Path
 
 import pytest
 
+from ssl_utils.pretext import TASKS
+
 PROJECT = Path(__file__).resolve().parents[1]
 PACKAGE = PROJECT / "ssl_utils"
 MODULES = sorted(PACKAGE.rglob("*.py"))
@@ -91,6 +93,7 @@ def test_a_notebook_is_stripped_short_and_has_parameters(path):
 
 def test_chapters_and_graph_name_each_other():
     graph = set(re.findall(r'chapter="(\d\d_\w+)"', (PROJECT / "Snakefile").read_text()))
+    graph |= {entry.chapter for entry in TASKS.values()}
     assert {path.stem for path in NOTEBOOKS if path.stem[0].isdigit()} == graph
 
 

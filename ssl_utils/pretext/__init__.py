@@ -1,12 +1,21 @@
 """One file = one pretext task = one chapter. Adding a task means adding a line here."""
 
 from importlib import import_module
+from typing import NamedTuple
 
 from ssl_utils.errors import CourseError
 
+
+class Entry(NamedTuple):
+    """The LightningModule in `pretext/<task>.py`, and the chapter that explains and trains it."""
+
+    module: str
+    chapter: str
+
+
 TASKS = {
-    "restoration": "RestorationTask",
-    "simmim": "SimMIMTask",
+    "restoration": Entry("RestorationTask", "02_augmentation_pretraining"),
+    "simmim": Entry("SimMIMTask", "03_simmim_masking"),
 }
 
 
@@ -18,4 +27,4 @@ def task_class(name: str) -> type:
     """
     if name not in TASKS:
         raise CourseError(f"task={name!r}: no such pretext task; choose one of {', '.join(TASKS)}")
-    return getattr(import_module(f"ssl_utils.pretext.{name}"), TASKS[name])
+    return getattr(import_module(f"ssl_utils.pretext.{name}"), TASKS[name].module)

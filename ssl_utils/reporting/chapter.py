@@ -28,8 +28,6 @@ PARAMETERS: dict[str, tuple[type, ...]] = {
 }  # fmt: skip
 NEEDS = {  # chapter -> the file that shows it has run, below runs/<dataset>/<scale>/
     "01_data_inspection": "chapters/01_data_inspection/done.json",
-    "02_augmentation_pretraining": "pretrain/restoration/metrics.json",
-    "03_simmim_masking": "pretrain/simmim/metrics.json",
     "04_unetr_finetuning": "finetune/*/n*/draw*/metrics.json",
 }
 

@@ -13,11 +13,6 @@ from ssl_utils.reporting import runs, tables
 REFERENCE = runs.PROJECT / "json_files" / "reference_costs.json"
 BLOCK = re.compile(r"(<!-- costs -->).*?(<!-- /costs -->)", re.DOTALL)
 BOX = re.compile(r"<!-- cost:(\w+) -->\n(?:\s*\n)?(?:\|.*(?:\n|$))*")
-MEASURED_BY = {  # chapter -> the files of a course that hold its peak memory
-    "02_augmentation_pretraining": "pretrain/restoration/metrics.json",
-    "03_simmim_masking": "pretrain/simmim/metrics.json",
-    "04_unetr_finetuning": "finetune/*/n*/draw*/metrics.json",
-}
 
 
 def record(course_dir: Path | str, *, into: Path = REFERENCE) -> None:
@@ -28,10 +23,7 @@ def record(course_dir: Path | str, *, into: Path = REFERENCE) -> None:
     """
     course_dir = Path(course_dir).resolve()
     found = read_json(course_dir / "costs.json")
-    memory = {}
-    for chapter in found["chapters"]:
-        files = course_dir.glob(MEASURED_BY.get(chapter, f"chapters/{chapter}/done.json"))
-        memory[chapter] = max(read_json(path)["peak_memory_gb"] for path in files)
+    memory = {c: read_json(course_dir / "chapters" / c / "done.json")["peak_memory_gb"] for c in found["chapters"]}
     if len(memory) < 6:
         ran = ", ".join(memory)
         raise CourseError(f"{course_dir}: only {ran} ran in its last course; run a whole one to measure it")
