@@ -2,7 +2,6 @@
 The only module that knows it is in a notebook."""
 
 import difflib
-import os
 import sys
 import time
 import warnings
@@ -18,6 +17,7 @@ from ssl_utils.data import datasets
 from ssl_utils.errors import CourseError
 from ssl_utils.files import atomic, write_json
 from ssl_utils.reporting import runs
+from ssl_utils.reporting.viewers import live
 
 PARAMETERS: dict[str, tuple[type, ...]] = {
     "scale": (str,), "dataset": (str,), "data": (str, type(None)), "seed": (int,), "init": (str,),
@@ -120,11 +120,6 @@ def check(key: str, value: Any) -> None:
         -1 if key == "freeze_epochs" else 1 if key in ("num_labeled", "mask_unit") else 0
     ):
         raise CourseError(f"parameter {key}={value}: is too small; see the comment beside it")
-
-
-def live() -> bool:
-    """True in a JupyterLab session, False under papermill, in a script, or when SSL_HEADLESS is set."""
-    return "JPY_SESSION_NAME" in os.environ and not os.environ.get("SSL_HEADLESS")
 
 
 def bar(what: str, unit: str = "volumes") -> Callable[[int, int], None]:
