@@ -23,7 +23,7 @@ from ssl_utils.training import device
 def predict_case(where: Setup, network: UNETR, image: Volume) -> np.ndarray:
     """Label map (D, H, W) uint8 of label values on the voxels of `image`; for regions bool (K, D, H, W)."""
     done = preprocess(image, None, grid=where.grid, intensity=where.dataset.intensity)
-    mean, std = float(done.image.mean()), float(max(done.image.std(), 1e-3))
+    mean, std = done.moments()
     regions = where.dataset.regions is not None
     logits = inference.predict_logits(
         network, (done.image - mean) / std, roi=where.grid.roi, overlap=where.scale.overlap

@@ -4,6 +4,7 @@ One folder per case, named by what went in (content of the files, preprocessing 
 in 0..1, `label.npy` (D, H, W) uint8, `voxels.npz` (for each label value some positions of it), `case.json`.
 """
 
+import functools
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -87,7 +88,18 @@ def rule(dataset: Dataset, grid: Grid) -> str:
 
 def content(case: Case) -> str:
     """Hash of the files of a case."""
-    return sha256(case.image) + (sha256(case.label) if case.label else "")
+    return _hash_of(case.image) + (_hash_of(case.label) if case.label else "")
+
+
+def _hash_of(path: Path) -> str:
+    state = path.stat()
+    return _hashed(path, state.st_size, state.st_mtime_ns)
+
+
+@functools.cache
+def _hashed(path: Path, size: int, changed: int) -> str:
+    """A large CT is read once per process, not once for the settings of a run and again for the cache."""
+    return sha256(path)
 
 
 def _write(case: Case, dataset: Dataset, grid: Grid, folder: Path) -> None:
@@ -96,9 +108,10 @@ def _write(case: Case, dataset: Dataset, grid: Grid, folder: Path) -> None:
     if label:
         volumes.check_pair(image, label)
     done = preprocess(image, label, grid=grid, intensity=dataset.intensity)
+    mean, std = done.moments()
     meta = {
         "id": case.id, "patient": case.patient, "affine": done.affine.tolist(), "shape": list(done.image.shape),
-        "mean": float(done.image.mean()), "std": float(max(done.image.std(), 1e-3)),
+        "mean": mean, "std": std,
     }  # fmt: skip
     with atomic(folder / "image.npy") as temporary:
         np.save(temporary, done.image.astype(np.float16))

@@ -30,6 +30,10 @@ class Preprocessed:
     label: np.ndarray | None
     affine: np.ndarray
 
+    def moments(self) -> tuple[float, float]:
+        """Mean and deviation over the volume: networks see (image - mean) / deviation, trained or predicting."""
+        return float(self.image.mean()), float(max(self.image.std(), 1e-3))
+
 
 def preprocess(image: Volume, label: Volume | None, *, grid: Grid, intensity: Intensity) -> Preprocessed:
     """RAS orientation, spacing of the grid, intensities to 0..1, crop to the body (CT), pad to the ROI.

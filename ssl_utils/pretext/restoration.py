@@ -79,11 +79,13 @@ def nt_xent(first: Tensor, second: Tensor, *, temperature: float) -> Tensor:
 
 
 class RestorationTask(PretextTask):
-    """Args:
-    contrast: `none` (L1 alone), `latent` (NT-Xent on pooled tokens through a projector), or `published` (NT-Xent
-        on the flattened reconstructions, multiplied by the L1 value, as in the tutorial's code).
-    contrast_weight: weight of the `latent` contrast.
-    fill: what replaces lost voxels, `noise` or `mean`.
+    """Restore a crop from corrupted views of it.
+
+    Args:
+        contrast: `none` (L1 alone), `latent` (NT-Xent on pooled tokens through a projector), or `published` (NT-Xent
+            on the flattened reconstructions, multiplied by the L1 value, as in the tutorial's code).
+        contrast_weight: weight of the `latent` contrast.
+        fill: what replaces lost voxels, `noise` or `mean`.
     """
 
     def __init__(

@@ -29,11 +29,13 @@ def block_mask(
 
 
 class SimMIMTask(PretextTask):
-    """Args:
-    mask_ratio: share of hidden tokens, 0 < ratio < 1.
-    mask_unit: side of a hidden cube in tokens.
-    normalise_target: regress each patch after subtracting its mean and dividing by its deviation (He et al. 2022).
-    foreground_weight: weight of voxels brighter than the volume's mean, 1 = all alike.
+    """Regress the voxels of hidden tokens.
+
+    Args:
+        mask_ratio: share of hidden tokens, 0 < ratio < 1.
+        mask_unit: side of a hidden cube in tokens.
+        normalise_target: regress each patch after subtracting its mean and dividing by its deviation (He et al. 2022).
+        foreground_weight: weight of voxels brighter than the volume's mean, 1 = all alike.
     """
 
     def __init__(

@@ -38,14 +38,16 @@ def start_from_prior(network: UNETR, shares: np.ndarray, *, regions: bool) -> No
 
 
 class SegmentationTask(L.LightningModule):
-    """Args:
-    network: a UNETR.
-    values: label value of each output channel (plain labels), in channel order.
-    shares: share of the voxels of each output channel (`class_shares`); sets the prior start and the class weights.
-    held_out: the inner validation cases; the loader hands their numbers.
-    regions: name -> label values of overlapping regions, one sigmoid channel each; None for plain labels.
-    freeze_epochs: epochs (stretches between validations) in which the encoder is frozen; 0 never, -1 always.
-    layer_decay: the learning rate of a block is multiplied by this once more than that of the block above it.
+    """Train a UNETR on a few labelled volumes, and keep the best of the inner validations.
+
+    Args:
+        network: a UNETR.
+        values: label value of each output channel (plain labels), in channel order.
+        shares: share of the voxels of each output channel (`class_shares`); sets the prior start and the class weights.
+        held_out: the inner validation cases; the loader hands their numbers.
+        regions: name -> label values of overlapping regions, one sigmoid channel each; None for plain labels.
+        freeze_epochs: epochs (stretches between validations) in which the encoder is frozen; 0 never, -1 always.
+        layer_decay: the learning rate of a block is multiplied by this once more than that of the block above it.
     """
 
     def __init__(
@@ -59,7 +61,7 @@ class SegmentationTask(L.LightningModule):
         self.freeze_epochs, self.layer_decay, self.weight_decay = freeze_epochs, layer_decay, weight_decay
         # batch=True: a structure that one crop lacks is not a division of nothing by nothing. The weights keep small
         # structures from being given up: with them all 13 organs of the phantom are found, without them 8 in our trial
-        weight = None if regions else torch.from_numpy(shares).float().clamp(min=1e-5).rsqrt()
+        weight = torch.from_numpy(shares).float().clamp(min=1e-5).rsqrt()
         self.loss = DiceCELoss(
             to_onehot_y=regions is None, softmax=regions is None, sigmoid=regions is not None,
             include_background=regions is not None, batch=True, weight=None if regions else weight / weight.mean(),
