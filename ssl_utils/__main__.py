@@ -1,6 +1,5 @@
 """The command line: data | doctor | pretrain | finetune | predict | status. It parses, calls and prints."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -54,7 +53,7 @@ def doctor(
 ) -> None:  # fmt: skip
     """Look at every file before training: what is wrong, where, how to mend it. Exits with 1 if a run would break."""
     from ssl_utils import experiments
-    from ssl_utils.data import datalists, datasets
+    from ssl_utils.data import datasets
     from ssl_utils.data import doctor as data_doctor
 
     if paths:
@@ -63,8 +62,6 @@ def doctor(
         chosen = datasets.get(dataset, data)
         where = experiments.Setup(chosen, scales.get(scale))
         findings = data_doctor.examine_datalist(where.datalist, roi=where.grid.roi, spacing=where.grid.spacing)
-        for patient, sides in datalists.leaks(where.datalist).items():
-            console.print(f"patient {patient} is on several sides: {json.dumps(sides)}", soft_wrap=True)
     for line in data_doctor.summary(findings):
         console.print(line, soft_wrap=True, markup=False)
     errors = sum(finding.severity == "error" for finding in findings)
@@ -83,9 +80,7 @@ def pretrain(
 
     options = {"mask_ratio": mask_ratio, "mask_unit": mask_unit, "contrast": contrast, "fill": fill}
     where = experiments.setup(dataset=dataset, scale=scales.get(scale), data=data)
-    folder = experiments.pretrain(
-        where, task=task, seed=seed, **{k: v for k, v in options.items() if v is not None}
-    )
+    folder = experiments.pretrain(where, task=task, seed=seed, **options)
     console.print(f"Encoder in {folder / 'encoder.safetensors'}", soft_wrap=True)
 
 

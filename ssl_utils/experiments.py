@@ -36,16 +36,20 @@ VALIDATIONS = {"pretrain": 10, "finetune": 5}  # evenly spread: often enough for
 
 def variant(task: str, options: dict) -> str:
     """The name of a pretraining run, which is also the `init` that starts from it: `simmim__mask_ratio=0.3`."""
-    return "__".join([task, *(f"{k}={v}" for k, v in sorted(options.items()) if v is not None)])
+    return "__".join([task, *(f"{k}={v}" for k, v in sorted(given(options).items()))])
+
+
+def given(options: dict) -> dict:
+    """The options that are set: leaving one out and passing None mean the same run."""
+    return {k: v for k, v in options.items() if v is not None}
 
 
 def build_task(where: Setup, *, task: str, seed: int, options: dict):
     """The pretext task with a fresh encoder, at the numbers of the scale."""
     torch.manual_seed(seed)
-    options = {k: v for k, v in options.items() if v is not None}
     encoder = ViT(**where.encoder_config())
     return task_class(task)(
-        encoder=encoder, lr=where.scale.pretrain_lr, steps=where.scale.pretrain_steps, seed=seed, **options
+        encoder=encoder, lr=where.scale.pretrain_lr, steps=where.scale.pretrain_steps, seed=seed, **given(options)
     )
 
 
@@ -61,7 +65,7 @@ def pretrain(where: Setup, *, task: str, seed: int = 0, **options) -> Path:
         "recipe": RECIPE, "lr": scale.pretrain_lr,
         "steps": scale.pretrain_steps, "batch_size": scale.pretrain_batch_size,
     }  # fmt: skip
-    if runs.begin(folder, where.settings(where.pool, task=task, seed=seed, **numbers, **options)):
+    if runs.begin(folder, where.settings(where.pool, task=task, seed=seed, **numbers, **given(options))):
         return folder
     crops = Crops(where.prepared(where.pool), roi=where.grid.roi, seed=seed)
     loader = DataLoader(FixedCrops(where.prepared(where.datalist.validation), roi=where.grid.roi), batch_size=1)

@@ -56,6 +56,8 @@ def test_a_finished_run_is_not_run_again_but_other_settings_are(tiny_setup, tmp_
     stamp = (first / "metrics.json").stat().st_mtime_ns
     assert experiments.pretrain(tiny_setup, task="simmim", seed=0) == first
     assert (first / "metrics.json").stat().st_mtime_ns == stamp
+    experiments.pretrain(tiny_setup, task="simmim", seed=0, mask_ratio=None, mask_unit=None)  # as the chapter calls it
+    assert (first / "metrics.json").stat().st_mtime_ns == stamp
     experiments.pretrain(tiny_setup, task="simmim", seed=1)
     assert (first / "metrics.json").stat().st_mtime_ns != stamp
     other = experiments.pretrain(tiny_setup, task="simmim", seed=0, mask_ratio=0.3)
