@@ -26,12 +26,15 @@ HIPPOCAMPUS = """
 215-217 219-222 225-230 235-236 238 242-244 249-253 257 259-261 263-265 268-269 274 276-277 279-280 282 287-290 294-305
 308-311 314 316-322 325-338 341 343 345 349-356 358-360 363 366-368 370 372-376 380 385-387 389-390 393-394
 """
+SARCOMA = """
+1-4 7-11 13-17 19-21 24-33 35-38 40-51
+"""
 
 
 def main(folder: Path = HERE) -> list[Path]:
     """Write every list into `folder`."""
     lists = {f"btcv_{count:02d}": btcv(count) for count in (6, 12, 24)}
-    lists |= {"btcv_06_honest": btcv(6, honest=True), "hippocampus": hippocampus()}
+    lists |= {"btcv_06_honest": btcv(6, honest=True), "hippocampus": hippocampus(), "sarcoma": sarcoma()}
     lists |= {"tcia_covid19_published": tcia_published(), "tcia_covid19_by_patient": tcia_by_patient()}
     for name, datalist in lists.items():
         write(datalist, folder / f"{name}.json", root=ROOT)
@@ -74,8 +77,7 @@ def hippocampus() -> Datalist:
         patient = f"{(number + 1) // 2:03d}"
         return Case(name.split(".")[0], ROOT / "imagesTr" / name, ROOT / "labelsTr" / name, patient)
 
-    spans = [[int(end) for end in span.split("-")] for span in HIPPOCAMPUS.split()]
-    cases = [case(number) for first, *last in spans for number in range(first, (last or [first])[0] + 1)]
+    cases = [case(number) for number in _numbers(HIPPOCAMPUS)]
     sides = split_by_patient(cases, sizes={"test": 110, "validation": 20}, seed=SEED)
     return Datalist(
         name="hippocampus",
@@ -91,6 +93,35 @@ def hippocampus() -> Datalist:
         validation=sides["validation"],
         test=sides["test"],
     )
+
+
+def sarcoma() -> Datalist:
+    def case(number: int) -> Case:
+        name = f"STS_{number:03d}.nii.gz"
+        return Case(name.split(".")[0], ROOT / "imagesTr" / name, ROOT / "labelsTr" / name, f"{number:03d}")
+
+    cases = [case(number) for number in _numbers(SARCOMA)]
+    sides = split_by_patient(cases, sizes={"test": 15, "validation": 4}, seed=SEED)
+    return Datalist(
+        name="sarcoma",
+        description="Crops around soft-tissue sarcomas: CT, T1 MRI and FDG-PET on one grid, one volume per patient, "
+        "the tumour's contour as label. Validation chooses the checkpoint, test is read once; the first N of training are "
+        "the N labelled cases; all of training is the pretraining pool.",
+        licence="CC-BY 3.0",
+        reference="Vallieres et al. 2015, Phys Med Biol 60(14):5471; TCIA, doi:10.7937/K9/TCIA.2015.7GO2GSKS; crops of "
+        "the IBSI validation set (A. Zwanenburg)",
+        channels=("CT", "T1", "PET"),
+        labels={0: "background", 1: "tumour"},
+        training=in_turn(sides["rest"], seed=SEED),
+        validation=sides["validation"],
+        test=sides["test"],
+    )
+
+
+def _numbers(spans: str) -> list[int]:
+    """`3-5 8` -> 3, 4, 5, 8."""
+    ends = [[int(end) for end in span.split("-")] for span in spans.split()]
+    return [number for first, *last in ends for number in range(first, (last or [first])[0] + 1)]
 
 
 def tcia_published() -> Datalist:

@@ -27,10 +27,15 @@ class Intensity:
 
 @dataclass(frozen=True)
 class Grid:
-    """Voxel spacing in mm and region of interest in voxels, both in (x, y, z) order."""
+    """Voxel spacing in mm and region of interest in voxels, both in (x, y, z) order.
+
+    `fit`: the whole field of view of every volume is resampled to the ROI, and `spacing` is only typical. For crops
+    around one structure whose extents differ so much that one spacing would waste or cut most of them.
+    """
 
     spacing: tuple[float, float, float]
     roi: tuple[int, int, int]
+    fit: bool = False
 
 
 @dataclass(frozen=True)
@@ -87,6 +92,19 @@ REGISTRY = {
             folders=("hippocampus", "Task04_Hippocampus"),
             url="https://msd-for-monai.s3-us-west-2.amazonaws.com/Task04_Hippocampus.tar",
             md5="9d24dba78a72977dbd1d2e110310f31b",
+        ),
+        Dataset(
+            name="sarcoma", title="Soft-tissue sarcoma of the limbs, CT + T1 MRI + FDG-PET, 43 patients",
+            source="TCIA Soft-tissue-Sarcoma, doi:10.7937/K9/TCIA.2015.7GO2GSKS, in crops of the IBSI validation set",
+            licence="CC-BY 3.0", channels=("CT", "T1", "PET"), labels={0: "background", 1: "tumour"},
+            intensity=Intensity("percentile", 1, 99), lists=("sarcoma",), folders=("sarcoma", "sts_multimodal"),
+            grids={
+                "coarse": Grid((3.0, 3.0, 4.0), (48, 48, 48), fit=True),
+                "fine": Grid((2.0, 2.0, 3.0), (80, 80, 80), fit=True),
+            },
+            how_to_get="1) take ibsi_validation from github.com/theibsi/data_sets; 2) resample CT and PET of every "
+            "patient to the grid of T1, stack CT, T1, PET as 4D float32 {root}/imagesTr/STS_001.nii.gz; "
+            "3) put GTV_Mass into {root}/labelsTr under the same name",
         ),
         Dataset(
             name="btcv", title="Beyond the Cranial Vault, abdominal CT, 13 organs", source="Synapse syn3193805",

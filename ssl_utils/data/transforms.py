@@ -15,6 +15,7 @@ from monai.transforms import (
     RandScaleIntensityd,
     Spacing,
 )
+from nibabel.orientations import io_orientation
 from scipy.ndimage import gaussian_filter
 
 from ssl_utils.data.datasets import Grid, Intensity
@@ -41,15 +42,18 @@ def preprocess(image: Volume, label: Volume | None, *, grid: Grid, intensity: In
     Raises:
         CourseError: the volume covers less than half of the ROI along an axis.
     """
-    voxels, affine = _regrid(image.array, image.affine, grid.spacing, "bilinear")
+    spacing = fitted_spacing(image, grid.roi) if grid.fit else grid.spacing
+    voxels, affine = _regrid(image.array, image.affine, spacing, "bilinear")
     if min(n / r for n, r in zip(voxels.shape[1:], grid.roi, strict=True)) < 0.5:
         raise CourseError(
-            f"{image.path}: has {voxels.shape[1:]} voxels at {grid.spacing} mm, less than half of the ROI {grid.roi}; "
+            f"{image.path}: has {voxels.shape[1:]} voxels at {spacing} mm, less than half of the ROI {grid.roi}; "
             "leave the volume out, or choose a smaller ROI"
         )
-    labels = _regrid(label.array, label.affine, grid.spacing, "nearest")[0][0] if label else None
+    labels = _regrid(label.array, label.affine, spacing, "nearest")[0][0] if label else None
     voxels = rescale(voxels, intensity)
     box = _body_box(voxels) if intensity.kind == "window" else tuple(slice(0, n) for n in voxels.shape[1:])
+    if grid.fit:  # rounding may have added a plane
+        box = tuple(slice(0, min(n, r)) for n, r in zip(voxels.shape[1:], grid.roi, strict=True))
     pads = _pads([b.stop - b.start for b in box], grid.roi)
     voxels = np.pad(voxels[(slice(None), *box)], [(0, 0), *pads])
     corner = [b.start - p[0] for b, p in zip(box, pads, strict=True)]
@@ -57,6 +61,13 @@ def preprocess(image: Volume, label: Volume | None, *, grid: Grid, intensity: In
     if labels is not None:
         labels = np.pad(labels[box], pads).astype(np.uint8)
     return Preprocessed(voxels, labels, affine)
+
+
+def fitted_spacing(image: Volume, roi: tuple[int, ...]) -> tuple[float, ...]:
+    """The spacing in mm, in RAS order, at which the whole field of view of the volume fills the ROI."""
+    order = io_orientation(image.affine)[:, 0].argsort()
+    extent = (np.array(image.shape) * np.array(image.spacing))[order]
+    return tuple(float(e) for e in extent / np.array(roi))
 
 
 def rescale(image: np.ndarray, intensity: Intensity) -> np.ndarray:
