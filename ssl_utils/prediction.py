@@ -6,6 +6,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+from torch import nn
 
 from ssl_utils import scales
 from ssl_utils.data import volumes
@@ -14,13 +15,14 @@ from ssl_utils.data.transforms import preprocess
 from ssl_utils.data.volumes import Volume
 from ssl_utils.errors import CourseError
 from ssl_utils.networks import checkpoints
+from ssl_utils.networks.unet import UNet
 from ssl_utils.networks.unetr import UNETR
 from ssl_utils.segmentation import inference
 from ssl_utils.setups import Setup
 from ssl_utils.training import device
 
 
-def predict_case(where: Setup, network: UNETR, image: Volume) -> np.ndarray:
+def predict_case(where: Setup, network: nn.Module, image: Volume) -> np.ndarray:
     """Label map (D, H, W) uint8 of label values on the voxels of `image`; for regions bool (K, D, H, W)."""
     done = preprocess(image, None, grid=where.grid, intensity=where.dataset.intensity)
     mean, std = done.moments()
@@ -34,7 +36,7 @@ def predict_case(where: Setup, network: UNETR, image: Volume) -> np.ndarray:
     return decided if regions else np.asarray(sorted(where.dataset.labels), dtype=np.uint8)[decided]
 
 
-def save_network(path: Path, network: UNETR, where: Setup, *, init: str) -> None:
+def save_network(path: Path, network: UNETR | UNet, where: Setup, *, init: str) -> None:
     """Weights with everything a prediction needs: architecture, grid, intensity rule, labels, licence of the data."""
     dataset = where.dataset
     about = {
@@ -60,7 +62,7 @@ def predict(
             f"{model}: does not say how it was made; use a model.safetensors written by a fine-tuning run"
         )
     about = json.loads(meta["course"])
-    network = UNETR(**about["architecture"])
+    network = (UNETR if "patch_size" in about["architecture"] else UNet)(**about["architecture"])
     network.load_state_dict(weights)
     where = _setup_of(about)
     written = []
@@ -78,7 +80,7 @@ def predict(
 
 
 def _setup_of(about: dict) -> Setup:
-    grid = Grid(tuple(about["grid"]["spacing"]), tuple(about["grid"]["roi"]))
+    grid = Grid(tuple(about["grid"]["spacing"]), tuple(about["grid"]["roi"]), about["grid"].get("fit", False))
     dataset = Dataset(
         name="from_file", title="", source="", licence="", channels=tuple(about["channels"]),
         labels={int(k): v for k, v in about["labels"].items()}, regions=about["regions"],

@@ -37,9 +37,14 @@ def save_encoder(path: Path | str, vit: ViT, *, metadata: Mapping[str, Any]) -> 
 def save_model(path: Path | str, model: nn.Module, metadata: Mapping[str, Any]) -> None:
     """Write any model's weights as safetensors; values of `metadata` that are not text are written as JSON."""
     sizes = {"config": getattr(model, "config", None), "grid": getattr(getattr(model, "vit", model), "grid", None)}
-    content = {**metadata, **{key: value for key, value in sizes.items() if value is not None}}
-    text = {key: value if isinstance(value, str) else json.dumps(value, default=str) for key, value in content.items()}
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    known = {key: value for key, value in sizes.items() if value is not None}
+    save_weights(path, model.state_dict(), metadata={**metadata, **known})
+
+
+def save_weights(path: Path | str, weights: Mapping[str, Tensor], *, metadata: Mapping[str, Any]) -> None:
+    """Write tensors by name as safetensors, whole or not at all."""
+    text = {key: value if isinstance(value, str) else json.dumps(value, default=str) for key, value in metadata.items()}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     with atomic(path) as temporary:
         temporary.write_bytes(to_safetensors(tensors, metadata=text))
 

@@ -55,6 +55,7 @@ class UNETR(nn.Module):
             in_channels=in_channels, img_size=img_size, patch_size=patch_size, hidden_size=hidden_size,
             mlp_dim=mlp_dim, num_layers=num_layers, num_heads=num_heads, dropout=dropout,
         )  # fmt: skip
+        self.grid = self.vit.grid
         self.config: dict[str, Any] = {**self.vit.config, "out_channels": out_channels, "feature_size": feature_size}
         width = [feature_size * 2**level for level in range(k)] + [hidden_size]  # of levels 1 .. k + 1
         self.encoder1 = UnetrBasicBlock(in_channels=in_channels, out_channels=width[0], stride=1, **BLOCK)
@@ -68,11 +69,19 @@ class UNETR(nn.Module):
             self.add_module(f"decoder{i}", block)
         self.out = UnetOutBlock(spatial_dims=3, in_channels=feature_size, out_channels=out_channels)
 
+    def without_encoder(self) -> "UNETR":
+        """Give the encoder away and stay as its decoder: only `decode` works from then on."""
+        self.vit = None
+        return self
+
     def _volume(self, tokens: Tensor) -> Tensor:  # (B, N, E)
-        return tokens.transpose(1, 2).unflatten(2, self.vit.grid).contiguous()  # (B, E, d, h, w)
+        return tokens.transpose(1, 2).unflatten(2, self.grid).contiguous()  # (B, E, d, h, w)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, D, H, W)
-        last, hidden = self.vit(x)  # (B, N, E), L x (B, N, E)
+        return self.decode(x, *self.vit(x))
+
+    def decode(self, x: Tensor, last: Tensor, hidden: list[Tensor]) -> Tensor:
+        """Image (B, C, D, H, W), the encoder's last tokens (B, N, E) and those after every block to the output."""
         skips = [self.encoder1(x)]  # (B, F, D, H, W)
         for i, tap in enumerate(self.taps, start=2):
             skips.append(

@@ -119,7 +119,7 @@ class ViT(nn.Module):
             for _ in range(num_layers)
         )
         self.norm = nn.LayerNorm(hidden_size)
-        self.apply(_initialise)
+        self.apply(initialise)
 
     @property
     def num_tokens(self) -> int:
@@ -150,7 +150,7 @@ class ViT(nn.Module):
         return self.encode(self.embed(x) + self.positions)
 
 
-def _initialise(module: nn.Module) -> None:
+def initialise(module: nn.Module) -> None:
     # A convolution whose stride is its kernel is a linear layer on flattened patches: Xavier must see it so.
     if isinstance(module, nn.Linear | nn.Conv3d):
         nn.init.xavier_uniform_(module.weight.flatten(1))  # (out, in * p^3), a view

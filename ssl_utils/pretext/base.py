@@ -4,9 +4,10 @@ from abc import ABC, abstractmethod
 
 import lightning as L
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssl_utils.networks.unetr import UNETR
 from ssl_utils.networks.vit import ViT
 from ssl_utils.training import adamw, parameter_groups
 
@@ -18,9 +19,12 @@ class PretextTask(L.LightningModule, ABC):
     runs, are of the same hidden voxels.
     """
 
+    head: nn.Module | None  # set by the task
+
     def __init__(self, *, encoder: ViT, lr: float, steps: int, weight_decay: float = 0.05, seed: int = 0) -> None:
         super().__init__()
         self.encoder, self.lr, self.steps, self.weight_decay, self.seed = encoder, lr, steps, weight_decay, seed
+        self.decoder = None  # of a UNETR that is pretrained whole; it then reconstructs in place of the head
 
     @abstractmethod
     def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
@@ -34,6 +38,25 @@ class PretextTask(L.LightningModule, ABC):
     @abstractmethod
     def score(self, prediction: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
         """The reconstruction loss of any prediction, so that trivial ones can be compared with the network's."""
+
+    def reconstruct_with(self, network: UNETR) -> None:
+        """Pretrain this UNETR whole (its outputs are the image channels): its decoder and its full-resolution skip
+        take the place of the head, its encoder that of the encoder."""
+        self.encoder, self.decoder, self.head = network.vit, network.without_encoder(), None
+
+    def decode(self, images: Tensor, last: Tensor, hidden: list[Tensor]) -> Tensor:
+        """Voxels (B, C, D, H, W) from the last tokens (B, N, E) by the head, or by the decoder of a whole UNETR, which
+        also sees the tokens after every block and the corrupted `images`."""
+        if self.decoder is not None:
+            return self.decoder.decode(images, last, hidden)
+        return self.head(last, self.encoder.grid)
+
+    def whole_network(self) -> dict[str, Tensor]:
+        """The weights of the whole UNETR under its own names; empty when only an encoder is pretrained."""
+        if self.decoder is None:
+            return {}
+        encoder = {f"vit.{name}": value for name, value in self.encoder.state_dict().items()}
+        return encoder | self.decoder.state_dict()
 
     def target(self, images: Tensor) -> Tensor:
         """What predictions are compared with; a task may rescale the crops."""

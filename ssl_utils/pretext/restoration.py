@@ -106,8 +106,8 @@ class RestorationTask(PretextTask):
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
         """Restored crops (B, C, D, H, W) and tokens (B, N, E)."""
-        tokens, _ = self.encoder(images)
-        return self.head(tokens, self.encoder.grid), tokens
+        tokens, inner = self.encoder(images)
+        return self.decode(images, tokens, inner), tokens
 
     def views(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Independently corrupted (B, C, D, H, W) and where they differ from the crops."""

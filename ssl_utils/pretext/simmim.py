@@ -58,8 +58,9 @@ class SimMIMTask(PretextTask):
     def forward(self, images: Tensor, mask: Tensor) -> Tensor:
         tokens = self.encoder.embed(images)  # (B, N, E) no positions yet
         tokens = torch.where(mask[..., None], self.mask_token.to(tokens.dtype), tokens)
-        tokens, _ = self.encoder.encode(tokens + self.encoder.positions)  # a hidden token knows where it is
-        return self.head(tokens, self.encoder.grid)  # (B, C, D, H, W)
+        last, inner = self.encoder.encode(tokens + self.encoder.positions)  # a hidden token knows where it is
+        seen = images.masked_fill(self.voxel_mask(mask, images.shape[1]), 0.0)  # what a whole UNETR's skip may see
+        return self.decode(seen, last, inner)  # (B, C, D, H, W)
 
     def mask(self, images: Tensor, generator: torch.Generator) -> Tensor:
         return block_mask(

@@ -27,7 +27,7 @@ def class_shares(
 
 
 @torch.no_grad()
-def start_from_prior(network: UNETR, shares: np.ndarray, *, regions: bool) -> None:
+def start_from_prior(network: nn.Module, shares: np.ndarray, *, regions: bool) -> None:
     """Set the output bias so that the untrained network predicts every class as often as it occurs (Lin et al. 2017).
 
     Without it the first hundreds of steps are spent on learning that most voxels are background, and small structures
@@ -41,7 +41,7 @@ class SegmentationTask(L.LightningModule):
     """Train a UNETR on a few labelled volumes, and keep the best of the inner validations.
 
     Args:
-        network: a UNETR.
+        network: a UNETR, or any network with its last convolution under `out` (freezing and layer decay are UNETR's).
         values: label value of each output channel (plain labels), in channel order.
         shares: share of the voxels of each output channel (`class_shares`); sets the prior start and the class weights.
         held_out: the inner validation cases; the loader hands their numbers.
@@ -51,7 +51,7 @@ class SegmentationTask(L.LightningModule):
     """
 
     def __init__(
-        self, *, network: UNETR, values: Sequence[int], regions: Mapping[str, Sequence[int]] | None,
+        self, *, network: nn.Module, values: Sequence[int], regions: Mapping[str, Sequence[int]] | None,
         shares: np.ndarray, held_out: Sequence[Prepared], roi: Sequence[int], overlap: float, lr: float, steps: int,
         freeze_epochs: int = 0, layer_decay: float = 1.0, weight_decay: float = 0.01,
     ) -> None:  # fmt: skip
@@ -82,7 +82,8 @@ class SegmentationTask(L.LightningModule):
 
     def on_train_epoch_start(self) -> None:
         frozen = self.freeze_epochs == ALWAYS or self.current_epoch < self.freeze_epochs
-        self.network.vit.requires_grad_(not frozen)
+        if isinstance(self.network, UNETR):
+            self.network.vit.requires_grad_(not frozen)
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         self.log("validation_dice", self.case_dice(self.held_out[int(batch)]), batch_size=1)
@@ -112,7 +113,8 @@ class SegmentationTask(L.LightningModule):
         self.best = checkpoint["best"]
 
     def configure_optimizers(self) -> dict:
-        groups = parameter_groups(self.layers(), lr=self.lr, weight_decay=self.weight_decay)
+        layers = self.layers() if isinstance(self.network, UNETR) else [(self.network, 1.0)]
+        groups = parameter_groups(layers, lr=self.lr, weight_decay=self.weight_decay)
         return adamw(groups, steps=self.steps, betas=(0.9, 0.999))
 
     def layers(self) -> list[tuple[nn.Module, float]]:
