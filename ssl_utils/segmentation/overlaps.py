@@ -1,0 +1,91 @@
+"""What a prediction and its reference have in common, counted once, so that any convention can be read off later."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import nn
+
+from ssl_utils.data import datalists, volumes
+from ssl_utils.data.datasets import Dataset, Grid
+from ssl_utils.data.transforms import preprocess
+from ssl_utils.segmentation import inference
+from ssl_utils.segmentation.metrics import masks
+
+
+@dataclass(frozen=True)
+class Overlap:
+    """Voxels (or sums of probabilities) of each structure, background first: three arrays (1 + K,)."""
+
+    both: np.ndarray
+    predicted: np.ndarray
+    reference: np.ndarray
+
+    def dice(self) -> np.ndarray:
+        """(1 + K,), NaN where a structure is in neither mask."""
+        size = self.predicted + self.reference
+        return np.divide(2 * self.both, size, out=np.full(size.shape, np.nan), where=size > 0)
+
+
+@dataclass(frozen=True)
+class Scored:
+    """What is left of a predicted case: on the voxels of its file, on the network's grid, and soft on one crop."""
+
+    id: str
+    patient: str
+    file: Overlap
+    grid: Overlap
+    crop: Overlap
+
+
+def overlap(predicted: np.ndarray, reference: np.ndarray) -> Overlap:
+    """Count masks, or add up probabilities, of shape (1 + K, D, H, W), background first."""
+    pairs = list(zip(predicted, reference, strict=True))
+    return Overlap(
+        np.array([float((p * r).sum()) for p, r in pairs]),
+        np.array([float(p.sum()) for p, _ in pairs]), np.array([float(r.sum()) for _, r in pairs]),
+    )  # fmt: skip
+
+
+def with_background(structures: Mapping[str, np.ndarray]) -> np.ndarray:
+    """Masks (D, H, W) of K structures -> (1 + K, D, H, W); background is what no structure covers."""
+    return np.stack([~np.any([*structures.values()], axis=0), *structures.values()])
+
+
+def measure(network: nn.Module, case: datalists.Case, *, dataset: Dataset, grid: Grid, overlap_share: float) -> Scored:
+    """Predict a labelled case once and count it in all three ways; `overlap_share` is that of neighbouring windows."""
+    image = volumes.read_image(case.image, channels=len(dataset.channels))
+    label = volumes.read_label(case.label, values=dataset.labels)
+    done, regions = preprocess(image, label, grid=grid, intensity=dataset.intensity), dataset.regions is not None
+    mean, std = done.moments()
+    logits = inference.predict_logits(network, (done.image - mean) / std, roi=grid.roi, overlap=overlap_share)
+    on_file = inference.to_original(
+        logits, affine=done.affine, target_affine=image.affine, target_shape=image.shape, regions=regions
+    )
+    on_grid = inference.decide(logits, regions=regions).numpy()
+    truth, grid_truth = (_structures(array, dataset) for array in (label.array[0], done.label))
+    soft = torch.cat([1 - logits.sigmoid().amax(0, keepdim=True), logits.sigmoid()]) if regions else logits.softmax(0)
+    box = (slice(None), *centre(grid_truth.shape[1:], grid.roi))
+    return Scored(
+        case.id, case.patient, overlap(_decided(on_file, dataset), truth),
+        overlap(_decided(on_grid, dataset), grid_truth), overlap(soft.numpy()[box], grid_truth[box]),
+    )  # fmt: skip
+
+
+def _structures(labels: np.ndarray, dataset: Dataset) -> np.ndarray:
+    names = {value: name for value, name in dataset.labels.items() if value != 0}
+    return with_background(masks(labels, names, dataset.regions))
+
+
+def _decided(found: np.ndarray, dataset: Dataset) -> np.ndarray:
+    """Class indices (D, H, W), or region maps (K, D, H, W), -> (1 + K, D, H, W)."""
+    if dataset.regions:
+        return with_background(dict(zip(dataset.regions, found, strict=True)))
+    return _structures(np.asarray(sorted(dataset.labels), dtype=np.uint8)[found], dataset)
+
+
+def centre(shape: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
+    """The middle box of at most this size."""
+    starts = [max((n - s) // 2, 0) for n, s in zip(shape, size, strict=True)]
+    return tuple(slice(start, start + s) for start, s in zip(starts, size, strict=True))
