@@ -1,6 +1,7 @@
 """The command line: data | doctor | pretrain | finetune | predict | status. It parses, calls and prints."""
 
 import sys
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Annotated
 
@@ -71,23 +72,57 @@ def doctor(
 
 @app.command()
 def pretrain(
-    task: Annotated[str, typer.Argument(help="restoration or simmim")],
+    task: Annotated[str, typer.Argument(help="a task of the registry: restoration, simmim, ...")],
     dataset: DatasetOption = "phantom", scale: ScaleOption = "laptop", data: DataOption = None, seed: int = 0,
     mask_ratio: float | None = None, mask_unit: int | None = None, contrast: str | None = None, fill: str | None = None,
+    option: Annotated[list[str] | None, typer.Option(help="name=value, any option of the task; repeat it")] = None,
 ) -> None:  # fmt: skip
     """Pretrain an encoder without labels."""
     from ssl_utils import experiments
 
     options = {"mask_ratio": mask_ratio, "mask_unit": mask_unit, "contrast": contrast, "fill": fill}
+    options |= dict(map(named_value, option or []))
     where = experiments.setup(dataset=dataset, scale=scales.get(scale), data=data)
-    folder = experiments.pretrain(where, task=task, seed=seed, **options)
+    with task_options(task, options):
+        folder = experiments.pretrain(where, task=task, seed=seed, **options)
     console.print(f"Encoder in {folder / 'encoder.safetensors'}", soft_wrap=True)
+
+
+def named_value(text: str) -> tuple[str, int | float | bool | str | None]:
+    """`mask_ratio=0.3` as (name, value): a number, true, false or none where it reads as one, else the text."""
+    name, sign, value = text.partition("=")
+    if not sign or not name.isidentifier():
+        raise CourseError(f"option {text!r}: is not name=value; write --option mask_ratio=0.3")
+    for kind in (int, float):
+        with suppress(ValueError):
+            return name, kind(value)
+    return name, {"true": True, "false": False, "none": None}.get(value.lower(), value)
+
+
+@contextmanager
+def task_options(task: str, options: dict):
+    """Refuse an option that the task does not have, in one line."""
+    try:
+        yield
+    except TypeError as error:
+        if "unexpected keyword argument" not in str(error):
+            raise
+        wrong = str(error).rpartition("argument ")[2].strip("'")
+        if wrong not in options:
+            raise
+        raise CourseError(f"option {wrong}: {task} has none of that name; see the class in pretext/{task}.py") from None
 
 
 @app.command()
 def finetune(
     init: Annotated[str, typer.Argument(help="random, or the name of a pretraining run")] = "random",
-    num_labeled: int = 6, draw: int = 0, seed: int = 0, freeze_epochs: int = 0, layer_decay: float = 1.0,
+    num_labeled: int = 6, draw: int = 0, seed: int = 0,
+    freeze_epochs: Annotated[int, typer.Option(help="epochs with a frozen encoder; -1 always")] = 0,
+    layer_decay: Annotated[float, typer.Option(help="learning rate of a block over that of the next one")] = 1.0,
+    scope: Annotated[str | None, typer.Option(help="encoder or whole; by default what the run holds")] = None,
+    budget: Annotated[int, typer.Option(min=1, help="so many times the steps")] = 1,
+    permuted: Annotated[bool, typer.Option("--permuted", help="shuffle the weights within each tensor")] = False,
+    network: Annotated[str, typer.Option(help="unetr, or unet (with random)")] = "unetr",
     dataset: DatasetOption = "phantom", scale: ScaleOption = "laptop", data: DataOption = None,
 ) -> None:  # fmt: skip
     """Fine-tune a UNETR on a few labelled volumes and score it on the test set."""
@@ -97,7 +132,7 @@ def finetune(
     where = experiments.setup(dataset=dataset, scale=scales.get(scale), data=data)
     folder = experiments.finetune(
         where, init=init, num_labeled=num_labeled, draw=draw, seed=seed, freeze_epochs=freeze_epochs,
-        layer_decay=layer_decay,
+        layer_decay=layer_decay, scope=scope, budget=budget, permuted=permuted, network=network,
     )  # fmt: skip
     found = runs.metrics(folder)
     console.print(f"Dice {found['dice']:.3f} on {found['cases']} test cases. Run in {folder}", soft_wrap=True)

@@ -1,9 +1,10 @@
-"""Run one chapter without a person: papermill, and what papermill leaves out."""
+"""Run one chapter or command without a person: papermill, what papermill leaves out, and a log."""
 
 import ast
 import json
 import os
 import signal
+import subprocess
 import sys
 import threading
 import time
@@ -50,22 +51,59 @@ def run_chapter(
     Raises:
         CourseError: it failed: chapter, cell, error, executed notebook, in one line.
     """
-    name, started = label(notebook.stem, parameters), time.monotonic()
-    _note(events, event="started", chapter=notebook.stem, label=name)
-    try:
+    def work() -> None:
         _refuse_unknown(notebook, parameters)
         executed.parent.mkdir(parents=True, exist_ok=True)
         _watched(lambda: _execute(notebook, executed, parameters), minutes=minutes)
         _check_complete(executed)
+
+    name = label(notebook.stem, parameters)
+    return _told(work, notebook.stem, name, writes=writes, events=events, kept=("executed notebook", executed))
+
+
+def run_command(
+    name: str, log: Path, words: list[str], *, writes: Path | None = None, minutes: float = 60,
+    events: Path | None = None,
+) -> float:  # fmt: skip
+    """Run `python -m` with these words as a part of a graph, its output in `log`; returns the seconds it took.
+
+    `name` is what progress shows, and its first word is the kind of step. The rest as in `run_chapter`.
+
+    Raises:
+        CourseError: it failed: name, the last line it said, log, in one line.
+    """
+
+    def work() -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        _watched(lambda: _call(words, log), minutes=minutes)
+
+    return _told(work, name.split()[0], name, writes=writes, events=events, kept=("log", log))
+
+
+def _call(words: list[str], log: Path) -> None:
+    with open(log, "w", encoding="utf-8") as stream:
+        command = [sys.executable, "-m", *words]
+        code = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL).returncode
+    if code:
+        said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [f"it ended with code {code}"]
+        raise CourseError(said[-1].removeprefix("error: ")[:500])
+
+
+def _told(work, kind: str, name: str, *, writes: Path | None, events: Path | None, kept: tuple[str, Path]) -> float:
+    """Do the work of a part and tell the graph when it starts and ends; a fault names the file that was kept of it."""
+    started = time.monotonic()
+    _note(events, event="started", chapter=kind, label=name)
+    try:
+        work()
         if writes and not writes.exists():
             raise CourseError(f"it ended without writing {writes.name}, so it counts as not done")
     except CourseError as error:
-        where = f"; executed notebook: {executed.resolve()}" if executed.exists() else ""
-        message = f"{name} failed: {error}{where}"
-        _note(events, event="failed", chapter=notebook.stem, label=name, message=message)
+        what, path = kept
+        message = f"{name} failed: {error}" + (f"; {what}: {path.resolve()}" if path.exists() else "")
+        _note(events, event="failed", chapter=kind, label=name, message=message)
         raise CourseError(message) from None
     seconds = time.monotonic() - started
-    _note(events, event="finished", chapter=notebook.stem, label=name, seconds=round(seconds, 1))
+    _note(events, event="finished", chapter=kind, label=name, seconds=round(seconds, 1))
     return seconds
 
 

@@ -9,7 +9,7 @@ import psutil
 from ssl_utils.files import read_json
 
 REFERENCE = Path(__file__).resolve().parents[1] / "json_files" / "reference_costs.json"
-ONE_AT_A_TIME = ("00", "01", "05")  # the other chapters run beside each other
+ONE_AT_A_TIME = ("00", "01", "05", "results")  # the other parts run beside each other
 
 
 @dataclass
@@ -77,10 +77,15 @@ def clock(seconds: float) -> str:
 
 
 def reference_costs(dataset: str, scale: str) -> dict[str, float]:
-    """Seconds per chapter of a recorded run of this dataset and scale; of the phantom when there is none."""
+    """Seconds per chapter of a recorded run of this dataset and scale; of the phantom when there is none.
+
+    The steps of a study are taken to last as long as the chapters that do the same.
+    """
     costs = read_json(REFERENCE) if REFERENCE.exists() else {}
     found = costs.get(dataset, {}).get(scale) or costs.get("phantom", {}).get(scale) or {}
-    return found.get("chapters", {})
+    known = found.get("chapters", {})
+    alike = {"pretrain": "03_simmim_masking", "finetune": "04_unetr_finetuning"}
+    return known | {step: known[chapter] for step, chapter in alike.items() if chapter in known}
 
 
 class Memory:

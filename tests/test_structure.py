@@ -32,7 +32,9 @@ MAY_IMPORT = {  # room or module -> what it may import besides the leaves and it
     },
     "execution": set(),
     "progress": set(),
-    "workflow": {"data", "execution", "progress", "reporting", "scales"},
+    "graph": {"progress"},
+    "studies": {"data", "pretext", "scales"},
+    "workflow": {"data", "execution", "graph", "progress", "reporting", "scales", "studies"},
     "__main__": {"data", "experiments", "reporting", "scales"},
     "__init__": set(),
 }

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ssl_utils import execution, scales, workflow
+from ssl_utils import execution, graph, scales, workflow
 from ssl_utils.errors import CourseError
 from ssl_utils.progress import Progress, clock
 
@@ -72,10 +72,10 @@ class Course:
         """Parts per chapter that would run after these settings changed."""
         path = self.run / ".course" / "other.json"
         path.write_text(json.dumps(self.config | {"settings": self.config["settings"] | settings}))
-        command = workflow.graph_command(self.run, path, cores=2)
+        command = graph.graph_command(self.run, path, cores=2)
         found = subprocess.run([*command, "--dry-run"], capture_output=True, text=True)
         assert found.returncode == 0, found.stderr
-        return workflow.planned(found.stdout + found.stderr, self.notebooks)
+        return graph.planned(found.stdout + found.stderr, self.notebooks)
 
 
 @pytest.fixture(scope="module")
