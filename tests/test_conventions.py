@@ -217,7 +217,9 @@ def test_the_figure_says_by_how_much_it_moves():
     (axes,) = figure.axes
     assert f"{picture.moved(table):.1f} points" in figure.get_suptitle() and "six cases" in figure.get_suptitle()
     labels = [tick.get_text() for tick in axes.get_yticklabels()]
-    assert len(labels) == len(table) and all(name in label for name, label in zip(table["convention"], labels, strict=True))
+    assert len(labels) == len(table) and all(
+        name in label for name, label in zip(table["convention"], labels, strict=True)
+    )
     dots = [line for line in axes.get_lines() if line.get_marker() in ("o", "D")]
     assert [float(dot.get_xdata()[0]) for dot in dots] == pytest.approx(list(table["score"][1:]))
     assert dots[-1].get_markerfacecolor() == "white" != dots[0].get_markerfacecolor()
