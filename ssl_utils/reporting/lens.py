@@ -67,7 +67,8 @@ def _row(axes, at: int, row: pd.Series, truth: float) -> None:
             row["score"], at, "D" if row["wrong"] else "o", markersize=8, markeredgewidth=1.6, color=colour,
             markerfacecolor=colour if row["same_cases"] else "white",
         )  # fmt: skip
-        by = f"{row['points']:+.1f}" if abs(row["points"]) > 1e-6 else "same"
+        size = abs(row["points"])
+        by = f"{row['points']:+.1f}" if size >= 0.05 else "< 0.1" if size > 1e-6 else "same"
         note = f"{row['score']:.3f}  ({by})" if np.isfinite(row["score"]) else "no score"
     axes.annotate(note, (1.01, at), xycoords=("axes fraction", "data"), va="center", fontsize=9)
 
