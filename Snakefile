@@ -8,6 +8,9 @@
 #
 # Paths are relative to the run folder. A part runs again when its file is missing, when an input was made anew, or
 # when one of its params changed: parameters of the chapter, numbers of the scale it uses, code in the notebook.
+#
+# A chapter may train several tasks. Snakemake deletes the outputs of a job before it runs and when it fails;
+# `reporting.runs.begin` puts the metrics.json of a finished run back, so no task is trained twice for that.
 import hashlib
 import json
 import shlex
@@ -25,7 +28,7 @@ DAY = 24 * 60
 MINUTES = {"smoke": 15, "laptop": 90, "workstation": 2 * DAY}.get(config["scale"], 7 * DAY)  # limit of one chapter
 RUN = (
     "OMP_NUM_THREADS={threads} exec {PYTHON} -m ssl_utils.workflow run-chapter {NOTEBOOKS:q}/{params.chapter}.ipynb"
-    " {log.notebook:q} --parameters {params.parameters:q} --writes {output:q} --minutes {resources.runtime}"
+    " {log.notebook:q} --parameters {params.parameters:q} --writes {output[0]:q} --minutes {resources.runtime}"
     " --events .course/events.jsonl"
 )
 
@@ -51,8 +54,11 @@ def parameters(**own):
     return json.dumps(common | own)
 
 
+VARIANT = "[^/]+__[^/]+"  # a run with options; studies make them (Snakefile.studies)
+
+
 wildcard_constraints:
-    init="[^/]+", num_labeled=r"\d+", draw=r"\d+", seed=r"\d+",
+    init="(?:(?!__)[^/])+", num_labeled=r"\d+", draw=r"\d+", seed=r"\d+",
 
 
 FINETUNINGS = expand(
@@ -87,15 +93,15 @@ rule data_inspection:
     shell: RUN
 
 
-for TASK, ENTRY in TASKS.items():  # a pretext task of the registry is a rule, under its chapter's name
+for CHAPTER in {entry.chapter: None for entry in TASKS.values()}:  # of the registry: a rule under its own name
 
     rule:
-        name: ENTRY.chapter[3:]
+        name: CHAPTER[3:]
         input: ancient("chapters/01_data_inspection/done.json")
-        output: f"pretrain/{TASK}/metrics.json"
-        log: notebook=f"pretrain/{TASK}/notebook.ipynb"
+        output: [f"pretrain/{task}/metrics.json" for task, entry in TASKS.items() if entry.chapter == CHAPTER]
+        log: notebook=f"chapters/{CHAPTER}/notebook.ipynb"
         params:
-            chapter=ENTRY.chapter, code=code(ENTRY.chapter), parameters=parameters(),
+            chapter=CHAPTER, code=code(CHAPTER), parameters=parameters(),
             settings=settings("finetune_", "overlap", "max_test"),
         threads: THREADS
         priority: 10  # others wait for it

@@ -12,13 +12,17 @@ import nbformat
 import pandas as pd
 import pytest
 
+from ssl_utils.pretext import TASKS
 from ssl_utils.reporting import runs
 
 CHAPTERS = {
     "00_start_here": "chapters/00_start_here", "01_data_inspection": "chapters/01_data_inspection",
-    "02_augmentation_pretraining": "pretrain/restoration", "03_simmim_masking": "pretrain/simmim",
+    "02_augmentation_pretraining": "chapters/02_augmentation_pretraining",
+    "03_simmim_masking": "chapters/03_simmim_masking",
     "04_unetr_finetuning": "finetune/*/n*/draw0_seed0", "05_results": "chapters/05_results",
 }  # fmt: skip
+FINETUNINGS = 3 * (1 + len(TASKS))  # three label counts, random and every task
+PARTS = len(CHAPTERS) - 1 + FINETUNINGS
 
 
 def course(root: Path, *words: str) -> subprocess.CompletedProcess:
@@ -43,7 +47,7 @@ def test_every_chapter_runs_and_the_results_are_printed(phantom_course):
     run = root / "runs" / "phantom" / "smoke"
     notebooks = {chapter: sorted(run.glob(f"{where}/notebook.ipynb")) for chapter, where in CHAPTERS.items()}
     counts = {chapter: len(found) for chapter, found in notebooks.items()}
-    assert counts == dict(zip(CHAPTERS, (1, 1, 1, 1, 9, 1), strict=True))
+    assert counts == dict(zip(CHAPTERS, (1, 1, 1, 1, FINETUNINGS, 1), strict=True))
     for path in itertools.chain(*notebooks.values()):
         cells = [cell for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code"]
         assert all(cell.execution_count for cell in cells if cell.source.strip()), path
@@ -53,19 +57,21 @@ def test_every_chapter_runs_and_the_results_are_printed(phantom_course):
         assert not noise, f"{path}: {noise[0][:300]}"
         assert any("image/png" in o.get("data", {}) for o in outputs), f"{path} shows no picture"
     assert (run / "results.md").read_text(encoding="utf-8").strip() in done.stdout
-    assert len(re.findall(r"^\[ ?\d+/14\] \d\d_", done.stdout, re.MULTILINE)) == 14
-    assert re.search(r"14 parts in \d+:\d\d on \d+ cores; peak memory [\d.]+ GB", done.stdout)
+    assert len(re.findall(rf"^\[ ?\d+/{PARTS}\] \d\d_", done.stdout, re.MULTILINE)) == PARTS
+    assert re.search(rf"{PARTS} parts in \d+:\d\d on \d+ cores; peak memory [\d.]+ GB", done.stdout)
+    assert all(f"| {task} " in done.stdout for task in TASKS)
     assert len(list((run / "figures").glob("*.png"))) >= 12
 
 
 def test_every_run_keeps_its_contract(phantom_course):
     run = phantom_course[0] / "runs" / "phantom" / "smoke"
     finished = sorted(run.glob("pretrain/*/metrics.json")) + sorted(run.glob("finetune/*/n*/draw*/metrics.json"))
-    assert len(finished) == 11
+    assert len(finished) == len(TASKS) + FINETUNINGS
     for metrics in finished:
         names = {path.name for path in metrics.parent.iterdir()}
         weights = {"encoder.safetensors"} if "pretrain" in metrics.parts else {"model.safetensors", "per_case.csv"}
-        assert {"config.json", "history.csv", "notebook.ipynb"} | weights <= names and "last.ckpt" not in names
+        weights |= {"config.json", "history.csv"} | (set() if "pretrain" in metrics.parts else {"notebook.ipynb"})
+        assert weights <= names and "last.ckpt" not in names
         config = json.loads(metrics.with_name("config.json").read_text())
         assert {"settings", "commit", "versions"} <= config.keys() and config["settings"]["seed"] == 0
     table = pd.concat([pd.read_csv(path) for path in run.glob("finetune/*/n*/draw*/per_case.csv")])

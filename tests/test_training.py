@@ -64,6 +64,18 @@ def test_a_finished_run_is_not_run_again_but_other_settings_are(tiny_setup, tmp_
     assert other.name == "simmim__mask_ratio=0.3" and other != first
 
 
+def test_metrics_that_the_graph_deleted_come_back_without_training(tiny_setup, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
+    folder = experiments.pretrain(tiny_setup, task="simmim")
+    before = runs.metrics(folder)
+    (folder / "metrics.json").unlink()
+    monkeypatch.setattr(experiments, "fit", None)
+    assert experiments.pretrain(tiny_setup, task="simmim") == folder and runs.metrics(folder) == before
+    with pytest.raises(TypeError):  # of other settings they are not its own
+        experiments.pretrain(tiny_setup, task="simmim", seed=1)
+    assert runs.metrics(folder) is None
+
+
 def test_an_unreadable_checkpoint_is_named(tiny_setup, tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
     with monkeypatch.context() as patch, pytest.raises(InterruptedError):

@@ -14,9 +14,12 @@ import pytest
 
 from ssl_utils import execution, graph, scales, workflow
 from ssl_utils.errors import CourseError
+from ssl_utils.pretext import TASKS
 from ssl_utils.progress import Progress, clock
 
-PARTS = {"02_augmentation_pretraining": "pretrain/restoration", "03_simmim_masking": "pretrain/simmim"}
+TRAINED = {chapter: [task for task, e in TASKS.items() if e.chapter == chapter] for _, chapter in TASKS.values()}
+PRETRAININGS, FINETUNINGS = len(TRAINED), 3 * (1 + len(TASKS))  # three label counts, random and every task
+PARTS = PRETRAININGS + FINETUNINGS + 3
 CHAPTERS = (
     "00_start_here", "01_data_inspection", "02_augmentation_pretraining", "03_simmim_masking", "04_unetr_finetuning",
     "05_results",
@@ -43,13 +46,13 @@ def save(path: Path, *sources: str) -> Path:
 
 def save_toys(folder: Path) -> None:
     for chapter in CHAPTERS:
-        where, name = repr(PARTS.get(chapter, f"chapters/{chapter}")), "done.json"
-        if chapter[:2] in ("02", "03", "04"):
-            name = "metrics.json"
+        wheres, name = [repr(f"pretrain/{task}") for task in TRAINED.get(chapter, ())], "metrics.json"
         if chapter.startswith("04"):
-            where = "f'finetune/{init}/n{num_labeled}/draw{draw}_seed{seed}'"
+            wheres = ["f'finetune/{init}/n{num_labeled}/draw{draw}_seed{seed}'"]
+        if not wheres:
+            wheres, name = [repr(f"chapters/{chapter}")], "done.json"
         parameters = "scale = 'laptop'\ndataset = 'phantom'\nseed = 0\n" + OWN.get(chapter, "")
-        save(folder / f"{chapter}.ipynb", parameters, WRITE.format(folder=where, name=name))
+        save(folder / f"{chapter}.ipynb", parameters, *(WRITE.format(folder=where, name=name) for where in wheres))
 
 
 class Course:
@@ -92,19 +95,19 @@ def course(tmp_path_factory):
 def test_all_parts_run_once_and_in_order(course, capfd):
     report = course.start()
     lines = capfd.readouterr().out.splitlines()
-    assert (report["code"], report["parts"]) == (0, 14), "\n".join(lines)
+    assert (report["code"], report["parts"]) == (0, PARTS), "\n".join(lines)
     done = [line.split("] ")[1].split()[0] for line in lines]
     assert [c[:2] for c in (*done[:2], done[-1])] == ["00", "01", "05"], done
-    assert all(line.startswith(f"[{i:2}/14]") for i, line in enumerate(lines, 1)), lines
+    assert all(line.startswith(f"[{i:2}/{PARTS}]") for i, line in enumerate(lines, 1)), lines
     assert sum("init=simmim n=12 draw=0 seed=0" in line for line in lines) == 1
     assert "left" in lines[3]
     assert "left" not in lines[-1]
     made = sorted((course.run / "finetune").glob("*/n*/draw0_seed0/metrics.json"))
-    assert len(made) == 9
+    assert len(made) == FINETUNINGS
     assert json.loads(made[0].read_text()) == {"threads": "1", "seed": 0}
     executed = made[0].with_name("notebook.ipynb").read_text()
     assert '"init' in executed
-    assert len(list(course.run.rglob("notebook.ipynb"))) == 14
+    assert len(list(course.run.rglob("notebook.ipynb"))) == PARTS
 
 
 def test_no_more_chapters_run_at_once_than_there_are_cores(course):
@@ -134,9 +137,9 @@ def test_a_missing_part_runs_alone_with_what_follows_from_it(course):
 @pytest.mark.parametrize(
     ("settings", "expected"),
     [
-        ({"finetune_steps": 7}, {"01": 0, "02": 0, "03": 0, "04": 9, "05": 1}),
-        ({"pretrain_steps": 7}, {"01": 0, "02": 1, "03": 1, "04": 6, "05": 1}),
-        ({"draws": 2}, {"01": 0, "02": 0, "03": 0, "04": 9, "05": 1}),
+        ({"finetune_steps": 7}, {"01": 0, "02": 0, "03": 0, "04": FINETUNINGS, "05": 1}),
+        ({"pretrain_steps": 7}, {"01": 0, "02": 1, "03": 1, "04": 3 * len(TASKS), "05": 1}),
+        ({"draws": 2}, {"01": 0, "02": 0, "03": 0, "04": FINETUNINGS, "05": 1}),
     ],
 )
 def test_a_changed_number_reruns_what_depends_on_it(course, settings, expected):
@@ -150,7 +153,7 @@ def test_editing_text_reruns_nothing_and_editing_code_reruns_the_chapter(course)
     path.write_text(before.replace("# 04_unetr_finetuning", "# Another title"))
     assert course.would_run() == {}
     path.write_text(before.replace("import json, os", "import os, json"))
-    assert course.would_run() == {"04_unetr_finetuning": 9, "05_results": 1}
+    assert course.would_run() == {"04_unetr_finetuning": FINETUNINGS, "05_results": 1}
     path.write_text(before)
 
 
@@ -166,6 +169,18 @@ def test_a_failing_chapter_is_one_line_and_leaves_its_notebook(tmp_path, monkeyp
     assert said.err.startswith("00_start_here failed: cell [3]: ZeroDivisionError: division by zero (in the cell")
     executed = Path(said.err.strip().split("executed notebook: ")[1])
     assert "ZeroDivisionError" in executed.read_text()
+
+
+def test_a_chapter_that_trains_two_tasks_must_train_both(tmp_path, monkeypatch, capfd):
+    course = Course(tmp_path)
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(course.run.parents[1]))
+    parameters = "scale = 'laptop'\ndataset = 'phantom'\nseed = 0"
+    chapter = next(chapter for chapter, tasks in TRAINED.items() if len(tasks) > 1)
+    first = WRITE.format(folder=repr(f"pretrain/{TRAINED[chapter][0]}"), name="metrics.json")
+    save(course.notebooks / f"{chapter}.ipynb", parameters, first)
+    assert course.start()["code"] == 1
+    assert f"failed job {chapter[3:]}" in capfd.readouterr().err
+    assert f"pretrain/{TRAINED[chapter][1]}/metrics.json" in (course.run / ".course" / "snakemake.log").read_text()
 
 
 def test_a_fault_of_the_graph_itself_is_shown(tmp_path, capfd):

@@ -1,4 +1,4 @@
-"""One file = one pretext task = one chapter. Adding a task means adding a line here."""
+"""One file = one pretext task, trained by one chapter. Adding a task means adding a line here."""
 
 from importlib import import_module
 from typing import NamedTuple
@@ -16,6 +16,7 @@ class Entry(NamedTuple):
 TASKS = {
     "restoration": Entry("RestorationTask", "02_augmentation_pretraining"),
     "simmim": Entry("SimMIMTask", "03_simmim_masking"),
+    "mae": Entry("MAETask", "03_simmim_masking"),
 }
 
 

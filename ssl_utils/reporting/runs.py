@@ -3,9 +3,11 @@
 import json
 import os
 import platform
+import re
 import subprocess
 import time
 from collections import Counter, defaultdict
+from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -17,6 +19,8 @@ from ssl_utils.files import atomic, read_json, write_json
 
 PROJECT = Path(__file__).resolve().parents[2]
 OF_ONE_RUN = ("init", "num_labeled", "draw", "seed")  # what tells the fine-tunings of a course apart
+OF_A_COURSE = re.compile(r"random(__.+)?|((?!__).)+(__permuted=True)?")  # starts and controls
+OF_AN_INIT = ("budget", "steps", "freeze_epochs", "permuted", "network", "scope", "layer_decay")  # options differ here
 PACKAGES = ("torch", "monai", "lightning", "numpy", "nibabel")
 
 
@@ -41,14 +45,19 @@ def begin(folder: Path, settings: dict[str, Any]) -> bool:
     """Open a run. True when it is already done with the same settings.
 
     A run that was broken off keeps its checkpoint and goes on; one that was made with other settings starts over.
+    metrics.json is put back where it was lost: the graph deletes it when a chapter runs again or fails, also in
+    another of its tasks. To train anew with the same settings, delete the folder.
     """
     settings = json.loads(json.dumps(settings))
     config = folder / "config.json"
     if config.exists():
         try:
-            same = read_json(config)["settings"] == settings
+            before = read_json(config)
+            same = before["settings"] == settings
         except (CourseError, KeyError, TypeError):
             same = False
+        if same and "metrics" in before and not (folder / "metrics.json").exists():
+            write_json(folder / "metrics.json", before["metrics"])
         if same and (folder / "metrics.json").exists():
             return True
         if not same:
@@ -60,7 +69,9 @@ def begin(folder: Path, settings: dict[str, Any]) -> bool:
 
 def finish(folder: Path, metrics: dict[str, Any]) -> None:
     """Write metrics.json, the last file of a run; the training state is no longer needed."""
-    write_json(folder / "metrics.json", {**metrics, "peak_memory_gb": peak_memory_gb(), "finished": _now()})
+    metrics = {**metrics, "peak_memory_gb": peak_memory_gb(), "finished": _now()}
+    write_json(folder / "config.json", read_json(folder / "config.json") | {"metrics": metrics})
+    write_json(folder / "metrics.json", metrics)
     (folder / "last.ckpt").unlink(missing_ok=True)
 
 
@@ -87,10 +98,10 @@ def per_case(dataset: str, scale: str) -> pd.DataFrame:
     return collect(course_dir(dataset, scale))
 
 
-def collect(folder: Path) -> pd.DataFrame:
-    """`per_case` of the course in this folder."""
+def collect(folder: Path, *, names: Collection[str] | None = None) -> pd.DataFrame:
+    """`per_case` of the course in this folder, or of the runs named (`finished`)."""
     tables = []
-    for path in finished(folder):
+    for path in finished(folder, names=names):
         settings = read_json(path.parent / "config.json")["settings"]
         table = pd.read_csv(path.parent / "per_case.csv", dtype={"case": str, "patient": str})
         keys = {key: settings[key] for key in OF_ONE_RUN}
@@ -100,24 +111,58 @@ def collect(folder: Path) -> pd.DataFrame:
     return pd.concat(tables, ignore_index=True)
 
 
-def unlike(folder: Path) -> list[str]:
-    """Settings in which the finished fine-tunings of a course differ though their comparison needs them equal.
+def unlike(folder: Path, *, names: Collection[str] | None = None) -> list[str]:
+    """Settings in which finished fine-tunings (those of `finished`) differ though their comparison needs them equal.
 
-    One line each, `lr: 0.001 in 8, 0.004 in 1`; labelled and test cases must agree at the same labels and draw.
+    One line each, `lr: 0.001 in 8, 0.004 in 1`; labelled and test cases must agree at the same labels and draw. Inits
+    with options (`random__budget=4`) differ by their options: those (OF_AN_INIT) must agree among runs of one init.
     """
     counts: dict[str, Counter] = defaultdict(Counter)
-    found = [read_json(path.parent / "config.json")["settings"] for path in finished(folder)]
+    found = [read_json(path.parent / "config.json")["settings"] for path in finished(folder, names=names)]
     for settings in found:
         for key in {key for other in found for key in other} - {*OF_ONE_RUN, "data", "encoder"}:
-            counts[key][json.dumps(settings.get(key))] += 1
+            name = f"{key} of {settings['init']}" if key in OF_AN_INIT else key
+            counts[name][json.dumps(settings.get(key))] += 1
         counts[f"data at n={settings['num_labeled']}, draw={settings['draw']}"][settings.get("data")] += 1
     odd = sorted(key for key, count in counts.items() if len(count) > 1)
     return [f"{key}: {', '.join(f'{value} in {n}' for value, n in counts[key].most_common())}" for key in odd]
 
 
-def finished(folder: Path) -> list[Path]:
-    """metrics.json of every finished fine-tuning of a course."""
-    return sorted((folder / "finetune").glob("*/n*/draw*/metrics.json"))
+def pretraining_of(folder: Path, init: str) -> str | None:
+    """The pretraining run of this course that an init starts from: the one that shares most options with its name.
+
+    None for a random start, or when the pretraining run is not here.
+    """
+    task, *options = init.split("__")
+    known = [path.parent.name for path in (folder / "pretrain").glob("*/metrics.json")]
+    fits = [name for name in known if name.split("__")[0] == task and {*name.split("__")[1:]} <= {*options}]
+    return max(fits, key=lambda name: name.count("__"), default=None)
+
+
+def spent(folder: Path) -> pd.DataFrame:
+    """What every finished fine-tuning of a course cost in seconds: [*OF_ONE_RUN, finetuning, pretraining, seconds].
+
+    `finetuning` is training alone, `seconds` their sum. Pretraining is charged in full to every run that starts from
+    it; it is 0 for a random start and NaN where its run folder is missing.
+    """
+    rows = []
+    for path in finished(folder):
+        done = read_json(path)
+        init, before = done["init"], pretraining_of(folder, done["init"])
+        paid = read_json(folder / "pretrain" / before / "metrics.json")["seconds"] if before else float("nan")
+        paid = 0.0 if init.split("__")[0] == "random" else paid
+        rows.append([*(done[key] for key in OF_ONE_RUN), done["seconds"], paid, done["seconds"] + paid])
+    return pd.DataFrame(rows, columns=[*OF_ONE_RUN, "finetuning", "pretraining", "seconds"])
+
+
+def finished(folder: Path, *, names: Collection[str] | None = None) -> list[Path]:
+    """metrics.json of every finished fine-tuning of a course, or of the runs named.
+
+    A course has its starts and their controls (`random__budget=4`). Other runs with options (`simmim__mask_ratio=0.3`)
+    belong to a study, or to whoever made them: they are there only when `names` says so.
+    """
+    found = sorted((folder / "finetune").glob("*/n*/draw*/metrics.json"))
+    return [p for p in found if (p.parts[-4] in names if names is not None else OF_A_COURSE.fullmatch(p.parts[-4]))]
 
 
 def peak_memory_gb() -> float:
