@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from ssl_utils.errors import CourseError
-from ssl_utils.reporting import statistics
+from ssl_utils.reporting import intervals, savings, statistics
 
 
 def table(dice: dict[tuple, dict[str, list[float]]]) -> pd.DataFrame:
@@ -21,7 +21,7 @@ def table(dice: dict[tuple, dict[str, list[float]]]) -> pd.DataFrame:
 
 def test_interval_of_many_normal_values_is_the_textbook_one():
     values = np.random.default_rng(1).normal(0.7, 0.1, 400)
-    low, high = statistics.bootstrap_interval(values)
+    low, high = intervals.bootstrap_interval(values)
     half = 1.96 * values.std(ddof=1) / 20
     assert low == pytest.approx(values.mean() - half, abs=0.0015)
     assert high == pytest.approx(values.mean() + half, abs=0.0015)
@@ -29,33 +29,33 @@ def test_interval_of_many_normal_values_is_the_textbook_one():
 
 def test_interval_is_repeatable_narrows_with_level_and_skips_nan():
     values = [0.1, 0.5, 0.9, 0.4]
-    assert statistics.bootstrap_interval(values) == statistics.bootstrap_interval([*values, np.nan])
-    wide, narrow = (statistics.bootstrap_interval(values, level=level) for level in (0.95, 0.5))
+    assert intervals.bootstrap_interval(values) == intervals.bootstrap_interval([*values, np.nan])
+    wide, narrow = (intervals.bootstrap_interval(values, level=level) for level in (0.95, 0.5))
     assert wide[0] < narrow[0] < narrow[1] < wide[1]
-    assert np.isnan(statistics.bootstrap_interval([0.5])).all()
-    assert statistics.bootstrap_interval([0.5, 0.5]) == (0.5, 0.5)
+    assert np.isnan(intervals.bootstrap_interval([0.5])).all()
+    assert intervals.bootstrap_interval([0.5, 0.5]) == (0.5, 0.5)
 
 
 def test_two_volumes_of_a_patient_are_not_two_observations():
     values = np.random.default_rng(3).normal(0.7, 0.1, 50)
     twice, patients = np.repeat(values, 2), np.repeat(np.arange(50), 2)
-    once = statistics.bootstrap_interval(values)
-    assert statistics.bootstrap_interval(twice, groups=patients) == pytest.approx(once)
-    naive = statistics.bootstrap_interval(twice)
+    once = intervals.bootstrap_interval(values)
+    assert intervals.bootstrap_interval(twice, groups=patients) == pytest.approx(once)
+    naive = intervals.bootstrap_interval(twice)
     assert naive[1] - naive[0] < 0.8 * (once[1] - once[0])
-    assert np.isnan(statistics.bootstrap_interval([0.5, 0.6], groups=["a", "a"])).all()
+    assert np.isnan(intervals.bootstrap_interval([0.5, 0.6], groups=["a", "a"])).all()
 
 
 def test_sign_flip_test_counts_the_ways_to_swap():
     # four differences of one sign: 2 of the 16 ways to swap are as extreme
-    assert statistics.sign_flip_test([1.0, 1.0, 1.0, 1.0]) == 2 / 16
-    assert statistics.sign_flip_test([1.0, -1.0, 2.0, -2.0]) == 1.0
-    assert statistics.sign_flip_test([0.0, 0.0, np.nan]) == 1.0
-    assert statistics.sign_flip_test([1.0] * 4, groups=[0, 0, 1, 1]) == 2 / 4
-    assert statistics.sign_flip_test(np.full(30, 0.01)) == 1 / 10_000
+    assert intervals.sign_flip_test([1.0, 1.0, 1.0, 1.0]) == 2 / 16
+    assert intervals.sign_flip_test([1.0, -1.0, 2.0, -2.0]) == 1.0
+    assert intervals.sign_flip_test([0.0, 0.0, np.nan]) == 1.0
+    assert intervals.sign_flip_test([1.0] * 4, groups=[0, 0, 1, 1]) == 2 / 4
+    assert intervals.sign_flip_test(np.full(30, 0.01)) == 1 / 10_000
     few = np.random.default_rng(5).normal(0.3, 1, 13)  # every way to swap, and a sample of them
-    assert statistics.sign_flip_test(few) == pytest.approx(statistics.sign_flip_test(few, repeats=8000), abs=0.02)
-    assert np.isnan(statistics.sign_flip_test([0.3]))
+    assert intervals.sign_flip_test(few) == pytest.approx(intervals.sign_flip_test(few, repeats=8000), abs=0.02)
+    assert np.isnan(intervals.sign_flip_test([0.3]))
 
 
 def test_gains_pair_case_draw_and_seed():
@@ -96,7 +96,7 @@ def test_summary_averages_classes_then_runs_then_cases():
     assert rows["dice"].tolist() == pytest.approx([0.45, 1.0, 0.5])
     assert rows[["cases", "draws", "seeds"]].values.tolist() == [[2, 2, 1], [2, 1, 1], [2, 1, 1]]
     assert (rows["low"] <= rows["dice"]).all() and (rows["dice"] <= rows["high"]).all()
-    assert rows["low"][0] == pytest.approx(0.4) and rows["high"][0] == pytest.approx(0.5)
+    assert (rows["low"][0], rows["high"][0]) == (0, 1)  # two draws, two cases: nothing is known
 
 
 def test_collapse_is_found_per_run_and_named():
@@ -107,7 +107,21 @@ def test_collapse_is_found_per_run_and_named():
     })  # fmt: skip
     lost = statistics.collapsed(per_case)
     assert lost[["seed", "class"]].values.tolist() == [[0, "anterior"]]
-    assert statistics.summary(per_case)["collapsed"].tolist() == [1]
+    runs = statistics.run_means(per_case)
+    assert runs["why"].tolist() == ["lost anterior", "", "0.050, median 0.378"]
+    assert statistics.summary(per_case)["collapsed"].tolist() == [2]
+
+
+def test_a_run_under_half_the_median_of_its_group_has_collapsed_and_stays_in_the_mean():
+    group = {("simmim", 6, draw, 0): {"a": [dice, dice]} for draw, dice in enumerate([0.7, 0.72, 0.34, 0.36])}
+    per_case = table(group | {("random", 6, 0, 0): {"a": [0.1, 0.1]}})  # alone in its group: nothing to judge by
+    runs = statistics.run_means(per_case)
+    assert runs.loc[runs["collapsed"], ["init", "draw"]].values.tolist() == []  # half of the median .53 is .265
+    worse = per_case.replace(0.34, 0.2)
+    (row,) = statistics.run_means(worse).query("collapsed").to_dict("records")
+    assert (row["draw"], row["why"]) == (2, "0.200, median 0.530")
+    found = statistics.summary(worse).set_index("init").loc["simmim"]
+    assert found["collapsed"] == 1 and found["dice"] == pytest.approx((0.7 + 0.72 + 0.2 + 0.36) / 4)
 
 
 def test_class_means_keep_the_order():
@@ -119,3 +133,96 @@ def test_class_means_keep_the_order():
 def test_a_missing_column_is_one_line():
     with pytest.raises(CourseError, match="no column draw"):
         statistics.summary(table({("random", 6, 0, 0): {"a": [1.0]}}).drop(columns="draw"))
+
+
+def grid(draws: int, seeds: int, cases: int = 12, init: str = "random", shift: float = 0.0, chance: int = 0) -> dict:
+    """A full design with chance at every level; the same cases are as hard for every init."""
+    hard, rng = np.random.default_rng(5).normal(0, 0.05, cases), np.random.default_rng(chance)
+    run = {(d, s): 0.6 + shift + rng.normal(0, 0.03) for d in range(draws) for s in range(seeds)}
+    return {(init, 6, d, s): {"a": list(m + hard + rng.normal(0, 0.01, cases))} for (d, s), m in run.items()}
+
+
+def test_several_draws_or_seeds_widen_the_interval_and_one_run_is_the_bootstrap_over_patients():
+    widths = {}
+    for design in ((1, 1), (1, 3), (3, 1), (3, 3)):
+        per_case = table(grid(*design))
+        (row,) = statistics.summary(per_case).to_dict("records")
+        widths[design] = row["high"] - row["low"]
+        assert row["dice"] == pytest.approx(per_case["dice"].mean())
+        if design == (1, 1):
+            ordered = per_case.sort_values("case")["dice"]
+            assert (row["low"], row["high"]) == pytest.approx(intervals.bootstrap_interval(ordered))
+    assert min(widths[1, 3], widths[3, 1], widths[3, 3]) > 1.3 * widths[1, 1]
+
+
+def test_volumes_of_a_patient_count_in_the_mean_and_not_as_patients():
+    per_case = table(grid(2, 2, cases=6))
+    per_case["patient"] = per_case["case"].map(dict(zip([f"case_{i}" for i in range(6)], "aabbbc", strict=True)))
+    values, cases = statistics.cell_table(statistics.case_means(per_case), "dice")
+    assert values.shape == (2, 3) and cases.tolist() == [2, 3, 1]
+    first = per_case[per_case["patient"].eq("a") & per_case["draw"].eq(0)]["dice"].mean()
+    assert values[0, 0] == pytest.approx(first)
+    found = statistics.estimate(statistics.case_means(per_case), "dice")
+    assert found["mean"] == pytest.approx(per_case["dice"].mean())
+    holed = per_case.drop(per_case.index[per_case["patient"].eq("c") & per_case["draw"].eq(1)])
+    assert np.isfinite(statistics.cell_table(statistics.case_means(holed), "dice")[0]).all()
+
+
+def test_gains_are_corrected_with_holm_inits_and_controls_apart():
+    runs = grid(1, 1) | grid(1, 1, init="simmim", shift=0.02, chance=1) | grid(1, 1, init="mae", chance=2)
+    runs |= grid(1, 1, init="random__budget=4", chance=3)
+    found = statistics.gains(table(runs)).set_index("init")
+    main = found.loc[["mae", "simmim"]]
+    assert main["p_holm"].tolist() == intervals.holm(main["p"]).tolist()
+    assert found.loc["random__budget=4", "p_holm"] == found.loc["random__budget=4", "p"]
+
+
+def test_win_rate_counts_cases_within_runs_and_effect_size_patients():
+    runs = {
+        ("random", 6, 0, 0): {"a": [0.5, 0.5, 0.5, 0.5]}, ("simmim", 6, 0, 0): {"a": [0.6, 0.5, 0.4, 0.7]},
+        ("random", 6, 0, 1): {"a": [0.5, 0.5, 0.5, 0.5]}, ("simmim", 6, 0, 1): {"a": [0.6, 0.6, 0.6, 0.6]},
+    }  # fmt: skip
+    (row,) = statistics.gains(table(runs)).to_dict("records")
+    assert row["win_rate"] == pytest.approx((2.5 / 4 + 1) / 2)
+    gains = np.array([0.1, 0.05, 0.0, 0.15])
+    assert row["effect_size"] == pytest.approx(gains.mean() / gains.std(ddof=1))
+    assert (row["draws"], row["seeds"]) == (1, 2)
+    same = table({("random", 6, 0, 0): {"a": [0.5, 0.6]}, ("simmim", 6, 0, 0): {"a": [0.6, 0.7]}})
+    assert np.isnan(statistics.gains(same)["effect_size"][0])
+
+
+def test_structures_have_intervals_of_their_own():
+    per_case = table({("random", 6, 0, 0): {"spleen": [0.2, 0.4, 0.6], "aorta": [0.9, 0.9, np.nan]}})
+    rows = statistics.structures(per_case).set_index("class")
+    assert list(rows.index) == ["spleen", "aorta"] and rows["dice"].tolist() == pytest.approx([0.4, 0.9])
+    assert rows["cases"].tolist() == [3, 2]
+    assert rows.loc["spleen", "low"] < 0.4 < rows.loc["spleen", "high"] and rows.loc["aorta", "low"] == 0.9
+
+
+def test_labels_needed_by_hand():
+    counts, curve = np.array([6, 12, 24]), np.array([0.5, 0.6, 0.8])
+    assert savings.labels_needed(0.6, counts, curve) == pytest.approx(12)
+    assert savings.labels_needed(0.7, counts, curve) == pytest.approx(np.sqrt(12 * 24))  # half way on log labels
+    assert savings.labels_needed(0.81, counts, curve) == np.inf and savings.labels_needed(0.4, counts, curve) == 0
+    assert savings.labels_needed(0.5, counts, curve) == 6
+    fallen = np.array([0.5, 0.7, 0.6])  # monotone: .5, .65, .65
+    assert savings.labels_needed(0.6499, counts, fallen) == pytest.approx(12, abs=0.01)
+    assert savings.labels_needed(0.66, counts, fallen) == np.inf
+    assert [savings.needs_text(n, 6, 24) for n in (np.inf, 0.0, 13.6, np.nan)] == [">24", "<6", "14", "-"]
+
+
+def test_labels_saved_are_those_the_baseline_would_need():
+    rng = np.random.default_rng(0)
+    hard = rng.normal(0, 0.1, 30)
+    runs = {
+        (init, n, draw, 0): {"a": list(dice + hard + rng.normal(0, 0.005, 30))}
+        for draw in range(2)
+        for init, n, dice in [("random", 6, 0.5), ("random", 12, 0.6), ("random", 24, 0.7), ("simmim", 6, 0.65)]
+    }
+    (row,) = savings.labels_saved(table(runs), repeats=200).to_dict("records")
+    assert (row["init"], row["num_labeled"], row["fewest"], row["most"]) == ("simmim", 6, 6, 24)
+    assert 15.5 < row["low"] <= row["needs"] <= row["high"] < 18.5  # patients are shared: their spread cancels
+    short = {k: v for k, v in runs.items() if k[1] == 6}
+    assert savings.labels_saved(table(short)).empty
+    alone = {k: {"a": v["a"][:1]} for k, v in runs.items()}
+    assert np.isnan(savings.labels_saved(table(alone))["low"][0])

@@ -8,7 +8,7 @@ import pytest
 
 from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json, write_json
-from ssl_utils.reporting import record, runs, statistics, tables
+from ssl_utils.reporting import record, runs, savings, statistics, tables
 
 PROJECT = Path(__file__).resolve().parents[1]
 MARKED = "before\n<!-- results -->\nstale words\n<!-- /results -->\nafter\n"
@@ -76,7 +76,11 @@ def test_results_say_what_was_measured_and_what_was_not(course):
     assert path == course / "results.md" and text.startswith("# Results: phantom, scale laptop, 4 test cases")
     assert "| simmim | 6      | +10.0 | [+10.0, +10.0] | +18.2 %  |" in text
     assert text.index("| random |") < text.index("## Per structure") < text.index("## Gain") < text.index("can not say")
-    assert "lost a structure, which a mean hides: mae with 6 labels (1)" in text and "4 test cases" in text
+    assert "Runs that collapsed, which a mean hides: mae with 6 labels (1)" in text and "4 test cases" in text
+    assert "40.0 [40.0, 40.0], 1 of 1 collapsed" in text
+    assert "| mae  | 6      | 0    | 0    | 40.0 | lost spleen |" in text
+    assert "## Controls" not in text and "| simmim | 6      | 65.0 | 10            | 5             | 15       |" in text
+    assert len(pd.read_csv(course / "results_structures.csv")) == 8
     assert pd.read_csv(course / "results.csv")["dice"].tolist() == pytest.approx([0.4, 0.55, 0.65, 0.9])
     assert not list(course.glob(".tmp-*"))
 
@@ -85,6 +89,80 @@ def test_results_without_random_have_no_gain(tmp_path):
     folder = write_course(tmp_path / "a" / "smoke", {("simmim", 6): {"liver": [0.5, 0.7]}})
     text = tables.write_results(folder, runs.collect(folder)).read_text()
     assert "## Gain" not in text and "nothing else" in text
+
+
+def test_controls_have_tables_of_their_own(course):
+    write_course(course, {("random__budget=4", 6): {"liver": [0.6] * 4, "spleen": [0.6] * 4}})
+    text = tables.write_results(course, runs.collect(course)).read_text()
+    main, controls = text.split("## Controls", 1)
+    assert "random__budget=4" not in main and "random__budget=4" in controls.split("## Per structure")[0]
+    assert "random__budget=4" in text.split("## Gain of the controls over random")[1].split("## ")[0]
+    assert "random__budget=4" not in text.split("## Per structure")[1].split("## Gain of the controls")[0]
+
+
+def test_labels_saved_are_read_from_the_random_curve(tmp_path):
+    curve = {("random", 6): [0.4, 0.5], ("random", 24): [0.6, 0.7], ("simmim", 6): [0.5, 0.6], ("mae", 6): [0.8, 0.9]}
+    folder = write_course(tmp_path / "a" / "laptop", {
+        key: {"liver": [low, low, high, high]} for key, (low, high) in curve.items()
+    })  # fmt: skip
+    table = tables.saved_table(savings.labels_saved(runs.collect(folder)))
+    assert table.loc["mae"].tolist() == [6, "85.0", ">24", "[>24, >24]"]
+    assert table.loc["simmim"].tolist() == [6, "55.0", "12", "[12, 12]"]  # half way from 45 to 65, on log labels
+    assert tables.markdown(table) in tables.write_results(folder, runs.collect(folder)).read_text()
+    record.record(folder, into=tmp_path / "reference.json")
+    saved = read_json(tmp_path / "reference.json")["labels_saved"]
+    assert [(s["init"], s["needs"], s["dice"]) for s in saved] == [("mae", ">24", 85.0), ("simmim", 12, 55)]
+
+
+def test_seconds_hold_the_pretraining_that_the_init_starts_from(course):
+    made = {"seconds": 7.0, "volumes": 3, "baselines": {"mean": 1.0}, "first": {}, "last": {}, "task": "simmim"}
+    write_json(course / "pretrain" / "simmim__mask_ratio=0.3" / "metrics.json", made)
+    one = {"liver": [0.5] * 4, "spleen": [0.5] * 4}
+    write_course(course, {("simmim__permuted=True", 6): one, ("random__budget=4", 6): one})
+    spent = runs.spent(course).set_index(["init", "num_labeled"])["seconds"]
+    assert spent["random", 6] == spent["random__budget=4", 6] == 10
+    assert spent["simmim", 6] == spent["simmim__permuted=True", 6] == 15
+    assert pd.isna(spent["mae", 6])  # its pretraining is not here
+    assert runs.pretraining_of(course, "simmim__mask_ratio=0.3__freeze=-1") == "simmim__mask_ratio=0.3"
+    assert runs.pretraining_of(course, "simmim__freeze=-1") == "simmim"
+    assert runs.pretraining_of(course, "random") is None
+
+
+def test_inits_with_options_may_differ_by_their_options(course):
+    def settle(init, **settings):
+        config = course / "finetune" / init / "n6" / "draw0_seed0" / "config.json"
+        content = read_json(config)
+        content["settings"] |= settings
+        write_json(config, content)
+
+    write_course(course, {("random__budget=4", 6): {"liver": [0.6] * 4, "spleen": [0.6] * 4}})
+    settle("random__budget=4", steps=800, budget=4)
+    assert runs.unlike(course) == []
+    settle("simmim", steps=800)  # its run at 12 labels has no such setting
+    assert runs.unlike(course) == ["steps of simmim: null in 1, 800 in 1"]
+
+
+def test_what_the_intervals_hold_depends_on_the_runs():
+    row = {"init": "random", "num_labeled": 6, "dice": 0.5, "low": 0.4, "high": 0.6, "cases": 30, "collapsed": 0}
+    said = {
+        runs: tables.limits(pd.DataFrame([row | dict(zip(("draws", "seeds"), runs, strict=True))]), "laptop")
+        for runs in ((1, 1), (1, 3), (2, 1), (3, 3))
+    }
+    assert "not of which cases were labelled or how the training fell out (draws: 1, seeds: 1)" in said[1, 1]
+    assert "how training fell out, not of which cases were labelled (draws: 1, seeds: 3)" in said[1, 3]
+    assert "which cases were labelled and how the training fell out (draws: 3, seeds: 3)" in said[3, 3]
+    assert "Another seed" in said[1, 1] and "Another seed" not in said[3, 3]
+    assert "Two runs hardly" in said[2, 1] and "Two runs" not in said[1, 3] + said[3, 3]
+
+
+def test_an_older_record_without_the_newer_columns_is_read(course, tmp_path):
+    record.record(course, into=tmp_path / "reference.json")
+    results = read_json(tmp_path / "reference.json")
+    for key in ("p_holm", "win_rate", "effect_size", "draws", "seeds"):
+        results["gains"] = [{k: v for k, v in gain.items() if k != key} for gain in results["gains"]]
+    del results["labels_saved"]
+    text = record.readme(MARKED, results=results)
+    assert "Holm" not in text and "not corrected" in text and "| simmim | 6      | +10.0 | [+10.0, +10.0] |" in text
 
 
 def test_a_record_replaces_the_one_of_the_same_course(course, tmp_path):

@@ -11,12 +11,14 @@ import pandas as pd
 
 from ssl_utils.errors import CourseError
 from ssl_utils.files import atomic, read_json, write_json
-from ssl_utils.reporting import costs, runs, statistics, tables
+from ssl_utils.reporting import costs, runs, savings, statistics, tables
 
 REFERENCE = runs.PROJECT / "json_files" / "reference_results.json"
 FIGURES = runs.PROJECT / "figures"
 BLOCK = re.compile(r"(<!-- results -->).*?(<!-- /results -->)", re.DOTALL)
-NUMBERS = {"label_efficiency": ["dice", "low", "high"], "gains": ["gain", "low", "high", "relative"]}  # in points
+NUMBERS = {  # kind of entry -> what is in points
+    "label_efficiency": ["dice", "low", "high"], "gains": ["gain", "low", "high", "relative"], "labels_saved": ["dice"],
+}  # fmt: skip
 OF_PRETRAINING = ("seconds", "volumes", "baselines", "first", "last")
 
 
@@ -44,7 +46,9 @@ def record(course_dir: Path | str, *, into: Path = REFERENCE) -> None:
         for row in _points(statistics.summary(per_case), "label_efficiency")
     ]
     gained = [{**name, **row} for row in _points(statistics.gains(per_case), "gains")]
-    old, new = read_json(into) if into.exists() else {}, {"runs": [run], "label_efficiency": cells, "gains": gained}
+    saved = [{**name, **row} for row in _points(_in_words(savings.labels_saved(per_case)), "labels_saved")]
+    new = {"runs": [run], "label_efficiency": cells, "gains": gained, "labels_saved": saved}
+    old = read_json(into) if into.exists() else {}
     kept = {key: [e for e in old.get(key, []) if any(e[k] != name[k] for k in name)] for key in new}
     write_json(into, {key: sorted(kept[key] + new[key], key=lambda e: (e["dataset"], e["scale"])) for key in new})
 
@@ -77,6 +81,16 @@ def _points(table: pd.DataFrame, kind: str) -> list[dict]:
     return table.astype(object).where(table.notna(), None).to_dict("records")  # JSON has no NaN
 
 
+def _in_words(saved: pd.DataFrame) -> pd.DataFrame:
+    """Labels beyond the baseline's curve as `>24`, which JSON can say."""
+
+    def said(row: pd.Series, name: str) -> float | str | None:
+        known = 0 < row[name] < float("inf")
+        return round(row[name], 2) if known else savings.needs_text(row[name], row["fewest"], row["most"])
+
+    return saved.assign(**{name: [said(row, name) for _, row in saved.iterrows()] for name in ("needs", "low", "high")})
+
+
 def readme(text: str, *, results: dict | None = None) -> str:
     """The README with the recorded results (default: those in json_files) between its markers.
 
@@ -89,11 +103,13 @@ def readme(text: str, *, results: dict | None = None) -> str:
         results = read_json(REFERENCE) if REFERENCE.exists() else {}
     parts = [tables.POINTS] if results.get("runs") else ["No recorded run yet."]
     for run in results.get("runs", []):
-        cells, gains = (_fractions(results, kind, run) for kind in NUMBERS)
+        cells, gains = (_fractions(results, kind, run) for kind in ("label_efficiency", "gains"))
         about = f"{run['cases']} test cases, {run['device']}, {run['date']}"
         parts.append(f"**{run['dataset']}, scale {run['scale']}** ({about})")
-        parts.append(tables.markdown(tables.label_efficiency(cells)))
-        parts += [tables.markdown(tables.gain_table(gains))] if len(gains) else []
+        parts += [tables.markdown(tables.label_efficiency(part)) for part in tables.split(cells) if len(part)]
+        if len(gains):
+            parts += [tables.markdown(tables.gain_table(part)) for part in tables.split(gains) if len(part)]
+            parts.append(tables.gain_note(gains))
         parts.append(tables.limits(cells, run["scale"]))
     return BLOCK.sub(lambda found: "\n\n".join([found[1], *parts, found[2]]), text)
 

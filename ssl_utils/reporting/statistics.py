@@ -1,19 +1,18 @@
-"""What a table of per-case Dice can say: means with intervals, and runs that lost a class.
+"""What a table of per-case Dice can say: means and gains with intervals, and runs that collapsed.
 
-A case's Dice is its mean over foreground classes, then over the draws and seeds of the same (init, num_labeled). The
-unit of chance is the patient: where the table names patients, whole patients are resampled, since two volumes of one
-are not two observations. The interval therefore says how much another sample of patients could move the mean; it does
-not hold the chance of another training run.
+A case's Dice is its mean over foreground classes. The unit of chance is the patient: where the table names patients,
+whole patients are resampled, since two volumes of one are not two observations. With several label draws (or seeds) of
+the same (init, num_labeled), their chance is in the interval too (`intervals.deviations`); with a single run it is not.
 """
-
-from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 
 from ssl_utils.errors import CourseError
+from ssl_utils.reporting.intervals import bootstrap_interval, hierarchical_interval, holm, sign_flip_test
 
 RUN = ["init", "num_labeled", "draw", "seed"]  # the columns that name one fine-tuning run
+CELL = ["init", "num_labeled"]  # the columns that name a group of runs that differ by chance alone
 
 
 def _need(table: pd.DataFrame, *columns: str) -> None:
@@ -22,45 +21,9 @@ def _need(table: pd.DataFrame, *columns: str) -> None:
         raise CourseError(f"per-case table: no column {', '.join(missing)}; collect it again from the run folders")
 
 
-def bootstrap_interval(values: Sequence[float], *, groups: Sequence | None = None, seed: int = 0, repeats: int = 2000,
-                       level: float = 0.95) -> tuple[float, float]:  # fmt: skip
-    """Percentile bootstrap interval (Efron, 1979) of the mean over cases; NaN values are left out.
-
-    `groups` names the patient of each value; patients are then resampled with all their values. Fewer than two patients
-    give (nan, nan): one says nothing about the spread between them.
-    """
-    total, count = _by_group(values, groups)
-    if count.size < 2:
-        return float("nan"), float("nan")
-    picks = np.random.default_rng(seed).integers(count.size, size=(repeats, count.size))
-    means = total[picks].sum(axis=1) / count[picks].sum(axis=1)
-    low, high = np.quantile(means, [(1 - level) / 2, (1 + level) / 2])
-    return float(low), float(high)
-
-
-def sign_flip_test(differences: Sequence[float], *, groups: Sequence | None = None, seed: int = 0,
-                   repeats: int = 9999) -> float:  # fmt: skip
-    """Two-sided p of a paired comparison: how often the mean difference is at least as far from 0 when the two methods
-    swap places at random, patient by patient. Every way to swap is counted when there are at most `repeats`."""
-    total, count = _by_group(differences, groups)
-    if count.size < 2:
-        return float("nan")
-    every = 2**count.size <= repeats
-    if every:
-        signs = 1.0 - 2 * (np.arange(2**count.size)[:, None] >> np.arange(count.size) & 1)
-    else:
-        signs = np.random.default_rng(seed).choice([-1.0, 1.0], size=(repeats, count.size))
-    extreme = np.abs(signs @ total) >= abs(total.sum()) - 1e-9
-    return float(extreme.mean() if every else (1 + extreme.sum()) / (1 + repeats))
-
-
-def _by_group(values: Sequence[float], groups: Sequence | None) -> tuple[np.ndarray, np.ndarray]:
-    """Sum and number of the finite values of each group."""
-    values = np.asarray(values, np.float64)
-    known = np.isfinite(values)
-    groups = np.arange(values.size) if groups is None else np.asarray(groups)
-    at = np.unique(groups[known], return_inverse=True)[1]
-    return np.bincount(at, values[known]), np.bincount(at)
+def is_control(init: str) -> bool:
+    """Whether an init is a variation of another one: its name carries options, `random__budget=4`."""
+    return "__" in init
 
 
 def case_means(per_case: pd.DataFrame) -> pd.DataFrame:
@@ -75,29 +38,69 @@ def case_means(per_case: pd.DataFrame) -> pd.DataFrame:
     return per_case.groupby([*RUN, *patient, "case"], sort=False)["dice"].mean().reset_index()
 
 
-def summary(per_case: pd.DataFrame, *, level: float = 0.95, repeats: int = 2000, seed: int = 0) -> pd.DataFrame:
-    """A row per (init, num_labeled): dice, low, high (interval over cases), and how many cases, draws and seeds.
+def cell_table(rows: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
+    """The runs x patients table of one cell, and how many volumes each patient has.
 
-    `collapsed` counts the runs in which a class was lost (see `collapsed`): their mean hides it.
+    Runs are draws, each the mean over its seeds; with a single draw they are seeds. A value that is missing (a case
+    without any of its structures) is filled with what its run and its patient let expect.
     """
-    means, lost, rows = case_means(per_case), collapsed(per_case), []
-    for (init, num_labeled), part in means.groupby(["init", "num_labeled"], sort=False):
-        values, patients = _one_per_case(part, "dice")
-        low, high = bootstrap_interval(values, groups=patients, seed=seed, repeats=repeats, level=level)
-        here = lost[(lost["init"] == init) & (lost["num_labeled"] == num_labeled)]
+    level = "draw" if rows["draw"].nunique() > 1 else "seed"
+    whose = "patient" if "patient" in rows else "case"
+    cases = rows.dropna(subset=column).drop_duplicates("case").groupby(whose).size()
+    table = rows.groupby([level, "case"]).agg({column: "mean", **({whose: "first"} if whose != "case" else {})})
+    table = table.groupby([level, whose])[column].mean().unstack(whose).reindex(columns=cases.index)
+    table = table.dropna(how="all")
+    hole = table.isna().to_numpy()
+    fill = table.mean(axis=1).to_numpy()[:, None] + table.mean().to_numpy() - table.stack().mean()
+    return np.where(hole, fill, table.to_numpy()), cases.to_numpy()
+
+
+def estimate(rows: pd.DataFrame, column: str, *, level: float = 0.95, seed: int = 0) -> dict[str, float]:
+    """mean, low, high and p (of a true mean of 0) of a column of case means of one cell, over patients and runs.
+
+    Several draws or seeds: `intervals.hierarchical_interval`. A single run: `bootstrap_interval` and `sign_flip_test`
+    over its patients. Fewer than two patients: NaN.
+    """
+    table, cases = cell_table(rows, column)
+    if table.shape[1] > 1 and table.shape[0] > 1:
+        low, high, p = hierarchical_interval(table, cases, level=level, seed=seed)
+    else:
+        values = rows.groupby("case")[column].mean()
+        groups = rows.groupby("case")["patient"].first() if "patient" in rows else None
+        low, high = bootstrap_interval(values, groups=groups, level=level, seed=seed)
+        p = sign_flip_test(values, groups=groups, seed=seed)
+    mean = (table.mean(0) * cases).sum() / cases.sum()
+    return {"mean": float(mean), "low": float(low), "high": float(high), "p": float(p)}
+
+
+def summary(per_case: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
+    """A row per (init, num_labeled): dice, low, high (see `estimate`), and how many cases, draws and seeds.
+
+    `collapsed` counts the collapsed runs (see `run_means`): they are in the mean, which hides them.
+    """
+    means, flags, rows = case_means(per_case), run_means(per_case).groupby(CELL)["collapsed"].sum(), []
+    for (init, num_labeled), part in means.groupby(CELL, sort=False):
+        found = estimate(part, "dice", level=level, seed=seed)
+        low, high = np.clip([found["low"], found["high"]], 0, 1)  # two draws can ask for more than a Dice can be
         rows.append({
-            "init": init, "num_labeled": num_labeled, "dice": values.mean(), "low": low, "high": high,
-            "cases": values.size, "draws": part["draw"].nunique(), "seeds": part["seed"].nunique(),
-            "collapsed": len(here.drop_duplicates(RUN)),
+            "init": init, "num_labeled": num_labeled, "dice": found["mean"], "low": low, "high": high,
+            "cases": part.dropna(subset="dice")["case"].nunique(), "draws": part["draw"].nunique(),
+            "seeds": part["seed"].nunique(), "collapsed": int(flags[init, num_labeled]),
         })  # fmt: skip
     columns = ["init", "num_labeled", "dice", "low", "high", "cases", "draws", "seeds", "collapsed"]
     return pd.DataFrame(rows, columns=columns).sort_values("num_labeled", kind="stable", ignore_index=True)
 
 
-def _one_per_case(rows: pd.DataFrame, column: str) -> tuple[pd.Series, pd.Series | None]:
-    """Mean of a column over the draws and seeds of each case, and whose case it is (None: not known)."""
-    values = rows.groupby("case")[column].mean().dropna()
-    return values, rows.groupby("case")["patient"].first()[values.index] if "patient" in rows else None
+def structures(per_case: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
+    """`summary` of every class by itself: [class, init, num_labeled, dice, low, high, cases], in the table's order."""
+    _need(per_case, *RUN, "case", "class", "dice")
+    rows = []
+    for (name, *cell), part in per_case.groupby(["class", *CELL], sort=False):
+        if part["dice"].notna().any():
+            found = estimate(part, "dice", level=level, seed=seed)
+            low, high = np.clip([found["low"], found["high"]], 0, 1)
+            rows.append((name, *cell, found["mean"], low, high, part.dropna(subset="dice")["case"].nunique()))
+    return pd.DataFrame(rows, columns=["class", *CELL, "dice", "low", "high", "cases"])
 
 
 def paired(per_case: pd.DataFrame, *, baseline: str = "random") -> pd.DataFrame:
@@ -109,28 +112,70 @@ def paired(per_case: pd.DataFrame, *, baseline: str = "random") -> pd.DataFrame:
     return both.assign(gain=both["dice"] - both["dice_baseline"])
 
 
-def gains(per_case: pd.DataFrame, *, baseline: str = "random", level: float = 0.95, repeats: int = 2000,
-          seed: int = 0) -> pd.DataFrame:  # fmt: skip
-    """A row per (init, num_labeled): mean gain over the baseline on the same cases (Dice), its bootstrap interval, the
-    gain relative to the baseline's Dice, and the p of `sign_flip_test`, not corrected for several comparisons."""
+def gains(per_case: pd.DataFrame, *, baseline: str = "random", level: float = 0.95, seed: int = 0) -> pd.DataFrame:
+    """A row per (init, num_labeled) of what the init gains over the baseline on the same cases, draws and seeds.
+
+    gain, low, high (Dice) and p are those of `estimate`. `relative` is the gain over the baseline's Dice. `p_holm` is
+    corrected for the number of rows: inits by themselves, controls (`is_control`) by themselves. `win_rate` is the
+    share of test cases on which the init beats the baseline, averaged over runs, ties half. `effect_size` is the mean
+    gain over its standard deviation between patients, after averaging over runs (Cohen's d_z).
+    """
     rows = []
-    for (init, num_labeled), part in paired(per_case, baseline=baseline).groupby(["init", "num_labeled"], sort=False):
-        values, patients = _one_per_case(part, "gain")
-        low, high = bootstrap_interval(values, groups=patients, seed=seed, repeats=repeats, level=level)
-        start = _one_per_case(part, "dice_baseline")[0].mean()
+    for (init, num_labeled), part in paired(per_case, baseline=baseline).groupby(CELL, sort=False):
+        found, start = estimate(part, "gain", level=level, seed=seed), estimate(part, "dice_baseline")["mean"]
         rows.append({
-            "init": init, "baseline": baseline, "num_labeled": num_labeled, "gain": values.mean(), "low": low,
-            "high": high, "relative": values.mean() / start if start > 0 else float("nan"),
-            "p": sign_flip_test(values, groups=patients, seed=seed), "cases": values.size,
+            "init": init, "baseline": baseline, "num_labeled": num_labeled, "gain": found["mean"], "low": found["low"],
+            "high": found["high"], "relative": found["mean"] / start if start > 0 else float("nan"),
+            "p": found["p"], "p_holm": float("nan"), "win_rate": win_rate(part),
+            "effect_size": effect_size(*cell_table(part, "gain")),
+            "cases": part.dropna(subset="gain")["case"].nunique(),
+            "draws": part["draw"].nunique(), "seeds": part["seed"].nunique(),
         })  # fmt: skip
-    columns = ["init", "baseline", "num_labeled", "gain", "low", "high", "relative", "p", "cases"]
-    return pd.DataFrame(rows, columns=columns).sort_values(["init", "num_labeled"], kind="stable", ignore_index=True)
+    columns = ["init", "baseline", "num_labeled", "gain", "low", "high", "relative", "p", "p_holm", "win_rate",
+               "effect_size", "cases", "draws", "seeds"]  # fmt: skip
+    table = pd.DataFrame(rows, columns=columns).sort_values(CELL, kind="stable", ignore_index=True)
+    table["p_holm"] = table.groupby(table["init"].map(is_control).astype(bool))["p"].transform(holm)
+    return table
+
+
+def win_rate(pairs: pd.DataFrame) -> float:
+    """Share of test cases with a gain, averaged over runs; a tie counts half. `pairs`: rows of `paired`."""
+    known = pairs.dropna(subset="gain")
+    won = (known["gain"] > 1e-12) + 0.5 * (known["gain"].abs() <= 1e-12)
+    return float(won.groupby([known["draw"], known["seed"]]).mean().mean())
+
+
+def effect_size(table: np.ndarray, weights: np.ndarray) -> float:
+    """Cohen's d_z: mean over standard deviation of the patients' gains (means over runs). NaN where all are the same.
+
+    Args:
+        table, weights: (runs, patients) and (patients,) of `cell_table`.
+    """
+    gains = table.mean(0)
+    spread = gains.std(ddof=1) if gains.size > 1 else 0.0
+    return float(np.average(gains, weights=weights) / spread) if spread > 1e-12 else float("nan")
 
 
 def class_means(per_case: pd.DataFrame) -> pd.DataFrame:
     """Mean Dice over cases of every class: [init, num_labeled, class, dice], in the table's order of classes."""
     _need(per_case, *RUN, "case", "class", "dice")
     return per_case.groupby(["init", "num_labeled", "class"], sort=False)["dice"].mean().reset_index()
+
+
+def run_means(per_case: pd.DataFrame) -> pd.DataFrame:
+    """A row per run: [*RUN, dice, collapsed, why], with dice the mean over its cases.
+
+    A run has collapsed when its Dice is under half the median of its group (the runs of the same init and num_labeled),
+    or when it lost a class (`collapsed`); `why` says which. A group of one or two runs hardly has a median to judge by,
+    and where most runs of a group fail the median fails with them: there only lost classes are seen.
+    """
+    runs = case_means(per_case).groupby(RUN, sort=False)["dice"].mean().reset_index()
+    median = runs.groupby(CELL)["dice"].transform("median")
+    lost = collapsed(per_case).groupby(RUN)["class"].agg(", ".join).rename("lost").reset_index()
+    lost = runs.merge(lost, on=RUN, how="left")["lost"]
+    low = [f"{d:.3f}, median {m:.3f}" if d < m / 2 else "" for d, m in zip(runs["dice"], median, strict=True)]
+    why = [" and ".join(filter(None, [a, b])) for a, b in zip(low, ("lost " + lost).fillna(""), strict=True)]
+    return runs.assign(collapsed=[bool(w) for w in why], why=why)
 
 
 def collapsed(per_case: pd.DataFrame, *, lost: float = 0.05, learnt: float = 0.3) -> pd.DataFrame:
