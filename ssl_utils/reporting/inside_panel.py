@@ -39,15 +39,18 @@ def check(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def verdict(table: pd.DataFrame) -> str:
-    """Plain sentences: does it beat in-filling, have features collapsed, what improved. Dice in points (0 to 100)."""
+    """The sentences of `says` as one text."""
+    return " ".join(says(table))
+
+
+def says(table: pd.DataFrame) -> list[str]:
+    """Does it beat in-filling, have features collapsed, what improved: plain sentences, Dice in points (0 to 100)."""
     table = check(table)
     first, last = table.iloc[0], table.iloc[-1]
-    parts = [_against_infill(last), _collapse(table)]
+    found = [_against_infill(last), _collapse(table)]
     if len(table) == 1:
-        parts.append(f"One look only, at step {int(last['step'])}: no change to report.")
-    else:
-        parts += [_labels(first, last), _directions(first, last)]
-    return " ".join(part for part in parts if part)
+        return [*found, f"One look only, at step {int(last['step'])}: no change to report."]
+    return [*found, _labels(first, last), _directions(first, last)]
 
 
 def _against_infill(last: pd.Series) -> str:
@@ -178,7 +181,7 @@ def _probes(axes: Axes, table: pd.DataFrame) -> None:
     _line(axes, table, "linear", "linear probe", ORANGE, "s", 100)
     _line(axes, table, "knn", "5 nearest neighbours", GREEN, "^", 100)
     axes.axhline(100 * table["place"].iloc[-1], color=GREY, linestyle="--", linewidth=1.3, label="the place alone")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 110 * table[["linear", "knn", "place"]].max(axis=None))
     _frame(axes, "what frozen tokens know of the labels", "Dice of token shares (points)")
 
 
@@ -191,10 +194,18 @@ def _spread(axes: Axes, table: pd.DataFrame) -> None:
 
 def _rank(axes: Axes, table: pd.DataFrame) -> None:
     _line(axes, table, "rankme", "RankMe", BLUE, "o")
-    axes.set_ylim(bottom=0)
+    axes.set_ylim(0, 1.1 * table["rankme"].max())
     _frame(axes, f"directions in use, of {int(table['rank_most'].iloc[-1])}", "RankMe (directions)")
 
 
 def _words(axes: Axes, table: pd.DataFrame) -> None:
     axes.axis("off")
-    axes.text(0, 1, fill(verdict(table), 46), transform=axes.transAxes, va="top", fontsize=9.5, linespacing=1.35)
+    axes.text(
+        0,
+        1,
+        "\n\n".join(fill(sentence, 46) for sentence in says(table)),
+        transform=axes.transAxes,
+        va="top",
+        fontsize=9.5,
+        linespacing=1.35,
+    )
