@@ -12,7 +12,7 @@ export DATASET ?= $(if $(DATA),folder,phantom)
 export CORES ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env course test lab lint clean
+.PHONY: help env course study test lab lint clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -36,6 +36,10 @@ env: $(READY) ## create the environment in .venv (once; about 2 GB)
 
 course: $(READY) ## run chapters 00 to 05 and print the results; SCALE= DATASET= DATA= CORES=
 	@"$(PYTHON)" -m ssl_utils.workflow course --scale "$$SCALE" --dataset "$$DATASET" \
+	  $${DATA:+--data "$$DATA"} $${CORES:+--cores "$$CORES"}
+
+study: $(READY) ## vary one thing on top of the course; STUDY=mask_ratio|freezing|pretraining_data|restoration|pretraining_length|controls
+	@"$(PYTHON)" -m ssl_utils.workflow study "$(STUDY)" --scale "$$SCALE" --dataset "$$DATASET" \
 	  $${DATA:+--data "$$DATA"} $${CORES:+--cores "$$CORES"}
 
 test: $(READY) ## run the tests

@@ -88,15 +88,15 @@ def pretrain(
     console.print(f"Encoder in {folder / 'encoder.safetensors'}", soft_wrap=True)
 
 
-def named_value(text: str) -> tuple[str, int | float | bool | str | None]:
-    """`mask_ratio=0.3` as (name, value): a number, true, false or none where it reads as one, else the text."""
+def named_value(text: str) -> tuple[str, int | float | bool | str]:
+    """`mask_ratio=0.3` as (name, value): a number, true or false where it reads as one, else the text."""
     name, sign, value = text.partition("=")
     if not sign or not name.isidentifier():
         raise CourseError(f"option {text!r}: is not name=value; write --option mask_ratio=0.3")
     for kind in (int, float):
         with suppress(ValueError):
             return name, kind(value)
-    return name, {"true": True, "false": False, "none": None}.get(value.lower(), value)
+    return name, {"true": True, "false": False}.get(value.lower(), value)
 
 
 @contextmanager
@@ -105,12 +105,12 @@ def task_options(task: str, options: dict):
     try:
         yield
     except TypeError as error:
-        if "unexpected keyword argument" not in str(error):
+        if "keyword argument" not in str(error):  # an unknown one, or one that the course sets itself
             raise
         wrong = str(error).rpartition("argument ")[2].strip("'")
         if wrong not in options:
             raise
-        raise CourseError(f"option {wrong}: {task} has none of that name; see the class in pretext/{task}.py") from None
+        raise CourseError(f"option {wrong}: {task} has none to choose; see the class in pretext/{task}.py") from None
 
 
 @app.command()

@@ -1,0 +1,225 @@
+"""Studies: one thing is varied, everything else stays as in the course, in the course's own run folder.
+
+A point of a study is what is pretrained and how it is fine-tuned. Options at their default are left out of it, so a
+point without options is a run of the course itself, and no run is made twice for two studies.
+"""
+
+import inspect
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from ssl_utils import scales
+from ssl_utils.data import datasets
+from ssl_utils.errors import CourseError
+from ssl_utils.pretext import TASKS, task_class
+from ssl_utils.scales import Scale
+
+RANDOM = "random"  # the start that every point is compared with; a study always holds it
+UNCHANGED = {"freeze_epochs": 0, "layer_decay": 1.0, "scope": None, "budget": 1, "permuted": False, "network": "unetr"}
+
+
+@dataclass(frozen=True)
+class Where:
+    """What the points of a study may depend on."""
+
+    scale: Scale
+    other: str  # the dataset that stands for "other volumes"
+    equal_channels: bool  # may the two be mixed?
+
+
+@dataclass(frozen=True)
+class Point:
+    """One value of a study: options of `experiments.pretrain` and of `experiments.finetune`, none at its default."""
+
+    task: str  # or random
+    value: str
+    pretraining: Mapping[str, Any] = field(default_factory=dict)
+    finetuning: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def init(self) -> str:
+        """The pretraining run."""
+        return variant(self.task, self.pretraining)
+
+    @property
+    def name(self) -> str:
+        """The fine-tuning run."""
+        return variant(self.init, {k.removesuffix("_epochs"): v for k, v in self.finetuning.items()})
+
+
+@dataclass(frozen=True)
+class Study:
+    """What is varied, and why. `values`, `tasks` and `labels` say how much of it from which scale on: a scale that is
+    not named takes what the next smaller one has."""
+
+    name: str
+    title: str
+    question: str
+    varied: str  # under the axis of its figure
+    point: Callable[[str, Any, Where], Point | None]  # of a task and a value; None: that task has no such point
+    values: Mapping[str, tuple]
+    tasks: Mapping[str, tuple[str, ...]]
+    labels: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: {"smoke": (6,), "workstation": (6, 12, 24)})
+    option: str | None = None  # of the task; its default is always among the values
+
+    def points(self, where: Where) -> list[Point]:
+        """Every point at this scale, tasks that the registry lacks left out; no two are the same run."""
+        level, found = where.scale.name, {}
+        for task in (task for task in _from(self.tasks, level) if task in (RANDOM, *TASKS)):
+            defaults = _defaults(task, where)
+            values = _from(self.values, level)
+            if self.option and defaults[self.option] not in values:
+                values = tuple(sorted((*values, defaults[self.option])))
+            for point in filter(None, (self.point(task, value, where) for value in values)):
+                pretraining = {k: v for k, v in point.pretraining.items() if v != defaults.get(k)}
+                finetuning = {k: v for k, v in point.finetuning.items() if v != UNCHANGED[k]}
+                point = Point(task, point.value, pretraining, finetuning)
+                found.setdefault(point.name, point)
+        return list(found.values())
+
+
+def variant(name: str, options: Mapping[str, Any]) -> str:
+    """The name of a run with these options, as `experiments.variant`: `simmim__mask_ratio=0.3`."""
+    return "__".join([name, *(f"{key}={value}" for key, value in sorted(options.items()) if value is not None)])
+
+
+def _from(by_scale: Mapping[str, tuple], level: str) -> tuple:
+    order = list(scales.SCALES)
+    return next(by_scale[name] for name in reversed(order[: order.index(level) + 1]) if name in by_scale)
+
+
+def _defaults(task: str, where: Where) -> dict[str, Any]:
+    """The options that a pretraining has when none is given."""
+    if task == RANDOM:
+        return {}
+    parameters = inspect.signature(task_class(task).__init__).parameters.values()
+    own = {p.name: p.default for p in parameters if p.default is not p.empty}
+    return own | {"steps": where.scale.pretrain_steps, "pool": None}
+
+
+def _mask_ratio(task: str, value: float, where: Where) -> Point:
+    return Point(task, f"{value:g}", {"mask_ratio": value})
+
+
+def _freezing(task: str, value: str, where: Where) -> Point:
+    return Point(task, value, finetuning={"freeze_epochs": {"never": 0, "first epoch": 1, "always": -1}[value]})
+
+
+def _pool(task: str, value: str, where: Where) -> Point | None:
+    pool = {"this set": None, "other set": where.other, "both": f"own+{where.other}"}[value]
+    return Point(task, value, {"pool": pool}) if value != "both" or where.equal_channels else None
+
+
+def _restoration(task: str, value: str, where: Where) -> Point:
+    return Point(task, {"none": "L1", "latent": "L1 + latent", "published": "published"}[value], {"contrast": value})
+
+
+def _length(task: str, value: float, where: Where) -> Point:
+    return Point(task, f"{value} %", {"steps": max(round(value * where.scale.pretrain_steps / 100), 1)})
+
+
+CONTROLS = {
+    "as in the course": {}, "4 x the steps": {"budget": 4}, "frozen": {"freeze_epochs": -1},
+    "permuted": {"permuted": True}, "plain U-Net": {"network": "unet"},
+}  # fmt: skip
+
+
+def _control(task: str, value: str, where: Where) -> Point | None:
+    """Budget and another network are controls of the random start; there is nothing to permute in it."""
+    of_random = value in ("4 x the steps", "plain U-Net")
+    if (value == "permuted" and task == RANDOM) or (of_random and task != RANDOM):
+        return None
+    return Point(task, value, finetuning=CONTROLS[value])
+
+
+MASKED = {"smoke": ("simmim",), "laptop": ("simmim", "mae")}
+STUDIES = {
+    study.name: study
+    for study in (
+        Study(
+            name="mask_ratio", title="Mask ratio", varied="share of hidden tokens in pretraining", point=_mask_ratio,
+            question="How much should be hidden, and does it matter more at few labels?", tasks=MASKED,
+            option="mask_ratio", values={
+                "smoke": (0.3,), "laptop": (0.1, 0.3, 0.6, 0.9),
+                "workstation": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9),
+            },
+        ),
+        Study(
+            name="freezing", title="Freezing the encoder", varied="how long the encoder is frozen in fine-tuning",
+            question="Should the pretrained encoder be protected from the first steps, or from all?", tasks=MASKED,
+            point=_freezing, values={"smoke": ("never", "first epoch", "always")},
+        ),
+        Study(
+            name="pretraining_data", title="Pretraining data", varied="volumes that were pretrained on",
+            question="Do volumes of another organ help, alone or beside one's own?", tasks=MASKED, point=_pool,
+            values={"smoke": ("this set", "other set", "both")},
+        ),
+        Study(
+            name="restoration", title="Restoration with and without contrast", varied="loss of the pretraining",
+            question="Does an agreement of two views help, and which one?", tasks={"smoke": ("restoration",)},
+            point=_restoration, values={"smoke": ("none", "latent", "published")},
+        ),
+        Study(
+            name="pretraining_length", title="Pretraining length", varied="share of the pretraining steps",
+            question="When does pretraining begin to help, and does it stop?", point=_length,
+            tasks=MASKED | {"workstation": ("restoration", "simmim", "mae")},
+            values={"smoke": (10, 100), "laptop": (1, 3, 10, 30, 100)},
+        ),
+        Study(
+            name="controls", title="Controls", varied="what was changed",
+            question="Is it what was learnt, or the budget, the scale of the weights, the network?", point=_control,
+            tasks={"smoke": (RANDOM, "simmim"), "laptop": (RANDOM, "simmim", "mae")},
+            values={"smoke": tuple(CONTROLS)},
+        ),
+    )
+}  # fmt: skip
+
+
+def get(name: str) -> Study:
+    """The study of that name.
+
+    Raises:
+        CourseError: no such study.
+    """
+    if name not in STUDIES:
+        raise CourseError(f"study={name!r}: no such study; choose one of {', '.join(STUDIES)}")
+    return STUDIES[name]
+
+
+def plan(name: str, *, scale: Scale, dataset: str, data: str | None, num_labeled: list[int]) -> dict[str, Any]:
+    """What the graph and the results need to know of a study, as plain values.
+
+    Args:
+        num_labeled: the label counts that this dataset has at this scale.
+
+    Returns:
+        name, title, question, varied, num_labeled, needs (other datasets), points (task, value, name, init, default:
+        a run of the course), pretrain {run: words of the command line}, finetune {run: words}.
+    """
+    study = get(name)
+    other = {"phantom": "hippocampus"}.get(dataset, "phantom")
+    channels = len(datasets.get(dataset, data).channels)
+    where = Where(scale, other, equal_channels=channels == len(datasets.get(other).channels))
+    points = study.points(where)
+    counts = [n for n in num_labeled if n in _from(study.labels, scale.name)] or list(num_labeled[:1])
+    pools = {point.pretraining.get("pool") for point in points} - {None}
+    return {
+        "name": name, "title": study.title, "question": study.question, "varied": study.varied,
+        "num_labeled": counts, "needs": [other] if pools else [],
+        "points": [
+            {"task": p.task, "value": p.value, "init": p.init, "name": p.name, "default": p.name == p.task}
+            for p in points
+        ],
+        "pretrain": {
+            p.init: [p.task, *(f"--option={k}={v}" for k, v in p.pretraining.items())] for p in points if p.pretraining
+        },
+        "finetune": {RANDOM: [RANDOM]} | {
+            p.name: [p.init, *(_flag(k, v) for k, v in p.finetuning.items())] for p in points
+        },
+    }  # fmt: skip
+
+
+def _flag(name: str, value: Any) -> str:
+    flag = "--" + name.replace("_", "-")
+    return flag if value is True else f"{flag}={value}"
