@@ -131,7 +131,7 @@ def _frame(axes: Axes, title: str, ylabel: str) -> None:
     axes.set_title(title, fontsize=10, loc="left")
     axes.set(xlabel="training step", ylabel=ylabel)
     if axes.get_legend_handles_labels()[1]:
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(fontsize=8, framealpha=0.85, edgecolor="none")
 
 
 def _empty(axes: Axes, text: str) -> None:
