@@ -192,6 +192,52 @@ def test_paired_cases_have_one_line_of_equality():
     drawn(figures.paired_cases(table.assign(dice=0.5, dice_baseline=0.5)))
 
 
+def test_a_collapsed_run_is_a_red_cross_at_its_own_dice():
+    table = pd.DataFrame({"init": "random", "num_labeled": [6, 12], "dice": [0.5, 0.7], "low": 0.4, "high": 0.8})
+    runs = pd.DataFrame({"init": "random", "num_labeled": [6, 6, 6, 12], "dice": [0.6, 0.7, 0.2, 0.7],
+                         "collapsed": [False, False, True, False]})  # fmt: skip
+    figure = drawn(figures.dice_against_labels(table, runs=runs))
+    crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x" and len(line.get_ydata())]
+    assert [line.get_ydata().tolist() for line in crosses] == [[0.2]] and "collapsed run" in texts(figure)
+    dots = [line.get_ydata().tolist() for line in figure.axes[0].lines if line.get_alpha() == 0.35]
+    assert dots == [[0.6, 0.7]]  # a run that is alone in its group is the mean itself
+    assert "collapsed" not in texts(drawn(figures.dice_against_labels(table, runs=runs.assign(collapsed=False))))
+
+
+def test_gains_are_drawn_in_points_around_zero():
+    table = pd.DataFrame({"init": ["mae", "mae", "simmim"], "num_labeled": [6, 12, 6], "gain": [0.05, 0.01, -0.02],
+                          "low": [0.02, np.nan, -0.03], "high": [0.08, np.nan, 0.0]})  # fmt: skip
+    (axes,) = drawn(figures.gain_against_labels(table)).axes
+    assert axes.lines[0].get_ydata() == [0, 0] and [5.0, 1.0] in [list(line.get_ydata()) for line in axes.lines]
+
+
+@pytest.mark.parametrize("number", [1, 2, 13])
+def test_every_structure_has_a_panel(number):
+    cells = [(f"organ_{i}", init, n) for i in range(number) for init in ("random", "mae") for n in (6, 12)]
+    rows = [(*cell, 0.5, 0.4, 0.6) for cell in cells]
+    table = pd.DataFrame(rows, columns=["class", "init", "num_labeled", "dice", "low", "high"])
+    figure = drawn(figures.structures_against_labels(table))
+    assert sum(axes.get_visible() for axes in figure.axes) == number and "organ 0" in texts(figure)
+
+
+def test_labels_beyond_the_random_curve_are_arrows():
+    rows = [("mae", 6, 14.0, 9.0, 20.0), ("mae", 12, np.inf, 20.0, np.inf), ("simmim", 6, 0.0, 0.0, np.nan)]
+    table = pd.DataFrame(rows, columns=["init", "num_labeled", "needs", "low", "high"]).assign(fewest=6, most=24)
+    (axes,) = drawn(figures.labels_saved(table)).axes
+    shapes = [line.get_marker() for line in axes.lines if len(line.get_ydata()) == 1]
+    assert shapes == [r"$\Downarrow$", "^", r"$\Uparrow$"]  # simmim, mae, mae
+    assert [t.get_text() for t in axes.get_yticklabels()] == ["<6", "6", "12", "24", ">24"]
+
+
+def test_an_init_with_options_has_the_colour_of_the_one_it_varies():
+    from ssl_utils.reporting.charts import _styles
+
+    styles = _styles(["random", "simmim", "simmim__permuted=True", "random__budget=4"])
+    assert styles["simmim__permuted=True"]["color"] == styles["simmim"]["color"]
+    assert styles["random__budget=4"]["linestyle"] != "-" and "linestyle" not in styles["random"]
+    assert len({(style["color"], style["marker"]) for style in styles.values()}) == 4
+
+
 def test_an_init_looks_the_same_in_every_figure():
     from ssl_utils.reporting.charts import _styles
 

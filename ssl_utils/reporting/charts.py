@@ -14,6 +14,7 @@ from ssl_utils.reporting.panels import PALETTE, Picture
 _INITS = ("random", "restoration", "simmim", "mae", "genesis", "pcrl", "patch_clusters", "pixel_clusters", "inflation")
 _INIT_COLOURS = ("#444444", "#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999933", "#882255")
 _MARKERS = "osD^vP*Xh"
+_COLLAPSED = "#D40000"
 _LINES = [PALETTE[i] for i in (6, 0, 2, 4, 5, 1)]  # yellow does not show on white
 
 
@@ -40,10 +41,20 @@ def _need(table: pd.DataFrame, *columns: str) -> None:
 
 
 def _styles(inits: Sequence[str]) -> dict[str, dict[str, str]]:
-    """Colour and marker of each init, in course order: the same in every figure."""
+    """Colour, marker and line of each init, in course order: the same in every figure.
+
+    An init with options (`random__budget=4`) has the colour of the one it varies, and a broken line.
+    """
     known = [init for init in _INITS if init in inits] + [init for init in inits if init not in _INITS]
-    at = {init: _INITS.index(init) if init in _INITS else -1 - i for i, init in enumerate(known)}
-    return {init: {"color": _INIT_COLOURS[at[init] % 9], "marker": _MARKERS[at[init] % 9]} for init in known}
+    styles, varied = {}, 0
+    for i, init in enumerate(known):
+        base = init.split("__")[0]
+        at, varied = _INITS.index(base) if base in _INITS else -1 - i, varied + (base != init)
+        style = {"color": _INIT_COLOURS[at % 9], "marker": _MARKERS[at % 9]}
+        if base != init:
+            style |= {"marker": _MARKERS[(at + varied) % 9], "linestyle": ("--", ":", "-.")[varied % 3]}
+        styles[init] = style
+    return styles
 
 
 def curves(history: pd.DataFrame, columns: Sequence[str], *, baselines: Mapping[str, float] | None = None,
@@ -71,27 +82,44 @@ def curves(history: pd.DataFrame, columns: Sequence[str], *, baselines: Mapping[
     return figure
 
 
-def dice_against_labels(table: pd.DataFrame, *, title: str = "") -> Figure:
+def dice_against_labels(table: pd.DataFrame, *, runs: pd.DataFrame | None = None, title: str = "") -> Figure:
     """Mean Dice with its interval against the number of labelled cases, a line per init.
 
     Args:
         table: columns init, num_labeled, dice, low, high; the last two may be NaN. `cases`, if there, is named.
+        runs: single runs as faint dots, collapsed ones as red crosses: columns init, num_labeled, dice, collapsed
+            (`statistics.run_means`).
     """
     _need(table, "init", "num_labeled", "dice", "low", "high")
     figure, axes = _axes()
     styles, counts = _styles(list(table["init"].unique())), sorted(table["num_labeled"].unique())
     for i, (init, style) in enumerate(styles.items()):
         part = table[table["init"] == init].sort_values("num_labeled")
-        at = [counts.index(n) + 0.06 * (i - (len(styles) - 1) / 2) for n in part["num_labeled"]]
+        aside = 0.06 * (i - (len(styles) - 1) / 2)
+        at = [counts.index(n) + aside for n in part["num_labeled"]]
         errors = np.nan_to_num(np.abs([part["dice"] - part["low"], part["high"] - part["dice"]]).astype(float))
         axes.errorbar(at, part["dice"], yerr=errors, label=init, capsize=3, markersize=6, linewidth=1.8,
                       elinewidth=1.2, **style)  # fmt: skip
+        if runs is not None:
+            _single_runs(axes, runs[runs["init"] == init], counts, aside, style["color"])
+    if runs is not None and runs["collapsed"].any():
+        axes.plot([], [], "x", color=_COLLAPSED, markersize=8, markeredgewidth=2, label="collapsed run")
     axes.set_xticks(range(len(counts)), [str(n) for n in counts])
     axes.set(xlim=(-0.4, len(counts) - 0.6), xlabel="labelled cases used for fine-tuning", title=title)
     cases = f", {table['cases'].iloc[0]} test cases" if "cases" in table and table["cases"].nunique() == 1 else ""
     axes.set_ylabel("mean foreground Dice")
     _legend(figure, title=f"start of the encoder\n(95 % interval{cases})", title_fontsize=8)
     return figure
+
+
+def _single_runs(axes: Axes, runs: pd.DataFrame, counts: list[int], aside: float, colour: str) -> None:
+    runs = runs[runs["num_labeled"].isin(counts)]
+    at = np.array([counts.index(n) + aside for n in runs["num_labeled"]])
+    fallen = runs["collapsed"].to_numpy(bool)
+    many = runs.groupby("num_labeled")["dice"].transform("size").to_numpy() > 1  # a single run is the mean itself
+    plain = many & ~fallen
+    axes.plot(at[plain], runs["dice"][plain], "o", color=colour, alpha=0.35, markersize=3.5, zorder=1)
+    axes.plot(at[fallen], runs["dice"][fallen], "x", color=_COLLAPSED, markersize=8, markeredgewidth=2, zorder=5)
 
 
 def per_class(table: pd.DataFrame, *, title: str = "") -> Figure:

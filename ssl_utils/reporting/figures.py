@@ -21,6 +21,7 @@ from ssl_utils.reporting.charts import (
     paired_cases,
     per_class,
 )
+from ssl_utils.reporting.evidence import gain_against_labels, labels_saved, structures_against_labels
 from ssl_utils.reporting.panels import (
     OUTLINE,
     PALETTE,
@@ -36,8 +37,9 @@ from ssl_utils.reporting.panels import (
 )  # fmt: skip
 
 __all__ = [
-    "PALETTE", "WINDOWS", "corruption_rows", "curves", "dice_against_labels", "dice_against_seconds", "histogram",
-    "mask_rows", "montage", "paired_cases", "per_class", "qualitative", "reconstruction_rows", "rows", "tokens",
+    "PALETTE", "WINDOWS", "corruption_rows", "curves", "dice_against_labels", "dice_against_seconds",
+    "gain_against_labels", "histogram", "labels_saved", "mask_rows", "montage", "paired_cases", "per_class",
+    "qualitative", "reconstruction_rows", "rows", "structures_against_labels", "tokens",
 ]  # fmt: skip
 
 Spacing = Sequence[float]

@@ -168,14 +168,13 @@ def _course_tables(course_dir: Path, per_case: pd.DataFrame, summary: pd.DataFra
         "## Per structure": per_structure(split(per_case)[0] if len(inits) else per_case),
         "## Gain over random, case by case": gain_table(ours),
         "## Gain of the controls over random": gain_table(theirs),
+        gain_note(gains): gains[[]],
         "## Labels saved": saved_table(split(savings.labels_saved(per_case))[0]),
         "## Dice and what it cost": cost_table(inits, runs.spent(course_dir)),
         "## Collapsed runs": collapsed_table(per_case),
     }
-    shown = [part for name, table in blocks.items() if len(table) for part in (name, markdown(table)) if part]
-    if len(gains):
-        shown.append(gain_note(gains))
-    return shown
+    parts = [(name, markdown(table) if len(table.columns) else "") for name, table in blocks.items() if len(table)]
+    return [text for pair in parts for text in pair if text]
 
 
 def collapsed_table(per_case: pd.DataFrame) -> pd.DataFrame:
