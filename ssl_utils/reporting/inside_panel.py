@@ -6,6 +6,7 @@ from textwrap import fill
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from ssl_utils.errors import CourseError
 from ssl_utils.reporting.panels import PALETTE, Picture
@@ -130,6 +131,8 @@ def _frame(axes: Axes, title: str, ylabel: str) -> None:
     axes.set_axisbelow(True)
     axes.set_title(title, fontsize=10, loc="left")
     axes.set(xlabel="training step", ylabel=ylabel)
+    if axes.lines:
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
     if axes.get_legend_handles_labels()[1]:
         axes.legend(fontsize=8, framealpha=0.85, edgecolor="none")
 
@@ -171,6 +174,7 @@ def _psnr(axes: Axes, table: pd.DataFrame) -> None:
     _line(axes, table, "psnr", "network", BLUE, "o")
     for column, label, dash in (("psnr_infill", "in-filling", "--"), ("psnr_mean", "mean fill", ":")):
         axes.axhline(table[column].iloc[-1], color=GREY, linestyle=dash, linewidth=1.3, label=label)
+    axes.margins(y=0.1)
     _frame(axes, "restored on fixed masks", "PSNR over hidden voxels (dB)")
 
 
