@@ -154,9 +154,9 @@ def dice_against_seconds(table: pd.DataFrame, *, title: str = "") -> Figure:
     for i, (init, style) in enumerate(_styles(list(table["init"].unique())).items()):
         part = table[table["init"] == init].sort_values("num_labeled")
         axes.plot(part["seconds"], part["dice"], label=init, markersize=6, linewidth=1.2, **style)
-        place = {"xytext": (0, 6), "va": "bottom"} if i % 2 == 0 else {"xytext": (0, -7), "va": "top"}
+        place = {"xytext": (6, 0), "ha": "left"} if i % 2 == 0 else {"xytext": (-6, 0), "ha": "right"}
         for row in part.itertuples():
-            axes.annotate(str(row.num_labeled), (row.seconds, row.dice), textcoords="offset points", ha="center",
+            axes.annotate(str(row.num_labeled), (row.seconds, row.dice), textcoords="offset points", va="center",
                           fontsize=8, color=style["color"], **place)  # fmt: skip
     low, high = table["seconds"].min(), table["seconds"].max()
     marks = [m for m in (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600, 7200, 18000, 36000, 86400, 259200, 864000)
