@@ -20,12 +20,12 @@ from ssl_utils.networks.unet import UNet
 from ssl_utils.networks.unetr import UNETR
 from ssl_utils.networks.vit import ViT
 from ssl_utils.prediction import predict, predict_case, save_network
-from ssl_utils.pretext import TASKS, task_class
+from ssl_utils.pretext import TASKS, inside, task_class
 from ssl_utils.reporting import runs
 from ssl_utils.segmentation import metrics
 from ssl_utils.segmentation.finetune import SegmentationTask, class_shares
 from ssl_utils.setups import Setup, setup, write_plan
-from ssl_utils.training import device, fit
+from ssl_utils.training import device, fit, precision
 
 __all__ = [
     "Setup", "build_network", "build_task", "evaluate", "finetune", "load_task", "predict", "predict_case", "pretrain",
@@ -79,15 +79,20 @@ def pretrain(where: Setup, *, task: str, seed: int = 0, **options) -> Path:
     module = build_task(where, task=task, seed=seed, options=options)
     numbers = {
         "recipe": RECIPE, "lr": scale.pretrain_lr,
-        "steps": module.steps, "batch_size": scale.pretrain_batch_size,
+        "steps": module.steps, "batch_size": scale.pretrain_batch_size, "precision": precision(),
     }  # fmt: skip
-    if runs.begin(folder, where.settings(where.pool, task=task, seed=seed, **given(options), **numbers)):
+    if runs.begin(folder, where.settings(where.pool, task=task, seed=seed, **{**given(options), **numbers})):
         return folder
     crops = Crops(where.prepared(where.pool), roi=where.grid.roi, seed=seed)
     loader = DataLoader(FixedCrops(where.prepared(where.datalist.validation), roi=where.grid.roi), batch_size=1)
+    watcher = inside.callback(
+        folder, labelled=where.prepared(where.datalist.training[:8]),
+        held_out=where.prepared(where.datalist.validation[:8]), roi=where.grid.roi, values=sorted(where.dataset.labels),
+    )  # fmt: skip
     recorder = fit(
         module, crops=crops, validation=loader, folder=folder, steps=module.steps,
         batch_size=scale.pretrain_batch_size, validations=VALIDATIONS["pretrain"], headline=f"pretrain {name}",
+        callbacks=[watcher],
     )  # fmt: skip
     module.cpu().eval()
     final = recorder.rows[-1]
@@ -99,7 +104,8 @@ def pretrain(where: Setup, *, task: str, seed: int = 0, **options) -> Path:
         sizes = {"config": module.decoder.config, "grid": module.encoder.grid}
         checkpoints.save_weights(folder / "network.safetensors", whole, metadata=meta | sizes)
     runs.finish(folder, {
-        "task": name, "volumes": len(where.pool), "seconds": final["seconds"], "device": device(),
+        "task": name, "volumes": len(where.pool), "device": device(),
+        "seconds": round(final["seconds"] - watcher.seconds, 2),  # looking inside is not part of the training
         "baselines": baselines, "first": recorder.rows[0], "last": final,
     })  # fmt: skip
     return folder
@@ -191,7 +197,7 @@ def finetune(
         "steps": scale.finetune_steps * budget,
         "batch_size": scale.finetune_batch_size, "lr": scale.finetune_lr, "feature_size": scale.feature_size,
         "freeze_epochs": freeze_epochs, "layer_decay": layer_decay, "scope": moved, "permuted": permuted,
-        "network": network, "encoder": sha256(start) if start else None,
+        "network": network, "precision": precision(), "encoder": sha256(start) if start else None,
     }  # fmt: skip
     used = [*labelled, *where.datalist.validation, *where.datalist.test]
     if runs.begin(folder, where.settings(used, **chosen)):

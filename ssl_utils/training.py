@@ -8,7 +8,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import lightning as L
@@ -28,6 +28,16 @@ def device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
+
+
+def precision() -> str:
+    """`bf16-mixed` where the device multiplies bfloat16 natively, else `32-true`.
+
+    On a processor with AVX-512 bf16 a UNETR step took 0.21 s in place of 0.33 s. The price: activations keep 8 bits of
+    mantissa, so numbers differ from a float32 run as another seed would; weights and losses stay float32.
+    """
+    native = torch.cuda.is_bf16_supported(False) if device() == "cuda" else torch.cpu._is_avx512_bf16_supported()
+    return "bf16-mixed" if native and device() != "mps" else "32-true"
 
 
 def parameter_groups(modules: Iterable[tuple[nn.Module, float]], *, lr: float, weight_decay: float) -> list[dict]:
@@ -59,6 +69,14 @@ def adamw(groups: list[dict], *, steps: int, warmup: float = 0.1, betas: tuple[f
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+
+
+class Clip(L.Callback):
+    """Scales gradients down to a norm of at most 1. (Lightning's own clipping refuses the fused optimiser in mixed
+    precision, for a scaler that bfloat16 does not have.)"""
+
+    def on_before_optimizer_step(self, trainer, module, optimizer) -> None:
+        nn.utils.clip_grad_norm_(module.parameters(), 1.0)
 
 
 class Recorder(L.Callback):
@@ -124,9 +142,11 @@ class Recorder(L.Callback):
 
 def fit(
     module: L.LightningModule, *, crops: Dataset, validation: DataLoader, folder: Path, steps: int, batch_size: int,
-    validations: int, headline: str,
+    validations: int, headline: str, callbacks: Sequence[L.Callback] = (),
 ) -> Recorder:  # fmt: skip
     """Train for `steps` steps with `validations` validations, going on from `folder/last.ckpt` when there is one.
+
+    `callbacks` come before the recorder, so what they keep is in the checkpoint of the same validation.
 
     Raises:
         CourseError: the loss is not a number, or the checkpoint cannot be read.
@@ -137,9 +157,9 @@ def fit(
     loader = DataLoader(crops, batch_size, sampler=Consecutive(per_epoch * batch_size), num_workers=0)
     recorder = Recorder(folder, steps=per_epoch * validations, headline=headline)
     trainer = L.Trainer(
-        max_epochs=validations, accelerator="auto", devices=1, gradient_clip_val=1.0, logger=False,
+        max_epochs=validations, accelerator="auto", devices=1, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-        callbacks=[recorder], default_root_dir=folder,
+        callbacks=[Clip(), *callbacks, recorder], precision=precision(), default_root_dir=folder,
     )  # fmt: skip
     trainer.fit(module, loader, validation, ckpt_path=resume_point(folder), weights_only=True)
     return recorder

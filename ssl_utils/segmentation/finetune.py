@@ -78,7 +78,7 @@ class SegmentationTask(L.LightningModule):
         return sum(torch.where(label == value, i, 0) for i, value in enumerate(self.values))
 
     def training_step(self, batch: dict, batch_idx: int) -> Tensor:
-        return self.loss(self.network(batch["image"]), self.targets(batch["label"].long()))
+        return self.loss(self.network(batch["image"]).float(), self.targets(batch["label"].long()))
 
     def on_train_epoch_start(self) -> None:
         frozen = self.freeze_epochs == ALWAYS or self.current_epoch < self.freeze_epochs
