@@ -61,7 +61,7 @@ def begin(folder: Path, settings: dict[str, Any]) -> bool:
         if same and (folder / "metrics.json").exists():
             return True
         if not same:
-            for name in ("metrics.json", "last.ckpt", "history.csv", "per_case.csv"):
+            for name in ("metrics.json", "last.ckpt", "history.csv", "inside.csv", "per_case.csv"):
                 (folder / name).unlink(missing_ok=True)
     write_json(config, {"settings": settings, "commit": commit(), "versions": versions(), "started": _now()})
     return False
