@@ -1,6 +1,7 @@
 """What published systems say, and what was measured here: claims and recorded studies, from json_files into README.
 
     python -m ssl_utils.reporting.claims record runs/phantom/laptop/studies/mask_ratio   # into reference_studies.json
+    python -m ssl_utils.reporting.claims record runs/phantom/laptop                      # a recorded course
     python -m ssl_utils.reporting.claims readme                                          # from there into README.md
 
 A claim names the study that answers it, and under `measured` the records it is compared with, as "dataset/scale"; the
@@ -26,14 +27,19 @@ IN_POINTS = ("dice", "low", "high", "gain", "gain_low", "gain_high")  # 0 to 100
 COURSE = "course"
 
 
-def record(study_dir: Path | str, *, into: Path = REFERENCE, claims: Path = CLAIMS) -> None:
+def record(folder: Path | str, *, into: Path = REFERENCE, claims: Path = CLAIMS, courses: Path = COURSES) -> None:
     """Put a finished study into the record, in the place of an earlier one of the same name, dataset and scale, and
-    name it in the claims that it answers.
+    name it in the claims that it answers. For the folder of a course, which is recorded already, only the latter.
 
     Raises:
-        CourseError: it is not finished.
+        CourseError: it is not finished, or the course is not recorded.
     """
-    about, table = studies.read(study_dir)
+    folder = Path(folder).resolve()
+    if folder.parent.name != "studies":
+        if _of_course(folder.parent.name, folder.name, courses) is None:
+            raise CourseError(f"{folder}: no recorded course; run python -m ssl_utils.reporting.tables record {folder}")
+        return _name_in(claims, COURSE, f"{folder.parent.name}/{folder.name}")
+    about, table = studies.read(folder)
     table = table.assign(**{name: (100 * table[name]).round(3) for name in IN_POINTS})
     points = table.astype(object).where(table.notna(), None).to_dict("records")  # JSON has no NaN
     keys = ("name", "dataset", "scale")
@@ -41,9 +47,13 @@ def record(study_dir: Path | str, *, into: Path = REFERENCE, claims: Path = CLAI
     kept = [entry for entry in old if any(entry[key] != about[key] for key in keys)]
     found = sorted([*kept, {**about, "points": points}], key=lambda entry: [entry[key] for key in keys])
     write_json(into, {"studies": found})
-    said, key = read_json(claims), f"{about['dataset']}/{about['scale']}"
+    return _name_in(claims, about["name"], f"{about['dataset']}/{about['scale']}")
+
+
+def _name_in(claims: Path, study: str, key: str) -> None:
+    said = read_json(claims)
     for claim in said:
-        if claim["study"] == about["name"]:
+        if claim["study"] == study:
             claim["measured"] = sorted({*(claim["measured"] or ()), key})
     write_json(claims, said)
 
@@ -130,7 +140,7 @@ def readme(text: str, **files: Path) -> str:
 
 
 def main() -> None:
-    """`record STUDY_DIR` or `readme`."""
+    """`record STUDY_OR_COURSE_DIR` or `readme`."""
     try:
         if sys.argv[1:2] == ["record"] and len(sys.argv) == 3:
             record(sys.argv[2])
@@ -140,7 +150,7 @@ def main() -> None:
             with atomic(page) as temporary:
                 temporary.write_text(text, encoding="utf-8")
         else:
-            sys.exit("usage: python -m ssl_utils.reporting.claims record STUDY_DIR | readme")
+            sys.exit("usage: python -m ssl_utils.reporting.claims record STUDY_OR_COURSE_DIR | readme")
     except CourseError as error:
         sys.exit(f"error: {error}")
 

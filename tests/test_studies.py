@@ -1,0 +1,305 @@
+"""Studies: what they vary, what the graph makes of them, one from end to end, and the claims that they answer."""
+
+import json
+import os
+import re
+import subprocess
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from ssl_utils import __main__ as cli
+from ssl_utils import experiments, graph, scales, studies
+from ssl_utils.errors import CourseError
+from ssl_utils.files import read_json, write_json
+from ssl_utils.reporting import claims, runs
+from ssl_utils.reporting import studies as results
+
+PROJECT = Path(__file__).resolve().parents[1]
+EVERY = [(name, scale) for name in studies.STUDIES for scale in scales.SCALES]
+
+
+def plan(name: str, scale: str = "smoke", *, dataset: str = "phantom", num_labeled=(6, 12, 24)) -> dict:
+    return studies.plan(name, scale=scales.get(scale), dataset=dataset, data=None, num_labeled=list(num_labeled))
+
+
+# what they vary ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(("name", "scale"), EVERY)
+def test_a_study_is_consistent_and_holds_the_course_itself(name, scale):
+    made = plan(name, scale)
+    names, values = ([point[key] for point in made["points"]] for key in ("name", "value"))
+    assert len(set(names)) == len(names) > 1 and "" not in values
+    tasks = {point["task"] for point in made["points"]} - {"random"}
+    for task in tasks:
+        here = [point for point in made["points"] if point["task"] == task]
+        assert [point["name"] for point in here if point["default"]] == [task], "the course's own run, once"
+        assert len({point["value"] for point in here}) == len(here)
+    assert set(made["finetune"]) == {*names, "random"}
+    assert {words[0] for words in made["finetune"].values()} <= {"random", *tasks, *made["pretrain"]}
+    assert all("__" in run and run.split("__")[0] == words[0] for run, words in made["pretrain"].items())
+    assert set(made["num_labeled"]) <= {6, 12, 24} and json.loads(json.dumps(made)) == made
+
+
+def test_a_larger_scale_has_no_fewer_points():
+    sizes = {name: [len(plan(name, scale)["points"]) for scale in scales.SCALES] for name in studies.STUDIES}
+    assert all(counts == sorted(counts) for counts in sizes.values()), sizes
+    assert max(counts[0] for counts in sizes.values()) <= 7, "a smoke study takes minutes"
+
+
+def test_options_are_in_range_and_known_to_the_task(tiny_setup):
+    for name in studies.STUDIES:
+        for point in studies.get(name).points(studies.Where(tiny_setup.scale, "phantom", True)):
+            options = {key: value for key, value in point.pretraining.items() if key != "pool"}
+            if point.task != "random":
+                task = experiments.build_task(tiny_setup, task=point.task, seed=0, options=options)
+                assert all(getattr(task, key) == value for key, value in options.items())
+            assert experiments.variant(point.task, dict(point.pretraining)) == point.init
+            assert set(point.finetuning) <= set(studies.UNCHANGED)
+
+
+def test_lengths_are_shares_of_the_steps_and_the_longest_is_the_course():
+    found = {p["value"]: p["name"] for p in plan("pretraining_length", "workstation")["points"] if p["task"] == "mae"}
+    steps = scales.get("workstation").pretrain_steps
+    assert found == {f"{s} %": f"mae__steps={steps * s // 100}" for s in (1, 3, 10, 30)} | {"100 %": "mae"}
+
+
+def test_a_default_outside_the_values_joins_them_in_order():
+    values = {p["task"]: [] for p in plan("mask_ratio", "laptop")["points"]}
+    for point in plan("mask_ratio", "laptop")["points"]:
+        values[point["task"]].append(float(point["value"]))
+    assert all(found == sorted(found) for found in values.values())
+
+
+def test_other_volumes_are_fetched_and_mixed_only_with_equal_channels():
+    assert plan("pretraining_data")["needs"] == ["hippocampus"] and plan("freezing")["needs"] == []
+    assert "simmim__pool=own+hippocampus" in plan("pretraining_data")["pretrain"]
+    three = plan("pretraining_data", dataset="sarcoma")
+    assert list(three["pretrain"]) == ["simmim__pool=phantom"] and three["needs"] == ["phantom"]
+
+
+def test_a_set_with_few_labels_uses_those_it_has():
+    assert plan("freezing", num_labeled=[5])["num_labeled"] == [5]
+    assert plan("freezing", "workstation", num_labeled=[3, 6, 12])["num_labeled"] == [6, 12]
+
+
+@pytest.mark.parametrize("name", ["mask_ratios", ""])
+def test_an_unknown_study_is_one_line_before_anything_starts(tmp_path, name):
+    command = [sys.executable, "-m", "ssl_utils.workflow", "study", name]
+    found = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"SSL_RUNS_ROOT": str(tmp_path)})
+    assert (found.returncode, found.stdout, found.stderr.count("\n")) == (2, "", 1)
+    assert found.stderr.startswith(f"error: study={name!r}: no such study; choose one of mask_ratio, freezing,")
+    assert not list(tmp_path.iterdir())
+
+
+def test_options_of_the_command_line_become_values():
+    assert dict(map(cli.named_value, ["a=3", "b=0.3", "c=true", "contrast=none", "pool=own+x"])) == {
+        "a": 3, "b": 0.3, "c": True, "contrast": "none", "pool": "own+x",
+    }  # fmt: skip
+    with pytest.raises(CourseError, match="is not name=value"):
+        cli.named_value("mask_ratio")
+
+
+def test_an_option_that_the_task_lacks_is_one_line(tiny_setup):
+    options = {"mask_rato": 0.3}
+    with pytest.raises(CourseError, match="option mask_rato: simmim has none"), cli.task_options("simmim", options):
+        experiments.build_task(tiny_setup, task="simmim", seed=0, options=options)
+
+
+# the graph --------------------------------------------------------------------------------------------------
+
+
+def would_run(run: Path, name: str, scale: str = "smoke", **settings) -> dict[str, int]:
+    """Parts that the graph of a study would run in this folder."""
+    numbers = asdict(replace(scales.get(scale), **settings))
+    config = {
+        "scale": scale, "dataset": "phantom", "data": None, "notebooks": str(PROJECT / "notebooks"),
+        "num_labeled": [6, 12, 24], "settings": numbers, "study": plan(name, scale),
+    }  # fmt: skip
+    path = run / ".course" / "study.json"
+    write_json(path, config)
+    command = graph.graph_command(run, path, cores=2, study=True)
+    found = subprocess.run([*command, "--dry-run"], capture_output=True, text=True)
+    assert found.returncode == 0, found.stdout + found.stderr
+    return graph.planned(found.stdout + found.stderr, PROJECT / "notebooks")
+
+
+def test_the_graph_makes_variants_beside_the_course(tmp_path):
+    chapters = {"00_start_here": 1, "01_data_inspection": 1}
+    assert would_run(tmp_path, "restoration") == chapters | {
+        "02_augmentation_pretraining": 1, "pretrain": 2, "04_unetr_finetuning": 2, "finetune": 2, "results": 1,
+    }  # fmt: skip
+    assert would_run(tmp_path, "controls") == chapters | {
+        "03_simmim_masking": 1, "04_unetr_finetuning": 2, "finetune": 5, "results": 1,
+    }  # fmt: skip
+    more = would_run(tmp_path, "restoration", draws=2, seeds=2)
+    assert (more["04_unetr_finetuning"], more["finetune"], more["pretrain"]) == (8, 8, 2)
+
+
+# from end to end --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def study(tmp_path_factory, blobs):
+    """Restoration on a person's own folder, on top of a course that has made what the two share."""
+    root = tmp_path_factory.mktemp("study") / "my runs"
+    run = root / "folder_my_blobs" / "smoke"
+    for chapter in ("00_start_here", "01_data_inspection"):
+        write_json(run / "chapters" / chapter / "done.json", {})
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_RUNS_ROOT", str(root))
+        where = experiments.setup(dataset="folder", scale=scales.get("smoke"), data=str(blobs))
+        experiments.pretrain(where, task="restoration")
+        for init in ("random", "restoration"):
+            experiments.finetune(where, init=init, num_labeled=5)
+    return run_study(root, blobs), run
+
+
+def run_study(root: Path, blobs: Path) -> subprocess.CompletedProcess:
+    words = ["study", "restoration", "--scale", "smoke", "--dataset", "folder", "--data", str(blobs)]
+    return subprocess.run([sys.executable, "-m", "ssl_utils.workflow", *words], capture_output=True, text=True,
+                          env=os.environ | {"SSL_RUNS_ROOT": str(root)}, timeout=600)  # fmt: skip
+
+
+def test_a_study_ends_with_a_table_a_text_and_a_figure(study):
+    done, run = study
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    folder = run / "studies" / "restoration"
+    assert (folder / "results.md").read_text().strip() in done.stdout and (folder / "figure.png").stat().st_size > 5000
+    table = pd.read_csv(folder / "results.csv")
+    assert list(table["value"]) == ["-", "L1", "L1 + latent", "published"]
+    assert list(table["name"][:3]) == ["random", "restoration__contrast=none", "restoration"]
+    assert table["gain"].isna().tolist() == [True, False, False, False] and set(table["num_labeled"]) == {5}
+    gain = table["dice"] - table["dice"][0]
+    pd.testing.assert_series_equal(table["gain"][1:], gain[1:], check_names=False, atol=1e-6)
+    assert len(re.findall(r"^\[ ?\d+/5\] (?:pretrain|finetune) restoration__contrast=", done.stdout, re.MULTILINE)) == 4
+    assert "finetune restoration__contrast=none n=5 draw=0 seed=0" in done.stdout
+    assert (run / "finetune/restoration__contrast=none/n5/draw0_seed0/log.txt").read_text().strip()
+
+
+def test_variants_are_no_part_of_the_course(study):
+    _, run = study
+    assert {path.parts[-4] for path in runs.finished(run)} == {"random", "restoration"}
+    assert set(runs.collect(run, names={"restoration__contrast=none"})["init"]) == {"restoration__contrast=none"}
+    assert runs.unlike(run) == []
+
+
+def test_a_study_goes_on_where_it_stopped(study, blobs):
+    _, run = study
+    lost = run / "finetune/restoration__contrast=published/n5/draw0_seed0"
+    kept = run / "pretrain/restoration__contrast=published/metrics.json"
+    stamp = kept.stat().st_mtime_ns
+    (lost / "metrics.json").unlink()
+    done = run_study(run.parents[1], blobs)
+    assert done.returncode == 0 and "[ 2/2] results of the study restoration" in done.stdout, done.stdout + done.stderr
+    assert (lost / "metrics.json").exists() and kept.stat().st_mtime_ns == stamp
+
+
+def test_a_command_that_fails_is_one_line_with_its_log(tmp_path):
+    words = [sys.executable, "-m", "ssl_utils.workflow", "run-command", "finetune x n=5", str(tmp_path / "a b" / "log")]
+    more = ["--events", str(tmp_path / "events")]
+    for command, line in (
+        (["ssl_utils", "finetune", "--scale", "tiny"], "scale='tiny': no such scale; choose one of smoke, "),
+        (["ssl_utils.reporting.studies", "."], "IndexError: list index out of range"),
+        (["json.tool", "--help"], "it ended without writing metrics.json, so it counts as not done"),
+    ):
+        found = subprocess.run([*words, json.dumps(command), "--writes", str(tmp_path / "metrics.json"), *more],
+                               capture_output=True, text=True)  # fmt: skip
+        assert (found.returncode, found.stdout, found.stderr.count("\n")) == (1, "", 1), found.stderr
+        assert found.stderr.startswith(f"error: finetune x n=5 failed: {line}") and "; log: " in found.stderr
+        assert Path(found.stderr.strip().split("; log: ")[1]).read_text()
+    events = [json.loads(line) for line in (tmp_path / "events").read_text().splitlines()]
+    assert [(e["event"], e["chapter"]) for e in events] == [("started", "finetune"), ("failed", "finetune")] * 3
+
+
+# records and claims -----------------------------------------------------------------------------------------
+
+
+def write_study(folder: Path, *, gain: float = 0.05) -> Path:
+    """A finished mask_ratio study: random and two ratios, two label counts."""
+    about = {
+        "name": "mask_ratio", "title": "Mask ratio", "question": "How much?", "varied": "share", "dataset": "phantom",
+        "scale": "laptop", "num_labeled": [6, 24], "runs": 6, "pretrainings": 2, "date": "2026-01-02", "device": "cpu",
+        "commit": "abc", "seconds": 60.0, "data": "d", "versions": {},
+    }  # fmt: skip
+    rows = [
+        {"task": task, "value": value, "name": name, "default": default, "num_labeled": n, "dice": 0.5 + up, "low": 0.4,
+         "high": 0.6, "cases": 20, "draws": 1, "seeds": 1, "collapsed": 0, "gain": up if up else None,
+         "gain_low": up - 0.01 if up else None, "gain_high": up + 0.01 if up else None, "p": 0.01 if up else None}
+        for task, value, name, default, up in (
+            ("random", "-", "random", True, 0.0), ("simmim", "0.3", "simmim__mask_ratio=0.3", False, gain),
+            ("simmim", "0.6", "simmim", True, gain + 0.01),
+        )
+        for n in (6, 24)
+    ]  # fmt: skip
+    runs.write_table(folder / "results.csv", pd.DataFrame(rows))
+    write_json(folder / "study.json", about)
+    (folder / "results.md").write_text("done")
+    return folder
+
+
+@pytest.fixture
+def files(tmp_path) -> dict[str, Path]:
+    said = {"source": "them", "they_say": "much", "task": "simmim", "measured": None, "why": "other data"}
+    path = tmp_path / "claims.json"
+    write_json(path, [
+        {"id": "a", "study": "mask_ratio", "num_labeled": [6], **said},
+        {"id": "b", "study": "course", "num_labeled": [6, 12], **said},
+    ])  # fmt: skip
+    gains = [
+        {"dataset": "phantom", "scale": "laptop", "init": init, "num_labeled": n, "gain": 10.0 + n, "low": 9.0,
+         "high": 30.0} for init in ("simmim", "mae", "simmim__permuted=True") for n in (6, 24)
+    ]  # fmt: skip
+    write_json(tmp_path / "courses.json", {"gains": gains})
+    return {"claims": path, "source": tmp_path / "studies.json", "courses": tmp_path / "courses.json"}
+
+
+def test_a_record_answers_its_claim_and_replaces_an_earlier_one(tmp_path, files):
+    assert claims.table(**files)["we measured"].tolist() == [
+        "not measured yet: `make study STUDY=mask_ratio`", "not measured yet: `make course`",
+    ]  # fmt: skip
+    for gain in (0.01, 0.05):
+        folder = write_study(tmp_path / "phantom" / "laptop" / "studies" / "mask_ratio", gain=gain)
+        claims.record(folder, into=files["source"], claims=files["claims"])
+    claims.record(tmp_path / "phantom" / "laptop", claims=files["claims"], courses=files["courses"])
+    ((about, table),) = claims.recorded("mask_ratio", source=files["source"])
+    assert about["date"] == "2026-01-02" and table["gain"][2] == pytest.approx(0.05) and table["dice"][0] == 0.5
+    assert claims.table(**files)["we measured"].tolist() == [
+        "**phantom, laptop**, gain over random. 6 labels: 0.3 +5.0 [+4.0, +6.0]; 0.6 +6.0 [+5.0, +7.0]",
+        "**phantom, laptop**, gain over random. 6 labels: simmim +16.0 [+9.0, +30.0]",
+    ]
+    assert "NaN" not in files["source"].read_text()
+    results.figure(about, table).savefig(tmp_path / "figure.png")
+
+
+def test_a_claim_on_a_record_that_is_gone_is_named(tmp_path, files):
+    said = read_json(files["claims"])
+    said[0]["measured"] = ["hippocampus/laptop"]
+    write_json(files["claims"], said)
+    with pytest.raises(CourseError, match="claim a: no record of mask_ratio for hippocampus/laptop"):
+        claims.table(**files)
+    with pytest.raises(CourseError, match="no recorded course"):
+        claims.record(tmp_path / "phantom" / "smoke", claims=files["claims"], courses=files["courses"])
+    with pytest.raises(CourseError, match="no finished study; run: make study STUDY=freezing"):
+        claims.record(tmp_path / "phantom" / "smoke" / "studies" / "freezing", claims=files["claims"])
+
+
+def test_claims_are_whole_and_name_a_study():
+    said = read_json(claims.CLAIMS)
+    assert len({claim["id"] for claim in said}) == len(said)
+    for claim in said:
+        assert claim.keys() == {"id", "source", "they_say", "study", "task", "num_labeled", "measured", "why"}
+        assert claim["study"] in (*studies.STUDIES, claims.COURSE) and set(claim["num_labeled"]) <= {1, 2, 3, 6, 12, 24}
+    assert {claim["study"] for claim in said} == {*studies.STUDIES, claims.COURSE}, "every study answers somebody"
+
+
+def test_the_readme_says_what_the_records_say():
+    text = (PROJECT / "README.md").read_text(encoding="utf-8")
+    assert text == claims.readme(text), "run: python -m ssl_utils.reporting.claims readme"
+    assert text.count("not measured yet") == sum(not claim["measured"] for claim in read_json(claims.CLAIMS))
+    with pytest.raises(CourseError, match="<!-- claims -->"):
+        claims.readme("no table here")
