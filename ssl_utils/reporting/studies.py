@@ -5,6 +5,7 @@
 
 import hashlib
 import json
+import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,6 +22,7 @@ from ssl_utils.reporting.panels import PALETTE, Picture
 
 BASELINE = "random"
 LABEL_COLOURS = [PALETTE[i] for i in (6, 0, 2, 4, 5, 1)]
+NUMBER = re.compile(r"[\d.]+( %)?")
 READ = (
     "Dice and gain in points (0 to 100); in brackets the 95 % interval. The gain is over the random start with the "
     "same labels, draws, seeds and test cases. The value that the course uses stands in *italics*."
@@ -140,17 +142,17 @@ def text(about: Mapping[str, Any], table: pd.DataFrame) -> str:
 
 def figure(about: Mapping[str, Any], table: pd.DataFrame) -> Figure:
     """Gain over the random start against the varied value: a panel per task, a line per number of labels, intervals;
-    the course's own value is ringed. Values are set at equal distances."""
+    the course's own value is ringed. Values are set at equal distances, and joined where they are numbers."""
     points = table[table["name"] != BASELINE]
     tasks, counts = list(dict.fromkeys(points["task"])), sorted(points["num_labeled"].unique())
-    drawn = Picture(figsize=(1.6 + 4.2 * len(tasks), 4.0), dpi=110, facecolor="white", layout="constrained")
+    drawn = Picture(figsize=(max(8.0, 1.6 + 4.2 * len(tasks)), 4.0), dpi=110, facecolor="white", layout="constrained")
     panels = drawn.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
     for axes, task in zip(panels, tasks, strict=True):
         part = points[points["task"] == task]
         values = list(dict.fromkeys(part["value"]))
         for i, count in enumerate(counts):
             _line(axes, part[part["num_labeled"] == count], values, count, LABEL_COLOURS[i % 6],
-                  shift=0.08 * (i - (len(counts) - 1) / 2), joined=task != BASELINE)  # fmt: skip
+                  shift=0.08 * (i - (len(counts) - 1) / 2), joined=all(map(NUMBER.fullmatch, values)))  # fmt: skip
         axes.axhline(0, color="#444444", linewidth=1.2, linestyle="--")
         axes.set_xticks(range(len(values)), [value.replace(" the ", " the\n") for value in values], fontsize=8)
         axes.set(title=f"start: {task}", xlim=(-0.5, len(values) - 0.5))
