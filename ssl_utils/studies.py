@@ -25,7 +25,7 @@ class Where:
 
     scale: Scale
     other: str  # the dataset that stands for "other volumes"
-    equal_channels: bool  # may the two be mixed?
+    equal_channels: bool  # can the same encoder read both?
 
 
 @dataclass(frozen=True)
@@ -108,7 +108,7 @@ def _freezing(task: str, value: str, where: Where) -> Point:
 
 def _pool(task: str, value: str, where: Where) -> Point | None:
     pool = {"this set": None, "other set": where.other, "both": f"own+{where.other}"}[value]
-    return Point(task, value, {"pool": pool}) if value != "both" or where.equal_channels else None
+    return Point(task, value, {"pool": pool}) if value == "this set" or where.equal_channels else None
 
 
 def _restoration(task: str, value: str, where: Where) -> Point:
@@ -196,12 +196,17 @@ def plan(name: str, *, scale: Scale, dataset: str, data: str | None, num_labeled
     Returns:
         name, title, question, varied, num_labeled, needs (other datasets), points (task, value, name, init, default:
         a run of the course), pretrain {run: words of the command line}, finetune {run: words}.
+
+    Raises:
+        CourseError: no such study, or nothing to compare with this dataset.
     """
     study = get(name)
     other = {"phantom": "hippocampus"}.get(dataset, "phantom")
     channels = len(datasets.get(dataset, data).channels)
     where = Where(scale, other, equal_channels=channels == len(datasets.get(other).channels))
     points = study.points(where)
+    if len(points) < 2:
+        raise CourseError(f"study {name}: {other} cannot stand beside {dataset}, their channels differ; try another set")
     counts = [n for n in num_labeled if n in _from(study.labels, scale.name)] or list(num_labeled[:1])
     pools = {point.pretraining.get("pool") for point in points} - {None}
     return {
