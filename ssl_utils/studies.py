@@ -206,7 +206,9 @@ def plan(name: str, *, scale: Scale, dataset: str, data: str | None, num_labeled
     where = Where(scale, other, equal_channels=channels == len(datasets.get(other).channels))
     points = study.points(where)
     if len(points) < 2:
-        raise CourseError(f"study {name}: {other} cannot stand beside {dataset}, their channels differ; try another set")
+        raise CourseError(
+            f"study {name}: {other} cannot stand beside {dataset}, their channels differ; try another set"
+        )
     counts = [n for n in num_labeled if n in _from(study.labels, scale.name)] or list(num_labeled[:1])
     pools = {point.pretraining.get("pool") for point in points} - {None}
     return {
