@@ -1,30 +1,26 @@
 """Where the rooms meet: prepare, pretrain, finetune, evaluate, predict. Chapters and the command line call these."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-import torch
+from torch import nn
 from torch.utils.data import DataLoader
 
+from ssl_utils.building import build_network, build_task, given, load_task, start_of, variant
 from ssl_utils.data import datalists, volumes
 from ssl_utils.data.crops import Crops, FixedCrops
 from ssl_utils.data.datalists import Case
 from ssl_utils.data.transforms import augmentation
-from ssl_utils.errors import CourseError
 from ssl_utils.files import sha256
-from ssl_utils.networks import checkpoints, starts
-from ssl_utils.networks.transfer import TransferReport, load_encoder
-from ssl_utils.networks.unet import UNet
-from ssl_utils.networks.unetr import UNETR
-from ssl_utils.networks.vit import ViT
+from ssl_utils.networks import checkpoints
 from ssl_utils.prediction import predict, predict_case, save_network
-from ssl_utils.pretext import TASKS, inside, task_class
+from ssl_utils.pretext import inside
 from ssl_utils.reporting import runs
 from ssl_utils.segmentation import metrics
 from ssl_utils.segmentation.finetune import SegmentationTask, class_shares
-from ssl_utils.setups import Setup, setup, write_plan
+from ssl_utils.setups import Setup, pool, setup, write_plan
 from ssl_utils.training import device, fit, precision
 
 __all__ = [
@@ -33,39 +29,7 @@ __all__ = [
 ]  # fmt: skip
 
 RECIPE = 2  # raise it when the way of training changes: runs made before then are made again
-SCOPES = ("encoder", "whole")
 VALIDATIONS = {"pretrain": 10, "finetune": 5}  # evenly spread: often enough for a curve, rare enough to cost little
-
-
-def variant(task: str, options: dict) -> str:
-    """The name of a pretraining run, which is also the `init` that starts from it: `simmim__mask_ratio=0.3`."""
-    return "__".join([task, *(f"{k}={v}" for k, v in sorted(given(options).items()))])
-
-
-def given(options: dict) -> dict:
-    """The options that are set: leaving one out and passing None mean the same run."""
-    return {k: v for k, v in options.items() if v is not None}
-
-
-def build_task(where: Setup, *, task: str, seed: int, options: Mapping):
-    """The pretext task with a fresh encoder, at the numbers of the scale.
-
-    `options` are the task's own parameters and two of every task: `steps` (default: the scale's) and `scope`, which is
-    `encoder` (a ViT and a light head, as published) or `whole` (a UNETR reconstructs, all of it is pretrained).
-    """
-    own = given(options)
-    steps, scope = own.pop("steps", None) or where.scale.pretrain_steps, own.pop("scope", "encoder")
-    if scope not in SCOPES:
-        raise CourseError(f"scope={scope!r}: unknown; choose one of {', '.join(SCOPES)}")
-    torch.manual_seed(seed)
-    encoder = ViT(**where.encoder_config())
-    module = task_class(task)(encoder=encoder, lr=where.scale.pretrain_lr, steps=steps, seed=seed, **own)
-    if scope == "whole":
-        channels = len(where.dataset.channels)
-        module.reconstruct_with(
-            UNETR(out_channels=channels, feature_size=where.scale.feature_size, **where.encoder_config())
-        )
-    return module
 
 
 def pretrain(where: Setup, *, task: str, seed: int = 0, **options) -> Path:
@@ -81,9 +45,10 @@ def pretrain(where: Setup, *, task: str, seed: int = 0, **options) -> Path:
         "recipe": RECIPE, "lr": scale.pretrain_lr,
         "steps": module.steps, "batch_size": scale.pretrain_batch_size, "precision": precision(),
     }  # fmt: skip
-    if runs.begin(folder, where.settings(where.pool, task=task, seed=seed, **{**given(options), **numbers})):
+    cases, data = pool(where, options.get("pool"))
+    if runs.begin(folder, where.settings([], task=task, seed=seed, **{**given(options), **numbers, "data": data})):
         return folder
-    crops = Crops(where.prepared(where.pool), roi=where.grid.roi, seed=seed)
+    crops = Crops(cases, roi=where.grid.roi, seed=seed)
     loader = DataLoader(FixedCrops(where.prepared(where.datalist.validation), roi=where.grid.roi), batch_size=1)
     watcher = inside.callback(
         folder, labelled=where.prepared(where.datalist.training[:8]),
@@ -104,70 +69,11 @@ def pretrain(where: Setup, *, task: str, seed: int = 0, **options) -> Path:
         sizes = {"config": module.decoder.config, "grid": module.encoder.grid}
         checkpoints.save_weights(folder / "network.safetensors", whole, metadata=meta | sizes)
     runs.finish(folder, {
-        "task": name, "volumes": len(where.pool), "device": device(),
+        "task": name, "volumes": len(cases), "device": device(),
         "seconds": round(final["seconds"] - watcher.seconds, 2),  # looking inside is not part of the training
         "baselines": baselines, "first": recorder.rows[0], "last": final,
     })  # fmt: skip
     return folder
-
-
-def load_task(where: Setup, *, task: str, seed: int = 0, **options):
-    """The pretrained task, ready to reconstruct.
-
-    Raises:
-        CourseError: it has not been pretrained yet.
-    """
-    module = build_task(where, task=task, seed=seed, options=options)
-    path = runs.pretrain_dir(where.dataset.name, where.scale.name, variant(task, options)) / "task.safetensors"
-    if not path.exists():
-        raise CourseError(f"{path}: no such file; pretrain {task} first")
-    module.load_state_dict(checkpoints.read_checkpoint(path))
-    return module.eval()
-
-
-def start_of(where: Setup, init: str, scope: str | None = None) -> tuple[Path | None, str | None]:
-    """The weights file that `init` names (None: random), and the scope in which it is moved: `whole` where a whole
-    UNETR was pretrained, unless `scope` asks for the encoder alone."""
-    if init == "random":
-        return None, None
-    if scope not in (None, *SCOPES):
-        raise CourseError(f"scope={scope!r}: unknown; choose one of {', '.join(SCOPES)}")
-    folder = runs.pretrain_dir(where.dataset.name, where.scale.name, init)
-    whole = folder / "network.safetensors"
-    if scope == "whole" or (scope is None and whole.exists()):
-        path, cure = whole, "pretrain with scope=whole, or move the encoder alone"
-    else:
-        entry = TASKS.get(init.split("__")[0])
-        path = folder / "encoder.safetensors"
-        cure = f"run chapter {entry.chapter} first" if entry else "choose random or the name of a pretraining run"
-    if not path.exists():
-        raise CourseError(f"init={init!r}: {path} does not exist; {cure}")
-    return path, "whole" if path == whole else "encoder"
-
-
-def build_network(
-    where: Setup, *, init: str, seed: int, scope: str | None = None, permuted: bool = False, network: str = "unetr"
-) -> tuple[UNETR | UNet, TransferReport | None]:
-    """The segmentation network at its start, and what was moved into it.
-
-    `init` is `random` or a pretraining run's name; `permuted` shuffles the moved weights within each tensor (a
-    control); `network` is `unetr`, or `unet` for a plain U-Net, which starts at random.
-    """
-    torch.manual_seed(seed)
-    if network == "unet" and init == "random":
-        return UNet(in_channels=len(where.dataset.channels), out_channels=where.dataset.out_channels), None
-    if network != "unetr":
-        raise CourseError(f"network={network!r} with init={init!r}: choose unetr, or unet with init=random")
-    built = UNETR(
-        out_channels=where.dataset.out_channels, feature_size=where.scale.feature_size, **where.encoder_config()
-    )
-    path, scope = start_of(where, init, scope)
-    if path is None:
-        return built, None
-    report = starts.load_network(built, path) if scope == "whole" else load_encoder(built.vit, path)
-    if permuted:
-        starts.permute_weights(built if scope == "whole" else built.vit, torch.Generator().manual_seed(seed))
-    return built, report
 
 
 def finetune(
@@ -232,7 +138,7 @@ def finetune(
     return folder
 
 
-def evaluate(where: Setup, network: UNETR, cases: Sequence[Case]) -> pd.DataFrame:
+def evaluate(where: Setup, network: nn.Module, cases: Sequence[Case]) -> pd.DataFrame:
     """One row per case and structure, scored in the space of the label file."""
     dataset, rows = where.dataset, []
     names = {value: name for value, name in dataset.labels.items() if value != 0}

@@ -87,6 +87,32 @@ def setup(*, dataset: str, scale: Scale, data: str | None = None) -> Setup:
     return found
 
 
+def pool(where: Setup, name: str | None = None) -> tuple[list[Prepared], str]:
+    """The volumes to pretrain on, and their fingerprint: this dataset's pool, or those named, such as `hippocampus` or
+    `own+hippocampus`. Another dataset keeps its own spacing and intensity rule, and takes this one's ROI.
+
+    Raises:
+        CourseError: the other dataset is unknown, not there, or has other channels.
+    """
+    cases, digests = [], []
+    for part in (name or "own").split("+"):
+        other = where if part == "own" else _with_roi(part, where)
+        cases += other.prepared(other.pool)
+        digests.append(other.digest(other.pool))
+    return cases, "+".join(digests)
+
+
+def _with_roi(name: str, where: Setup) -> Setup:
+    dataset, grid = datasets.get(name), where.scale.grid
+    if len(dataset.channels) != len(where.dataset.channels):
+        raise CourseError(
+            f"pool={name!r}: has {len(dataset.channels)} channels, {where.dataset.name} {len(where.dataset.channels)}; "
+            "choose a dataset with as many"
+        )
+    roi = replace(dataset.grids[grid], roi=where.grid.roi)
+    return Setup(replace(dataset, grids={**dataset.grids, grid: roi}), where.scale)
+
+
 def write_plan(where: Setup) -> Path:
     """data.json: what the graph needs to know of the data (which label counts, how many cases)."""
     sides = {side: len(cases) for side, cases in where.datalist.sides().items()}

@@ -27,8 +27,9 @@ MAY_IMPORT = {  # room or module -> what it may import besides the leaves and it
     "reporting": {"data", "scales"},
     "setups": {"data", "reporting", "scales"},
     "prediction": {"data", "networks", "scales", "segmentation", "setups", "training"},
+    "building": {"networks", "pretext", "reporting", "setups"},
     "experiments": {
-        "data", "networks", "prediction", "pretext", "reporting", "scales", "segmentation", "setups", "training",
+        "building", "data", "networks", "prediction", "pretext", "reporting", "segmentation", "setups", "training",
     },
     "execution": set(),
     "progress": set(),

@@ -1,0 +1,109 @@
+"""From a setup to networks at their start: a pretext task, or a segmentation network and what is moved into it."""
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+
+from ssl_utils.errors import CourseError
+from ssl_utils.networks import checkpoints, starts
+from ssl_utils.networks.transfer import TransferReport, load_encoder
+from ssl_utils.networks.unet import UNet
+from ssl_utils.networks.unetr import UNETR
+from ssl_utils.networks.vit import ViT
+from ssl_utils.pretext import TASKS, task_class
+from ssl_utils.reporting import runs
+from ssl_utils.setups import Setup
+
+SCOPES = ("encoder", "whole")
+
+
+def variant(task: str, options: dict) -> str:
+    """The name of a pretraining run, which is also the `init` that starts from it: `simmim__mask_ratio=0.3`."""
+    return "__".join([task, *(f"{k}={v}" for k, v in sorted(given(options).items()))])
+
+
+def given(options: dict) -> dict:
+    """The options that are set: leaving one out and passing None mean the same run."""
+    return {k: v for k, v in options.items() if v is not None}
+
+
+def build_task(where: Setup, *, task: str, seed: int, options: Mapping):
+    """The pretext task with a fresh encoder, at the numbers of the scale.
+
+    `options` are the task's own parameters and three of every task: `steps` (default: the scale's), `pool` (see
+    `setups.pool`) and `scope`, which is `encoder` (a ViT and a light head, as published) or `whole` (a UNETR
+    reconstructs, all of it is pretrained).
+    """
+    own = {key: value for key, value in given(options).items() if key != "pool"}
+    steps, scope = own.pop("steps", None) or where.scale.pretrain_steps, own.pop("scope", "encoder")
+    if scope not in SCOPES:
+        raise CourseError(f"scope={scope!r}: unknown; choose one of {', '.join(SCOPES)}")
+    torch.manual_seed(seed)
+    encoder = ViT(**where.encoder_config())
+    module = task_class(task)(encoder=encoder, lr=where.scale.pretrain_lr, steps=steps, seed=seed, **own)
+    if scope == "whole":
+        channels = len(where.dataset.channels)
+        module.reconstruct_with(
+            UNETR(out_channels=channels, feature_size=where.scale.feature_size, **where.encoder_config())
+        )
+    return module
+
+
+def load_task(where: Setup, *, task: str, seed: int = 0, **options):
+    """The pretrained task, ready to reconstruct.
+
+    Raises:
+        CourseError: it has not been pretrained yet.
+    """
+    module = build_task(where, task=task, seed=seed, options=options)
+    path = runs.pretrain_dir(where.dataset.name, where.scale.name, variant(task, options)) / "task.safetensors"
+    if not path.exists():
+        raise CourseError(f"{path}: no such file; pretrain {task} first")
+    module.load_state_dict(checkpoints.read_checkpoint(path))
+    return module.eval()
+
+
+def start_of(where: Setup, init: str, scope: str | None = None) -> tuple[Path | None, str | None]:
+    """The weights file that `init` names (None: random), and the scope in which it is moved: `whole` where a whole
+    UNETR was pretrained, unless `scope` asks for the encoder alone."""
+    if init == "random":
+        return None, None
+    if scope not in (None, *SCOPES):
+        raise CourseError(f"scope={scope!r}: unknown; choose one of {', '.join(SCOPES)}")
+    folder = runs.pretrain_dir(where.dataset.name, where.scale.name, init)
+    whole = folder / "network.safetensors"
+    if scope == "whole" or (scope is None and whole.exists()):
+        path, cure = whole, "pretrain with scope=whole, or move the encoder alone"
+    else:
+        entry = TASKS.get(init.split("__")[0])
+        path = folder / "encoder.safetensors"
+        cure = f"run chapter {entry.chapter} first" if entry else "choose random or the name of a pretraining run"
+    if not path.exists():
+        raise CourseError(f"init={init!r}: {path} does not exist; {cure}")
+    return path, "whole" if path == whole else "encoder"
+
+
+def build_network(
+    where: Setup, *, init: str, seed: int, scope: str | None = None, permuted: bool = False, network: str = "unetr"
+) -> tuple[UNETR | UNet, TransferReport | None]:
+    """The segmentation network at its start, and what was moved into it.
+
+    `init` is `random` or a pretraining run's name; `permuted` shuffles the moved weights within each tensor (a
+    control); `network` is `unetr`, or `unet` for a plain U-Net, which starts at random.
+    """
+    torch.manual_seed(seed)
+    if network == "unet" and init == "random":
+        return UNet(in_channels=len(where.dataset.channels), out_channels=where.dataset.out_channels), None
+    if network != "unetr":
+        raise CourseError(f"network={network!r} with init={init!r}: choose unetr, or unet with init=random")
+    built = UNETR(
+        out_channels=where.dataset.out_channels, feature_size=where.scale.feature_size, **where.encoder_config()
+    )
+    path, scope = start_of(where, init, scope)
+    if path is None:
+        return built, None
+    report = starts.load_network(built, path) if scope == "whole" else load_encoder(built.vit, path)
+    if permuted:
+        starts.permute_weights(built if scope == "whole" else built.vit, torch.Generator().manual_seed(seed))
+    return built, report
