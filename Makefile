@@ -1,5 +1,6 @@
 # The words of the README. `make` alone lists them.
-#   SCALE=smoke|laptop|workstation|paper   DATASET=phantom|hippocampus|btcv|folder   DATA=/path   CORES=n
+#   SCALE=smoke|laptop|workstation|paper   DATASET=phantom|hippocampus|sarcoma|btcv|folder   DATA=/path   CORES=n
+#   REPEATS=3 makes 3 label draws x 3 seeds of every fine-tuning   LABELS=1,2,3,6,12,24
 #   PYTHON=/path/to/python uses that environment (a conda one, say) and creates none.
 #   SSL_DATA_ROOT and SSL_RUNS_ROOT move the data and the runs out of this folder.
 ifneq ($(origin PYTHON),command line)
@@ -10,6 +11,8 @@ export SCALE ?= laptop
 export DATA ?=
 export DATASET ?= $(if $(DATA),folder,phantom)
 export CORES ?=
+export REPEATS ?=
+export LABELS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help env course study test lab lint clean
@@ -34,13 +37,13 @@ env: $(READY) ## create the environment in .venv (once; about 2 GB)
 	.venv/bin/python -m pip install -qq --disable-pip-version-check --log .venv/install.log -c constraints.txt -e '.[dev]'; \
 	touch .venv/.ready
 
-course: $(READY) ## run chapters 00 to 05 and print the results; SCALE= DATASET= DATA= CORES=
-	@"$(PYTHON)" -m ssl_utils.workflow course --scale "$$SCALE" --dataset "$$DATASET" \
-	  $${DATA:+--data "$$DATA"} $${CORES:+--cores "$$CORES"}
+MORE = $${DATA:+--data "$$DATA"} $${CORES:+--cores "$$CORES"} $${REPEATS:+--repeats "$$REPEATS"} $${LABELS:+--labels "$$LABELS"}
+
+course: $(READY) ## run chapters 00 to 05 and print the results; SCALE= DATASET= DATA= CORES= REPEATS= LABELS=
+	@"$(PYTHON)" -m ssl_utils.workflow course --scale "$$SCALE" --dataset "$$DATASET" $(MORE)
 
 study: $(READY) ## vary one thing on top of the course; STUDY=mask_ratio|freezing|pretraining_data|restoration|pretraining_length|controls
-	@"$(PYTHON)" -m ssl_utils.workflow study "$(STUDY)" --scale "$$SCALE" --dataset "$$DATASET" \
-	  $${DATA:+--data "$$DATA"} $${CORES:+--cores "$$CORES"}
+	@"$(PYTHON)" -m ssl_utils.workflow study "$(STUDY)" --scale "$$SCALE" --dataset "$$DATASET" $(MORE)
 
 test: $(READY) ## run the tests
 	@"$(PYTHON)" -m pytest

@@ -105,8 +105,8 @@ def sarcoma() -> Datalist:
     return Datalist(
         name="sarcoma",
         description="Crops around soft-tissue sarcomas: CT, T1 MRI and FDG-PET on one grid, one volume per patient, "
-        "the tumour's contour as label. Validation chooses the checkpoint, test is read once; the first N of training are "
-        "the N labelled cases; all of training is the pretraining pool.",
+        "the tumour's contour as label. Validation chooses the checkpoint, test is read once; the first N of training "
+        "are the N labelled cases; all of training is the pretraining pool.",
         licence="CC-BY 3.0",
         reference="Vallieres et al. 2015, Phys Med Biol 60(14):5471; TCIA, doi:10.7937/K9/TCIA.2015.7GO2GSKS; crops of "
         "the IBSI validation set (A. Zwanenburg)",

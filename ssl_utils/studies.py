@@ -187,11 +187,14 @@ def get(name: str) -> Study:
     return STUDIES[name]
 
 
-def plan(name: str, *, scale: Scale, dataset: str, data: str | None, num_labeled: list[int]) -> dict[str, Any]:
+def plan(
+    name: str, *, scale: Scale, dataset: str, data: str | None, num_labeled: list[int], all_labels: bool = False
+) -> dict[str, Any]:
     """What the graph and the results need to know of a study, as plain values.
 
     Args:
         num_labeled: the label counts that this dataset has at this scale.
+        all_labels: they were asked for, so the study takes them all.
 
     Returns:
         name, title, question, varied, num_labeled, needs (other datasets), points (task, value, name, init, default:
@@ -209,7 +212,8 @@ def plan(name: str, *, scale: Scale, dataset: str, data: str | None, num_labeled
         raise CourseError(
             f"study {name}: {other} cannot stand beside {dataset}, their channels differ; try another set"
         )
-    counts = [n for n in num_labeled if n in _from(study.labels, scale.name)] or list(num_labeled[:1])
+    usual = num_labeled if all_labels else _from(study.labels, scale.name)
+    counts = [n for n in num_labeled if n in usual] or list(num_labeled[:1])
     pools = {point.pretraining.get("pool") for point in points} - {None}
     return {
         "name": name, "title": study.title, "question": study.question, "varied": study.varied,

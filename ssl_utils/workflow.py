@@ -14,7 +14,7 @@ import signal
 import subprocess
 import sys
 from contextlib import contextmanager
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Annotated
 
@@ -32,6 +32,8 @@ Scale = Annotated[str, typer.Option(help=", ".join(scales.SCALES))]
 DatasetName = Annotated[str, typer.Option(help=", ".join(datasets.NAMES))]
 Data = Annotated[str | None, typer.Option(help="your own MSD-style folder, for --dataset folder")]
 Cores = Annotated[int | None, typer.Option(min=1, help="processor cores to use; all of them by default")]
+Repeats = Annotated[int | None, typer.Option(min=1, help="label draws and seeds of every fine-tuning, n x n runs")]
+Labels = Annotated[str | None, typer.Option(help="numbers of labelled volumes, such as 1,2,3,6,12,24")]
 Notebooks = Annotated[Path, typer.Option(help="folder of the chapters")]
 Minutes = Annotated[float, typer.Option(help="limit for the whole part")]
 Writes = Annotated[Path | None, typer.Option(help="the file the part writes last")]
@@ -41,11 +43,13 @@ Events = Annotated[Path | None, typer.Option(help="file that is told when it sta
 @app.command()
 def course(
     scale: Scale = "laptop", dataset: DatasetName = "phantom", data: Data = None, cores: Cores = None,
-    notebooks: Notebooks = PROJECT / "notebooks",
+    repeats: Repeats = None, labels: Labels = None, notebooks: Notebooks = PROJECT / "notebooks",
 ) -> None:  # fmt: skip
     """Run every chapter that is not done yet, then print the results."""
     with one_line_errors(code=2):
-        run, report = bring_up(scale, dataset, data, cores=cores, notebooks=notebooks)
+        run, report = bring_up(
+            scale, dataset, data, cores=cores, repeats=repeats, labels=labels, notebooks=notebooks
+        )
         print_end(run, report, table=run / "results.md")
         if report["parts"]:
             write_json(run / "costs.json", report)  # what json_files/reference_costs.json is made of
@@ -55,24 +59,29 @@ def course(
 def study(
     name: Annotated[str, typer.Argument(help="mask_ratio, freezing, pretraining_data, restoration, ...")],
     scale: Scale = "laptop", dataset: DatasetName = "phantom", data: Data = None, cores: Cores = None,
-    notebooks: Notebooks = PROJECT / "notebooks",
+    repeats: Repeats = None, labels: Labels = None, notebooks: Notebooks = PROJECT / "notebooks",
 ) -> None:  # fmt: skip
     """Vary one thing on top of the course: only runs that the course or another study has not made are made."""
     from ssl_utils import studies
 
     with one_line_errors(code=2):
         studies.get(name)
-        run, report = bring_up(scale, dataset, data, cores=cores, notebooks=notebooks, study=name)
+        run, report = bring_up(
+            scale, dataset, data, cores=cores, repeats=repeats, labels=labels, notebooks=notebooks, study=name
+        )
         folder = run / "studies" / name
         print_end(run, report, table=folder / "results.md")
         print(f"{'this study':20} {folder}")
 
 
 def bring_up(
-    scale: str, dataset: str, data: str | None, *, cores: int | None, notebooks: Path, study: str | None = None
-) -> tuple[Path, dict]:
+    scale: str, dataset: str, data: str | None, *, cores: int | None, repeats: int | None, labels: str | None,
+    notebooks: Path, study: str | None = None,
+) -> tuple[Path, dict]:  # fmt: skip
     """The run folder and the report of its graph, all of which is up to date: the course, or one study on it."""
     numbers = scales.get(scale)
+    numbers = replace(numbers, draws=repeats or numbers.draws, seeds=repeats or numbers.seeds)
+    counts = label_counts(labels) if labels else None
     datasets.get(dataset, data)
     from ssl_utils import studies
     from ssl_utils.reporting import runs
@@ -85,8 +94,14 @@ def bring_up(
         prepare(dataset, scale, data)
         config = {"scale": scale, "dataset": dataset, "data": data, "notebooks": str(notebooks.resolve())}
         config = read_json(run / "data.json") | config | {"settings": asdict(numbers)}
+        if counts:
+            most = config["cases"]["training"]
+            config["num_labeled"] = [n for n in counts if n <= most] or [most]
         if study:
-            plan = studies.plan(study, scale=numbers, dataset=dataset, data=data, num_labeled=config["num_labeled"])
+            plan = studies.plan(
+                study, scale=numbers, dataset=dataset, data=data, num_labeled=config["num_labeled"],
+                all_labels=bool(counts),
+            )  # fmt: skip
             for other in plan["needs"]:
                 prepare(other, scale)
             config["study"] = plan
@@ -95,6 +110,17 @@ def bring_up(
         print("What is complete is kept: the same command goes on from there.", file=sys.stderr)
         sys.exit(report["code"])
     return run, report
+
+
+def label_counts(text: str) -> list[int]:
+    """`1,2,6` -> [1, 2, 6], smallest first."""
+    try:
+        counts = sorted({int(part) for part in text.split(",")})
+    except ValueError:
+        counts = [0]
+    if counts[0] < 1:
+        raise CourseError(f"labels={text!r}: must be whole numbers of volumes, such as 1,2,3,6,12,24")
+    return counts
 
 
 def prepare(dataset: str, scale: str, data: str | None = None) -> None:

@@ -147,6 +147,11 @@ def test_a_changed_number_reruns_what_depends_on_it(course, settings, expected):
     assert {key: sum(n for c, n in plan.items() if c.startswith(key)) for key in expected} == expected
 
 
+def test_more_draws_and_seeds_are_added_to_what_is_there(course):
+    again = FINETUNINGS * (2 * 2 - 1)
+    assert course.would_run(draws=2, seeds=2) == {"04_unetr_finetuning": again, "05_results": 1}
+
+
 def test_editing_text_reruns_nothing_and_editing_code_reruns_the_chapter(course):
     path = course.notebooks / "04_unetr_finetuning.ipynb"
     before = path.read_text()
@@ -292,6 +297,8 @@ def wait_for(condition, seconds: float = 20) -> None:
         (["--dataset", "phantm"], "error: dataset='phantm': no such dataset; choose one of phantom,"),
         (["--scale", "tiny"], "error: scale='tiny': no such scale; choose one of smoke,"),
         (["--dataset", "folder"], "error: dataset='folder': needs the path of your own folder"),
+        (["--labels", "6,x"], "error: labels='6,x': must be whole numbers of volumes"),
+        (["--labels", "0,6"], "error: labels='0,6': must be whole numbers of volumes"),
     ],
 )
 def test_an_unknown_name_is_one_line_before_anything_starts(tmp_path, arguments, line):
