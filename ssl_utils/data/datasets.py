@@ -99,7 +99,7 @@ REGISTRY = {
             licence="CC-BY 3.0", channels=("CT", "T1", "PET"), labels={0: "background", 1: "tumour"},
             intensity=Intensity("percentile", 1, 99), lists=("sarcoma",), folders=("sarcoma", "sts_multimodal"),
             grids={
-                "coarse": Grid((3.0, 3.0, 4.0), (48, 48, 48), fit=True),
+                "coarse": Grid((5.0, 5.0, 6.0), (32, 32, 32), fit=True),
                 "fine": Grid((2.0, 2.0, 3.0), (80, 80, 80), fit=True),
             },
             how_to_get="1) take ibsi_validation from github.com/theibsi/data_sets; 2) resample CT and PET of every "
