@@ -34,6 +34,7 @@ def record(course_dir: Path | str, *, into: Path = REFERENCE) -> None:
     name, per_case = {"dataset": course_dir.parent.name, "scale": course_dir.name}, runs.collect(course_dir)
     made = [read_json(path.parent / "config.json") | read_json(path) for path in runs.finished(course_dir)]
     before = {path.parent.name: read_json(path) for path in sorted(course_dir.glob("pretrain/*/metrics.json"))}
+    before = {name: found for name, found in before.items() if name in {m["init"] for m in made}}
     data = "".join(sorted({m["settings"]["data"] for m in made}))
     run = {
         **name, "date": max(m["finished"] for m in made)[:10], **_made(made), "versions": made[-1]["versions"],
