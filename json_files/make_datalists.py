@@ -5,6 +5,7 @@ stand in tcia_covid19_volumes.csv (volume, patient, published side). Equal input
 """
 
 import csv
+from collections.abc import Callable
 from pathlib import Path
 
 from ssl_utils.data.datalists import Case, Datalist, in_turn, split_by_patient, write
@@ -72,12 +73,7 @@ def btcv(num_labeled: int, *, honest: bool = False) -> Datalist:
 
 
 def hippocampus() -> Datalist:
-    def case(number: int) -> Case:
-        name = f"hippocampus_{number:03d}.nii.gz"
-        patient = f"{(number + 1) // 2:03d}"
-        return Case(name.split(".")[0], ROOT / "imagesTr" / name, ROOT / "labelsTr" / name, patient)
-
-    cases = [case(number) for number in _numbers(HIPPOCAMPUS)]
+    cases = _pairs("hippocampus", HIPPOCAMPUS, patient=lambda number: (number + 1) // 2)
     sides = split_by_patient(cases, sizes={"test": 110, "validation": 20}, seed=SEED)
     return Datalist(
         name="hippocampus",
@@ -96,11 +92,7 @@ def hippocampus() -> Datalist:
 
 
 def sarcoma() -> Datalist:
-    def case(number: int) -> Case:
-        name = f"STS_{number:03d}.nii.gz"
-        return Case(name.split(".")[0], ROOT / "imagesTr" / name, ROOT / "labelsTr" / name, f"{number:03d}")
-
-    cases = [case(number) for number in _numbers(SARCOMA)]
+    cases = _pairs("STS", SARCOMA, patient=lambda number: number)
     sides = split_by_patient(cases, sizes={"test": 15, "validation": 4}, seed=SEED)
     return Datalist(
         name="sarcoma",
@@ -118,10 +110,15 @@ def sarcoma() -> Datalist:
     )
 
 
-def _numbers(spans: str) -> list[int]:
-    """`3-5 8` -> 3, 4, 5, 8."""
+def _pairs(prefix: str, spans: str, *, patient: Callable[[int], int]) -> list[Case]:
+    """Image and label of every number in `spans` (`3-5 8` is 3, 4, 5, 8), and whose they are."""
     ends = [[int(end) for end in span.split("-")] for span in spans.split()]
-    return [number for first, *last in ends for number in range(first, (last or [first])[0] + 1)]
+    numbers = [number for first, *last in ends for number in range(first, (last or [first])[0] + 1)]
+    return [
+        Case(name, *(ROOT / folder / f"{name}.nii.gz" for folder in ("imagesTr", "labelsTr")), f"{patient(number):03d}")
+        for number in numbers
+        for name in [f"{prefix}_{number:03d}"]
+    ]
 
 
 def tcia_published() -> Datalist:
