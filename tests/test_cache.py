@@ -1,5 +1,7 @@
 """Preprocessing, the cache on disk, and crops that are functions of their number."""
 
+from pathlib import Path
+
 import nibabel as nib
 import numpy as np
 import pytest
@@ -9,7 +11,10 @@ from ssl_utils.data import cache, volumes
 from ssl_utils.data.crops import Consecutive, Crops, FixedCrops, random_corner
 from ssl_utils.data.datasets import Grid, Intensity
 from ssl_utils.data.transforms import augmentation, preprocess, rescale
+from ssl_utils.data.volumes import Volume
 from ssl_utils.errors import CourseError
+from ssl_utils.segmentation.inference import to_original
+from ssl_utils.segmentation.metrics import dice
 
 PERCENTILES = Intensity("percentile", 1, 99)
 
@@ -132,3 +137,26 @@ def test_crop_numbers_go_on_with_the_epoch():
     assert list(numbers) == [0, 1, 2, 3]
     numbers.set_epoch(2)
     assert list(numbers) == [8, 9, 10, 11]
+
+
+@pytest.mark.parametrize("signs", [(1, 1, 1), (-1, -1, 1)])
+def test_a_fitted_grid_holds_the_whole_field_of_view(signs):
+    """Every volume fills the ROI, whatever its size and axes, and a label map finds its way back to the file."""
+    shape, spacing, roi = (20, 33, 26), (2.0, 2.0, 3.0), (16, 16, 24)
+    label = np.zeros((1, *shape), np.uint8)
+    label[0, 4:12, 8:24, 6:20] = 1
+    affine = np.diag([*(s * d for s, d in zip(signs, spacing, strict=True)), 1.0])
+    image = Volume(label.astype(np.float32), affine, Path("image.nii.gz"))
+    done = preprocess(
+        image, Volume(label, affine, Path("label.nii.gz")), grid=Grid(spacing, roi, fit=True),
+        intensity=Intensity("percentile", 0, 100),
+    )  # fmt: skip
+    assert done.image.shape == (1, *roi) and done.label.shape == roi
+    extent = np.linalg.norm(done.affine[:3, :3], axis=0) * roi
+    assert extent == pytest.approx(np.array(shape) * spacing, rel=0.01)
+    assert done.label.mean() == pytest.approx(label.mean(), rel=0.1)
+    logits = torch.from_numpy(np.stack([done.label == 0, done.label == 1]).astype(np.float32)) * 10
+    back = to_original(logits, affine=done.affine, target_affine=affine, target_shape=shape, regions=False)
+    assert dice(back == 1, label[0] == 1) > 0.8  # the grid is coarse, so borders move by up to half of its voxels
+    centres = [np.argwhere(found == 1).mean(0) for found in (back, label[0])]
+    assert np.abs(centres[0] - centres[1]).max() < 0.75
