@@ -62,7 +62,7 @@ def doctor(
     else:
         chosen = datasets.get(dataset, data)
         where = experiments.Setup(chosen, scales.get(scale))
-        findings = data_doctor.examine_datalist(where.datalist, roi=where.grid.roi, spacing=where.grid.spacing)
+        findings = data_doctor.examine_datalist(where.datalist, roi=where.grid.required_roi, spacing=where.grid.spacing)
     for line in data_doctor.summary(findings):
         console.print(line, soft_wrap=True, markup=False)
     errors = sum(finding.severity == "error" for finding in findings)

@@ -37,6 +37,11 @@ class Grid:
     roi: tuple[int, int, int]
     fit: bool = False
 
+    @property
+    def required_roi(self) -> tuple[int, int, int] | None:
+        """The ROI that a volume should fill by itself; None where it is fitted to it."""
+        return None if self.fit else self.roi
+
 
 @dataclass(frozen=True)
 class Dataset:
