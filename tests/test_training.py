@@ -1,5 +1,6 @@
 """One way to train: a run that was broken off and goes on ends with the numbers of an undisturbed one."""
 
+import json
 import math
 
 import numpy as np
@@ -11,7 +12,7 @@ from ssl_utils import experiments, training
 from ssl_utils.errors import CourseError
 from ssl_utils.networks.checkpoints import read_checkpoint
 from ssl_utils.reporting import runs
-from ssl_utils.training import Recorder, adamw, parameter_groups
+from ssl_utils.training import Clip, Recorder, adamw, parameter_groups
 
 RUNS = {
     "pretrain": lambda where: experiments.pretrain(where, task="restoration", seed=3),
@@ -118,6 +119,22 @@ def test_the_schedule_warms_up_and_ends_at_zero():
         schedule.step()
     assert rates[0] == pytest.approx(0.1) and np.argmax(rates) in (9, 10) and rates[-1] < 1e-3
     assert all(np.diff(rates[10:]) <= 0)
+
+
+def test_gradients_have_a_norm_of_at_most_one():
+    layer = torch.nn.Linear(4, 4)
+    (1000 * layer(torch.ones(2, 4)).sum()).backward()
+    Clip().on_before_optimizer_step(None, layer, None)
+    assert torch.cat([p.grad.flatten() for p in layer.parameters()]).norm() == pytest.approx(1, rel=1e-4)
+
+
+def test_the_precision_is_part_of_a_run(tiny_setup, tmp_path, monkeypatch):
+    """Half precision is not the same numbers: a run made with it is not taken for one made without."""
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
+    monkeypatch.setattr(training.torch.cpu, "_is_avx512_bf16_supported", lambda: False)
+    assert training.device() != "cpu" or training.precision() == "32-true"
+    folder = experiments.finetune(tiny_setup, init="random", num_labeled=2)
+    assert json.loads((folder / "config.json").read_text())["settings"]["precision"] == training.precision()
 
 
 def test_device_is_one_of_three():
