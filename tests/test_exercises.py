@@ -43,7 +43,8 @@ def exercises_of(path: Path) -> list[Exercise]:
         stub = "".join(cell["source"])
         last = LAST_LINE.search(stub)
         if last:
-            before, after = ("".join(c["source"]) * (c["cell_type"] == "markdown") for c in (cells[i - 1], cells[i + 1]))
+            around = (cells[i - 1], cells[i + 1])
+            before, after = ("".join(c["source"]) * (c["cell_type"] == "markdown") for c in around)
             found.append(Exercise(path.stem, cell["id"], last[1], last[2], stub, before, after))
     return found
 
