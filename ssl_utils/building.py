@@ -6,6 +6,7 @@ from pathlib import Path
 import torch
 
 from ssl_utils.errors import CourseError
+from ssl_utils.naming import base, given, variant
 from ssl_utils.networks import checkpoints, starts
 from ssl_utils.networks.transfer import TransferReport, load_encoder
 from ssl_utils.networks.unet import UNet
@@ -18,14 +19,11 @@ from ssl_utils.setups import Setup
 SCOPES = ("encoder", "whole")
 
 
-def variant(task: str, options: dict) -> str:
-    """The name of a pretraining run, which is also the `init` that starts from it: `simmim__mask_ratio=0.3`."""
-    return "__".join([task, *(f"{k}={v}" for k, v in sorted(given(options).items()))])
-
-
-def given(options: dict) -> dict:
-    """The options that are set: leaving one out and passing None mean the same run."""
-    return {k: v for k, v in options.items() if v is not None}
+def checked(scope: str | None) -> str | None:
+    """Raises CourseError when there is no such transfer scope."""
+    if scope not in (None, *SCOPES):
+        raise CourseError(f"scope={scope!r}: unknown; choose one of {', '.join(SCOPES)}")
+    return scope
 
 
 def build_task(where: Setup, *, task: str, seed: int, options: Mapping):
@@ -36,9 +34,7 @@ def build_task(where: Setup, *, task: str, seed: int, options: Mapping):
     reconstructs, all of it is pretrained).
     """
     own = {key: value for key, value in given(options).items() if key != "pool"}
-    steps, scope = own.pop("steps", None) or where.scale.pretrain_steps, own.pop("scope", "encoder")
-    if scope not in SCOPES:
-        raise CourseError(f"scope={scope!r}: unknown; choose one of {', '.join(SCOPES)}")
+    steps, scope = own.pop("steps", None) or where.scale.pretrain_steps, checked(own.pop("scope", "encoder"))
     torch.manual_seed(seed)
     encoder = ViT(**where.encoder_config())
     module = task_class(task)(encoder=encoder, lr=where.scale.pretrain_lr, steps=steps, seed=seed, **own)
@@ -69,14 +65,13 @@ def start_of(where: Setup, init: str, scope: str | None = None) -> tuple[Path | 
     UNETR was pretrained, unless `scope` asks for the encoder alone."""
     if init == "random":
         return None, None
-    if scope not in (None, *SCOPES):
-        raise CourseError(f"scope={scope!r}: unknown; choose one of {', '.join(SCOPES)}")
+    checked(scope)
     folder = runs.pretrain_dir(where.dataset.name, where.scale.name, init)
     whole = folder / "network.safetensors"
     if scope == "whole" or (scope is None and whole.exists()):
         path, cure = whole, "pretrain with scope=whole, or move the encoder alone"
     else:
-        entry = TASKS.get(init.split("__")[0])
+        entry = TASKS.get(base(init))
         path = folder / "encoder.safetensors"
         cure = f"run chapter {entry.chapter} first" if entry else "choose random or the name of a pretraining run"
     if not path.exists():

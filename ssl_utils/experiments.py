@@ -8,12 +8,13 @@ import pandas as pd
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ssl_utils.building import build_network, build_task, given, load_task, start_of, variant
+from ssl_utils.building import build_network, build_task, load_task, start_of
 from ssl_utils.data import datalists, volumes
 from ssl_utils.data.crops import Crops, FixedCrops
 from ssl_utils.data.datalists import Case
 from ssl_utils.data.transforms import augmentation
 from ssl_utils.files import sha256
+from ssl_utils.naming import given, variant
 from ssl_utils.networks import checkpoints
 from ssl_utils.prediction import predict, predict_case, save_network
 from ssl_utils.pretext import inside
@@ -45,9 +46,11 @@ def pretrain(where: Setup, *, task: str, seed: int = 0, **options) -> Path:
         "recipe": RECIPE, "lr": scale.pretrain_lr,
         "steps": module.steps, "batch_size": scale.pretrain_batch_size, "precision": precision(),
     }  # fmt: skip
-    cases, data = pool(where, options.get("pool"))
+    pooled = pool(where, options.get("pool"))
+    data = "+".join(part.digest(part.pool) for part in pooled)
     if runs.begin(folder, where.settings([], task=task, seed=seed, **{**given(options), **numbers, "data": data})):
         return folder
+    cases = [case for part in pooled for case in part.prepared(part.pool)]
     crops = Crops(cases, roi=where.grid.roi, seed=seed)
     loader = DataLoader(FixedCrops(where.prepared(where.datalist.validation), roi=where.grid.roi), batch_size=1)
     watcher = inside.callback(

@@ -87,19 +87,14 @@ def setup(*, dataset: str, scale: Scale, data: str | None = None) -> Setup:
     return found
 
 
-def pool(where: Setup, name: str | None = None) -> tuple[list[Prepared], str]:
-    """The volumes to pretrain on, and their fingerprint: this dataset's pool, or those named, such as `hippocampus` or
+def pool(where: Setup, name: str | None = None) -> list[Setup]:
+    """The setups whose pools are pretrained on: this dataset's, or those named, such as `hippocampus` or
     `own+hippocampus`. Another dataset keeps its own spacing and intensity rule, and takes this one's ROI.
 
     Raises:
         CourseError: the other dataset is unknown, not there, or has other channels.
     """
-    cases, digests = [], []
-    for part in (name or "own").split("+"):
-        other = where if part == "own" else _with_roi(part, where)
-        cases += other.prepared(other.pool)
-        digests.append(other.digest(other.pool))
-    return cases, "+".join(digests)
+    return [where if part == "own" else _with_roi(part, where) for part in (name or "own").split("+")]
 
 
 def _with_roi(name: str, where: Setup) -> Setup:

@@ -12,6 +12,7 @@ from typing import Any
 from ssl_utils import scales
 from ssl_utils.data import datasets
 from ssl_utils.errors import CourseError
+from ssl_utils.naming import variant
 from ssl_utils.pretext import TASKS, task_class
 from ssl_utils.scales import Scale
 
@@ -77,11 +78,6 @@ class Study:
                 point = Point(task, point.value, pretraining, finetuning)
                 found.setdefault(point.name, point)
         return list(found.values())
-
-
-def variant(name: str, options: Mapping[str, Any]) -> str:
-    """The name of a run with these options, as `experiments.variant`: `simmim__mask_ratio=0.3`."""
-    return "__".join([name, *(f"{key}={value}" for key, value in sorted(options.items()) if value is not None)])
 
 
 def _from(by_scale: Mapping[str, tuple], level: str) -> tuple:

@@ -43,7 +43,7 @@ def test_a_course_that_was_only_continued_is_not_recorded(tmp_path):
 def test_readme_and_chapters_say_what_is_recorded():
     recorded = read_json(costs.REFERENCE) if costs.REFERENCE.exists() else {}
     page = (runs.PROJECT / "README.md").read_text(encoding="utf-8")
-    assert costs.readme(page, recorded) == page, "run: python -m ssl_utils.reporting.tables readme"
+    assert costs.readme(page, recorded) == page, "run: python -m ssl_utils.reporting readme"
     boxed = 0
     for path in sorted((runs.PROJECT / "notebooks").glob("[0-9]*.ipynb")):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:

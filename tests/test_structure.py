@@ -14,11 +14,12 @@ PROJECT = Path(__file__).resolve().parents[1]
 PACKAGE = PROJECT / "ssl_utils"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
-LEAVES = {"errors", "files", "live"}
+LEAVES = {"errors", "files", "live", "naming"}
 MAY_IMPORT = {  # room or module -> what it may import besides the leaves and itself
     "errors": set(),
     "files": set(),
     "live": set(),
+    "naming": set(),
     "exercises": {"data"},
     "site": {"reporting"},
     "model_card": {"networks", "reporting"},
@@ -33,7 +34,8 @@ MAY_IMPORT = {  # room or module -> what it may import besides the leaves and it
     "prediction": {"data", "networks", "scales", "segmentation", "setups", "training"},
     "building": {"networks", "pretext", "reporting", "setups"},
     "experiments": {
-        "building", "data", "model_card", "networks", "prediction", "pretext", "reporting", "segmentation", "setups", "training",
+        "building", "data", "model_card", "networks", "prediction", "pretext", "reporting", "segmentation", "setups",
+        "training",
     },
     "execution": set(),
     "progress": set(),

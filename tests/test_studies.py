@@ -300,7 +300,7 @@ def test_claims_are_whole_and_name_a_study():
 
 def test_the_readme_says_what_the_records_say():
     text = (PROJECT / "README.md").read_text(encoding="utf-8")
-    assert text == claims.readme(text), "run: python -m ssl_utils.reporting.claims readme"
+    assert text == claims.readme(text), "run: python -m ssl_utils.reporting readme"
     assert text.count("not measured yet") == sum(not claim["measured"] for claim in read_json(claims.CLAIMS))
     with pytest.raises(CourseError, match="<!-- claims -->"):
         claims.readme("no table here")

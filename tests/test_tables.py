@@ -222,4 +222,4 @@ def test_a_readme_without_markers_is_one_line():
 
 def test_the_readme_says_what_the_record_says():
     text = (PROJECT / "README.md").read_text(encoding="utf-8")
-    assert text == record.readme(text), "run: python -m ssl_utils.reporting.tables readme"
+    assert text == record.readme(text), "run: python -m ssl_utils.reporting readme"

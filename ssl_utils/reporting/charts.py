@@ -9,6 +9,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from ssl_utils.errors import CourseError
+from ssl_utils.naming import base
 from ssl_utils.reporting.panels import PALETTE, Picture
 
 _INITS = ("random", "restoration", "simmim", "mae", "genesis", "pcrl", "patch_clusters", "pixel_clusters", "inflation")
@@ -48,10 +49,10 @@ def _styles(inits: Sequence[str]) -> dict[str, dict[str, str]]:
     known = [init for init in _INITS if init in inits] + [init for init in inits if init not in _INITS]
     styles, varied = {}, 0
     for i, init in enumerate(known):
-        base = init.split("__")[0]
-        at, varied = _INITS.index(base) if base in _INITS else -1 - i, varied + (base != init)
+        start = base(init)
+        at, varied = _INITS.index(start) if start in _INITS else -1 - i, varied + (start != init)
         style = {"color": _INIT_COLOURS[at % 9], "marker": _MARKERS[at % 9]}
-        if base != init:
+        if start != init:
             style |= {"marker": _MARKERS[(at + varied) % 9], "linestyle": ("--", ":", "-.")[varied % 3]}
         styles[init] = style
     return styles

@@ -1,22 +1,17 @@
 """What published systems say, and what was measured here: claims and recorded studies, from json_files into README.
 
-    python -m ssl_utils.reporting.claims record runs/phantom/laptop/studies/mask_ratio   # into reference_studies.json
-    python -m ssl_utils.reporting.claims record runs/phantom/laptop                      # a recorded course
-    python -m ssl_utils.reporting.claims readme                                          # from there into README.md
-
 A claim names the study that answers it, and under `measured` the records it is compared with, as "dataset/scale"; the
 study `course` stands for the recorded courses. No measured number is written by hand.
 """
 
 import re
-import sys
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ssl_utils.errors import CourseError
-from ssl_utils.files import atomic, read_json, write_json
+from ssl_utils.files import read_json, write_json
 from ssl_utils.reporting import runs, studies
 
 CLAIMS = runs.PROJECT / "json_files" / "claims.json"
@@ -37,7 +32,7 @@ def record(folder: Path | str, *, into: Path = REFERENCE, claims: Path = CLAIMS,
     folder = Path(folder).resolve()
     if folder.parent.name != "studies":
         if _of_course(folder.parent.name, folder.name, courses) is None:
-            raise CourseError(f"{folder}: no recorded course; run python -m ssl_utils.reporting.tables record {folder}")
+            raise CourseError(f"{folder}: no recorded course; run python -m ssl_utils.reporting record {folder}")
         return _name_in(claims, COURSE, f"{folder.parent.name}/{folder.name}")
     about, table = studies.read(folder)
     table = table.assign(**{name: (100 * table[name]).round(3) for name in IN_POINTS})
@@ -137,23 +132,3 @@ def readme(text: str, **files: Path) -> str:
     if not BLOCK.search(text):
         raise CourseError("README.md: has no <!-- claims --> and <!-- /claims -->; put both where the table belongs")
     return BLOCK.sub(lambda found: f"{found[1]}\n\n{markdown(table(**files))}\n\n{found[2]}", text)
-
-
-def main() -> None:
-    """`record STUDY_OR_COURSE_DIR` or `readme`."""
-    try:
-        if sys.argv[1:2] == ["record"] and len(sys.argv) == 3:
-            record(sys.argv[2])
-        elif sys.argv[1:] == ["readme"]:
-            page = runs.PROJECT / "README.md"
-            text = readme(page.read_text(encoding="utf-8"))
-            with atomic(page) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-        else:
-            sys.exit("usage: python -m ssl_utils.reporting.claims record STUDY_OR_COURSE_DIR | readme")
-    except CourseError as error:
-        sys.exit(f"error: {error}")
-
-
-if __name__ == "__main__":
-    main()

@@ -3,7 +3,6 @@
 import hashlib
 import re
 import shutil
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +10,7 @@ import pandas as pd
 
 from ssl_utils.errors import CourseError
 from ssl_utils.files import atomic, read_json, write_json
-from ssl_utils.reporting import costs, runs, savings, statistics, tables
+from ssl_utils.reporting import runs, savings, statistics, tables
 
 REFERENCE = runs.PROJECT / "json_files" / "reference_results.json"
 FIGURES = runs.PROJECT / "figures"
@@ -119,22 +118,3 @@ def _fractions(results: dict, kind: str, run: dict) -> pd.DataFrame:
     rows = [entry for entry in results[kind] if all(entry[key] == run[key] for key in ("dataset", "scale"))]
     table = pd.DataFrame(rows)
     return table.assign(**table[NUMBERS[kind]].astype(float) / 100) if rows else table
-
-
-def main() -> None:
-    """`record RUN_DIR` or `readme`."""
-    try:
-        if sys.argv[1:2] == ["record"] and len(sys.argv) == 3:
-            record(sys.argv[2])
-            costs.record(sys.argv[2])
-            expected_figure(sys.argv[2])
-        elif sys.argv[1:] == ["readme"]:
-            page = runs.PROJECT / "README.md"
-            text = readme(page.read_text(encoding="utf-8"))
-            with atomic(page) as temporary:
-                temporary.write_text(text, encoding="utf-8")
-            costs.fill()
-        else:
-            sys.exit("usage: python -m ssl_utils.reporting.tables record RUN_DIR | readme")
-    except CourseError as error:
-        sys.exit(f"error: {error}")

@@ -16,6 +16,7 @@ import pandas as pd
 
 from ssl_utils.errors import CourseError
 from ssl_utils.files import atomic, read_json, write_json
+from ssl_utils.naming import base
 
 PROJECT = Path(__file__).resolve().parents[2]
 OF_ONE_RUN = ("init", "num_labeled", "draw", "seed")  # what tells the fine-tunings of a course apart
@@ -135,7 +136,7 @@ def pretraining_of(folder: Path, init: str) -> str | None:
     """
     task, *options = init.split("__")
     known = [path.parent.name for path in (folder / "pretrain").glob("*/metrics.json")]
-    fits = [name for name in known if name.split("__")[0] == task and {*name.split("__")[1:]} <= {*options}]
+    fits = [name for name in known if base(name) == task and {*name.split("__")[1:]} <= {*options}]
     return max(fits, key=lambda name: name.count("__"), default=None)
 
 
@@ -150,7 +151,7 @@ def spent(folder: Path) -> pd.DataFrame:
         done = read_json(path)
         init, before = done["init"], pretraining_of(folder, done["init"])
         paid = read_json(folder / "pretrain" / before / "metrics.json")["seconds"] if before else float("nan")
-        paid = 0.0 if init.split("__")[0] == "random" else paid
+        paid = 0.0 if base(init) == "random" else paid
         rows.append([*(done[key] for key in OF_ONE_RUN), done["seconds"], paid, done["seconds"] + paid])
     return pd.DataFrame(rows, columns=[*OF_ONE_RUN, "finetuning", "pretraining", "seconds"])
 

@@ -1,8 +1,4 @@
-"""The course's numbers as tables, and what they can not say.
-
-    python -m ssl_utils.reporting.tables record runs/hippocampus/laptop   # into json_files/reference_results.json
-    python -m ssl_utils.reporting.tables readme                           # from there into README.md
-"""
+"""The course's numbers as tables, and what they can not say."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -10,6 +6,7 @@ from pathlib import Path
 import pandas as pd
 
 from ssl_utils.files import atomic
+from ssl_utils.naming import base
 from ssl_utils.reporting import runs, savings, statistics
 
 POINTS = (
@@ -19,7 +16,7 @@ POINTS = (
 
 
 def _inits(names: Iterable[str]) -> list[str]:
-    return sorted(set(names), key=lambda init: (init.split("__")[0] != "random", init))
+    return sorted(set(names), key=lambda init: (base(init) != "random", init))
 
 
 def split(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
@@ -182,9 +179,3 @@ def collapsed_table(per_case: pd.DataFrame) -> pd.DataFrame:
     fallen = statistics.run_means(per_case).query("collapsed")
     shown = fallen.rename(columns={"num_labeled": "labels"}).assign(Dice=[f"{100 * d:.1f}" for d in fallen["dice"]])
     return shown.set_index("init")[["labels", "draw", "seed", "Dice", "why"]]
-
-
-if __name__ == "__main__":
-    from ssl_utils.reporting.record import main
-
-    main()
