@@ -1,0 +1,19 @@
+"""The names of runs: a pretext task or a start, and the options that are not at their default."""
+
+from collections.abc import Mapping
+from typing import Any
+
+
+def given(options: Mapping[str, Any]) -> dict[str, Any]:
+    """The options that are set: leaving one out and passing None mean the same run."""
+    return {key: value for key, value in options.items() if value is not None}
+
+
+def variant(name: str, options: Mapping[str, Any]) -> str:
+    """The name of a run, which is also the `init` that starts from it: `simmim__mask_ratio=0.3`."""
+    return "__".join([name, *(f"{key}={value}" for key, value in sorted(given(options).items()))])
+
+
+def base(name: str) -> str:
+    """The task or start that a run's name begins with."""
+    return name.split("__")[0]

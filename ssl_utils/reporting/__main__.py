@@ -1,0 +1,45 @@
+"""What was run, into the record; and the record, into README and chapters.
+
+    python -m ssl_utils.reporting record runs/phantom/laptop                      # a finished course
+    python -m ssl_utils.reporting record runs/phantom/laptop/studies/mask_ratio   # a finished study
+    python -m ssl_utils.reporting readme                                          # README.md and the cost boxes
+"""
+
+import sys
+from pathlib import Path
+
+from ssl_utils.errors import CourseError
+from ssl_utils.files import atomic
+from ssl_utils.reporting import claims, costs, record, runs
+
+USAGE = "usage: python -m ssl_utils.reporting record RUN_OR_STUDY_DIR | readme"
+
+
+def keep(folder: Path) -> None:
+    """Put a finished course or study into json_files, with its expected figure and the claims it answers."""
+    if folder.parent.name != "studies":
+        record.record(folder)
+        costs.record(folder)
+        record.expected_figure(folder)
+    claims.record(folder)
+
+
+def write_readme() -> None:
+    page = runs.PROJECT / "README.md"
+    text = claims.readme(record.readme(page.read_text(encoding="utf-8")))
+    with atomic(page) as temporary:
+        temporary.write_text(text, encoding="utf-8")
+    costs.fill()
+
+
+if __name__ == "__main__":
+    try:
+        match sys.argv[1:]:
+            case ["record", folder]:
+                keep(Path(folder).resolve())
+            case ["readme"]:
+                write_readme()
+            case _:
+                sys.exit(USAGE)
+    except CourseError as error:
+        sys.exit(f"error: {error}")
