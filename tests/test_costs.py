@@ -32,6 +32,8 @@ def test_a_measured_course_reaches_readme_and_chapters(tmp_path):
     box = "# T\n\n<!-- cost:02_chapter -->\n\n| scale | minutes |\n|---|---|\n| x | 999 |\n\nText | stays"
     filled = costs.boxes(box, found)
     assert "0.5" in filled and "0.7 GB" in filled and "999" not in filled and filled.endswith("\n\nText | stays")
+    row = "| [02 Two](notebooks/02_chapter.ipynb) | do it | no GPU | 9 | 9 GB |"
+    assert costs.readme(row, found) == "| [02 Two](notebooks/02_chapter.ipynb) | do it | no GPU | 0.5 | 0.7 GB |"
     assert costs.boxes(filled, found) == filled and costs.readme(page, found) == page
 
 

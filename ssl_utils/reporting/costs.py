@@ -12,6 +12,7 @@ from ssl_utils.reporting import runs, tables
 
 REFERENCE = runs.PROJECT / "json_files" / "reference_costs.json"
 BLOCK = re.compile(r"(<!-- costs -->).*?(<!-- /costs -->)", re.DOTALL)
+ROW = re.compile(r"^(\| \[[^\]]+\]\(notebooks/(\w+)\.ipynb\) \|[^|\n]*\|[^|\n]*\|).*$", re.MULTILINE)  # of the README
 BOX = re.compile(r"<!-- cost:(\w+) -->\n(?:\s*\n)?(?:\|.*(?:\n|$))*")
 
 
@@ -40,7 +41,16 @@ def record(course_dir: Path | str, *, into: Path = REFERENCE) -> None:
 
 
 def readme(text: str, costs: dict) -> str:
-    """The README with the table of whole courses between its markers."""
+    """The README with the table of whole courses between its markers, and minutes and memory in its chapter table (its
+    last two columns; scale laptop on the phantom)."""
+    found = costs.get("phantom", {}).get("laptop", {"chapters": {}})
+
+    def row(match: re.Match) -> str:
+        known = match[2] in found["chapters"]
+        cells = [minutes(found["chapters"][match[2]]), f"{found['memory_gb'][match[2]]:.1f} GB"] if known else ["", ""]
+        return f"{match[1]} {cells[0]} | {cells[1]} |"
+
+    text = ROW.sub(row, text)
     rows = {
         f"{dataset}, {scale}": [minutes(c["seconds"]), f"{c['peak_memory_gb']:.1f} GB", c["cores"], c["date"]]
         for dataset, scales in costs.items()
