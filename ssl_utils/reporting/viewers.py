@@ -1,170 +1,43 @@
-"""Looking into a volume by hand. A static picture always comes first; widgets only where someone can move them.
+"""Looking into a volume by hand: the one door to the viewers. A static picture always comes first.
 
-Live means: JupyterLab runs the kernel (it sets JPY_SESSION_NAME; papermill does not) and SSL_HEADLESS is not set.
-Viewers are imported when asked for. itkwidgets is never imported otherwise: its import alone replaces the kernel's
-execute handler, and its viewer comes from the network, without which every later cell of the notebook waits for it.
+Widgets are made, and their libraries imported, only where someone can move them (`live`).
 """
 
-import atexit
-import os
-import shutil
-import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Mapping, Sequence
-from importlib.util import find_spec
-from io import BytesIO
-from pathlib import Path
 from typing import Any
 
-import numpy as np
 from IPython.display import display
 
-from ssl_utils.errors import CourseError
-from ssl_utils.reporting.figures import montage
-from ssl_utils.reporting.panels import PLANES, busiest, choose_window, colour, compose, cut, overlay, plane, volume
+from ssl_utils.live import live
+from ssl_utils.reporting.stills import still
+from ssl_utils.reporting.volume3d import Sentence, volume3d
 
-# where itkwidgets 1.0a55 takes its viewer and its controls from
-_ITK_PAGES = (
-    "https://bafybeieiqiiwvdq66e2bndws5nwojbe4wwerbxyua6u37axxivi2rwf7wy.ipfs.dweb.link/",
-    "https://cdn.jsdelivr.net/",
-)
-
-
-class Sentence(str):
-    """Text that a notebook shows without quotation marks."""
-
-    def __repr__(self) -> str:
-        return str(self)
-
-
-def live() -> bool:
-    """True when a person at JupyterLab can move a widget."""
-    return bool(os.environ.get("JPY_SESSION_NAME")) and os.environ.get("SSL_HEADLESS", "") in ("", "0")
+__all__ = ["Sentence", "explore", "live", "volume3d"]
 
 
 def explore(image: Any, label: Any = None, *, spacing: Sequence[float] = (1, 1, 1),
-            names: Mapping[int, str] | None = None,
-            window: tuple[float, float] | str | None = None) -> None:  # fmt: skip
-    """Show the three-plane montage and, live, sliders to move through the volume below it.
-
-    Arguments as in `figures.montage`: image and label (D, H, W), spacing in mm, names of the label values.
-    """
-    display(montage(image, label, spacing=spacing, names=names, window=window))
-    if live():
-        display(slice_explorer(image, label, spacing=spacing, window=window))
-
-
-def slice_explorer(image: Any, label: Any = None, *, spacing: Sequence[float] = (1, 1, 1),
-                   window: tuple[float, float] | str | None = None) -> Any:  # fmt: skip
-    """An ipywidgets box: sliders for the three planes, the window and the overlay's opacity above one picture.
-
-    One Agg figure lives as long as the box; a move changes its pixels and sends them as PNG.
-    """
-    import ipywidgets as widgets
-
-    image, label = volume(image), None if label is None else volume(label)
-    start, limits = busiest(np.zeros(image.shape) if label is None else label), choose_window(image, window)
-    figure, (axes,) = compose(
-        [[cut(image, axis, start[axis], spacing, limits, title=name) for name, axis in PLANES.items()]], tallest=3.0
-    )
-    pictures = [ax.images[0] for ax in axes]
-    covers = [ax.imshow(np.zeros((1, 1, 4)), extent=ax.images[0].get_extent(), interpolation="nearest") for ax in axes]
-    wide = {"style": {"description_width": "110px"}, "layout": {"width": "460px"}}
-    planes = {
-        name: widgets.IntSlider(start[axis], 0, image.shape[axis] - 1, description=f"{name} ({'xyz'[axis]})", **wide)
-        for name, axis in PLANES.items()
-    }
-    low, high = float(np.nanmin(image)), float(np.nanmax(image))
-    low, high = min(low, limits[0]), max(high, limits[1])
-    shades = widgets.FloatRangeSlider(value=limits, min=low, max=high, step=(high - low) / 200, description="window",
-                                      readout_format=".3g", **wide)  # fmt: skip
-    opacity = widgets.FloatSlider(0.35, min=0, max=1, step=0.05, description="label opacity", **wide)
-    screen = widgets.Image(format="png")
-
-    def redraw(_: Any = None) -> None:
-        for (name, axis), picture, cover in zip(PLANES.items(), pictures, covers, strict=True):
-            picture.set_data(plane(image, axis, planes[name].value).astype(np.float32))
-            picture.set_clim(*shades.value)
-            if label is not None:
-                cover.set_data(overlay(plane(label, axis, planes[name].value), opacity.value))
-        stream = BytesIO()
-        figure.savefig(stream, format="png", pil_kwargs={"compress_level": 1})
-        screen.value = stream.getvalue()
-
-    sliders = [*planes.values(), shades, *([] if label is None else [opacity])]
-    for slider in sliders:
-        slider.observe(redraw, names="value")
-    redraw()
-    return widgets.VBox([widgets.HBox([widgets.VBox(sliders[:3]), widgets.VBox(sliders[3:])]), screen])
-
-
-def volume3d(image: Any, label: Any = None, *, spacing: Sequence[float] = (1, 1, 1), viewer: str = "niivue",
-             window: tuple[float, float] | str | None = None) -> Any:  # fmt: skip
-    """A three-dimensional viewer when live, else a sentence saying how to get one; never waits for anything.
+            names: Mapping[int, str] | None = None, window: tuple[float, float] | str | None = None,
+            prediction: Any = None, after: Any = None) -> None:  # fmt: skip
+    """Show three planes of the volume and, live, a SliceExplorer to move through it below them.
 
     Args:
-        image, label: (D, H, W), label values 0 to 255.
-        viewer: "niivue" (needs no network) or "itk" (itkwidgets: an extra, and its viewer comes from the network).
+        image, label, prediction: (D, H, W); the two overlays have values 0 (background) to 255.
+        spacing: mm per voxel, (x, y, z).
+        names: label value -> name.
+        window: (low, high), a name in WINDOWS (CT), or None for percentiles.
+        after: a second image of the same shape, such as the corrupted or the reconstructed one.
 
     Raises:
-        CourseError: unknown viewer, or not one volume.
+        CourseError: not one volume, shapes differ, unknown window.
     """
-    if viewer not in ("niivue", "itk"):
-        raise CourseError(f"viewer={viewer!r}: no such viewer; choose niivue or itk")
-    image, label = volume(image), None if label is None else volume(label).astype(np.uint8)
-    if not live():
-        return Sentence("The 3D viewer opens when this cell is run in JupyterLab (make lab); nothing to show here.")
-    if viewer == "itk":
-        reason = _itk_missing()
-        if reason is None:
-            return _itk(image, label, spacing)
-        print(f"itkwidgets is not used: {reason}. Showing the same volume with ipyniivue.")
-    return _niivue(image, label, spacing, choose_window(image, window))
+    shown = {"image" if label is None else "label": (image, label)}
+    if prediction is not None:
+        shown["prediction"] = (image, prediction)
+    if after is not None:
+        shown["after"] = (after, None)
+    display(still(shown, spacing=spacing, names=names, window=window))
+    if live():
+        from ssl_utils.reporting.explorer import SliceExplorer
 
-
-def _niivue(image: np.ndarray, label: np.ndarray | None, spacing: Sequence[float], limits: tuple[float, float]) -> Any:
-    import nibabel
-    from ipyniivue import NiiVue
-
-    folder = Path(tempfile.mkdtemp(prefix="ssl_utils_view_"))  # the widget reads the files when the page asks for them
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    affine = np.diag([*spacing, 1.0])
-    nibabel.save(nibabel.Nifti1Image(image.astype(np.float32), affine), folder / "image.nii.gz")
-    shown = [{"path": folder / "image.nii.gz", "colormap": "gray", "cal_min": limits[0], "cal_max": limits[1]}]
-    if label is not None:
-        nibabel.save(nibabel.Nifti1Image(label, affine), folder / "label.nii.gz")
-        shown.append({"path": folder / "label.nii.gz", "opacity": 0.5})
-    viewer = NiiVue(height=420)
-    viewer.load_volumes(shown)
-    if label is not None:
-        values = [int(v) for v in np.unique(label)]
-        rgb = np.array([(0, 0, 0) if v == 0 else colour(v) for v in values]) * 255
-        viewer.volumes[1].set_colormap_label({
-            "R": rgb[:, 0].tolist(), "G": rgb[:, 1].tolist(), "B": rgb[:, 2].tolist(),
-            "A": [0 if v == 0 else 255 for v in values], "I": values, "labels": [f"label {v}" for v in values],
-        })  # fmt: skip
-    return viewer
-
-
-def _itk_missing() -> str | None:
-    """Why itkwidgets cannot be used here, or None. Its addresses get 2 seconds each."""
-    if find_spec("itkwidgets") is None:
-        return "it is not installed (pip install '.[itk]')"
-    for page in _ITK_PAGES:
-        try:
-            urllib.request.urlopen(urllib.request.Request(page, method="HEAD"), timeout=2).close()
-        except urllib.error.HTTPError:
-            continue  # the server answers, that is enough
-        except OSError:
-            return f"its viewer comes from {page}, which does not answer"
-    return None
-
-
-def _itk(image: np.ndarray, label: np.ndarray | None, spacing: Sequence[float]) -> Any:
-    from itkwidgets import view
-    from scipy.ndimage import zoom
-
-    cubic = np.array(spacing) / min(spacing)  # an array has no spacing there: make the voxels cubes; axes (z, y, x)
-    image = np.ascontiguousarray(zoom(image.astype(np.float32), cubic, order=1).T)
-    return view(image, label_image=None if label is None else np.ascontiguousarray(zoom(label, cubic, order=0).T))
+        display(SliceExplorer(image, label, spacing=spacing, names=names, window=window, prediction=prediction,
+                              after=after))  # fmt: skip
