@@ -56,15 +56,7 @@ def predict(
     Raises:
         CourseError: a file cannot be read, or the model was not saved by this package.
     """
-    weights, meta = checkpoints.read(model)
-    if "course" not in meta:
-        raise CourseError(
-            f"{model}: does not say how it was made; use a model.safetensors written by a fine-tuning run"
-        )
-    about = json.loads(meta["course"])
-    network = (UNETR if "patch_size" in about["architecture"] else UNet)(**about["architecture"])
-    network.load_state_dict(weights)
-    where = _setup_of(about)
+    network, where = load_saved(model)
     written = []
     for done, path in enumerate(images):
         image = volumes.read_image(path, channels=len(where.dataset.channels))
@@ -77,6 +69,30 @@ def predict(
         if progress:
             progress(done + 1, len(images))
     return written
+
+
+def load_saved(model: Path) -> tuple[UNETR | UNet, Setup]:
+    """The network of a model.safetensors, and the setup it was trained in, both from what the file says of itself.
+
+    Raises:
+        CourseError: it does not say so, does not fit what it says, or holds weights that are not finite.
+    """
+    weights, meta = checkpoints.read(model)
+    if "course" not in meta:
+        raise CourseError(
+            f"{model}: does not say how it was made; use a model.safetensors written by a fine-tuning run"
+        )
+    try:
+        about = json.loads(meta["course"])
+        network = (UNETR if "patch_size" in about["architecture"] else UNet)(**about["architecture"])
+        network.load_state_dict(weights)
+        where = _setup_of(about)
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        reason = " ".join(str(error).split())[:200]
+        raise CourseError(f"{model}: its weights are not what it says ({reason}); fetch or train it again") from None
+    if odd := next((name for name, value in weights.items() if not value.isfinite().all()), None):
+        raise CourseError(f"{model}: {odd} holds NaN or infinity; the training diverged, repeat it")
+    return network, where
 
 
 def _setup_of(about: dict) -> Setup:

@@ -28,6 +28,8 @@ def load_network(network: UNETR, source: Path | str) -> TransferReport:
             f"{source}: its decoder lacks {', '.join(odd[:3])} in this size; build the UNETR with the feature_size and "
             "channels of the pretraining, or move the encoder alone (scope=encoder)"
         )
+    if odd := [key for key, value in found.items() if not value.isfinite().all()]:
+        raise CourseError(f"{source}: {odd[0]} holds NaN or infinity; the training diverged, repeat it")
     network.load_state_dict(found, strict=False)
     moved = {key: tuple(value.shape) for key, value in found.items()}
     left = {key: shape for key, shape in report.unexpected.items() if key not in found}

@@ -1,0 +1,100 @@
+"""A course that is killed again and again ends with the numbers of one that was left alone."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import psutil
+import pytest
+
+from ssl_utils.files import sha256
+
+MOMENTS = 20
+HOW = ("kill the course", "kill everything", "kill one process", "ask to end", "interrupt")
+TIMES = {"seconds", "test_seconds", "peak_memory_gb", "finished", "started"}
+
+
+def start(root: Path, blobs: Path) -> subprocess.Popen:
+    environment = os.environ | {"SSL_RUNS_ROOT": str(root), "SSL_DATA_ROOT": str(root / "data")}
+    words = ["course", "--scale", "smoke", "--dataset", "folder", "--data", str(blobs)]
+    with open(root / "log.txt", "a") as log:
+        return subprocess.Popen([sys.executable, "-m", "ssl_utils.workflow", *words], env=environment, stdout=log,
+                                stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+
+
+def finish(root: Path, blobs: Path) -> None:
+    process = start(root, blobs)
+    assert process.wait(600) == 0, (root / "log.txt").read_text()[-3000:]
+
+
+def end(process: subprocess.Popen, how: str, choice: random.Random) -> None:
+    """End a running course in one of five ways, and wait until nothing of it runs any more."""
+    family = [psutil.Process(process.pid), *psutil.Process(process.pid).children(recursive=True)]
+    if how == "ask to end":
+        process.terminate()
+    elif how == "interrupt":
+        process.send_signal(signal.SIGINT)
+    else:
+        for victim in {"kill the course": family[:1], "kill everything": family}.get(how, [choice.choice(family)]):
+            try:
+                victim.kill()
+            except psutil.NoSuchProcess:
+                continue
+    if how == "kill one process" and process.poll() is None:
+        time.sleep(2)  # the course may notice and go on to its own end
+        process.terminate()
+    process.wait(60)
+    _, alive = psutil.wait_procs(family, timeout=60)
+    assert not alive, f"{how}: {alive} outlived the course"
+
+
+def outcome(root: Path) -> dict[str, object]:
+    """Everything that a result is, by its path: figures, scores, weights."""
+    found: dict[str, object] = {}
+    for path in sorted(root.rglob("*")):
+        name = str(path.relative_to(root))
+        if path.name == "metrics.json":
+            found[name] = without_times(json.loads(path.read_text()))
+        elif path.name in ("per_case.csv", "inside.csv", "history.csv"):
+            table = pd.read_csv(path)
+            found[name] = table.drop(columns=[c for c in table if c in TIMES]).to_csv()
+        elif path.suffix == ".safetensors" and path.name == "model.safetensors":
+            found[name] = sha256(path)
+    return found
+
+
+def without_times(content):
+    if isinstance(content, dict):
+        return {key: without_times(value) for key, value in content.items() if key not in TIMES}
+    return content
+
+
+@pytest.mark.timeout(2400)
+def test_a_course_killed_at_twenty_moments_ends_with_the_same_numbers(tmp_path, blobs):
+    choice = random.Random(0)
+    undisturbed, killed = tmp_path / "undisturbed", tmp_path / "killed"
+    undisturbed.mkdir()
+    killed.mkdir()
+    began = time.monotonic()
+    finish(undisturbed, blobs)
+    whole = time.monotonic() - began
+    struck = 0
+    for moment in range(MOMENTS):
+        process = start(killed, blobs)
+        try:
+            process.wait(choice.uniform(1, whole / 5))
+            break  # it came to its end between two kills
+        except subprocess.TimeoutExpired:
+            end(process, HOW[moment % len(HOW)], choice)
+            struck += 1
+        for path in killed.rglob("metrics.json"):  # no half-written file is ever there
+            assert json.loads(path.read_text())["finished"]
+    finish(killed, blobs)
+    assert struck >= 10, f"only {struck} kills before the course was done; make the stretches shorter"
+    assert outcome(killed) == outcome(undisturbed)
