@@ -9,10 +9,12 @@ from typing import Any
 from IPython.display import display
 
 from ssl_utils.live import live
+from ssl_utils.reporting.playground import Control, playground
+from ssl_utils.reporting.results_explorer import results_explorer
 from ssl_utils.reporting.stills import still
 from ssl_utils.reporting.volume3d import Sentence, volume3d
 
-__all__ = ["Sentence", "explore", "live", "volume3d"]
+__all__ = ["Control", "Sentence", "explore", "live", "playground", "results_explorer", "volume3d"]
 
 
 def explore(image: Any, label: Any = None, *, spacing: Sequence[float] = (1, 1, 1),
