@@ -1,5 +1,6 @@
 """The command line: data | doctor | pretrain | finetune | predict | status. It parses, calls and prints."""
 
+import os
 import sys
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,6 +18,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 console = Console()
 ScaleOption = Annotated[str, typer.Option(help="smoke, laptop, workstation or paper")]
 DataOption = Annotated[str | None, typer.Option(help="path of your own folder, with dataset 'folder'")]
+WandbOption = Annotated[bool, typer.Option("--wandb", help="send the curves to Weights & Biases too")]
 DatasetOption = Annotated[str, typer.Option(help="phantom, hippocampus, sarcoma, btcv, tcia_covid19 or folder")]
 
 
@@ -76,9 +78,13 @@ def pretrain(
     dataset: DatasetOption = "phantom", scale: ScaleOption = "laptop", data: DataOption = None, seed: int = 0,
     mask_ratio: float | None = None, mask_unit: int | None = None, contrast: str | None = None, fill: str | None = None,
     option: Annotated[list[str] | None, typer.Option(help="name=value, any option of the task; repeat it")] = None,
+    wandb: WandbOption = False,
 ) -> None:  # fmt: skip
     """Pretrain an encoder without labels."""
     from ssl_utils import experiments
+
+    if wandb:
+        os.environ["SSL_WANDB"] = "1"  # as for the chapters; no part of what a run depends on
 
     options = {"mask_ratio": mask_ratio, "mask_unit": mask_unit, "contrast": contrast, "fill": fill}
     options |= dict(map(named_value, option or []))
@@ -124,10 +130,14 @@ def finetune(
     permuted: Annotated[bool, typer.Option("--permuted", help="shuffle the weights within each tensor")] = False,
     network: Annotated[str, typer.Option(help="unetr, or unet (with random)")] = "unetr",
     dataset: DatasetOption = "phantom", scale: ScaleOption = "laptop", data: DataOption = None,
+    wandb: WandbOption = False,
 ) -> None:  # fmt: skip
     """Fine-tune a UNETR on a few labelled volumes and score it on the test set."""
     from ssl_utils import experiments
     from ssl_utils.reporting import runs
+
+    if wandb:
+        os.environ["SSL_WANDB"] = "1"
 
     where = experiments.setup(dataset=dataset, scale=scales.get(scale), data=data)
     folder = experiments.finetune(

@@ -1,5 +1,6 @@
 """Where the rooms meet: prepare, pretrain, finetune, evaluate, predict. Chapters and the command line call these."""
 
+import sys
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -8,6 +9,7 @@ import pandas as pd
 from torch import nn
 from torch.utils.data import DataLoader
 
+from ssl_utils import model_card
 from ssl_utils.building import build_network, build_task, load_task, start_of
 from ssl_utils.data import datalists, volumes
 from ssl_utils.data.crops import Crops, FixedCrops
@@ -65,17 +67,23 @@ def pretrain(where: Setup, *, task: str, seed: int = 0, **options) -> Path:
     module.cpu().eval()
     final = recorder.rows[-1]
     baselines = module.baselines(loader)
-    meta = {"task": name, "dataset": where.dataset.name, "data_licence": where.dataset.licence, "step": final["step"]}
+    licence = " + ".join(dict.fromkeys(part.dataset.licence for part in pooled))
+    meta = {"task": name, "dataset": where.dataset.name, "data_licence": licence, "step": final["step"]}
     checkpoints.save_encoder(folder / "encoder.safetensors", module.encoder, metadata=meta)
     checkpoints.save_model(folder / "task.safetensors", module, metadata=meta)
     if whole := module.whole_network():
         sizes = {"config": module.decoder.config, "grid": module.encoder.grid}
         checkpoints.save_weights(folder / "network.safetensors", whole, metadata=meta | sizes)
-    runs.finish(folder, {
+    done = {
         "task": name, "volumes": len(cases), "device": device(),
         "seconds": round(final["seconds"] - watcher.seconds, 2),  # looking inside is not part of the training
         "baselines": baselines, "first": recorder.rows[0], "last": final,
-    })  # fmt: skip
+    }  # fmt: skip
+    model_card.write_encoder_card(
+        folder, idea=" ".join((sys.modules[type(module).__module__].__doc__ or name).partition("\n\n")[0].split()),
+        pools=[(part.dataset, len(part.pool)) for part in pooled], grid=where.grid, done=done,
+    )  # fmt: skip
+    runs.finish(folder, done)
     return folder
 
 
@@ -130,14 +138,16 @@ def finetune(
     started = time.perf_counter()
     table = evaluate(where, built.to(device()), where.datalist.test)
     runs.write_table(folder / "per_case.csv", table)
-    runs.finish(folder, {
+    done = {
         "init": name, "num_labeled": num_labeled, "draw": draw, "seed": seed,
         "dice": float(table.groupby("case")["dice"].mean().mean()), "cases": int(table["case"].nunique()),
         "validation_dice": module.best["dice"], "best_step": module.best["step"],
         "transfer_share": report.share if report else None,
         "seconds": recorder.rows[-1]["seconds"], "test_seconds": round(time.perf_counter() - started, 1),
         "device": device(),
-    })  # fmt: skip
+    }  # fmt: skip
+    model_card.write_network_card(folder, dataset=dataset, grid=where.grid, done=done, start=start)
+    runs.finish(folder, done)
     return folder
 
 

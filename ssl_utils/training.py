@@ -5,7 +5,6 @@ corruptions are functions of the step number, so a run that goes on from it ends
 """
 
 import math
-import os
 import sys
 import time
 from collections.abc import Iterable, Sequence
@@ -21,6 +20,10 @@ from torch.utils.data import DataLoader, Dataset
 from ssl_utils.data.crops import Consecutive
 from ssl_utils.errors import CourseError
 from ssl_utils.files import atomic
+from ssl_utils.live import live
+from ssl_utils.logs import Logs
+
+POINTS = 200  # of the training loss in TensorBoard and W&B, however long the run
 
 
 def device() -> str:
@@ -80,25 +83,32 @@ class Clip(L.Callback):
 
 
 class Recorder(L.Callback):
-    """Writes history.csv and last.ckpt after every validation, prints one line, and stops on a loss that is not a
-    number."""
+    """Writes history.csv, last.ckpt and the logs after every validation, prints one line, and stops on a loss that is
+    not a number."""
 
     def __init__(self, folder: Path, *, steps: int, headline: str) -> None:
         self.folder, self.steps, self.headline = folder, steps, headline
         self.rows: list[dict] = []
         self.losses: list[float] = []
+        self.points: list[tuple[int, dict[str, float]]] = []  # (step, values): what the logs hold
         self.seconds = 0.0
-        self.bar = None
+        self.bar = self.logs = None
 
     def state_dict(self) -> dict:
-        return {"rows": self.rows, "seconds": self.seconds + time.perf_counter() - self.started}
+        spent = time.perf_counter() - self.started
+        return {"rows": self.rows, "points": self.points, "seconds": self.seconds + spent}
 
     def load_state_dict(self, state: dict) -> None:
-        self.rows, self.seconds = state["rows"], state["seconds"]
+        self.rows, self.points, self.seconds = state["rows"], state.get("points", []), state["seconds"]
+
+    def note(self, step: int, values: dict[str, float]) -> None:
+        self.points.append((step, values))
+        self.logs.write(step, values)
 
     def on_train_start(self, trainer, module) -> None:
+        self.logs = Logs(self.folder, headline=self.headline, points=self.points)
         self.started = time.perf_counter()
-        if sys.stderr.isatty() or "JPY_SESSION_NAME" in os.environ:
+        if sys.stderr.isatty() or live():
             from tqdm.auto import tqdm
 
             self.bar = tqdm(total=self.steps, initial=trainer.global_step, desc=self.headline, unit="step")
@@ -110,6 +120,8 @@ class Recorder(L.Callback):
                 f"{self.folder}: the loss is {self.losses[-1]} at step {trainer.global_step}; lower the learning rate, "
                 "and run the doctor on the data"
             )
+        if trainer.global_step % max(self.steps // POINTS, 1) == 0:
+            self.note(trainer.global_step, {"train_loss_step": self.losses[-1]})
         if self.bar is not None:
             self.bar.update()
 
@@ -123,6 +135,7 @@ class Recorder(L.Callback):
         }  # fmt: skip
         self.losses = []
         self.rows.append(row)
+        self.note(row["step"], {key: value for key, value in row.items() if key != "step"})
         with atomic(self.folder / "history.csv") as temporary:
             pd.DataFrame(self.rows).to_csv(temporary, index=False)
         with atomic(self.folder / "last.ckpt") as temporary:
@@ -135,7 +148,12 @@ class Recorder(L.Callback):
         else:
             print(line, flush=True)
 
+    def on_exception(self, trainer, module, exception) -> None:
+        if self.logs is not None:
+            self.logs.close(failed=True)
+
     def on_train_end(self, trainer, module) -> None:
+        self.logs.close(failed=False)
         if self.bar is not None:
             self.bar.close()
 

@@ -1,0 +1,53 @@
+"""Curves of a training run for other programs: TensorBoard always, Weights & Biases when SSL_WANDB=1 asks for it."""
+
+import os
+import shutil
+from pathlib import Path
+
+from ssl_utils.errors import CourseError
+from ssl_utils.files import read_json
+
+
+class Logs:
+    """TensorBoard's event files in the run folder, and a run at W&B.
+
+    Every start of training writes them anew from what the checkpoint remembers, so that no point is there twice. A run
+    at W&B cannot be taken back: one that was broken off stays there, and the one that goes on holds all of its points.
+    """
+
+    def __init__(self, folder: Path, *, headline: str, points: list[tuple[int, dict[str, float]]]) -> None:
+        from lightning.pytorch.loggers import TensorBoardLogger
+
+        self.wandb = wandb_run(folder, headline) if os.environ.get("SSL_WANDB", "") not in ("", "0") else None
+        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
+        self.board = TensorBoardLogger(folder, name="", version="tensorboard")
+        for step, values in points:
+            self.write(step, values)
+
+    def write(self, step: int, values: dict[str, float]) -> None:
+        self.board.log_metrics(values, step)
+        if self.wandb is not None:
+            self.wandb.log(values, step=step)
+
+    def close(self, *, failed: bool) -> None:
+        self.board.finalize("failed" if failed else "finished")
+        if self.wandb is not None:
+            self.wandb.finish(exit_code=int(failed))
+
+
+def wandb_run(folder: Path, headline: str):
+    """A new run at Weights & Biases (in `folder` with WANDB_MODE=offline); its settings are those of config.json.
+
+    Raises:
+        CourseError: wandb is not installed, or has no key.
+    """
+    try:
+        import wandb
+
+        settings = read_json(folder / "config.json")["settings"]
+        return wandb.init(project="ssl-utils", name=headline, dir=folder, config=settings)
+    except ImportError:
+        raise CourseError("wandb: is not installed; pip install -e '.[wandb]', or leave it out") from None
+    except wandb.Error as error:
+        reason = " ".join(str(error).split())
+        raise CourseError(f"wandb: {reason}; run `wandb login`, or set WANDB_MODE=offline") from None
