@@ -1,0 +1,34 @@
+"""The table of what a course has measured grows by a row with every pretraining."""
+
+import json
+
+import pytest
+
+from ssl_utils.errors import CourseError
+from ssl_utils.reporting import so_far
+
+
+def add(course, name, first, last, infill):
+    folder = course / "pretrain" / name
+    folder.mkdir(parents=True)
+    done = {"seconds": 12.5, "first": {"validation_loss": first}, "last": {"validation_loss": last, "step": 20},
+            "baselines": {"mean": 0.9, "in-filling": infill, "input": 1.2}}  # fmt: skip
+    (folder / "metrics.json").write_text(json.dumps(done))
+
+
+def test_a_row_for_every_finished_pretraining(tmp_path):
+    add(tmp_path, "restoration", 0.8, 0.6, 0.5)
+    (tmp_path / "pretrain" / "mae").mkdir()  # broken off: no metrics.json
+    before = so_far.pretraining(tmp_path)
+    assert list(before.index) == ["restoration"]
+    add(tmp_path, "simmim", 0.7, 0.3, 0.6)
+    table = so_far.pretraining(tmp_path)
+    assert list(table.index) == ["restoration", "simmim"]
+    assert table.loc["simmim", ["first loss", "loss", "in-filling", "mean"]].tolist() == [0.7, 0.3, 0.6, 0.9]
+    assert table["of in-filling"].round(3).tolist() == [1.2, 0.5]
+    assert table["steps"].tolist() == [20, 20] and table["steps"].dtype.kind == "i"
+
+
+def test_before_any_pretraining_it_says_what_to_run(tmp_path):
+    with pytest.raises(CourseError, match="run chapter 02 or 03 first"):
+        so_far.pretraining(tmp_path)
