@@ -393,6 +393,17 @@ def test_the_template_has_the_anatomy(name):
     assert not wrong, f"{TEMPLATE.stem}, rule {name}:\n" + "\n".join(wrong)
 
 
+def test_the_glossary_is_in_order_and_leads_to_chapters_that_use_the_word():
+    glossary = Chapter(CHAPTERS[0]).section("Glossary")[1]
+    rows = re.findall(r"^\| ([^|]+) \| ([^|]+) \| \[\d\d\]\((\S+)\) \|$", glossary, re.MULTILINE)
+    assert len(rows) > 60 and [word.lower() for word, _, _ in rows] == sorted(word.lower() for word, _, _ in rows)
+    for word, meaning, target in rows:
+        assert meaning.endswith((".", "?")), f"{word}: one whole sentence"
+        cells = [cell.text for cell in Chapter(CHAPTERS[0].parent / target).cells if cell.id != "glossary"]
+        stem = re.split(r"[ ,]", word.lower())[0][:6]
+        assert any(stem in text.lower() for text in cells), f"{word}: {target} does not use the word"
+
+
 def test_the_first_cell_is_the_same_everywhere():
     cells = {path.stem: Chapter(path).cells[1].text for path in [*CHAPTERS, TEMPLATE]}
     (first, *_) = cells.values()
@@ -434,7 +445,8 @@ def test_a_chapter_is_spelt_right(path, tmp_path):
 
 def test_pages_and_modules_are_spelt_right(tmp_path):
     paths = [*PAGES, *sorted((PROJECT / "ssl_utils").rglob("*.py"))]  # docstrings, comments and messages alike
-    found = spelling({path.relative_to(PROJECT).as_posix(): path.read_text(encoding="utf-8") for path in paths}, tmp_path)
+    texts = {path.relative_to(PROJECT).as_posix(): path.read_text(encoding="utf-8") for path in paths}
+    found = spelling(texts, tmp_path)
     assert not found, "file:line: word ==> correction\n" + "\n".join(found)
 
 
@@ -456,7 +468,7 @@ def put(cells: list[Cell], at: int, old: str, new: str) -> None:
     ("title", lambda cells: put(cells, 0, "# Set up", "# Setting up")),
     ("badges", lambda cells: put(cells, 0, GITHUB, "somebody/fork")),
     ("opening", lambda cells: cells.pop(1)),
-    ("opening", lambda cells: put(cells, 2, "1. ", "- ")),
+    ("opening", lambda cells: put(cells, 2, "**After this chapter", "**Afterwards")),
     ("idea", lambda cells: put(cells, 5, "| symbol |", "word " * 121 + "\n| symbol |")),
     ("idea", lambda cells: put(cells, 5, "| symbol |", "| sign |")),
     ("toy", lambda cells: cells.__setitem__(slice(None), [c for c in cells if not c.id.startswith("toy")])),
