@@ -15,7 +15,7 @@ export REPEATS ?=
 export LABELS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env course study test lab lint clean
+.PHONY: help env course study site test lab lint clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,12 @@ study: $(READY) ## vary one thing on top of the course; STUDY=mask_ratio|freezin
 
 test: $(READY) ## run the tests
 	@"$(PYTHON)" -m pytest
+
+site: $(READY) ## make a static site of an executed course, in build/site; SCALE= DATASET=
+	@"$(PYTHON)" -c 'import latex2mathml, myst_nb, sphinx_book_theme' 2>/dev/null || { \
+	  echo "Installing the packages of the site (once; about 45 MB) ..."; \
+	  "$(PYTHON)" -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[site]'; }
+	@"$(PYTHON)" -m ssl_utils.site --scale "$$SCALE" --dataset "$$DATASET"
 
 lab: $(READY) ## open the chapters in JupyterLab
 	@"$(PYTHON)" -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
