@@ -1,15 +1,11 @@
-// Three linked slices of one volume. The volume arrives once; slicing, windowing and overlays happen here, so a move
-// does not wait for the kernel. Arrays are (D, H, W) = x to Right, y to Anterior, z to Superior, as in panels.py.
+// The controls around the three slices of slices.js. A move changes the model and redraws here; it does not wait for
+// the kernel, which learns of it afterwards.
 
-const PLANES = { axial: 2, coronal: 1, sagittal: 0 }; // the axis a plane is cut across
-const LETTERS = { 0: "APSI", 1: "RLSI", 2: "RLAP" }; // at the left, right, top and bottom edge
-const CROSS = "#D55E00";
 const TALLEST = 380; // CSS pixels
 const KEYS = { ArrowUp: 1, ArrowRight: 1, ArrowDown: -1, ArrowLeft: -1, PageUp: 10, PageDown: -10, Home: -1e9, End: 1e9 };
 const DATA = ["image", "after", "label", "prediction", "legend", "presets", "shape", "spacing", "words"];
 const STATE = ["position", "low", "high", "opacity", "layer", "show_after"];
 
-const clamp = (value, low, high) => Math.min(high, Math.max(low, value));
 const short = (value) => String(+value.toPrecision(4));
 
 function element(tag, attributes = {}, ...children) {
@@ -21,23 +17,19 @@ function element(tag, attributes = {}, ...children) {
 
 const labelled = (text, ...controls) => element("label", { class: "ssl-control" }, element("span", {}, text), ...controls);
 
-function unpack(packed, Type) {
-  if (!packed?.data) return null;
-  const { buffer, byteOffset, byteLength } = packed.data;
-  return new Type(buffer.slice(byteOffset, byteOffset + byteLength)); // a copy: the view need not start at an even byte
-}
-
-class Explorer {
+class Explorer extends Slices {
   constructor(model, root) {
+    super();
     Object.assign(this, { model, root, planes: {}, stale: true, waiting: false });
     root.className = "ssl-explorer";
-    root.dataset.lmSuppressShortcuts = "true"; // JupyterLab must not take the arrow keys
     const row = element("div", { class: "ssl-planes" });
     for (const name of Object.keys(PLANES)) row.append(this.plane(name));
     this.legend = element("div", { class: "ssl-legend" });
     this.readout = element("output", { class: "ssl-readout", "aria-live": "polite" });
     const help = "Click or drag to move the other two planes. Wheel, arrow keys, Page Up and Page Down move through a plane.";
     root.append(this.controls(), row, this.readout, this.legend, element("div", { class: "ssl-help" }, help));
+    for (const control of root.querySelectorAll("canvas, input, select"))
+      control.dataset.lmSuppressShortcuts = "true"; // JupyterLab must not take the arrow keys
     this.listen(model);
   }
 
@@ -139,19 +131,13 @@ class Explorer {
   // ---- data
 
   load() {
-    const { model } = this, [d, h, w] = model.get("shape"), words = model.get("words");
-    this.strides = [h * w, w, 1];
-    for (const name of ["image", "after"]) this[`${name}_`] = unpack(model.get(name), Uint16Array);
-    for (const name of ["label", "prediction"]) this[`${name}_`] = unpack(model.get(name), Uint8Array);
-    this.names = Object.fromEntries(model.get("legend").map(([value, name]) => [value, name]));
-    this.colours = Object.fromEntries(model.get("legend").map(([value, , colour]) => [value, colour]));
+    const { model } = this, shape = model.get("shape"), words = model.get("words");
+    this.read();
     for (const [name, axis] of Object.entries(PLANES)) {
       const [u, v] = [0, 1, 2].filter((other) => other !== axis); // u runs to the left, v up
       const plane = Object.assign(this.planes[name], { axis, u, v });
-      for (const control of [plane.slider, plane.picture, plane.cover]) {
-        if (control === plane.slider) control.max = [d, h, w][axis] - 1;
-        else [control.width, control.height] = [[d, h, w][u], [d, h, w][v]];
-      }
+      plane.slider.max = shape[axis] - 1;
+      for (const screen of [plane.picture, plane.cover]) Object.assign(screen, { width: shape[u], height: shape[v] });
     }
     this.preset.replaceChildren(...model.get("presets").map(([name], i) => element("option", { value: i }, name)));
     const kinds = ["label", "prediction"].filter((kind) => this[`${kind}_`]);
@@ -186,110 +172,16 @@ class Explorer {
   draw() {
     const begin = performance.now(), { model } = this;
     if (this.stale) this.load();
-    const after = this.after_ && model.get("show_after"), layer = model.get("layer");
-    this.shown = after ? this.after_ : this.image_;
-    this.scale = model.get(after ? "after" : "image");
-    this.filled = ["label", "both"].includes(layer) ? this.label_ : null;
-    this.outlined = ["prediction", "both"].includes(layer) ? this.prediction_ : null;
-    this.shades();
+    this.choose();
     const shape = model.get("shape"), spacing = model.get("spacing"), mm = shape.map((n, i) => n * spacing[i]);
     const free = Math.max(300, (this.root.clientWidth || 900) - 32);
     const size = Math.min(free / (2 * mm[0] + mm[1]), TALLEST / Math.max(mm[1], mm[2])); // pixels per mm
     for (const name of Object.keys(PLANES)) this.slice(name, mm, size);
-    this.controlsFollow(layer, after);
+    this.controlsFollow();
     this.root.dataset.redraw = (performance.now() - begin).toFixed(1);
   }
 
-  shades() { // raw value -> grey, label value -> colour, as pixels (ABGR)
-    const { low, high } = this.scale, [black, white] = [this.model.get("low"), this.model.get("high")];
-    const key = [low, high, black, white].join();
-    if (this.greyKey !== key) {
-      this.grey = Uint32Array.from({ length: 65536 }, (_, raw) => {
-        const value = low + (raw / 65535) * (high - low);
-        return 0xff000000 + 0x010101 * clamp(Math.round((255 * (value - black)) / (white - black)), 0, 255);
-      });
-      this.greyKey = key;
-    }
-    this.paint = new Uint32Array(256);
-    for (const [value, colour] of Object.entries(this.colours)) {
-      const rgb = parseInt(colour.slice(1), 16), alpha = Math.round(255 * this.model.get("opacity"));
-      this.paint[value] = alpha * 0x1000000 + (rgb & 255) * 0x10000 + (rgb & 0xff00) + (rgb >> 16);
-    }
-  }
-
-  slice(name, mm, size) {
-    const plane = this.planes[name], { canvas, axis, u, v } = plane, ratio = window.devicePixelRatio || 1;
-    plane.wide = Math.round(mm[u] * size);
-    plane.tall = Math.round(mm[v] * size);
-    Object.assign(canvas, { width: plane.wide * ratio, height: plane.tall * ratio });
-    Object.assign(canvas.style, { width: `${plane.wide}px`, height: `${plane.tall}px` });
-    plane.slider.style.width = `${plane.wide}px`;
-    const pen = canvas.getContext("2d");
-    pen.scale(ratio, ratio);
-    pen.drawImage(this.pixels(plane.picture, this.shown, this.grey, plane), 0, 0, plane.wide, plane.tall);
-    pen.imageSmoothingEnabled = false; // a label has hard edges
-    if (this.filled) pen.drawImage(this.pixels(plane.cover, this.filled, this.paint, plane), 0, 0, plane.wide, plane.tall);
-    if (this.outlined) this.outline(pen, plane);
-    this.marks(pen, plane, LETTERS[axis]);
-  }
-
-  at({ axis, u, v }) { // where the slice's upper left pixel lies in the volume, and the steps to the right and down
-    const shape = this.model.get("shape"), { strides } = this;
-    const first = this.model.get("position")[axis] * strides[axis] + (shape[u] - 1) * strides[u] + (shape[v] - 1) * strides[v];
-    return [first, -strides[u], -strides[v], shape[u], shape[v]];
-  }
-
-  pixels(screen, volume, table, plane) {
-    const [first, right, down, columns, rows] = this.at(plane);
-    const picture = new ImageData(columns, rows), out = new Uint32Array(picture.data.buffer);
-    for (let r = 0, k = 0; r < rows; r++)
-      for (let c = 0, i = first + r * down; c < columns; c++, i += right) out[k++] = table[volume[i]];
-    screen.getContext("2d").putImageData(picture, 0, 0);
-    return screen;
-  }
-
-  outline(pen, plane) {
-    const [first, right, down, columns, rows] = this.at(plane), volume = this.outlined, paths = {};
-    const x = plane.wide / columns, y = plane.tall / rows;
-    const edge = (value, x0, y0, x1, y1) => {
-      const path = (paths[value] ??= new Path2D());
-      path.moveTo(x0, y0);
-      path.lineTo(x1, y1);
-    };
-    for (let r = 0; r < rows; r++)
-      for (let c = 0; c < columns; c++) {
-        const i = first + r * down + c * right, here = volume[i];
-        const beside = c + 1 < columns ? volume[i + right] : here, below = r + 1 < rows ? volume[i + down] : here;
-        if (here !== beside) edge(here || beside, (c + 1) * x, r * y, (c + 1) * x, (r + 1) * y);
-        if (here !== below) edge(here || below, c * x, (r + 1) * y, (c + 1) * x, (r + 1) * y);
-      }
-    pen.lineCap = "square";
-    for (const [width, dark] of [[4, true], [2, false]])
-      for (const [value, path] of Object.entries(paths)) {
-        Object.assign(pen, { lineWidth: width, strokeStyle: dark ? "black" : this.colours[value] });
-        pen.stroke(path);
-      }
-  }
-
-  marks(pen, { u, v, wide, tall }, letters) {
-    const shape = this.model.get("shape"), position = this.model.get("position"), gap = 9;
-    const x = ((shape[u] - position[u] - 0.5) / shape[u]) * wide, y = ((shape[v] - position[v] - 0.5) / shape[v]) * tall;
-    pen.beginPath();
-    for (const [x0, y0, x1, y1] of [[0, y, x - gap, y], [x + gap, y, wide, y], [x, 0, x, y - gap], [x, y + gap, x, tall]]) {
-      if (x1 < x0 || y1 < y0) continue;
-      pen.moveTo(x0, y0);
-      pen.lineTo(x1, y1);
-    }
-    Object.assign(pen, { lineWidth: 1, strokeStyle: CROSS, lineCap: "butt" });
-    pen.stroke();
-    Object.assign(pen, { font: "bold 13px sans-serif", textAlign: "center", textBaseline: "middle", fillStyle: "white", strokeStyle: "black", lineWidth: 3 });
-    [[9, tall / 2], [wide - 9, tall / 2], [wide / 2, 10], [wide / 2, tall - 10]].forEach(([left, top], i) => {
-      pen.strokeText(letters[i], left, top);
-      pen.fillText(letters[i], left, top);
-    });
-  }
-
-  controlsFollow(layer, after) {
+  controlsFollow() {
     const { model } = this, position = model.get("position"), words = model.get("words");
     for (const [name, { canvas, slider, title, axis }] of Object.entries(this.planes)) {
       title.textContent = `${name}, ${"xyz"[axis]} = ${position[axis]}`;
@@ -303,8 +195,8 @@ class Explorer {
     if (document.activeElement !== this.low) this.low.value = short(low);
     if (document.activeElement !== this.high) this.high.value = short(high);
     this.opacity.value = model.get("opacity");
-    this.layer.value = layer;
-    this.after.checked = Boolean(after);
+    this.layer.value = model.get("layer");
+    this.after.checked = this.shown === this.after_;
     const i = position.reduce((sum, index, axis) => sum + index * this.strides[axis], 0);
     const value = this.scale.low + (this.shown[i] / 65535) * (this.scale.high - this.scale.low);
     const says = [`x ${position[0]}, y ${position[1]}, z ${position[2]}`, `value ${short(value)}`];

@@ -1,4 +1,4 @@
-"""Three linked slices that a person moves: the volume is sent once, all drawing happens in the browser (explorer.js).
+"""Three linked slices that a person moves. The volume is sent once; slices.js and explorer.js draw it in the browser.
 
 Only where somebody is there: this module imports anywidget, so `viewers` imports it when a notebook is live.
 """
@@ -34,7 +34,7 @@ class SliceExplorer(anywidget.AnyWidget):
         CourseError: not one volume, shapes differ, values that are no label, unknown window.
     """
 
-    _esm = _HERE / "explorer.js"
+    _esm = "".join((_HERE / name).read_text(encoding="utf-8") for name in ("slices.js", "explorer.js"))
     _css = _HERE / "explorer.css"
     shape = t.List(t.Int()).tag(sync=True)
     spacing = t.List(t.Float()).tag(sync=True)

@@ -34,7 +34,10 @@ function frame(svg, { ticks, across, up }, [xName, yName]) {
 
 function mark(point, { across, up }) {
   const [x, y, better] = [across(point.x), up(point.y), point.y >= point.x];
-  const common = { fill: better ? BLUE : ORANGE, class: "ssl-point", role: "button", "data-case": point.case, "aria-label": point.says };
+  const common = {
+    fill: better ? BLUE : ORANGE, class: "ssl-point", role: "button", "data-case": point.case, "aria-label": point.says,
+    "data-lm-suppress-shortcuts": "true", // JupyterLab must not take the keys
+  };
   const node = better ? shape("circle", { cx: x, cy: y, r: 5.5, ...common })
     : shape("path", { d: `M${x - 6} ${y - 5}h12l-6 11z`, ...common });
   node.append(shape("title", {}, point.says));
@@ -72,7 +75,6 @@ export default {
   render({ model, el }) {
     const root = document.createElement("div");
     root.className = "ssl-scatter";
-    root.dataset.lmSuppressShortcuts = "true"; // JupyterLab must not take the keys
     el.append(root);
     const again = () => draw(model, root);
     for (const name of ["points", "picked"]) model.on(`change:${name}`, again);
