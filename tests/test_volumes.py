@@ -52,7 +52,7 @@ def test_a_faulty_file_is_refused_in_one_line(name, tmp_path):
 
 def test_what_is_not_a_file_is_refused(tmp_path):
     assert "no such file" in refusal(lambda: volumes.read_image(tmp_path / "none.nii.gz"))
-    assert "not a file" in refusal(lambda: volumes.read_image(tmp_path))
+    assert "without DICOM slices" in refusal(lambda: volumes.read_image(tmp_path))
     assert "cannot be read" in refusal(lambda: volumes.read_image(tmp_path / ("x" * 300 + ".nii")))
 
 

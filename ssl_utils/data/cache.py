@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_utils.data import volumes
+from ssl_utils.data import formats, volumes
 from ssl_utils.data.datalists import Case
 from ssl_utils.data.datasets import Dataset, Grid
 from ssl_utils.data.transforms import preprocess
@@ -92,8 +92,11 @@ def content(case: Case) -> str:
 
 
 def _hash_of(path: Path) -> str:
-    state = path.stat()
-    return _hashed(path, state.st_size, state.st_mtime_ns)
+    """Of the file, or of all files that the volume is made of."""
+    files = formats.parts(path)
+    states = [(file, file.stat()) for file in files]
+    hashes = [_hashed(file, state.st_size, state.st_mtime_ns) for file, state in states]
+    return hashes[0] if files == [path] else hashlib.sha256("".join(hashes).encode()).hexdigest()
 
 
 @functools.cache

@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ssl_utils.data.cases import SIDES, Case, Datalist
-from ssl_utils.data.nifti import SUFFIXES
+from ssl_utils.data.formats import stem
 from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json, write_json
 
@@ -107,10 +107,6 @@ def _case(entry: dict[str, str], root: Path, name_of: dict[str, str]) -> Case:
 
 def _ids(images: Iterable[str]) -> dict[str, str]:
     """File name without suffix; with its folders where two files would share it."""
-
-    def stem(path: str) -> str:
-        name = PurePath(path).name
-        return next((name[: -len(end)] for end in SUFFIXES if name.lower().endswith(end)), name)
 
     images = list(images)
     paths_of: dict[str, set[PurePath]] = defaultdict(set)

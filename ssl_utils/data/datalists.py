@@ -11,12 +11,12 @@ from pathlib import Path
 from ssl_utils.data import volumes
 from ssl_utils.data.cases import SIDES, Case, Datalist, by_patient, draw_labels, in_turn, split_by_patient
 from ssl_utils.data.datalist_json import parse, read, write
-from ssl_utils.data.nifti import niftis
+from ssl_utils.data.formats import NAMES, stem, volumes_in
 from ssl_utils.errors import CourseError
 
 __all__ = [
-    "Case", "Datalist", "by_patient", "draw_labels", "faults", "from_folder", "in_turn", "leaks", "problems", "read",
-    "split_by_patient", "write",
+    "Case", "Datalist", "as_listed", "by_patient", "draw_labels", "faults", "from_folder", "in_turn", "leaks",
+    "problems", "read", "split_by_patient", "write",
 ]  # fmt: skip
 
 POOL = ("training", "unlabeled")  # what pretraining may see: one side as far as leaks go
@@ -33,7 +33,7 @@ def faults(datalist: Datalist) -> list[tuple[str, str, str]]:
     for side, cases in datalist.sides().items():
         for case in cases:
             for kind, path in (("image", case.image), ("label", case.label)):
-                if path is not None and not path.is_file():
+                if path is not None and not path.exists():
                     found.append((case.id, f"its {kind} {path} is missing", "put the file there or delete the entry"))
             if case.label is None and datalist.labels and side != "unlabeled":
                 found.append((case.id, f"is in {side} without a label", "name its label or move it to unlabeled"))
@@ -90,16 +90,25 @@ def from_folder(root: Path | str) -> Datalist:
         CourseError: there is no such layout, a file cannot be read, or labelled cases of three patients are not there.
     """
     root = Path(root)
-    if not root.is_dir():
-        raise CourseError(f"{root}: no such folder; name the folder that holds imagesTr and labelsTr")
-    given = read(root / "dataset.json", root=root) if (root / "dataset.json").is_file() else _scan(root)
+    given = as_listed(root)
     held = {side: [case for case in getattr(given, side) if case.label is not None] for side in SIDES}
     known = {case.image for cases in held.values() for case in cases}
     bare = {case.image: case for side in SIDES for case in getattr(given, side) if case.image not in known}
     needed = {side: share for side, share in (("test", 0.3), ("validation", 0.15)) if not held[side]}
     dealt = _deal(root, held["training"] + held["unlabeled"], needed)
     sides = {side: tuple(dealt.get(side) or held[side]) for side in ("training", "validation", "test")}
-    return replace(_named(given), **sides, unlabeled=tuple(bare.values()))
+    return replace(given, **sides, unlabeled=tuple(bare.values()))
+
+
+def as_listed(root: Path) -> Datalist:
+    """The cases of a person's own folder before any are dealt to other sides.
+
+    Raises:
+        CourseError: there is no such layout.
+    """
+    if not root.is_dir():
+        raise CourseError(f"{root}: no such folder; name the folder that holds imagesTr and labelsTr")
+    return _named(read(root / "dataset.json", root=root) if (root / "dataset.json").is_file() else _scan(root))
 
 
 def _deal(root: Path, cases: list[Case], shares: dict[str, float]) -> dict[str, tuple[Case, ...]]:
@@ -120,13 +129,19 @@ def _deal(root: Path, cases: list[Case], shares: dict[str, float]) -> dict[str, 
 
 def _scan(root: Path) -> Datalist:
     """imagesTr, labelsTr, imagesTs as a Datalist: all labelled cases in training."""
-    images = [path for folder in ("imagesTr", "imagesTs") for path in niftis(root / folder)]
+    images = [path for folder in ("imagesTr", "imagesTs") for path in volumes_in(root / folder)]
     if not images:
         raise CourseError(
-            f"{root}: has no dataset.json and no .nii.gz in imagesTr; put images there, labels in labelsTr"
+            f"{root}: has no dataset.json and no volume in imagesTr; put images there, labels in labelsTr ({NAMES})"
         )
-    names = {f"imagesTr/{path.name}": f"labelsTr/{path.name}" for path in niftis(root / "labelsTr")}
-    pairs = {image: names.get(image) for image in (path.relative_to(root).as_posix() for path in images)}
+    names: dict[str, str] = {}
+    for path in volumes_in(root / "labelsTr"):
+        if names.setdefault(stem(path), path.name) != path.name:
+            raise CourseError(f"{path}: {names[stem(path)]} is a label of the same case; delete one of the two")
+    pairs = {}
+    for path in images:
+        label = names.get(stem(path)) if path.parent.name == "imagesTr" else None
+        pairs[path.relative_to(root).as_posix()] = label and f"labelsTr/{label}"
     content = {
         "name": root.resolve().name,
         "description": "found by file name",

@@ -1,64 +1,87 @@
 """Look at every file before training: what is wrong, where, and how to mend it."""
 
-import hashlib
 import re
-from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ssl_utils.data import volumes
+from ssl_utils.data import cohort, datalists, formats, volumes
+from ssl_utils.data.casebook import Facts
+from ssl_utils.data.cases import SIDES
+from ssl_utils.data.checkup import plain, same_content, size
 from ssl_utils.data.datalists import Case, Datalist, faults
-from ssl_utils.data.nifti import niftis
-from ssl_utils.data.volumes import Volume
+from ssl_utils.data.findings import Finding, summary
 from ssl_utils.errors import CourseError
 
+__all__ = ["Finding", "Report", "examine", "examine_datalist", "report", "report_datalist", "summary", "table"]
 
-@dataclass(frozen=True)
-class Finding:
-    """One thing the doctor found. An error stops a run; a warning is to be looked at."""
+Progress = Callable[[int, int], None]
+_LABEL_WORDS = {"seg", "dseg", "label", "labels", "mask", "segmentation", "gt", "gtv"}
 
-    file: str
-    severity: str
-    reason: str
-    cure: str
 
-    def line(self) -> str:
-        return f"{self.file}: {self.reason}; {self.cure}"
+@dataclass
+class Report:
+    """What is wrong, and what was seen of each case."""
+
+    findings: list[Finding] = field(default_factory=list)
+    cases: list[Facts] = field(default_factory=list)
+
+    @property
+    def errors(self) -> int:
+        return sum(finding.severity == "error" for finding in self.findings)
+
+    def record(self) -> dict[str, Any]:
+        """For the JSON."""
+        return {
+            "errors": self.errors, "warnings": len(self.findings) - self.errors,
+            "findings": [vars(finding) for finding in self.findings], "cases": [case.record() for case in self.cases],
+        }  # fmt: skip
 
 
 def examine(paths: Iterable[Path | str], *, channels: int = 1) -> list[Finding]:
-    """Read single files, and every .nii and .nii.gz in folders, as the course would.
+    """The findings of `report`."""
+    return report(paths, channels=channels).findings
 
-    A file in a folder named like labelsTr is read as a label, every other as an image with `channels` channels.
+
+def report(paths: Iterable[Path | str], *, channels: int = 1, progress: Progress | None = None) -> Report:
+    """Read single files, DICOM series, and every volume in folders, as the course would.
+
+    A file whose folder or name says so (labelsTr, t2_seg.nii.gz) is read as a label, every other as an image with
+    `channels` channels. A folder with a dataset.json or imagesTr is examined as a dataset.
     """
-    found: list[Finding] = []
-    files: dict[Path, None] = {}
+    done, files = Report(), []
     for path in map(Path, paths):
-        inside = niftis(path, deep=True) if path.is_dir() else [path]
-        files.update(dict.fromkeys(inside))
-        if not inside:
-            found.append(Finding(str(path), "error", "holds no .nii or .nii.gz file", "name another folder"))
+        listed = path.is_dir() and ((path / "dataset.json").is_file() or (path / "imagesTr").is_dir())
+        if listed:
+            _add(done, _dataset(path, progress))
+        else:
+            files += _files(path, done.findings)
+    alone = Report()
     contents: dict[str, str] = {}
-    for path in files:
-        kind = "label" if "label" in path.parent.name.lower() else "image"
-        read = volumes.read_label if kind == "label" else lambda path: volumes.read_image(path, channels=channels)
-        volume = _attempt(read, path, found)
-        if volume is not None:
-            found += _plain(volume, str(path), kind) + _same_content(volume, str(path), kind, contents)
-    return found
+    for number, path in enumerate(dict.fromkeys(files), start=1):
+        _examine_file(path, channels, alone, contents)
+        if progress:
+            progress(number, len(files))
+    alone.findings += cohort.compare([case for case in alone.cases if case.kind == "image"], {})
+    _add(done, alone)
+    return done
 
 
 def examine_datalist(
-    datalist: Datalist,
-    *,
-    roi: Sequence[int] | None = None,
-    spacing: Sequence[float] | None = None,
-    progress: Callable[[int, int], None] | None = None,
-) -> list[Finding]:
+    datalist: Datalist, *, roi: Sequence[int] | None = None, spacing: Sequence[float] | None = None,
+    progress: Progress | None = None,
+) -> list[Finding]:  # fmt: skip
+    """The findings of `report_datalist`."""
+    return report_datalist(datalist, roi=roi, spacing=spacing, progress=progress).findings
+
+
+def report_datalist(
+    datalist: Datalist, *, roi: Sequence[int] | None = None, spacing: Sequence[float] | None = None,
+    progress: Progress | None = None,
+) -> Report:  # fmt: skip
     """Everything that can be wrong with a dataset, by reading all of it once.
 
     Args:
@@ -67,31 +90,18 @@ def examine_datalist(
         progress: called with (cases done, cases).
     """
     leak = "error" if datalist.labels else "warning"  # without labels no result is reported on a side
-    found = [
+    done = Report([
         Finding(case, leak if reason.startswith("its patient") else "error", reason, cure)
         for case, reason, cure in faults(datalist)
-    ]
+    ])
     contents: dict[str, str] = {}
-    cases = {case: None for side in datalist.sides().values() for case in side}  # each case once
-    for done, case in enumerate(cases, start=1):
-        found += _examine_case(case, datalist, contents, roi, spacing)
+    cases = {case: side for side, members in datalist.sides().items() for case in members}  # each case once
+    for number, (case, side) in enumerate(cases.items(), start=1):
+        _examine_case(case, side, datalist, done, contents, roi, spacing)
         if progress:
-            progress(done, len(cases))
-    return found
-
-
-def summary(findings: Iterable[Finding], *, most: int = 5) -> list[str]:
-    """The lines to print: each error, then warnings; more than `most` that differ in numbers alone are one."""
-    lines, alike = [], defaultdict(list)
-    for finding in findings:
-        line = f"{finding.severity}: {finding.line()}"
-        if finding.severity == "error":
-            lines.append(line)
-        else:
-            alike[re.sub(r"\d+", "0", finding.reason)].append(line)
-    for same in alike.values():
-        lines += same if len(same) <= most else [f"{same[0]} (and {len(same) - 1} more like it)"]
-    return lines
+            progress(number, len(cases))
+    done.findings += cohort.compare(done.cases, datalist.labels, leak=leak)
+    return done
 
 
 def table(datalist: Datalist) -> list[dict[str, Any]]:
@@ -119,27 +129,79 @@ def table(datalist: Datalist) -> list[dict[str, Any]]:
     return rows
 
 
+def _dataset(root: Path, progress: Progress | None) -> Report:
+    """A folder in MSD layout as it lies: sides as dataset.json has them, nothing dealt."""
+    try:
+        found = datalists.as_listed(root)
+    except CourseError as error:
+        return Report([_finding(root, error)])
+    done = report_datalist(found, progress=progress)
+    listed = {path for side in SIDES for case in getattr(found, side) for path in (case.image, case.label)}
+    for folder in ("imagesTr", "labelsTr", "imagesTs"):
+        extra = [path for path in formats.volumes_in(root / folder) if path not in listed]
+        cure = "add it to dataset.json, give it the name of its image, or delete it"
+        done.findings += [Finding(str(path), "warning", "belongs to no case of the dataset", cure) for path in extra]
+        done.findings += _strangers(root / folder)
+    return done
+
+
+def _files(path: Path, found: list[Finding]) -> list[Path]:
+    """The volumes that a path stands for."""
+    if not path.is_dir():
+        return [path]
+    inside = formats.volumes_in(path, deep=True) + ([path] if formats.is_series(path) else [])
+    found += _strangers(path)
+    if not inside:
+        found.append(Finding(str(path), "error", "holds no volume", f"name another folder; read are {formats.NAMES}"))
+    return inside
+
+
+def _strangers(folder: Path) -> list[Finding]:
+    cure = "convert it to .nii.gz, or move it out of the folder"
+    return [Finding(str(path), "error", "is of a format that is not read", cure) for path in formats.strangers(folder)]
+
+
+def _examine_file(path: Path, channels: int, done: Report, contents: dict[str, str]) -> None:
+    words = re.split(r"[^a-z]+", formats.stem(path).lower())
+    says_label = "label" in path.parent.name.lower() or any(word in _LABEL_WORDS for word in words)
+    if says_label:
+        volume = _attempt(volumes.read_label, path, done.findings)
+    else:
+        volume = _attempt(lambda path: volumes.read_image(path, channels=channels), path, done.findings)
+    if volume is None:
+        return
+    facts = Facts(str(path), kind="label" if says_label else "image")
+    facts.label(volume) if says_label else facts.image(volume)
+    done.findings += plain(volume, str(path), facts.kind) + same_content(volume, facts, facts.kind, contents)
+    done.cases.append(facts)
+
+
 def _examine_case(
-    case: Case,
-    datalist: Datalist,
-    contents: dict[str, str],
-    roi: Sequence[int] | None,
+    case: Case, side: str, datalist: Datalist, done: Report, contents: dict[str, str], roi: Sequence[int] | None,
     spacing: Sequence[float] | None,
-) -> list[Finding]:
-    found: list[Finding] = []
+) -> None:  # fmt: skip
+    found, facts = done.findings, Facts(case.id, side)
     image = label = None
-    if case.image.is_file():  # a missing one is among the faults already
+    if case.image.exists():  # a missing one is among the faults already
         image = _attempt(lambda path: volumes.read_image(path, channels=len(datalist.channels)), case.image, found)
-    if case.label is not None and case.label.is_file():
+    if case.label is not None and case.label.exists():
         label = _attempt(lambda path: volumes.read_label(path, values=datalist.labels or None), case.label, found)
     if image is not None and label is not None:
         _attempt(lambda _: volumes.check_pair(image, label), case.label, found)
     if image is not None:
-        found += _plain(image, case.id, "image") + _same_content(image, case.id, "image", contents)
-        found += _size(image, case.id, roi, spacing) if roi is not None else []
+        facts.image(image)
+        found += plain(image, case.id, "image") + same_content(image, facts, "image", contents)
+        found += size(image, case.id, roi, spacing) if roi is not None else []
     if label is not None:
-        found += _plain(label, case.id, "label") + _same_content(label, case.id, "label", contents)
-    return found
+        facts.label(label)
+        found += plain(label, case.id, "label") + same_content(label, facts, "label", contents)
+    if image is not None or label is not None:
+        done.cases.append(facts)
+
+
+def _add(done: Report, more: Report) -> None:
+    done.findings += more.findings
+    done.cases += more.cases
 
 
 def _attempt(action: Callable[[Path], Any], path: Path, found: list[Finding]) -> Any:
@@ -147,47 +209,15 @@ def _attempt(action: Callable[[Path], Any], path: Path, found: list[Finding]) ->
     try:
         return action(path)
     except CourseError as error:
-        reason, _, cure = str(error).removeprefix(f"{path}: ").rpartition("; ")
-        found.append(Finding(str(path), "error", reason, cure))
+        found.append(_finding(path, error))
     except MemoryError:
         found.append(Finding(str(path), "error", "does not fit into memory", "crop or resample it, or close programs"))
     return None
 
 
-def _plain(volume: Volume, name: str, kind: str) -> list[Finding]:
-    """A volume of one single value teaches nothing."""
-    low, high = volume.array.min(), volume.array.max()
-    if low != high:
-        return []
-    what = "its label is empty" if kind == "label" and high == 0 else f"its {kind} is {high:g} everywhere"
-    return [Finding(name, "warning", what, "look at the file, and leave it out if that is not meant")]
-
-
-def _same_content(volume: Volume, name: str, kind: str, contents: dict[str, str]) -> list[Finding]:
-    """Equal voxels under two names, however they are compressed."""
-    if volume.array.min() == volume.array.max():
-        return []
-    digest = hashlib.blake2b(volume.array.data, digest_size=16)
-    digest.update(f"{kind}{volume.array.shape}".encode())
-    first = contents.setdefault(digest.hexdigest(), name)
-    if first == name:
-        return []
-    severity = "error" if kind == "image" else "warning"
-    return [Finding(name, severity, f"its {kind} has the same voxels as that of {first}", "delete one of the two")]
-
-
-def _size(image: Volume, name: str, roi: Sequence[int], spacing: Sequence[float] | None) -> list[Finding]:
-    """Does the volume, turned to RAS and resampled, cover a training crop?"""
-    image_spacing = np.array(image.spacing)
-    order = volumes.axis_order(image)
-    voxels = np.array(image.shape)[order]
-    if spacing is not None:
-        voxels = np.maximum(np.rint(voxels * image_spacing[order] / np.array(spacing)), 1).astype(int)
-    if (4 * voxels >= 3 * np.array(roi)).all():  # a thin rim of padding is nothing to worry about
-        return []
-    sizes = f"covers only {'x'.join(map(str, voxels))} voxels of the ROI {'x'.join(map(str, roi))}"
-    if (2 * voxels < roi).any():
-        return [
-            Finding(name, "error", f"{sizes}, less than half along an axis", "leave it out or choose a smaller ROI")
-        ]
-    return [Finding(name, "warning", f"{sizes} and will be padded", "choose a smaller ROI if many cases are")]
+def _finding(path: Path, error: CourseError) -> Finding:
+    """One line taken apart: the file (of a series, the slice), the reason, the cure."""
+    text = str(error)
+    file = next((part for part in (str(path), *map(str, formats.parts(path))) if text.startswith(f"{part}: ")), "")
+    reason, _, cure = text.removeprefix(f"{file}: ").rpartition("; ")
+    return Finding(file or str(path), "error", reason, cure)

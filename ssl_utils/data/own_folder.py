@@ -2,10 +2,9 @@
 
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
-from ssl_utils.data import datalists
+from ssl_utils.data import datalists, volumes
 from ssl_utils.data.datasets import ABDOMEN, Dataset, Grid, Intensity, run_name
 from ssl_utils.errors import CourseError
 
@@ -27,7 +26,7 @@ def describe(root: Path) -> Dataset:
         raise CourseError(f"{root}: no such folder; give the folder that holds imagesTr and labelsTr with DATA=/path")
     found = datalists.from_folder(root)
     cases = [case for side in found.sides().values() for case in side]
-    shapes, spacings = (np.array(header) for header in zip(*(_header(case.image) for case in cases), strict=True))
+    shapes, spacings = (np.array(side) for side in zip(*(volumes.ras_grid(case.image) for case in cases), strict=True))
     extents, spacing = shapes * spacings, np.median(spacings, axis=0)
     coarse = np.maximum(spacing, np.median(extents, axis=0).max() / COARSE_EXTENT)
     is_ct = all(channel.lower() == "ct" for channel in found.channels)
@@ -41,14 +40,6 @@ def describe(root: Path) -> Dataset:
         },
         tolerance=float(np.round(spacing.max(), 2)), folders=(), root=root,
     )  # fmt: skip
-
-
-def _header(path: Path) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    try:
-        image = nib.as_closest_canonical(nib.load(path))
-        return image.shape[:3], tuple(float(z) for z in image.header.get_zooms()[:3])
-    except Exception as error:  # nibabel raises a different one for every way a file can be wrong
-        raise CourseError(f"{path}: cannot be read ({type(error).__name__}: {error}); replace or remove it") from None
 
 
 def _grid(extents: np.ndarray, spacing: np.ndarray, most: int) -> Grid:

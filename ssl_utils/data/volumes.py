@@ -1,4 +1,4 @@
-"""Read and write NIfTI volumes strictly: a file is read whole and correct, or refused in one line."""
+"""Read volumes strictly: a file is read whole and correct, or refused in one line. What is written is NIfTI."""
 
 import gzip
 from collections.abc import Iterable
@@ -8,7 +8,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from ssl_utils.data.nifti import decode, is_nifti, open_nifti, shape_text
+from ssl_utils.data.formats import NIFTI, header, open_volume
+from ssl_utils.data.stored import decode, shape_text
 from ssl_utils.errors import CourseError
 from ssl_utils.files import atomic
 
@@ -22,12 +23,14 @@ class Volume:
         affine: (4, 4) float64, voxel index to millimetres in RAS+ world space.
         path: the file it came from.
         stored: the voxel type on disk, such as "int16".
+        notes: (what is odd about the file though it is readable, cure).
     """
 
     array: np.ndarray
     affine: np.ndarray
     path: Path
     stored: str = ""
+    notes: tuple[tuple[str, str], ...] = ()
 
     @property
     def shape(self) -> tuple[int, int, int]:
@@ -52,14 +55,15 @@ def read_image(path: Path | str, *, channels: int = 1) -> Volume:
             channels, holds NaN, infinite, complex or colour voxels, or has no usable affine.
     """
     path = Path(path)
-    nifti = open_nifti(path)
-    array = _channels_first(path, decode(path, nifti, np.float32), channels)
+    found = open_volume(path)
+    _count_axes(path, found.shape, channels)
+    array = _channels_first(decode(path, found, np.float32), channels)
     bad = array.size - int(np.count_nonzero(np.isfinite(array)))
     if bad:
         raise CourseError(
             f"{path}: {bad} voxels are NaN or infinite in float32; replace them with a background value and save again"
         )
-    return Volume(array, nifti.affine.astype(np.float64), path, str(nifti.get_data_dtype()))
+    return Volume(array, found.affine, path, str(found.dtype), found.notes)
 
 
 def read_label(path: Path | str, *, values: Iterable[int] | None = None) -> Volume:
@@ -72,9 +76,9 @@ def read_label(path: Path | str, *, values: Iterable[int] | None = None) -> Volu
         CourseError: as `read_image`, and when a voxel is not a whole number or not among `values`.
     """
     path = Path(path)
-    nifti = open_nifti(path)
-    array = _channels_first(path, decode(path, nifti, None), 1)
-    label = _whole_numbers(path, array)
+    found = open_volume(path)
+    _count_axes(path, found.shape, 1)
+    label = _whole_numbers(path, _channels_first(decode(path, found, None), 1))
     if values is not None:
         allowed = {0, *(int(value) for value in values)}
         odd = [value for value in present_values(label) if value not in allowed]
@@ -83,13 +87,22 @@ def read_label(path: Path | str, *, values: Iterable[int] | None = None) -> Volu
                 f"{path}: label value {_some(odd)} is not among {_some(sorted(allowed), 20)}; "
                 "correct the label, or add the value to the datalist's labels"
             )
-    return Volume(label, nifti.affine.astype(np.float64), path, str(nifti.get_data_dtype()))
+    return Volume(label, found.affine, path, str(found.dtype), found.notes)
 
 
 def count_channels(path: Path | str) -> int:
     """How many channels the file holds, by its header."""
-    shape = open_nifti(Path(path)).shape
+    shape = open_volume(Path(path)).shape
     return int(shape[3]) if len(shape) > 3 else 1
+
+
+def ras_grid(path: Path | str) -> tuple[tuple[int, ...], tuple[float, ...]]:
+    """Voxels and spacing (mm) along right, anterior, superior, by the header alone where that can be had quickly."""
+    path = Path(path)
+    shape, affine = header(path)
+    order = nib.io_orientation(affine)[:, 0].argsort()
+    shape, spacing = (*shape, 1, 1)[:3], np.linalg.norm(affine[:3, :3], axis=0)
+    return tuple(int(shape[axis]) for axis in order), tuple(float(spacing[axis]) for axis in order)
 
 
 def present_values(label: np.ndarray) -> list[int]:
@@ -141,7 +154,7 @@ def axis_order(volume: Volume) -> list[int]:
 def write_nifti(path: Path | str, array: np.ndarray, affine: np.ndarray) -> None:
     """Write (D, H, W) voxels; the file appears whole or not at all, and equal input gives equal bytes."""
     path = Path(path)
-    if not is_nifti(path) or array.ndim != 3:
+    if not path.name.lower().endswith(NIFTI) or array.ndim != 3:
         raise CourseError(f"{path}: only a (D, H, W) array can be written, to a name ending in .nii or .nii.gz")
     narrow = {"bool": np.uint8, "int64": np.int32, "uint64": np.uint32, "float16": np.float32}
     nifti = nib.Nifti1Image(np.asarray(array, dtype=narrow.get(array.dtype.name, array.dtype)), affine)
@@ -152,21 +165,25 @@ def write_nifti(path: Path | str, array: np.ndarray, affine: np.ndarray) -> None
         temporary.write_bytes(gzip.compress(content, compresslevel=4, mtime=0) if compress else content)
 
 
-def _channels_first(path: Path, array: np.ndarray, channels: int) -> np.ndarray:
-    """(D, H, W), (D, H, W, 1...) or (D, H, W, C) to (C, D, H, W)."""
-    shape = array.shape
-    while array.ndim > 3 and array.shape[-1] == 1:
-        array = array[..., 0]
-    if array.ndim not in (3, 4):
-        raise CourseError(f"{path}: is {array.ndim}D (shape {shape_text(shape)}), not 3D; export one 3D volume a file")
-    array = array[..., None] if array.ndim == 3 else array
-    if array.shape[-1] != channels:
-        found = "is 3D with 1 channel" if array.shape[-1] == 1 else f"is 4D with {array.shape[-1]} volumes"
+def _count_axes(path: Path, shape: tuple[int, ...], channels: int) -> None:
+    """Refuse what is neither one volume nor a volume with the channels expected, before a voxel is decoded."""
+    kept = list(shape)
+    while len(kept) > 3 and kept[-1] == 1:
+        kept.pop()
+    if len(kept) not in (3, 4):
+        raise CourseError(f"{path}: is {len(kept)}D (shape {shape_text(shape)}), not 3D; export one 3D volume a file")
+    count = kept[3] if len(kept) == 4 else 1
+    if count != channels:
+        found = "is 3D with 1 channel" if count == 1 else f"is 4D with {count} volumes"
         expected = "one 3D volume" if channels == 1 else f"4D with {channels} channels"
         raise CourseError(
             f"{path}: {found} (shape {shape_text(shape)}), not {expected}; split or merge it, or name its channels"
         )
-    return np.ascontiguousarray(np.moveaxis(array, -1, 0))
+
+
+def _channels_first(array: np.ndarray, channels: int) -> np.ndarray:
+    """(D, H, W), (D, H, W, 1...) or (D, H, W, C) to (C, D, H, W)."""
+    return np.ascontiguousarray(np.moveaxis(array.reshape(*array.shape[:3], channels), -1, 0))
 
 
 def _whole_numbers(path: Path, array: np.ndarray) -> np.ndarray:

@@ -1,0 +1,157 @@
+"""What every reader of a format gives, and the strict steps they share: read all bytes, unzip with the checksum."""
+
+import bz2
+import gzip
+import zlib
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ssl_utils.errors import CourseError
+
+SLANTED, SKEWED = 0.5, 5.0  # degrees off perpendicular: noted, refused
+
+
+@dataclass(frozen=True, eq=False)
+class Stored:
+    """A volume as it lies on disk: its header is understood, its voxels are known to be there but not decoded yet.
+
+    Attributes:
+        shape: (D, H, W), or (D, H, W, ...) with further axes such as channels or time.
+        dtype: the voxel type on disk.
+        affine: (4, 4) float64, voxel index to millimetres in RAS+ world space.
+        voxels: `voxels(None)` decodes and scales, integers staying integers; `voxels(np.float32)` gives that type.
+        notes: (what is odd though readable, cure), for the doctor.
+    """
+
+    shape: tuple[int, ...]
+    dtype: np.dtype
+    affine: np.ndarray
+    voxels: Callable[[type | None], np.ndarray]
+    notes: tuple[tuple[str, str], ...] = ()
+
+
+def checked(path: Path, stored: Stored) -> Stored:
+    """Refuse what no reader of the course can use, whatever the format: no numbers, no geometry, no voxels."""
+    if stored.dtype.kind not in "iuf":
+        what = "colour" if stored.dtype.names else "complex" if stored.dtype.kind == "c" else str(stored.dtype)
+        raise CourseError(f"{path}: holds {what} voxels; export one plain number per voxel (for example int16)")
+    if not usable(stored.affine):
+        raise CourseError(f"{path}: its affine is singular or not finite; export it again with voxel sizes")
+    off = skew(stored.affine)
+    if off > SKEWED:
+        raise CourseError(
+            f"{path}: its axes are {off:.0f} degrees off perpendicular (gantry tilt, or slices cut out of a series); "
+            "resample it onto a rectangular grid, for example with dcm2niix or ITK-SNAP"
+        )
+    if off > SLANTED:
+        note = f"its axes are {off:.1f} degrees off perpendicular", "resample it, or accept slightly wrong distances"
+        return Stored(stored.shape, stored.dtype, stored.affine, stored.voxels, (*stored.notes, note))
+    return stored
+
+
+def decode(path: Path, stored: Stored, dtype: type | None) -> np.ndarray:
+    """The scaled voxels; `dtype` None keeps integers as they are stored."""
+    if 0 in stored.shape:
+        raise CourseError(f"{path}: has no voxels (shape {shape_text(stored.shape)}); export it again")
+    try:
+        with np.errstate(all="ignore"):
+            return stored.voxels(dtype)
+    except CourseError:
+        raise
+    except Exception as error:  # a damaged file fails in many ways inside a parser; the reader needs one
+        raise CourseError(f"{path}: its voxels cannot be decoded ({error}); export or download it again") from None
+
+
+def scaled(array: np.ndarray, dtype: type | None) -> np.ndarray:
+    """Voxels without a scale factor in the type asked for, in the byte order of the machine."""
+    return array.astype(dtype or array.dtype.newbyteorder("="), copy=False)
+
+
+def exactly(path: Path, content: bytes, needed: int) -> tuple[tuple[str, str], ...]:
+    """Refuse fewer bytes than the header says; a note when there are more."""
+    if len(content) < needed:
+        raise CourseError(
+            f"{path}: is truncated ({len(content)} of {needed} bytes, uncompressed); copy or download it again"
+        )
+    if len(content) == needed:
+        return ()
+    surplus = f"holds {len(content) - needed} bytes more than its header says"
+    return ((surplus, "look at the picture: the header may be damaged"),)
+
+
+def unzipped(path: Path, content: bytes, kind: str = "gzip") -> bytes:
+    """The whole stream with its checksum verified: readers that skip this give zeros for a file that was cut."""
+    try:
+        return {"gzip": gzip.decompress, "zlib": zlib.decompress, "bzip2": bz2.decompress}[kind](content)
+    except (EOFError, OSError, ValueError, zlib.error, MemoryError) as error:
+        raise CourseError(f"{path}: is truncated or damaged ({error}); copy or download it again") from None
+
+
+def content(path: Path) -> bytes:
+    """All bytes of the file, uncompressed; what is plainly no image is refused."""
+    found = raw(path)
+    refuse_text(path, found)
+    zipped, named_zipped = found[:2] == b"\x1f\x8b", path.name.lower().endswith((".gz", ".mgz"))
+    if zipped != named_zipped:
+        end = {".mgz": ".mgh", ".mgh": ".mgz"}.get(path.suffix.lower())
+        name = path.stem + end if end else path.name + ".gz" if zipped else path.name[:-3]
+        state = "is gzip-compressed" if zipped else "is not gzip-compressed"
+        raise CourseError(f"{path}: {state}, against its name; rename it to {name} or download it again")
+    if zipped:
+        found = unzipped(path, found)
+        refuse_text(path, found)
+    return found
+
+
+def raw(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise CourseError(f"{path}: cannot be read ({error.strerror}); check its name and permissions") from None
+
+
+def refuse_text(path: Path, found: bytes) -> None:
+    start = found[:512].lstrip().lower()
+    if not start:
+        raise CourseError(f"{path}: is empty; copy or download it again")
+    if start.startswith(b"version https://git-lfs"):
+        raise CourseError(f"{path}: is a Git LFS pointer, not the image; run `git lfs pull` in its repository")
+    if start.startswith((b"<!doctype", b"<html", b"<?xml")):
+        raise CourseError(f"{path}: is a web page, not an image; the download needs a login or another address")
+
+
+def neighbour(path: Path, name: str) -> Path:
+    """The file that a header names as the place of its voxels: beside it, and nowhere else."""
+    found = path.parent / name
+    if Path(name).name != name or any(mark in name for mark in "%*") or name.split()[0].upper() == "LIST":
+        raise CourseError(f"{path}: keeps its voxels in {name!r}; save header and voxels as one file")
+    if not found.is_file():
+        raise CourseError(f"{path}: its voxels should be in {name}, which is not there; copy both files together")
+    return found
+
+
+def lps_to_ras(matrix: np.ndarray, origin: np.ndarray) -> np.ndarray:
+    """(4, 4) affine from directions times spacing as columns and an origin, both in LPS world space."""
+    affine = np.eye(4)
+    affine[:3, :3], affine[:3, 3] = matrix, origin
+    return np.diag([-1.0, -1, 1, 1]) @ affine
+
+
+def skew(affine: np.ndarray) -> float:
+    """Degrees by which the axes are off perpendicular, at the worst pair."""
+    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    return float(np.degrees(np.arcsin(np.abs(axes.T @ axes - np.eye(3)).max().clip(0, 1))))
+
+
+def usable(affine: np.ndarray | None) -> bool:
+    if affine is None or not np.abs(affine).max() < 1e9:  # NaN too
+        return False
+    sizes = np.linalg.norm(affine[:3, :3], axis=0)
+    return bool(sizes.min() > 1e-6 and abs(np.linalg.det(affine[:3, :3] / sizes)) > 1e-3)
+
+
+def shape_text(shape: Iterable[int]) -> str:
+    return "x".join(str(int(size)) for size in shape)
