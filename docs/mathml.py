@@ -1,5 +1,7 @@
 """Formulas as MathML, which browsers draw by themselves: no script, no fonts, nothing from outside."""
 
+from html import escape
+
 from docutils import nodes
 from latex2mathml.converter import convert
 from sphinx.util import logging
@@ -12,13 +14,13 @@ def mathml(node: nodes.Node, display: str) -> str:
     latex = node.astext().strip()
     try:
         drawn = convert(latex, display=display)
-    except Exception as error:  # its parser raises many kinds, and an IndexError for a brace too few
+    except Exception as error:  # its parser raises many kinds
         drawn, reason = "", f"{type(error).__name__} {error}"
     else:
         reason = "it holds a command that latex2mathml does not know" if "\\" in drawn else ""
     if reason:
         logger.warning("formula %s: %s", latex, reason, location=node, type="mathml")
-        return f"<code>{nodes.unescape(latex)}</code>"
+        return f"<code>{escape(latex)}</code>"
     return drawn
 
 
