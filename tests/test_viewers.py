@@ -1,15 +1,16 @@
-"""Viewers: nothing but a picture when nobody is there, working sliders when somebody is."""
+"""Viewers: a static picture first, nothing more when nobody is there, working widgets when somebody is."""
 
 import subprocess
 import sys
 
 import nbformat
 import numpy as np
+import pandas as pd
 import pytest
 from nbclient import NotebookClient
 
 from ssl_utils.errors import CourseError
-from ssl_utils.reporting import viewers
+from ssl_utils.reporting import results_explorer, viewers, volume3d
 
 IMAGE = np.arange(8 * 10 * 12, dtype=np.float32).reshape(8, 10, 12)
 LABEL = np.zeros(IMAGE.shape, np.uint8)
@@ -26,6 +27,19 @@ def jupyterlab(monkeypatch):
 @pytest.fixture
 def headless(monkeypatch):
     monkeypatch.delenv("JPY_SESSION_NAME", raising=False)
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    """What a cell would display, in order."""
+    found = []
+    monkeypatch.setattr(viewers, "display", found.append)
+    monkeypatch.setattr(results_explorer, "display", found.append)
+    return found
+
+
+def kinds(shown):
+    return [type(item).__name__ for item in shown]
 
 
 def test_live_needs_jupyterlab_and_no_override(jupyterlab, monkeypatch):
@@ -45,12 +59,26 @@ def test_unknown_viewer(headless):
         viewers.volume3d(IMAGE, viewer="vtk")
 
 
-def test_importing_the_module_imports_no_viewer():
-    code = (
-        "import sys, ssl_utils.reporting.viewers; print({'itkwidgets', 'ipyniivue', 'ipywidgets'} & set(sys.modules))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60, check=True)
-    assert done.stdout.strip() == "set()"
+HEADLESS = """
+import os, sys
+os.environ["SSL_HEADLESS"] = "1"
+import numpy as np
+import pandas as pd
+from ssl_utils.reporting import viewers
+image = np.random.default_rng(0).random((8, 8, 8))
+viewers.explore(image, image > 0.5, prediction=image > 0.6, after=image / 2)
+viewers.playground(lambda r: {"image": image, "mask": image > r}, {"r": viewers.Control("ratio", 0.5, low=0, high=1)})
+runs = [(i, c, d) for i, d in (("random", 0.4), ("simmim", 0.5)) for c in "ab"]
+table = pd.DataFrame(runs, columns=["init", "case", "dice"]).assign(num_labeled=6, draw=0, seed=0, **{"class": "liver"})
+viewers.results_explorer(table, None)
+print({"anywidget", "itkwidgets", "ipyniivue", "ipywidgets"} & set(sys.modules))
+"""
+
+
+def test_headless_imports_no_widget_library():
+    done = subprocess.run([sys.executable, "-c", HEADLESS], capture_output=True, text=True, timeout=120, check=True)
+    assert done.stdout.splitlines()[-1] == "set()"
+    assert done.stdout.count("Figure(") == 3
 
 
 def test_headless_notebook_shows_one_picture():
@@ -60,46 +88,100 @@ def test_headless_notebook_shows_one_picture():
     )
     cells = [nbformat.v4.new_code_cell(source), nbformat.v4.new_code_cell("viewers.volume3d(np.ones((8, 8, 8)))")]
     notebook = nbformat.v4.new_notebook(cells=cells)
-    NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
+    NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
     picture, sentence = (cell.outputs for cell in notebook.cells)
     assert len(picture) == 1 and "image/png" in picture[0]["data"]
     assert len(sentence) == 1 and sentence[0]["data"]["text/plain"].startswith("The 3D viewer opens")
     assert "widgets" not in notebook.metadata
 
 
-def controls(box):
-    found = {}
-    for widget in [box, *getattr(box, "children", ())]:
-        if widget is not box:
-            found |= controls(widget)
-    if getattr(box, "description", ""):
-        found[box.description] = box
-    return found
-
-
-def test_every_slider_is_labelled_and_changes_the_picture():
-    box = viewers.slice_explorer(IMAGE, LABEL, spacing=(1, 1, 2))
-    sliders, screen = controls(box), box.children[-1]
-    assert list(sliders) == ["axial (z)", "coronal (y)", "sagittal (x)", "window", "label opacity"]
-    moves = {"axial (z)": 0, "coronal (y)": 0, "sagittal (x)": 0, "window": (0.0, 300.0), "label opacity": 1.0}
-    for name, value in moves.items():
-        before = screen.value
-        sliders[name].value = value
-        if name == "label opacity":  # the label is not on the outermost slices
-            assert screen.value == before
-            sliders["axial (z)"].value = 5
-        assert screen.value != before and bytes(screen.value).startswith(b"\x89PNG"), name
-
-
-def test_explorer_without_label_has_no_opacity():
-    assert list(controls(viewers.slice_explorer(IMAGE)))[-1] == "window"
-
-
-def test_explore_live_shows_the_picture_first(jupyterlab, monkeypatch):
-    shown = []
-    monkeypatch.setattr(viewers, "display", shown.append)
+def test_explore_live_shows_the_picture_first(jupyterlab, shown):
     viewers.explore(IMAGE, LABEL)
-    assert [type(item).__name__ for item in shown] == ["Picture", "VBox"]
+    assert kinds(shown) == ["Picture", "SliceExplorer"]
+
+
+def test_the_still_has_a_row_for_the_prediction_and_one_for_the_second_image(headless, shown):
+    viewers.explore(IMAGE, LABEL, prediction=LABEL, after=-IMAGE, names={1: "liver"})
+    (figure,) = shown
+    words = [text.get_text() for text in figure.texts]
+    assert words == ["label", "prediction", "after"] and len(figure.axes) == 9
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["liver", "label 3"]
+    drawn = [axes.images[0].get_array() for axes in figure.axes]
+    np.testing.assert_array_equal(drawn[6], -drawn[0])
+
+
+# ---- results
+
+
+def case(init, dice, *, name="a", num_labeled=6, seed=0, structure="liver"):
+    return {"init": init, "num_labeled": num_labeled, "draw": 0, "seed": seed, "case": name, "class": structure,
+            "dice": dice}  # fmt: skip
+
+
+TABLE = pd.DataFrame([
+    case("random", 0.5), case("simmim", 0.7), case("random", 0.3, structure="spleen"),
+    case("simmim", 0.1, structure="spleen"), case("random", 0.6, name="b"), case("simmim", 0.65, name="b"),
+    case("random", 0.8, num_labeled=12), case("mae", 0.9, num_labeled=12),
+])  # fmt: skip
+
+
+def found(**which):
+    return {"image": IMAGE, "label": LABEL, "prediction": LABEL, "spacing": (1, 1, 2)}
+
+
+def opened(show=found):
+    """Knobs by name, the scatter, the sentence and the box of the slices."""
+    first, second, scatter, says, slices = results_explorer._box(TABLE, show, "simmim", 6, {1: "liver"}).children
+    return {knob.description: knob for row in (first, second) for knob in row.children}, scatter, says, slices
+
+
+def test_results_are_a_scatter_first(jupyterlab, shown):
+    viewers.results_explorer(TABLE, found)
+    assert kinds(shown) == ["Picture", "VBox"]
+    points = shown[0].axes[0].collections[0].get_offsets().data
+    assert sorted(np.round(points, 3).tolist()) == [[0.4, 0.4], [0.6, 0.65]]
+
+
+def test_results_without_a_pair_are_a_sentence(jupyterlab, shown):
+    viewers.results_explorer(TABLE[TABLE["init"] == "random"], found)
+    assert kinds(shown) == ["Sentence"] and "nothing to pick" in shown[0]
+
+
+def test_a_picked_point_asks_for_its_case_and_shows_its_slices(jupyterlab):
+    asked = []
+    knobs, scatter, says, slices = opened(lambda **which: asked.append(which) or found())
+    scatter.picked = 1  # points stand from the lowest baseline up
+    assert asked == [{"init": "simmim", "num_labeled": 6, "draw": 0, "seed": 0, "case": "b"}]
+    assert all(type(value) in (int, str) for value in asked[0].values())
+    assert "Case b" in says.value and "0.600" in says.value and "0.650" in says.value
+    assert kinds(slices.children) == ["SliceExplorer"] and slices.children[0].layer == "both"
+    knobs["prediction of"].value = "random"
+    assert asked[1]["init"] == "random" and asked[1]["case"] == "b"
+
+
+def test_the_drop_downs_choose_the_points(jupyterlab):
+    knobs, scatter, says, slices = opened()
+    scatter.picked = 0
+    knobs["structure"].value = "liver"
+    assert [(point["x"], point["y"]) for point in scatter.points] == [(0.5, 0.7), (0.6, 0.65)]
+    assert scatter.picked == -1 and not slices.children
+    knobs["labels"].value = 12
+    assert scatter.points == [] and says.value.startswith("No pair")
+    knobs["start"].value = "mae"
+    assert [(point["x"], point["y"]) for point in scatter.points] == [(0.8, 0.9)]
+    assert list(knobs["prediction of"].options) == ["mae", "random"]
+
+
+def test_a_case_without_prediction_says_so_and_nothing_is_markup(jupyterlab):
+    def missing(**which):
+        raise CourseError("prediction <of> case a: not kept")
+
+    _, scatter, says, slices = opened(missing)
+    scatter.picked = 0
+    assert "prediction &lt;of&gt; case a: not kept" in says.value and not slices.children
+
+
+# ---- three dimensions
 
 
 def test_niivue_live(jupyterlab):
@@ -110,14 +192,14 @@ def test_niivue_live(jupyterlab):
 
 
 def test_itk_falls_back_with_a_reason(jupyterlab, monkeypatch, capsys):
-    monkeypatch.setattr(viewers, "find_spec", lambda name: None)
+    monkeypatch.setattr(volume3d, "find_spec", lambda name: None)
     assert type(viewers.volume3d(IMAGE, viewer="itk")).__name__ == "NiiVue"
     assert "not installed" in capsys.readouterr().out
 
     def refuse(*args, **kwargs):
         raise OSError("no network")
 
-    monkeypatch.setattr(viewers, "find_spec", lambda name: True)
-    monkeypatch.setattr(viewers.urllib.request, "urlopen", refuse)
+    monkeypatch.setattr(volume3d, "find_spec", lambda name: True)
+    monkeypatch.setattr(volume3d.urllib.request, "urlopen", refuse)
     viewers.volume3d(IMAGE, viewer="itk")
     assert "does not answer" in capsys.readouterr().out

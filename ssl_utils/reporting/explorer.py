@@ -60,9 +60,10 @@ class SliceExplorer(anywidget.AnyWidget):
         state = self._volumes(image, label, prediction, after)
         image, shown = volume(image), [name for name in ("label", "prediction") if state[name]]
         low, high = choose_window(image, window)
+        ends = state["image"]["low"], state["image"]["high"]
         centre = busiest(volume(label if label is not None else prediction) if shown else np.zeros(image.shape))
         super().__init__(
-            **state, spacing=[float(mm) for mm in spacing], presets=_presets(image, (low, high)), low=low, high=high,
+            **state, spacing=[float(mm) for mm in spacing], presets=_presets(image, ends, (low, high)), low=low, high=high,
             position=list(centre), layer="both" if len(shown) == 2 else (shown or ["off"])[0],
             words={"label": "label", "prediction": "prediction", "after": "Show the image after", **(words or {})},
         )  # fmt: skip
@@ -112,9 +113,9 @@ def _codes(label: np.ndarray, name: str) -> dict[str, Any]:
     return {"data": codes.tobytes()}
 
 
-def _presets(image: np.ndarray, start: tuple[float, float]) -> list[list[Any]]:
+def _presets(image: np.ndarray, ends: tuple[float, float], start: tuple[float, float]) -> list[list[Any]]:
     """Windows worth offering: CT's for values that reach from air to bone, percentiles and the extremes for all."""
-    low, high = float(np.nanmin(image)), float(np.nanmax(image))
+    low, high = ends
     ct = low <= -500 and high >= 200
     offered = {**(_CT if ct else {}), "0.5 to 99.5 percentiles": choose_window(image), "all values": (low, high)}
     named = {pair: name for name, pair in offered.items() if pair[1] > pair[0]}

@@ -1,0 +1,127 @@
+"""The playground: what `make` is called with, what is shown, and in which order."""
+
+import numpy as np
+import pytest
+
+from ssl_utils.errors import CourseError
+from ssl_utils.reporting import playground as module
+from ssl_utils.reporting import viewers
+from ssl_utils.reporting.viewers import Control
+
+IMAGE = np.linspace(0, 1, 8 * 10 * 12).reshape(8, 10, 12)
+CONTROLS = {
+    "ratio": Control("mask ratio", 0.5, low=0.0, high=1.0, step=0.1),
+    "unit": Control("mask unit", 2, choices=[1, 2, 4]),
+    "count": Control("how many", 3, low=1, high=9),
+    "smooth": Control("smooth", False),
+}
+
+
+@pytest.fixture
+def shown(monkeypatch):
+    monkeypatch.setenv("JPY_SESSION_NAME", "chapter.ipynb")
+    monkeypatch.delenv("SSL_HEADLESS", raising=False)
+    found = []
+    monkeypatch.setattr(module, "display", found.append)
+    return found
+
+
+class Maker:
+    """Hides the voxels below `ratio`, and remembers what it was called with."""
+
+    def __init__(self):
+        self.calls = []
+
+    def __call__(self, **values):
+        self.calls.append(values)
+        if values["unit"] == 4:
+            raise CourseError("unit=4: does not divide the volume <8>; choose 1 or 2")
+        mask = values["ratio"] > IMAGE
+        return {"image": IMAGE, "mask": mask, "after": np.where(mask, 0, IMAGE), "says": f"{mask.mean():.0%} < all"}
+
+
+def opened(shown, make, controls=CONTROLS):
+    viewers.playground(make, controls, window=(0, 1))
+    knobs, planes, says = shown[-1].children
+    return dict(zip(controls, knobs.children, strict=True)), planes, says
+
+
+def sent(planes, name, kind):
+    return np.frombuffer(getattr(planes, name)["data"], kind).reshape(planes.shape)
+
+
+def test_headless_is_one_picture_and_the_sentence(shown, monkeypatch, capsys):
+    monkeypatch.setenv("SSL_HEADLESS", "1")
+    make = Maker()
+    viewers.playground(make, CONTROLS, title="Hide")
+    assert make.calls == [{"ratio": 0.5, "unit": 2, "count": 3, "smooth": False}]
+    (figure,) = shown
+    assert [text.get_text() for text in figure.texts] == ["Hide", "image", "after"]
+    assert capsys.readouterr().out == "50% < all\n"
+
+
+def test_the_picture_comes_first_and_make_is_called_once(shown):
+    make = Maker()
+    opened(shown, make)
+    assert [type(item).__name__ for item in shown] == ["Picture", "VBox"]
+    assert len(make.calls) == 1
+
+
+def test_every_control_is_a_labelled_widget_of_its_kind(shown):
+    knobs, _, _ = opened(shown, Maker())
+    assert {name: type(knob).__name__ for name, knob in knobs.items()} == {
+        "ratio": "FloatSlider", "unit": "Dropdown", "count": "IntSlider", "smooth": "Checkbox",
+    }  # fmt: skip
+    assert [knob.description for knob in knobs.values()] == ["mask ratio", "mask unit", "how many", "smooth"]
+    assert (knobs["ratio"].min, knobs["ratio"].max, knobs["ratio"].step) == (0, 1, 0.1)
+
+
+def test_a_change_calls_make_and_sends_what_it_gives(shown):
+    make = Maker()
+    knobs, planes, says = opened(shown, make)
+    assert planes.show_after and says.value == "50% &lt; all"
+    knobs["ratio"].value = 0.2
+    assert make.calls[-1] == {"ratio": 0.2, "unit": 2, "count": 3, "smooth": False}
+    np.testing.assert_array_equal(sent(planes, "label", np.uint8) > 0, IMAGE < 0.2)
+    np.testing.assert_allclose(sent(planes, "after", "<u2") / 65535, np.where(IMAGE < 0.2, 0, IMAGE), atol=1e-4)
+    assert says.value == "20% &lt; all"
+    assert [entry[1:] for entry in planes.legend] == [["hidden", "#0072b2"]]
+    knobs["smooth"].value = True
+    assert make.calls[-1]["smooth"] is True
+
+
+def test_values_that_do_not_go_together_are_told_and_the_picture_stays(shown):
+    knobs, planes, says = opened(shown, Maker())
+    before = planes.after
+    knobs["unit"].value = 4
+    assert "does not divide the volume &lt;8&gt;" in says.value and planes.after == before
+    knobs["unit"].value = 1
+    assert says.value == "50% &lt; all"
+
+
+def test_image_alone_is_enough(shown):
+    _, planes, says = opened(shown, lambda r: {"image": IMAGE + r}, {"r": Control("brighter", 0.0, low=0.0, high=1.0)})
+    assert planes.layer == "off" and not planes.show_after and says.value == ""
+
+
+@pytest.mark.parametrize("made, fault", [
+    (IMAGE, "make gives ndarray"),
+    ({"mask": IMAGE > 0}, r"make gives \['mask'\]"),
+    ({"image": IMAGE, "masks": IMAGE > 0}, r"'masks'\]; return a dict"),
+    ({"image": IMAGE, "mask": IMAGE[:4] > 0}, "differ in shape"),
+    ({"image": IMAGE[0]}, "not one volume"),
+])  # fmt: skip
+def test_what_make_gives_is_checked(shown, made, fault):
+    with pytest.raises(CourseError, match=fault) as raised:
+        viewers.playground(lambda: made, {})
+    assert "\n" not in str(raised.value) and not shown
+
+
+@pytest.mark.parametrize("more, fault", [
+    ({"start": 3, "choices": [1, 2]}, r"start=3 is none of \[1, 2\]"),
+    ({"start": 3}, "give choices, or low and high"),
+    ({"start": 3, "low": 0, "high": 2}, "start=3 is not in 0 to 2"),
+])  # fmt: skip
+def test_a_control_that_cannot_work(more, fault):
+    with pytest.raises(CourseError, match=f"control 'unit': {fault}"):
+        Control("unit", **more)
