@@ -49,5 +49,5 @@ def wandb_run(folder: Path, headline: str):
     except ImportError:
         raise CourseError("wandb: is not installed; pip install -e '.[wandb]', or leave it out") from None
     except wandb.Error as error:
-        reason = " ".join(str(error).split())
+        reason = " ".join(str(error).split()).rstrip(".")
         raise CourseError(f"wandb: {reason}; run `wandb login`, or set WANDB_MODE=offline") from None
