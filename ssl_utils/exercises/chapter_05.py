@@ -31,7 +31,7 @@ def _(answer):
         cases, exact = number(answer(deviation, half_width)), (1.96 * deviation / half_width) ** 2
         told = f"Deviation {deviation}, half width {half_width}: "
         if cases != int(cases):
-            raise Wrong(told + "you have a broken number of patients.")
+            raise Wrong(told + "patients come whole; yours is a fraction.")
         if cases == math.ceil(exact / 4):
             raise Wrong(told + "the interval comes out twice as wide as it should; it reaches out to both sides.")
         if cases == math.floor(exact):
