@@ -79,7 +79,7 @@ def test_every_control_is_a_labelled_widget_of_its_kind(shown):
 def test_a_change_calls_make_and_sends_what_it_gives(shown):
     make = Maker()
     knobs, planes, says = opened(shown, make)
-    assert planes.show_after and says.value == "50% &lt; all"
+    assert planes.show_after and says.value == "50% &lt; all" and planes.position == [4, 5, 6]
     knobs["ratio"].value = 0.2
     assert make.calls[-1] == {"ratio": 0.2, "unit": 2, "count": 3, "smooth": False}
     np.testing.assert_array_equal(sent(planes, "label", np.uint8) > 0, IMAGE < 0.2)

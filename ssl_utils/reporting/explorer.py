@@ -63,7 +63,8 @@ class SliceExplorer(anywidget.AnyWidget):
         ends = state["image"]["low"], state["image"]["high"]
         centre = busiest(volume(label if label is not None else prediction) if shown else np.zeros(image.shape))
         super().__init__(
-            **state, spacing=[float(mm) for mm in spacing], presets=_presets(image, ends, (low, high)), low=low, high=high,
+            **state, spacing=[float(mm) for mm in spacing], low=low, high=high,
+            presets=_presets(image, ends, (low, high)),
             position=list(centre), layer="both" if len(shown) == 2 else (shown or ["off"])[0],
             words={"label": "label", "prediction": "prediction", "after": "Show the image after", **(words or {})},
         )  # fmt: skip

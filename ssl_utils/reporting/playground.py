@@ -58,7 +58,8 @@ def playground(make: Make, controls: Mapping[str, Control], *, spacing: Sequence
     shown = {"image": (made["image"], made["mask"])}
     if made["after"] is not None:
         shown["after"] = (made["after"], None)
-    display(still(shown, spacing=spacing, names={_HIDDEN: "hidden"}, window=window, title=title))
+    display(still(shown, spacing=spacing, names={_HIDDEN: "hidden"}, window=window, title=title,
+                  centre=_middle(made["image"])))  # fmt: skip
     print(made["says"], end="\n" if made["says"] else "")
     if live():
         display(_box(make, controls, made, spacing=spacing, window=window))
@@ -74,6 +75,11 @@ def _made(make: Make, values: Mapping[str, Any]) -> dict[str, Any]:
     return {"image": made["image"], "mask": mask, "after": made.get("after"), "says": made.get("says", "")}
 
 
+def _middle(image: Any) -> tuple[int, ...]:
+    """Where the planes start: the slices with most hidden voxels would be others for every draw of a mask."""
+    return tuple(n // 2 for n in volume(image).shape)
+
+
 def _box(make: Make, controls: Mapping[str, Control], made: Mapping[str, Any], **more: Any) -> Any:
     """An ipywidgets box: the knobs, the planes, the sentence."""
     import ipywidgets as widgets
@@ -84,7 +90,7 @@ def _box(make: Make, controls: Mapping[str, Control], made: Mapping[str, Any], *
         made["image"], made["mask"], after=made["after"], names={_HIDDEN: "hidden"},
         words={"label": "hidden voxels", "after": "Show what comes out"}, **more,
     )  # fmt: skip
-    planes.show_after = made["after"] is not None
+    planes.show_after, planes.position = made["after"] is not None, list(_middle(made["image"]))
     says = widgets.HTML(escape(made["says"]))
     knobs = {name: _knob(control) for name, control in controls.items()}
 

@@ -46,7 +46,8 @@ function mark(point, { across, up }) {
 
 function draw(model, root) {
   const points = model.get("points"), kept = root.contains(document.activeElement);
-  const svg = shape("svg", { viewBox: `0 0 ${SIZE} ${SIZE}`, width: SIZE, height: SIZE, role: "group", "aria-label": model.get("title") });
+  const view = { viewBox: `0 ${EDGE / 2} ${SIZE} ${SIZE - EDGE / 2}`, width: SIZE, height: SIZE - EDGE / 2 };
+  const svg = shape("svg", { ...view, role: "group", "aria-label": model.get("title") });
   root.replaceChildren(svg);
   if (!points.length) return;
   const scale = scales(points);

@@ -12,15 +12,15 @@ from ssl_utils.reporting.panels import PLANES, busiest, choose_window, compose, 
 
 def still(shown: Mapping[str, tuple[Any, Any]], *, spacing: Sequence[float] = (1, 1, 1),
           names: Mapping[int, str] | None = None, window: tuple[float, float] | str | None = None,
-          title: str = "") -> Figure:  # fmt: skip
+          centre: Sequence[int] | None = None, title: str = "") -> Figure:  # fmt: skip
     """Rows `name -> (image, label or None)` through one point and in one window; a single row is the montage.
 
-    The point is the busiest of the first label there is, the window that of the first image.
+    Without `centre` the point is the busiest of the first label there is; the window is that of the first image.
     """
     shown = {side: (volume(image), None if label is None else volume(label)) for side, (image, label) in shown.items()}
     images, labels = zip(*shown.values(), strict=True)
     labels = [label for label in labels if label is not None]
-    centre = busiest(labels[0] if labels else np.zeros(images[0].shape))
+    centre = busiest(labels[0] if labels else np.zeros(images[0].shape)) if centre is None else centre
     if len(shown) == 1:
         label = labels[0] if labels else None
         return montage(images[0], label, centre=centre, spacing=spacing, names=names, window=window, title=title)
