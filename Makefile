@@ -15,7 +15,7 @@ export REPEATS ?=
 export LABELS ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env course study site test lab lint clean
+.PHONY: help env course study site test browser lab lint clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -47,6 +47,9 @@ study: $(READY) ## vary one thing on top of the course; STUDY=mask_ratio|freezin
 
 test: $(READY) ## run the tests
 	@"$(PYTHON)" -m pytest
+
+browser: $(READY) ## run only the tests in a browser (Chromium); screenshots in build/browser
+	@"$(PYTHON)" -m pytest tests/browser
 
 site: $(READY) ## make a static site of an executed course, in build/site; SCALE= DATASET=
 	@"$(PYTHON)" -c 'import latex2mathml, myst_nb, sphinx_book_theme' 2>/dev/null || { \

@@ -1,0 +1,83 @@
+"""One JupyterLab and one Chromium for all browser tests; screenshots are kept in build/browser/."""
+
+import os
+import shutil
+from pathlib import Path
+
+import pytest
+
+from browser import server
+from browser.notebook import Notebook, Watch
+
+SHOTS = server.PROJECT / "build" / "browser"
+ADVICE = "no Chromium: install it (apt-get install chromium), or name one in the environment variable CHROMIUM"
+FLAGS = [
+    "--no-sandbox", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync", "--no-proxy-server",
+    "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # whatever asks outside, gets no answer
+    "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",  # WebGL on the CPU
+    "--enable-blink-features=ComputedAccessibilityInfo",  # an element can be asked for its accessible name
+]  # fmt: skip
+
+
+@pytest.fixture(scope="session")
+def chromium() -> str:
+    found = shutil.which(os.environ.get("CHROMIUM", "chromium")) or shutil.which("chromium-browser")
+    if found is None:
+        (pytest.fail if os.environ.get("CI") else pytest.skip)(ADVICE)
+    return found
+
+
+@pytest.fixture(scope="session")
+def shots(chromium) -> Path:
+    SHOTS.mkdir(parents=True, exist_ok=True)
+    return SHOTS
+
+
+@pytest.fixture(scope="package")
+def lab(chromium, shots, tmp_path_factory):
+    course, state = tmp_path_factory.mktemp("course"), tmp_path_factory.mktemp("state")
+    server.copy_course(course)
+    process, running = server.start(course, state, shots / "jupyterlab.log")
+    yield running
+    server.stop(process)
+
+
+@pytest.fixture(scope="package")
+def browser(chromium):
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        opened = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
+        yield opened
+        opened.close()
+
+
+@pytest.fixture
+def page(browser):
+    """A window of its own. The test fails when the page threw, or asked anybody but the server."""
+    context = browser.new_context(viewport={"width": 1300, "height": 1000})
+    window = context.new_page()
+    watch = Watch(window)
+    yield window
+    context.close()
+    watch.verdict()
+
+
+@pytest.fixture
+def notebook(lab, page):
+    """Open a notebook of the course; its kernel ends with the test."""
+    opened = []
+
+    def open_notebook(path: str) -> Notebook:
+        opened.append(Notebook(page, lab.url(path)))
+        return opened[-1]
+
+    yield open_notebook
+    for one in opened:
+        one.close()
+
+
+def pytest_terminal_summary(terminalreporter):
+    if kept := sorted(SHOTS.glob("*.png")):
+        terminalreporter.write_line(f"{len(kept)} screenshots in {SHOTS.relative_to(server.PROJECT)}")
