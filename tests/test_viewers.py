@@ -188,6 +188,8 @@ def test_niivue_live(jupyterlab):
     viewer = viewers.volume3d(IMAGE, LABEL, spacing=(1, 1, 2))
     assert type(viewer).__name__ == "NiiVue" and len(viewer.volumes) == 2
     lut = viewer.volumes[1].colormap_label
+    assert viewer.opts.slice_type.name == "RENDER" and viewer.opts.is_radiological_convention
+    assert [volume.opacity for volume in viewer.volumes] == [0.35, 0.5]
     assert list(lut.lut[:4]) == [0, 0, 0, 0] and list(lut.lut[4:8])[3] == 255
 
 

@@ -60,17 +60,20 @@ def volume3d(image: Any, label: Any = None, *, spacing: Sequence[float] = (1, 1,
 
 def _niivue(image: np.ndarray, label: np.ndarray | None, spacing: Sequence[float], limits: tuple[float, float]) -> Any:
     import nibabel
-    from ipyniivue import NiiVue
+    from ipyniivue import NiiVue, SliceType
 
     folder = Path(tempfile.mkdtemp(prefix="ssl_utils_view_"))  # the widget reads the files when the page asks for them
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     affine = np.diag([*spacing, 1.0])
     nibabel.save(nibabel.Nifti1Image(image.astype(np.float32), affine), folder / "image.nii.gz")
-    shown = [{"path": folder / "image.nii.gz", "colormap": "gray", "cal_min": limits[0], "cal_max": limits[1]}]
+    shown = [{"path": folder / "image.nii.gz", "colormap": "gray", "cal_min": limits[0], "cal_max": limits[1],
+              "opacity": 1.0 if label is None else 0.35}]  # fmt: skip  # a faint body: the organs lie inside it
     if label is not None:
         nibabel.save(nibabel.Nifti1Image(label, affine), folder / "label.nii.gz")
         shown.append({"path": folder / "label.nii.gz", "opacity": 0.5})
     viewer = NiiVue(height=420)
+    viewer.opts.is_radiological_convention = True  # the patient's right is on the left, as in every other picture
+    viewer.set_slice_type(SliceType.RENDER)
     viewer.load_volumes(shown)
     if label is not None:
         values = [int(v) for v in np.unique(label)]
