@@ -53,23 +53,36 @@ def doctor(
     paths: Annotated[list[Path] | None, typer.Argument(help="files or folders; none: the whole dataset")] = None,
     dataset: DatasetOption = "phantom", scale: ScaleOption = "laptop", data: DataOption = None,
     channels: Annotated[int, typer.Option(help="channels that files given as paths must have")] = 1,
+    json: Annotated[Path | None, typer.Option(help="write everything found into this file as well")] = None,
 ) -> None:  # fmt: skip
     """Look at every file before training: what is wrong, where, how to mend it. Exits with 1 if a run would break."""
     from ssl_utils import experiments
-    from ssl_utils.data import datasets
+    from ssl_utils.data import datasets, doctor_tables
     from ssl_utils.data import doctor as data_doctor
+    from ssl_utils.files import write_json
 
-    if paths:
-        findings = data_doctor.examine(paths, channels=channels)
-    else:
-        chosen = datasets.get(dataset, data)
-        where = experiments.Setup(chosen, scales.get(scale))
-        findings = data_doctor.examine_datalist(where.datalist, roi=where.grid.required_roi, spacing=where.grid.spacing)
-    for line in data_doctor.summary(findings):
-        console.print(line, soft_wrap=True, markup=False)
-    errors = sum(finding.severity == "error" for finding in findings)
-    console.print(f"{errors} errors, {len(findings) - errors} warnings")
-    raise typer.Exit(1 if errors else 0)
+    labels: dict[int, str] = {}
+    with bar() as progress:
+        task = progress.add_task("examining", total=None)
+
+        def step(done: int, total: int) -> None:
+            progress.update(task, completed=done, total=total)
+
+        if paths:
+            report = data_doctor.report(paths, channels=channels, progress=step)
+        else:
+            where = experiments.Setup(datasets.get(dataset, data), scales.get(scale))
+            grid, labels = where.grid, where.datalist.labels
+            report = data_doctor.report_datalist(
+                where.datalist, roi=grid.required_roi, spacing=grid.spacing, progress=step
+            )
+        progress.update(task, visible=False)
+    for table in doctor_tables.tables(report, labels):
+        console.print(table, width=None if console.is_terminal else 160)
+    if json:
+        write_json(json, report.record())
+    console.print(f"{report.errors} errors, {len(report.findings) - report.errors} warnings")
+    raise typer.Exit(1 if report.errors else 0)
 
 
 @app.command()
@@ -151,15 +164,14 @@ def finetune(
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="model.safetensors of a fine-tuning run")],
-    images: Annotated[list[Path], typer.Argument(help="NIfTI files, or folders of them")],
+    images: Annotated[list[Path], typer.Argument(help="volumes, folders of them, DICOM series")],
     output: Annotated[Path, typer.Option(help="folder for the label maps")] = Path("predictions"),
 ) -> None:
-    """Segment NIfTI files: each result has the shape and affine of its image."""
+    """Segment volumes: each result is a NIfTI file with the shape and affine of its image."""
     from ssl_utils import experiments
+    from ssl_utils.data import formats
 
-    files = [f for p in images for f in (sorted(p.glob("*.nii*")) if p.is_dir() else [p])]
-    if not files:
-        raise CourseError(f"{images[0]}: holds no NIfTI file; give .nii or .nii.gz files, or a folder of them")
+    files = formats.collected(images)
     with bar() as progress:
         task = progress.add_task("predicting", total=len(files))
         written = experiments.predict(

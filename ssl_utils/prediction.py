@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 
 from ssl_utils import scales
-from ssl_utils.data import volumes
+from ssl_utils.data import formats, volumes
 from ssl_utils.data.datasets import Dataset, Grid, Intensity
 from ssl_utils.data.transforms import preprocess
 from ssl_utils.data.volumes import Volume
@@ -51,19 +51,20 @@ def save_network(path: Path, network: UNETR | UNet, where: Setup, *, init: str) 
 def predict(
     model: Path, images: Sequence[Path], output: Path, progress: Callable[[int, int], None] | None = None
 ) -> list[Path]:
-    """Segment NIfTI files with a saved model; each result has the shape and affine of its image.
+    """Segment volumes with a saved model; each result is a NIfTI file with the shape and affine of its image.
 
     Raises:
-        CourseError: a file cannot be read, or the model was not saved by this package.
+        CourseError: a file cannot be read, the model was not saved by this package, or a result would overwrite an
+            image or another result.
     """
+    targets = _targets(images, output)
     network, where = load_saved(model)
     written = []
-    for done, path in enumerate(images):
+    for done, (path, target) in enumerate(zip(images, targets, strict=True)):
         image = volumes.read_image(path, channels=len(where.dataset.channels))
         found = predict_case(where, network.to(device()), image)
         if where.dataset.regions:  # one file: later (smaller) regions overwrite earlier ones
             found = np.max([np.where(m, k + 1, 0) for k, m in enumerate(found)], axis=0).astype(np.uint8)
-        target = output / path.name
         volumes.write_nifti(target, found, image.affine)
         written.append(target)
         if progress:
@@ -93,6 +94,19 @@ def load_saved(model: Path) -> tuple[UNETR | UNet, Setup]:
     if odd := next((name for name, value in weights.items() if not value.isfinite().all()), None):
         raise CourseError(f"{model}: {odd} holds NaN or infinity; the training diverged, repeat it")
     return network, where
+
+
+def _targets(images: Sequence[Path], output: Path) -> list[Path]:
+    targets: dict[Path, Path] = {}
+    for image in images:
+        nifti = (formats.suffix(image) or "").lower() in formats.NIFTI
+        target = output / (image.name if nifti else f"{formats.stem(image)}.nii.gz")
+        if target.resolve() == image.resolve():
+            raise CourseError(f"{image}: its label map would overwrite it; choose another --output folder")
+        if target in targets:
+            raise CourseError(f"{image}: its label map would overwrite that of {targets[target]}; rename one of them")
+        targets[target] = image
+    return list(targets)
 
 
 def _setup_of(about: dict) -> Setup:

@@ -11,12 +11,12 @@ from pathlib import Path
 from ssl_utils.data import volumes
 from ssl_utils.data.cases import SIDES, Case, Datalist, by_patient, draw_labels, in_turn, split_by_patient
 from ssl_utils.data.datalist_json import parse, read, write
-from ssl_utils.data.formats import NAMES, stem, volumes_in
+from ssl_utils.data.formats import NAMES, is_series, stem, strangers, volumes_in
 from ssl_utils.errors import CourseError
 
 __all__ = [
     "Case", "Datalist", "as_listed", "by_patient", "draw_labels", "faults", "from_folder", "in_turn", "leaks",
-    "problems", "read", "split_by_patient", "write",
+    "overlooked", "problems", "read", "split_by_patient", "write",
 ]  # fmt: skip
 
 POOL = ("training", "unlabeled")  # what pretraining may see: one side as far as leaks go
@@ -91,6 +91,9 @@ def from_folder(root: Path | str) -> Datalist:
     """
     root = Path(root)
     given = as_listed(root)
+    if not (root / "dataset.json").is_file():
+        for path, reason, cure in overlooked(root):
+            raise CourseError(f"{path}: {reason}; {cure}")
     held = {side: [case for case in getattr(given, side) if case.label is not None] for side in SIDES}
     known = {case.image for cases in held.values() for case in cases}
     bare = {case.image: case for side in SIDES for case in getattr(given, side) if case.image not in known}
@@ -109,6 +112,17 @@ def as_listed(root: Path) -> Datalist:
     if not root.is_dir():
         raise CourseError(f"{root}: no such folder; name the folder that holds imagesTr and labelsTr")
     return _named(read(root / "dataset.json", root=root) if (root / "dataset.json").is_file() else _scan(root))
+
+
+def overlooked(root: Path) -> list[tuple[Path, str, str]]:
+    """(path, reason, cure): what lies where images and labels are searched and is neither."""
+    found = []
+    for folder in (root / name for name in ("imagesTr", "labelsTr", "imagesTs")):
+        if is_series(folder):
+            found.append((folder, "DICOM slices lie in it loosely", "give each series a folder of its own inside it"))
+        cure = "convert it to .nii.gz, or move it elsewhere"
+        found += [(path, "is of a format that is not read", cure) for path in strangers(folder)]
+    return found
 
 
 def _deal(root: Path, cases: list[Case], shares: dict[str, float]) -> dict[str, tuple[Case, ...]]:

@@ -8,6 +8,7 @@ from pathlib import Path
 from ssl_utils.data import datalists
 from ssl_utils.data.datalists import Datalist
 from ssl_utils.errors import CourseError
+from ssl_utils.files import exclusively
 
 LISTS = Path(__file__).resolve().parents[2] / "json_files"
 BTCV_ORGANS = dict(enumerate((
@@ -188,6 +189,8 @@ def datalist(dataset: Dataset, *, name: str | None = None) -> Datalist:
         return datalists.from_folder(root)
     names = (name,) if name else dataset.lists
     path = LISTS / f"{names[0]}.json" if names else root / "dataset.json"
+    if dataset.name == "phantom" and not path.exists():
+        raise CourseError(f"{root}: is not complete; run: python -m ssl_utils data phantom (waits for another that runs)")
     return datalists.read(path, root=root)
 
 
@@ -198,14 +201,16 @@ def fetch(dataset: Dataset, *, phantom_sizes: tuple[int, int, int, int], progres
         CourseError: it needs a registration (the message says the steps), or the download failed.
     """
     if dataset.name == "phantom":
-        return _generate(phantom_sizes, progress)
+        with exclusively(data_root(), "phantom"):
+            return _generate(phantom_sizes, progress)
     root = locate(dataset)
     if root is not None:
         return root
     if dataset.url:
         from ssl_utils.data.download import fetch_archive
 
-        return fetch_archive(dataset.url, md5=dataset.md5, folder=data_root(), licence=dataset.licence)
+        with exclusively(data_root(), dataset.name):
+            return locate(dataset) or fetch_archive(dataset.url, md5=dataset.md5, folder=data_root(), licence=dataset.licence)
     if dataset.how_to_get:
         steps = dataset.how_to_get.format(root=data_root() / dataset.folders[0])
         raise CourseError(f"dataset {dataset.name}: needs a registration, so it cannot be fetched for you. {steps}")

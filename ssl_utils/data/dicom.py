@@ -166,7 +166,7 @@ def _pixels(one: _Slice) -> np.ndarray:
             warnings.simplefilter("ignore")
             found = pixel_array(one.path)
     except Exception as error:  # as in _header
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
         raise CourseError(f"{one.path}: its voxels cannot be decoded ({reason}); copy or export it again") from None
     if found.shape != one.size[::-1]:
         shapes = f"{shape_text(found.shape)} voxels, not {shape_text(one.size[::-1])}"

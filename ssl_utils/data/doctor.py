@@ -141,7 +141,7 @@ def _dataset(root: Path, progress: Progress | None) -> Report:
         extra = [path for path in formats.volumes_in(root / folder) if path not in listed]
         cure = "add it to dataset.json, give it the name of its image, or delete it"
         done.findings += [Finding(str(path), "warning", "belongs to no case of the dataset", cure) for path in extra]
-        done.findings += _strangers(root / folder)
+    done.findings += [Finding(str(path), "error", reason, cure) for path, reason, cure in datalists.overlooked(root)]
     return done
 
 

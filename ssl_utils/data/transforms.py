@@ -19,6 +19,7 @@ from nibabel.orientations import io_orientation
 from scipy.ndimage import gaussian_filter
 
 from ssl_utils.data.datasets import Grid, Intensity
+from ssl_utils.data.stored import shape_text
 from ssl_utils.data.volumes import Volume
 from ssl_utils.errors import CourseError
 
@@ -46,7 +47,8 @@ def preprocess(image: Volume, label: Volume | None, *, grid: Grid, intensity: In
     voxels, affine = _regrid(image.array, image.affine, spacing, "bilinear")
     if min(n / r for n, r in zip(voxels.shape[1:], grid.roi, strict=True)) < 0.5:
         raise CourseError(
-            f"{image.path}: has {voxels.shape[1:]} voxels at {spacing} mm, less than half of the ROI {grid.roi}; "
+            f"{image.path}: has {shape_text(voxels.shape[1:])} voxels at {' x '.join(f'{s:.3g}' for s in spacing)} mm, "
+            f"less than half of the ROI {shape_text(grid.roi)} along an axis; "
             "leave the volume out, or choose a smaller ROI"
         )
     labels = _regrid(label.array, label.affine, spacing, "nearest")[0][0] if label else None
