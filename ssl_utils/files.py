@@ -1,6 +1,7 @@
 """Files that are either whole or absent."""
 
 import errno
+import fcntl
 import hashlib
 import json
 import os
@@ -40,6 +41,22 @@ def atomic(path: Path | str) -> Iterator[Path]:
             shutil.rmtree(temporary, ignore_errors=True)
         else:
             temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def exclusively(folder: Path, name: str) -> Iterator[None]:
+    """One process at a time: another that wants the same name in this folder waits until the block has ended.
+
+    The lock goes with the process, also when it is killed; its empty file stays.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        stream = open(folder / f".lock-{name}", "w")
+    except OSError as error:
+        raise _cannot_write(folder / name, error) from None
+    with stream:
+        fcntl.flock(stream, fcntl.LOCK_EX)
+        yield
 
 
 def _cannot_write(path: Path, error: OSError) -> CourseError:

@@ -3,6 +3,9 @@
 import hashlib
 import http.server
 import io
+import os
+import subprocess
+import sys
 import tarfile
 import threading
 
@@ -142,3 +145,23 @@ def test_the_phantom_only_grows(tmp_path, monkeypatch):
 )
 def test_own_folders_get_a_name_that_fits_a_path(path, name):
     assert datasets.run_name("folder", path) == name
+
+
+def test_two_who_want_the_phantom_at_once_take_turns(tmp_path, monkeypatch):
+    code = (
+        "import sys; from ssl_utils.data import datasets\n"
+        "print(datasets.fetch(datasets.get('phantom'), phantom_sizes=(1, 1, 1, 1)))"
+    )
+    environment = os.environ | {"SSL_DATA_ROOT": str(tmp_path)}
+    both = [
+        subprocess.Popen([sys.executable, "-c", code], env=environment, text=True, stdout=subprocess.PIPE,
+                         stderr=subprocess.PIPE) for _ in range(2)
+    ]  # fmt: skip
+    said = [process.communicate(timeout=300) for process in both]
+    assert [process.returncode for process in both] == [0, 0], said
+    monkeypatch.setenv("SSL_DATA_ROOT", str(tmp_path))
+    found = datasets.datalist(datasets.get("phantom"))
+    assert [len(cases) for cases in found.sides().values()] == [1, 1, 1, 1]
+    (tmp_path / "phantom" / "dataset.json").unlink()
+    with pytest.raises(CourseError, match="is not complete; run: python -m ssl_utils data phantom"):
+        datasets.datalist(datasets.get("phantom"))

@@ -190,7 +190,7 @@ def datalist(dataset: Dataset, *, name: str | None = None) -> Datalist:
     names = (name,) if name else dataset.lists
     path = LISTS / f"{names[0]}.json" if names else root / "dataset.json"
     if dataset.name == "phantom" and not path.exists():
-        raise CourseError(f"{root}: is not complete; run: python -m ssl_utils data phantom (waits for another that runs)")
+        raise CourseError(f"{root}: is not complete; run: python -m ssl_utils data phantom (it waits for one that runs)")
     return datalists.read(path, root=root)
 
 
@@ -210,7 +210,9 @@ def fetch(dataset: Dataset, *, phantom_sizes: tuple[int, int, int, int], progres
         from ssl_utils.data.download import fetch_archive
 
         with exclusively(data_root(), dataset.name):
-            return locate(dataset) or fetch_archive(dataset.url, md5=dataset.md5, folder=data_root(), licence=dataset.licence)
+            return locate(dataset) or fetch_archive(
+                dataset.url, md5=dataset.md5, folder=data_root(), licence=dataset.licence
+            )
     if dataset.how_to_get:
         steps = dataset.how_to_get.format(root=data_root() / dataset.folders[0])
         raise CourseError(f"dataset {dataset.name}: needs a registration, so it cannot be fetched for you. {steps}")

@@ -194,6 +194,7 @@ def paired_cases(table: pd.DataFrame, *, baseline: str = "random", title: str = 
     edge = 0.06 * max(high - low, 0.01)
     axes.plot([low - edge, high + edge], [low - edge, high + edge], color="#444444", linewidth=1.2, linestyle="--")
     axes.set(xlim=(low - edge, high + edge), ylim=(low - edge, high + edge), aspect="equal", title=title)
+    axes.locator_params(nbins=5)  # labels of scores close together are long, and would run into each other
     axes.set(xlabel=f"Dice of the case, {baseline} start", ylabel="Dice of the same case")
     axes.grid(axis="x", color="#dddddd", linewidth=0.8)
     _legend(figure, title="start of the encoder", title_fontsize=8)

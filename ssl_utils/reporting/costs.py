@@ -81,10 +81,10 @@ def minutes(seconds: float) -> str:
 
 
 def fill(project: Path = runs.PROJECT) -> None:
-    """Write the recorded costs into README.md and the chapters."""
+    """Write the recorded costs into README.md, the page for lecturers and the chapters."""
     costs = read_json(REFERENCE) if REFERENCE.exists() else {}
-    page = project / "README.md"
-    changed = {page: readme(page.read_text(encoding="utf-8"), costs)}
+    pages = [project / "README.md", project / "docs" / "for_lecturers.md"]
+    changed = {page: readme(page.read_text(encoding="utf-8"), costs) for page in pages if page.exists()}
     for path in sorted((project / "notebooks").glob("[0-9]*.ipynb")):
         notebook = json.loads(path.read_text(encoding="utf-8"))
         for cell in notebook["cells"]:
