@@ -76,6 +76,8 @@ class Notebook:
         self.page = page
         page.goto(url, timeout=PATIENCE)
         page.wait_for_selector(".jp-NotebookPanel .jp-Cell", timeout=PATIENCE)
+        # JupyterLab lets a cell out of sight have neither a height of its own nor accessible names
+        page.add_style_tag(content=".jp-Cell { content-visibility: visible !important }")
         self.until(f"{HERE}?.sessionContext?.session?.kernel?.status === 'idle'")
 
     def until(self, condition: str) -> None:
@@ -110,8 +112,6 @@ class Notebook:
 
     def nameless(self) -> list[str]:
         """Controls and canvases of the outputs without an accessible name."""
-        style = ".jp-Cell { content-visibility: visible !important }"  # a cell out of sight has no names
-        self.page.add_style_tag(content=style)
         return self.page.evaluate(NAMELESS)
 
     def without_picture(self) -> list[str]:
