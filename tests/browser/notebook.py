@@ -32,6 +32,13 @@ LATENCY = """canvas => {
         requestAnimationFrame(look);
     }, {once: true, capture: true}));
 }"""
+# Wait until a canvas has looked the same for a while: what is loaded late must not pass for an answer to the mouse.
+SETTLED = """async canvas => {
+    for (let last = '', since = performance.now(); performance.now() - since < 1500;) {
+        await new Promise(resolve => setTimeout(resolve, 100));
+        if (canvas.toDataURL() !== last) [last, since] = [canvas.toDataURL(), performance.now()];
+    }
+}"""
 # A canvas that needs no kernel and no volume: how long a move takes on this machine at this moment, whoever draws.
 BARE = """() => {
     const canvas = document.createElement('canvas');
