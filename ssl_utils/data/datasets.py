@@ -190,7 +190,7 @@ def datalist(dataset: Dataset, *, name: str | None = None) -> Datalist:
     names = (name,) if name else dataset.lists
     path = LISTS / f"{names[0]}.json" if names else root / "dataset.json"
     if dataset.name == "phantom" and not path.exists():
-        raise CourseError(f"{root}: is not complete; run: python -m ssl_utils data phantom (it waits for one that runs)")
+        raise CourseError(f"{root}: is not complete; run: python -m ssl_utils data phantom (waits for one that runs)")
     return datalists.read(path, root=root)
 
 
