@@ -62,7 +62,7 @@ lab: $(READY) ## open the chapters in JupyterLab
 
 lint: $(READY) ## check style, and that no notebook holds outputs
 	@"$(PYTHON)" -m ruff check .
-	@"$(PYTHON)" -m codespell_lib README.md CONTRIBUTING.md CHANGELOG.md docs ssl_utils tests
+	@"$(PYTHON)" -m codespell_lib README.md CONTRIBUTING.md CHANGELOG.md docs ssl_utils
 	@"$(PYTHON)" -m nbstripout --verify --keep-id --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill" notebooks/*.ipynb
 
 clean: ## delete ./runs and caches; keep ./data and .venv
