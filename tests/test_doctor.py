@@ -1,11 +1,16 @@
+import io
+import json
 from dataclasses import replace
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 from faulty_files import DATA, FAULTY, nifti_bytes, real_oddities, write_faulty
+from rich.console import Console
+from scipy import ndimage
 
-from ssl_utils.data import datalists, doctor
+from ssl_utils.data import datalists, doctor, doctor_tables, volumes
 from ssl_utils.data.datalists import Case, Datalist
 from ssl_utils.data.doctor import Finding
 
@@ -226,6 +231,90 @@ def test_the_table_describes_every_case(healthy):
     assert first["side"] == "training" and first["shape"] == (8, 8, 8) and first["spacing"] == (1, 1, 1)
     assert first["orientation"] == "RAS" and first["dtype"] == "float32" and first["min"] < 100 < first["max"]
     assert 0 < first["label voxels"] < 512
+
+
+def cohort_of(folder: Path, count=8, **odd) -> Datalist:
+    """Smooth, different images with a ball of equal size; `odd` changes case 7."""
+    cases = []
+    for number in range(count):
+        rng = np.random.default_rng(number)
+        image = ndimage.zoom(rng.normal(100, 30, (5, 5, 5)), 4, order=3) + rng.normal(0, 1, (20, 20, 20))
+        centre = rng.uniform(8, 12, 3)[:, None, None, None]
+        label = (np.linalg.norm(np.indices((20,) * 3) - centre, axis=0) < 4).astype(np.uint8)
+        change = odd if number == 7 else {}
+        affine = np.diag([change.get("spacing", 1.0), 1, 1, 1])
+        image, label = image * change.get("factor", 1), change.get("label", label)
+        paths = folder / f"i{number}.nii", folder / f"l{number}.nii"
+        for path, array in zip(paths, (change.get("image", image).astype(np.float32), label), strict=True):
+            path.write_bytes(nifti_bytes(array, affine))
+        cases.append(Case(f"case{number}", *paths, f"p{number}"))
+    labels = {0: "background", 1: "ball"}
+    return Datalist("n", labels=labels, training=tuple(cases[:6]), test=tuple(cases[6:]))
+
+
+def test_cases_alike_are_no_finding_and_one_unlike_the_others_is_one(tmp_path):
+    assert doctor.examine_datalist(cohort_of(tmp_path)) == []
+    finding = only([f for f in doctor.examine_datalist(cohort_of(tmp_path, spacing=7.0)) if "spacing" in f.reason])
+    assert finding.file == "case7" and "7 x 1 x 1 mm where 1 x 1 x 1 mm is usual" in finding.reason
+    assert "intensities span" in only(doctor.examine_datalist(cohort_of(tmp_path, factor=500))).reason
+    speck = np.zeros((20, 20, 20), np.uint8)
+    speck[0, 0, 0] = 1
+    assert "ball measures 0.001 ml" in only(doctor.examine_datalist(cohort_of(tmp_path, label=speck))).reason
+
+
+def test_a_label_value_that_never_occurs_is_named(tmp_path):
+    found = cohort_of(tmp_path)
+    finding = only(doctor.examine_datalist(replace(found, labels={**found.labels, 2: "core"})))
+    assert "value 2 (core) occurs in no label" in finding.reason
+
+
+def test_a_crop_or_a_noisy_copy_on_another_side_is_a_leak(tmp_path):
+    cohort_of(tmp_path)
+    first = np.asarray(volumes.read_image(tmp_path / "i0.nii").array[0])
+    crop = np.random.default_rng(9).normal(100, 30, first.shape)
+    crop[:12, :, 5:] = first[8:, :, :15]  # moved, and with something else around it
+    finding = only(doctor.examine_datalist(cohort_of(tmp_path, image=crop)))
+    assert finding.severity == "error" and "shares voxels with case0 (training) though it is in test" in finding.reason
+    noisy = 3 * first + 7 + np.random.default_rng(1).normal(0, 2, first.shape)
+    finding = only(doctor.examine_datalist(cohort_of(tmp_path, image=noisy)))
+    assert finding.severity == "warning" and "looks like case0 (training) though it is in test" in finding.reason
+
+
+def test_what_a_header_leaves_open_is_a_warning(tmp_path):
+    nifti = nib.Nifti1Image(RNG.normal(0, 50, (8, 8, 8)).astype(np.float32), np.eye(4))
+    nifti.set_qform(np.eye(4), 0)
+    nifti.set_sform(np.eye(4), 0)
+    (tmp_path / "a.nii").write_bytes(nifti.to_bytes())
+    assert "left and right cannot be told" in only(doctor.examine([tmp_path / "a.nii"])).reason
+    nifti.set_sform(np.eye(4), 1)
+    nifti.set_qform(np.diag([-1.0, 1, 1, 1]), 1)
+    (tmp_path / "b.nii").write_bytes(nifti.to_bytes())
+    assert "RAS (sform) and LAS (qform)" in only(doctor.examine([tmp_path / "b.nii"])).reason
+
+
+def test_a_folder_in_msd_layout_is_examined_as_a_dataset(tmp_path):
+    for folder in ("imagesTr", "labelsTr"):
+        (tmp_path / folder).mkdir()
+    for number in range(3):
+        image_file(tmp_path / "imagesTr" / f"c{number}.nii")
+        label_file(tmp_path / "labelsTr" / f"c{number}.nii", shape=(8, 8, 8 - (number == 1)))
+    label_file(tmp_path / "labelsTr" / "stray.nii")
+    (tmp_path / "imagesTr" / "d.mnc").touch()
+    found = {Path(f.file).name: f for f in doctor.examine([tmp_path])}
+    assert set(found) == {"c1.nii", "stray.nii", "d.mnc"}
+    assert "shape 8x8x7" in found["c1.nii"].reason and found["stray.nii"].severity == "warning"
+
+
+def test_the_report_goes_into_json_and_onto_the_screen(tmp_path):
+    done = doctor.report_datalist(cohort_of(tmp_path, factor=500))
+    again = json.loads(json.dumps(done.record()))
+    assert (again["errors"], again["warnings"], len(again["cases"])) == (0, 1, 8)
+    assert again["cases"][0]["millilitres"]["1"] == pytest.approx(0.26, abs=0.03)
+    console = Console(width=140, record=True, file=io.StringIO())
+    for table in doctor_tables.tables(done, {1: "ball"}):
+        console.print(table)
+    shown = console.export_text()
+    assert "case7" in shown and "intensities span" in shown and "20 x 20 x 20" in shown and " ml" in shown
 
 
 def test_the_real_hippocampus_is_healthy_where_it_is():

@@ -6,7 +6,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from ssl_utils.data.stored import Stored, content, exactly
+from ssl_utils.data.stored import Stored, content, exactly, usable
 from ssl_utils.errors import CourseError
 
 nib.imageglobals.logger.setLevel(logging.CRITICAL)  # what matters is raised below, in one line
@@ -19,13 +19,14 @@ def open_nifti(path: Path) -> Stored:
     """The parsed file, its voxels still encoded but known to be all there."""
     found = content(path)
     second = found[4:8] == b"n+2\0"
-    if not second and found[344:348] != b"n+1\0":
+    size = (540 if second else 348).to_bytes(4, "little")
+    if (not second and found[344:348] != b"n+1\0") or found[:4] not in (size, size[::-1]):
         raise CourseError(f"{path}: is not a NIfTI file, whatever its name; export or download it again")
     nifti, needed = _parsed(path, "NIfTI", nib.Nifti2Image if second else nib.Nifti1Image, found)
     units = int(nifti.header["xyzt_units"]) & 7
     if units in _UNITS:  # readers differ in whether they heed this, so that a size would be a matter of luck
         raise CourseError(f"{path}: its header measures in {_UNITS[units]}; convert affine and units to millimetres")
-    return _stored(nifti, (*exactly(path, found, needed), *_two_frames(nifti)))
+    return _stored(nifti, (*exactly(path, found, needed), *_two_frames(nifti), *_two_sizes(path, nifti)))
 
 
 def open_mgh(path: Path) -> Stored:
@@ -68,10 +69,26 @@ def _two_frames(nifti: nib.Nifti1Image) -> tuple[tuple[str, str], ...]:
     sform, qform = (int(nifti.header[f"{name}_code"]) for name in ("sform", "qform"))
     if not sform and not qform:
         return (no_orientation("its header holds no orientation (sform and qform code 0)"),)
-    if not sform or not qform:
+    if not sform or not qform or not (usable(nifti.get_sform()) and usable(nifti.get_qform())):
         return ()
     s, q = ("".join(map(str, nib.aff2axcodes(affine))) for affine in (nifti.get_sform(), nifti.get_qform()))
     if s == q:
         return ()
     two = f"its header holds two orientations, {s} (sform) and {q} (qform)"
     return ((two, "find out which is right; sform is used"),)
+
+
+def _two_sizes(path: Path, nifti: nib.Nifti1Image) -> tuple[tuple[str, str], ...]:
+    """Voxel sizes stand in pixdim and in the sform; ITK takes the first, nibabel the second."""
+    if not int(nifti.header["sform_code"]) or not usable(nifti.get_sform()):
+        return ()
+    pixdim, sform = nifti.header["pixdim"][1:4], np.linalg.norm(nifti.get_sform()[:3, :3], axis=0)
+    with np.errstate(all="ignore"):
+        off = np.abs(pixdim[: nifti.ndim] / sform[: nifti.ndim] - 1)
+    if (off < 1e-3).all():
+        return ()
+    sizes = " and ".join(f"{' x '.join(f'{s:.4g}' for s in numbers)} mm" for numbers in (pixdim, sform))
+    two, cure = f"its header gives two voxel sizes, {sizes} (pixdim, sform)", "find out which is right, and save it so"
+    if not (off < 0.02).all():
+        raise CourseError(f"{path}: {two}; {cure}")
+    return ((two, cure),)
