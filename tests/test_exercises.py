@@ -110,6 +110,22 @@ def test_the_solution_is_right(exercise, capsys):
     assert len(told.split()) > 6, "say in one sentence what the right answer shows"
 
 
+def imported(*sources: str) -> set[str]:
+    """The names that the import statements of these cells bind."""
+    nodes = [node for source in sources for node in ast.walk(ast.parse(source))]
+    names = [alias for node in nodes if isinstance(node, ast.Import | ast.ImportFrom) for alias in node.names]
+    return {alias.asname or alias.name.partition(".")[0] for alias in names}
+
+
+@each_exercise
+def test_the_solution_needs_no_module_that_its_chapter_does_not_import(exercise):
+    cells = json.loads((PROJECT / "notebooks" / f"{exercise.chapter}.ipynb").read_text(encoding="utf-8"))["cells"]
+    source = solution(exercise)
+    used = {node.id for node in ast.walk(ast.parse(source)) if isinstance(node, ast.Name)}
+    had = imported(source, *("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"))
+    assert not used & set(run("")) - had, f"{exercise.number}: a reader who copies it gets a NameError"
+
+
 @each_exercise
 def test_wrong_answers_are_told_and_the_solution_is_not(exercise, capsys):
     wrong = importlib.import_module(f"ssl_utils.exercises.chapter_{exercise.chapter[:2]}").WRONG[exercise.number]
