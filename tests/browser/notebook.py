@@ -39,6 +39,13 @@ SETTLED = """async canvas => {
         if (canvas.toDataURL() !== last) [last, since] = [canvas.toDataURL(), performance.now()];
     }
 }"""
+# Resolves when the page has kept its height for some frames.
+DRAWN = """async pane => {
+    for (let last = -1, same = 0; same < 5;) {
+        await new Promise(resolve => setTimeout(() => requestAnimationFrame(resolve), 50));
+        [same, last] = [pane.scrollHeight === last ? same + 1 : 0, pane.scrollHeight];
+    }
+}"""
 # A canvas that needs no kernel and no volume: how long a move takes on this machine at this moment, whoever draws.
 BARE = """() => {
     const canvas = document.createElement('canvas');
@@ -124,20 +131,21 @@ class Notebook:
     def without_picture(self) -> list[str]:
         return self.page.evaluate(LIVE_PICTURES)
 
-    def keep(self, folder: Path, name: str, tallest: int = 6000) -> None:
-        """The whole notebook as PNG files, from top to bottom: the window grows until all of a part fits."""
+    def keep(self, folder: Path, name: str, tallest: int = 4000) -> None:
+        """The whole notebook as PNG files, from top to bottom: what comes into view may only then get its height."""
         for old in folder.glob(f"{name}*.png"):
             old.unlink()
         width = self.page.viewport_size["width"]
+        self.page.set_viewport_size({"width": width, "height": tallest})
         pane = self.page.locator(".jp-NotebookPanel .jp-WindowedPanel-outer")
-        height, frame = 0, self.page.viewport_size["height"] - pane.bounding_box()["height"]
-        for _ in range(3):  # what comes into view may change its height
-            height = pane.evaluate("pane => pane.scrollHeight")
-            self.page.set_viewport_size({"width": width, "height": int(min(height + frame, tallest))})
-        parts = max(1, -(-int(height + frame) // tallest))
-        for part in range(parts):
-            pane.evaluate("(pane, part) => { pane.scrollTop = part * pane.clientHeight }", part)
-            self.page.screenshot(path=folder / f"{name}{f'_{part + 1}' if parts > 1 else ''}.png", timeout=PATIENCE)
+        pane.evaluate("pane => { pane.scrollTop = 0 }")
+        for part in range(1, 20):
+            pane.evaluate(DRAWN)
+            self.page.screenshot(path=folder / f"{name}_{part}.png", timeout=PATIENCE)
+            before = pane.evaluate("pane => pane.scrollTop")
+            pane.evaluate("pane => { pane.scrollTop += pane.clientHeight - 40 }")
+            if pane.evaluate("pane => pane.scrollTop") <= before + 1:
+                break
         self.page.set_viewport_size({"width": width, "height": 1000})
 
 
