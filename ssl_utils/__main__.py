@@ -57,11 +57,12 @@ def doctor(
 ) -> None:  # fmt: skip
     """Look at every file before training: what is wrong, where, how to mend it. Exits with 1 if a run would break."""
     from ssl_utils import experiments
-    from ssl_utils.data import datasets, doctor_tables
+    from ssl_utils.data import datasets, doctor_tables, forecast
     from ssl_utils.data import doctor as data_doctor
     from ssl_utils.files import write_json
 
     labels: dict[int, str] = {}
+    cost = None
     with bar() as progress:
         task = progress.add_task("examining", total=None)
 
@@ -76,11 +77,18 @@ def doctor(
             report = data_doctor.report_datalist(
                 where.datalist, roi=grid.required_roi, spacing=grid.spacing, progress=step
             )
+            cost = forecast.forecast(
+                lambda: experiments.build_network(where, init="random", seed=0)[0], roi=grid.roi,
+                channels=len(where.dataset.channels), patch_size=where.scale.patch_size,
+                batch_size=where.scale.finetune_batch_size, steps=where.scale.finetune_steps,
+            )  # fmt: skip
         progress.update(task, visible=False)
     for table in doctor_tables.tables(report, labels):
-        console.print(table, width=None if console.is_terminal else 160)
+        (console if console.is_terminal else Console(width=160)).print(table)
+    if cost:
+        console.print(f"Scale {scale}: {cost.line()}", soft_wrap=True)
     if json:
-        write_json(json, report.record())
+        write_json(json, report.record() | {"forecast": vars(cost) if cost else None})
     console.print(f"{report.errors} errors, {len(report.findings) - report.errors} warnings")
     raise typer.Exit(1 if report.errors else 0)
 
@@ -182,17 +190,26 @@ def predict(
 
 @app.command()
 def status(dataset: DatasetOption = "phantom", scale: ScaleOption = "laptop", data: DataOption = None) -> None:
-    """Every run of a course: done with its figure, or how far it came."""
+    """Every run of a course: pending, running (how far, where), done with its figure, failed, timed out."""
+    from ssl_utils import status as state
     from ssl_utils.data import datasets
     from ssl_utils.reporting import runs
 
     scales.get(scale)
     root = runs.course_dir(datasets.run_name(dataset, data), scale)
-    table = Table("run", "state", "figure", "seconds")
-    for config in sorted(root.glob("pretrain/*/config.json")) + sorted(root.glob("finetune/*/n*/draw*/config.json")):
-        folder = config.parent
-        table.add_row(str(folder.relative_to(root)), *runs.state(folder))
-    console.print(table if table.row_count else f"{root}: no runs yet; start with: make course", soft_wrap=True)
+    rows = state.rows(root)
+    if not rows:
+        console.print(f"{root}: no runs yet; start with: make course", soft_wrap=True)
+        return
+    table = Table("run", "state", "step", "figure", "seconds", "device", "job")
+    for row in rows:
+        table.add_row(row.run, row.state, row.step, row.figure, row.seconds, row.device, row.job)
+    wide = console if console.is_terminal else Console(width=160)
+    wide.print(table)
+    wide.print(state.summary(rows))
+    for row in rows:
+        if row.reason:
+            wide.print(f"{row.run}: {row.reason}", soft_wrap=True, highlight=False, markup=False)
 
 
 def main() -> None:

@@ -14,6 +14,7 @@ from ssl_utils.data.doctor import Report
 from ssl_utils.data.findings import gathered
 
 SINGLY = 12  # up to so many cases are listed one by one
+MOST_LABELS = 20  # rows for label values
 
 
 def tables(report: Report, labels: dict[int, str] | None = None) -> Iterable[Table]:
@@ -27,7 +28,9 @@ def tables(report: Report, labels: dict[int, str] | None = None) -> Iterable[Tab
 def _findings(report: Report) -> Table:
     base = _base([finding.file for finding in report.findings])
     title = f"Findings in {base}" if base else "Findings"
-    table = Table("", "where", "what is wrong", "what to do", title=title, title_justify="left")
+    table = Table("", title=title, title_justify="left")
+    for name in ("where", "what is wrong", "what to do"):
+        table.add_column(name, overflow="fold")  # a cut name names no file
     for finding, more in gathered(report.findings):
         colour = "red" if finding.severity == "error" else "yellow"
         also = f" (and {more} more like it)" if more else ""
@@ -39,7 +42,9 @@ def _findings(report: Report) -> Table:
 def _each(cases: Sequence[Facts]) -> Table:
     base = _base([case.name for case in cases])
     head = ("case", "kind", "voxels", "mm", "axes", "type", "1st to 99th percentile", "labelled")
-    table = Table(*head, title="Cases", title_justify="left")
+    table = Table(title="Cases", title_justify="left")
+    for name in head:
+        table.add_column(name, overflow="fold")
     for case in cases:
         span = ", ".join(f"{low:.4g} to {high:.4g}" for low, high in zip(case.low, case.high, strict=True))
         ml = ", ".join(f"{value}: {size:.3g} ml" for value, size in (case.millilitres or {}).items())
@@ -69,9 +74,12 @@ def _together(cases: Sequence[Facts], labels: dict[int, str]) -> Table:
         row(f"99th percentile{of}", [case.high[channel] for case in images])
         row(f"maximum{of}", [case.most[channel] for case in images])
     row("labelled share (%)", [100 * case.foreground for case in cases if case.foreground is not None])
-    for value in sorted({value for case in cases for value in case.millilitres or {}}):
+    values = sorted({value for case in cases for value in case.millilitres or {}})
+    for value in values[:MOST_LABELS]:
         sizes = [case.millilitres[value] for case in cases if value in (case.millilitres or {})]
         row(f"{labels.get(value, f'label {value}')} (ml, in {len(sizes)} cases)", sizes)
+    if len(values) > MOST_LABELS:
+        table.add_row(f"and {len(values) - MOST_LABELS} more label values")
     axes, types = _counted(case.orientation for case in cases), _counted(case.stored for case in cases)
     table.caption = f"axes {axes}; types {types}"
     return table
