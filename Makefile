@@ -58,7 +58,7 @@ site: $(READY) ## make a static site of an executed course, in build/site; SCALE
 	@"$(PYTHON)" -m ssl_utils.site --scale "$$SCALE" --dataset "$$DATASET"
 
 lab: $(READY) ## open the chapters in JupyterLab
-	@"$(PYTHON)" -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) notebooks
+	@"$(PYTHON)" -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 lint: $(READY) ## check style, and that no notebook holds outputs
 	@"$(PYTHON)" -m ruff check .

@@ -85,6 +85,7 @@ def _box(make: Make, controls: Mapping[str, Control], made: Mapping[str, Any], *
     import ipywidgets as widgets
 
     from ssl_utils.reporting.explorer import SliceExplorer
+    from ssl_utils.reporting.knobs import Knobs
 
     planes = SliceExplorer(
         made["image"], made["mask"], after=made["after"], names={_HIDDEN: "hidden"},
@@ -92,32 +93,14 @@ def _box(make: Make, controls: Mapping[str, Control], made: Mapping[str, Any], *
     )  # fmt: skip
     planes.show_after, planes.position = made["after"] is not None, list(_middle(made["image"]))
     says = widgets.HTML(escape(made["says"]))
-    knobs = {name: _knob(control) for name, control in controls.items()}
 
-    def change(_: Any) -> None:
+    def change(values: Mapping[str, Any]) -> None:
         try:
-            made = _made(make, {name: knob.value for name, knob in knobs.items()})
+            made = _made(make, values)
             planes.update(made["image"], made["mask"], after=made["after"])
         except CourseError as fault:  # these values do not go together: say so where the person looks
             says.value = f"<b>{escape(str(fault))}</b>"
         else:
             says.value = escape(made["says"])
 
-    for knob in knobs.values():
-        knob.observe(change, names="value")
-    return widgets.VBox([widgets.VBox(list(knobs.values())), planes, says])
-
-
-def _knob(control: Control) -> Any:
-    """The widget of a control; a slider acts when it is let go, so that a slow `make` is not called on the way."""
-    import ipywidgets as widgets
-
-    look = {"description": control.label, "style": {"description_width": "180px"}, "layout": {"width": "480px"}}
-    if control.choices:
-        return widgets.Dropdown(options=list(control.choices), value=control.start, **look)
-    if isinstance(control.start, bool):
-        return widgets.Checkbox(value=control.start, indent=True, **look)
-    whole = all(isinstance(number, int) for number in (control.start, control.low, control.high, control.step or 1))
-    kind = widgets.IntSlider if whole else widgets.FloatSlider
-    step = control.step or (1 if whole else (control.high - control.low) / 20)
-    return kind(control.start, min=control.low, max=control.high, step=step, continuous_update=False, **look)
+    return widgets.VBox([Knobs(controls, change), planes, says])

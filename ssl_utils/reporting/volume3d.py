@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from IPython.display import display
 
 from ssl_utils.errors import CourseError
 from ssl_utils.live import live
@@ -62,6 +63,8 @@ def _niivue(image: np.ndarray, label: np.ndarray | None, spacing: Sequence[float
     import nibabel
     from ipyniivue import NiiVue, SliceType
 
+    from ssl_utils.reporting.knobs import Caption
+
     folder = Path(tempfile.mkdtemp(prefix="ssl_utils_view_"))  # the widget reads the files when the page asks for them
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     affine = np.diag([*spacing, 1.0])
@@ -82,6 +85,7 @@ def _niivue(image: np.ndarray, label: np.ndarray | None, spacing: Sequence[float
             "R": rgb[:, 0].tolist(), "G": rgb[:, 1].tolist(), "B": rgb[:, 2].tolist(),
             "A": [0 if v == 0 else 255 for v in values], "I": values, "labels": [f"label {v}" for v in values],
         })  # fmt: skip
+    display(Caption(text="The volume in three dimensions: drag to turn it, wheel to come nearer."))
     return viewer
 
 

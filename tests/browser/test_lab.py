@@ -3,12 +3,9 @@
 import shlex
 import subprocess
 
-import pytest
-
 from browser.server import PROJECT
 
 
-@pytest.mark.xfail(strict=True, reason="make lab opens the folder notebooks/, from which ../figures cannot be reached")
 def test_make_lab_reaches_the_figures():
     recipe = subprocess.run(
         ["make", "--no-print-directory", "-n", "lab", "PYTHON=python"], cwd=PROJECT, capture_output=True, text=True

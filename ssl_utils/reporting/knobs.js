@@ -1,0 +1,42 @@
+// Native inputs, each inside its label: a screen reader names them, the keyboard moves them. A slider acts when it is
+// let go, so that slow work in the kernel is not asked for on the way.
+
+function element(tag, attributes = {}, ...children) {
+  const node = document.createElement(tag);
+  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
+  node.append(...children); // strings become text, never markup
+  return node;
+}
+
+function input({ kind, choices, low, high, step }, value) {
+  if (kind === "choice") {
+    const select = element("select", {}, ...choices.map((text, i) => element("option", { value: i }, text)));
+    select.value = value;
+    return [select, () => +select.value];
+  }
+  if (kind === "box") {
+    const box = element("input", { type: "checkbox" });
+    box.checked = value;
+    return [box, () => box.checked];
+  }
+  const range = element("input", { type: "range", min: low, max: high, step });
+  range.value = value;
+  return [range, () => +range.value];
+}
+
+function render({ model, el }) {
+  el.classList.add("ssl-knobs");
+  for (const knob of model.get("knobs")) {
+    const [control, read] = input(knob, model.get("values")[knob.name]);
+    const said = element("output", {}, knob.kind === "range" ? control.value : "");
+    control.dataset.lmSuppressShortcuts = "true"; // JupyterLab must not take the arrow keys
+    control.addEventListener("input", () => (said.textContent = knob.kind === "range" ? control.value : ""));
+    control.addEventListener("change", () => {
+      model.set("values", { ...model.get("values"), [knob.name]: read() });
+      model.save_changes();
+    });
+    el.append(element("label", {}, element("span", {}, knob.label), control, said));
+  }
+}
+
+export default { render };
