@@ -4,7 +4,10 @@
 #   make course SCALE=smoke            # writes .course/config.json into the run folder and starts this file
 #   by hand, with R=runs/phantom/smoke:
 #   snakemake --directory $R --configfile $R/.course/config.json --rerun-triggers mtime params input --cores 4
-#   ... --executor slurm --jobs 20     # in place of --cores; pip install -e '.[slurm]'
+#   ... --workflow-profile profiles/slurm --jobs 20     # on Slurm, in place of --cores: docs/cluster.md
+#
+# On Slurm by one command: python -m ssl_utils.workflow course --executor slurm --jobs 20 --partition gpu
+# Retries are the profile's alone: a rule's own would be obeyed by the driver and again inside the Slurm job.
 #
 # Paths are relative to the run folder. A part runs again when its file is missing, when an input was made anew, or
 # when one of its params changed: parameters of the chapter, numbers of the scale it uses, code in the notebook.
@@ -23,7 +26,9 @@ NOTEBOOKS = Path(config["notebooks"])
 SETTINGS = config["settings"]  # the numbers of the scale
 INITS = ("random", *TASKS)
 PYTHON = shlex.quote(sys.executable)
-THREADS = max(1, (workflow.cores or 1) // 4)  # two chapters at a time on two cores, four on eight
+# Two chapters at a time on two cores, four on eight. On a cluster one core each, or what the profile sets: a job must
+# not take its share of the node for its own, and find other threads there than it was submitted with.
+THREADS = 1 if workflow.remote_exec else max(1, (workflow.resource_settings.cores or 1) // 4)
 DAY = 24 * 60
 MINUTES = {"smoke": 15, "laptop": 90, "workstation": 2 * DAY}.get(config["scale"], 7 * DAY)  # limit of one chapter
 RUN = (

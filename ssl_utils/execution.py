@@ -12,10 +12,15 @@ from pathlib import Path
 
 import psutil
 
+from ssl_utils import processes
 from ssl_utils.errors import CourseError
 from ssl_utils.files import atomic, read_json
 
 SHOWN = ("init", "num_labeled", "draw", "seed")  # parameters that tell the parts of one chapter apart
+
+
+class TimedOut(CourseError):
+    """A part was stopped at its time limit."""
 
 
 def label(chapter: str, parameters: dict) -> str:
@@ -92,7 +97,7 @@ def _call(words: list[str], log: Path) -> None:
 def _told(work, kind: str, name: str, *, writes: Path | None, events: Path | None, kept: tuple[str, Path]) -> float:
     """Do the work of a part and tell the graph when it starts and ends; a fault names the file that was kept of it."""
     started = time.monotonic()
-    _note(events, event="started", chapter=kind, label=name)
+    _note(events, event="started", chapter=kind, label=name, **processes.here())
     try:
         work()
         if writes and not writes.exists():
@@ -100,7 +105,8 @@ def _told(work, kind: str, name: str, *, writes: Path | None, events: Path | Non
     except CourseError as error:
         what, path = kept
         message = f"{name} failed: {error}" + (f"; {what}: {path.resolve()}" if path.exists() else "")
-        _note(events, event="failed", chapter=kind, label=name, message=message)
+        late = isinstance(error, TimedOut)
+        _note(events, event="failed", chapter=kind, label=name, message=message, timed_out=late)
         raise CourseError(message) from None
     seconds = time.monotonic() - started
     _note(events, event="finished", chapter=kind, label=name, seconds=round(seconds, 1))
@@ -190,6 +196,8 @@ def _watched(work, *, minutes: float) -> None:
         signal.signal(number, lambda number, _: _end(128 + number))
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
+    if "SLURM_JOB_ID" in os.environ:  # Slurm counts from before Python started, and would end it without a word
+        minutes -= min(2, minutes / 2)
     parent, deadline = os.getppid(), time.monotonic() + 60 * minutes
     course = int(os.environ.get("SSL_COURSE_PROCESS") or parent)
     while thread.is_alive():
@@ -199,7 +207,7 @@ def _watched(work, *, minutes: float) -> None:
         if time.monotonic() > deadline:
             _kill_kernels()
             thread.join(20)
-            raise CourseError(f"it took more than {minutes:g} minutes")
+            raise TimedOut(f"it took more than {minutes:g} minutes")
     if caught:
         raise caught[0]
 

@@ -50,7 +50,8 @@ def pretrain(where: Setup, *, task: str, seed: int = 0, **options) -> Path:
     }  # fmt: skip
     pooled = pool(where, options.get("pool"))
     data = "+".join(part.digest(part.pool) for part in pooled)
-    if runs.begin(folder, where.settings([], task=task, seed=seed, **{**given(options), **numbers, "data": data})):
+    settings = where.settings([], task=task, seed=seed, **{**given(options), **numbers, "data": data})
+    if runs.begin(folder, settings, device=device()):
         return folder
     cases = [case for part in pooled for case in part.prepared(part.pool)]
     crops = Crops(cases, roi=where.grid.roi, seed=seed)
@@ -117,7 +118,7 @@ def finetune(
         "network": network, "precision": precision(), "encoder": sha256(start) if start else None,
     }  # fmt: skip
     used = [*labelled, *where.datalist.validation, *where.datalist.test]
-    if runs.begin(folder, where.settings(used, **chosen)):
+    if runs.begin(folder, where.settings(used, **chosen), device=device()):
         return folder
     held_out, values = where.prepared(where.datalist.validation), sorted(dataset.labels)
     volumes_used = where.prepared(labelled)

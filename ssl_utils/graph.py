@@ -9,13 +9,38 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 
+from ssl_utils import slurm
 from ssl_utils.errors import CourseError
 from ssl_utils.files import write_json
 from ssl_utils.progress import Memory, Progress, reference_costs
 
 PROJECT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where the parts go when it is not this machine: to Slurm, so many at a time."""
+
+    jobs: int
+    partition: str | None = None
+    profile: Path = PROJECT / "profiles" / "slurm"
+
+
+def cluster(executor: str, *, jobs: int, partition: str | None, profile: Path) -> Cluster | None:
+    """Where the parts go; None: they run here."""
+    if executor not in ("local", "slurm"):
+        raise CourseError(f"executor={executor!r}: no such executor; choose local or slurm")
+    if executor == "local":
+        return None
+    if not (profile / "config.yaml").exists():
+        raise CourseError(f"profile={str(profile)!r}: no config.yaml in it; copy profiles/slurm and change the copy")
+    if not find_spec("snakemake_executor_plugin_slurm"):
+        raise CourseError("executor='slurm': not installed; pip install -c constraints.txt -e '.[slurm]'")
+    return Cluster(jobs, partition, profile)
 
 
 @contextmanager
@@ -35,7 +60,9 @@ def locked(run: Path):
         yield stream.fileno()
 
 
-def run_graph(run: Path, config: dict, *, cores: int, lock: int | None = None) -> dict:
+def run_graph(
+    run: Path, config: dict, *, cores: int, cluster: Cluster | None = None, lock: int | None = None
+) -> dict:  # fmt: skip
     """Bring the run folder up to date; print a line per finished part.
 
     Args:
@@ -43,23 +70,28 @@ def run_graph(run: Path, config: dict, *, cores: int, lock: int | None = None) -
         config: scale, dataset, data, notebooks, num_labeled, settings (numbers of the scale); read by the Snakefile.
             With a plan under "study" (`studies.plan`) that study is brought up to date instead of the course.
         cores: processor cores to use.
+        cluster: send the parts to Slurm instead.
 
     Returns:
         exit code under "code", "parts" that ran, mean "chapters" seconds, "seconds", peak memory in bytes.
     """
     course = run / ".course"
     study = (config.get("study") or {}).get("name")
+    if cluster:
+        slurm.refuse_if_queued(run)
     settings = course / (f"study_{study}.json" if study else "config.json")
     write_json(settings, config)
     events, log = course / "events.jsonl", course / "snakemake.log"
     events.write_text("")
-    command = graph_command(run, settings, cores=cores, study=bool(study))
-    progress = Progress(reference_costs(run.parent.name, run.name), slots=cores // max(1, cores // 4))
+    command = graph_command(run, settings, cores=cores, cluster=cluster, study=bool(study))
+    slots = cluster.jobs if cluster else cores // max(1, cores // 4)
+    progress = Progress(reference_costs(run.parent.name, run.name), slots=slots)
     memory, failed, offset, ticks = Memory(), False, 0, 0
     with open(log, "w") as stream:
         snakemake = subprocess.Popen(
             command, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL, start_new_session=True,
-            pass_fds=[lock] if lock is not None else [], env=os.environ | {"SSL_COURSE_PROCESS": str(os.getpid())},
+            pass_fds=[lock] if lock is not None else [], cwd=run if cluster else None,  # by which Slurm knows its jobs
+            env=os.environ | ({} if cluster else {"SSL_COURSE_PROCESS": str(os.getpid())}),  # of this machine only
         )  # fmt: skip
     try:
         running = True
@@ -88,17 +120,23 @@ def run_graph(run: Path, config: dict, *, cores: int, lock: int | None = None) -
         print(f"error: the graph of chapters could not be run: {reason} (all of it in {log})", file=sys.stderr)
     return {
         "code": 1 if snakemake.returncode else 0, "parts": progress.finished, "cores": cores,
-        "seconds": round(time.time() - progress.started, 1),
+        "jobs": cluster.jobs if cluster else None, "seconds": round(time.time() - progress.started, 1),
         "chapters": {c: round(sum(s) / len(s), 1) for c, s in sorted(progress.seconds.items())},
         "peak_bytes": memory.together, "largest_process_bytes": memory.largest,
     }  # fmt: skip
 
 
-def graph_command(run: Path, config: Path, *, cores: int, study: bool = False) -> list[str]:
+def graph_command(
+    run: Path, config: Path, *, cores: int, cluster: Cluster | None = None, study: bool = False
+) -> list[str]:  # fmt: skip
+    where = ["--cores", str(cores)]
+    if cluster:
+        where = ["--workflow-profile", str(cluster.profile.resolve()), "--jobs", str(cluster.jobs)]
+        where += ["--default-resources", f"slurm_partition={cluster.partition}"] if cluster.partition else []
     return [
         sys.executable, "-m", "snakemake", *(["study"] if study else []),
         "--snakefile", str(PROJECT / ("Snakefile.studies" if study else "Snakefile")), "--directory", str(run),
-        "--configfile", str(config), "--profile", "none", "--cores", str(cores), "--scheduler", "greedy",
+        "--configfile", str(config), "--profile", "none", *where, "--scheduler", "greedy",
         "--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime", "params", "input", "--nocolor",
     ]  # fmt: skip
 

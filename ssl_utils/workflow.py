@@ -1,6 +1,8 @@
 """One command runs the course, or a study: data, the graph of its parts, progress while it runs, the table at its end.
 
     python -m ssl_utils.workflow course --scale smoke
+    python -m ssl_utils.workflow course --scale paper --executor slurm --jobs 20 --partition gpu
+    python -m ssl_utils.workflow plan --scale paper
     python -m ssl_utils.workflow study mask_ratio --scale smoke
     python -m ssl_utils.workflow run-chapter notebooks/00_start_here.ipynb out.ipynb --parameters '{"scale": "smoke"}'
     python -m ssl_utils.workflow run-command "pretrain simmim" log.txt '["ssl_utils", "pretrain", "simmim"]'
@@ -24,7 +26,7 @@ from ssl_utils import execution, scales
 from ssl_utils.data import datasets
 from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json, write_json
-from ssl_utils.graph import PROJECT, locked, run_graph
+from ssl_utils.graph import PROJECT, Cluster, cluster, locked, run_graph
 from ssl_utils.progress import clock
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
@@ -34,6 +36,11 @@ Data = Annotated[str | None, typer.Option(help="your own MSD-style folder, for -
 Cores = Annotated[int | None, typer.Option(min=1, help="processor cores to use; all of them by default")]
 Repeats = Annotated[int | None, typer.Option(min=1, help="label draws and seeds of every fine-tuning, n x n runs")]
 Labels = Annotated[str | None, typer.Option(help="numbers of labelled volumes, such as 1,2,3,6,12,24")]
+Executor = Annotated[str, typer.Option(help="local, or slurm: one job per part (docs/cluster.md)")]
+Jobs = Annotated[int, typer.Option(min=1, help="with slurm: jobs in the queue at a time")]
+Partition = Annotated[str | None, typer.Option(help="with slurm: the partition of every job")]
+Profile = Annotated[Path, typer.Option(help="with slurm: folder of the workflow profile: memory, time, GPUs per rule")]
+Tflops = Annotated[float, typer.Option(min=0.001, help="what the GPU sustains, in 1e12 operations a second")]
 Notebooks = Annotated[Path, typer.Option(help="folder of the chapters")]
 Minutes = Annotated[float, typer.Option(help="limit for the whole part")]
 Writes = Annotated[Path | None, typer.Option(help="the file the part writes last")]
@@ -44,14 +51,16 @@ Events = Annotated[Path | None, typer.Option(help="file that is told when it sta
 def course(
     scale: Scale = "laptop", dataset: DatasetName = "phantom", data: Data = None, cores: Cores = None,
     repeats: Repeats = None, labels: Labels = None, notebooks: Notebooks = PROJECT / "notebooks",
+    executor: Executor = "local", jobs: Jobs = 20, partition: Partition = None, profile: Profile = Cluster.profile,
 ) -> None:  # fmt: skip
     """Run every chapter that is not done yet, then print the results."""
     with one_line_errors(code=2):
+        where = cluster(executor, jobs=jobs, partition=partition, profile=profile)
         run, report = bring_up(
-            scale, dataset, data, cores=cores, repeats=repeats, labels=labels, notebooks=notebooks
+            scale, dataset, data, cores=cores, repeats=repeats, labels=labels, notebooks=notebooks, where=where
         )
         print_end(run, report, table=run / "results.md")
-        if report["parts"]:
+        if report["parts"] and not where:
             write_json(run / "costs.json", report)  # what json_files/reference_costs.json is made of
 
 
@@ -60,15 +69,18 @@ def study(
     name: Annotated[str, typer.Argument(help="mask_ratio, freezing, pretraining_data, restoration, ...")],
     scale: Scale = "laptop", dataset: DatasetName = "phantom", data: Data = None, cores: Cores = None,
     repeats: Repeats = None, labels: Labels = None, notebooks: Notebooks = PROJECT / "notebooks",
+    executor: Executor = "local", jobs: Jobs = 20, partition: Partition = None, profile: Profile = Cluster.profile,
 ) -> None:  # fmt: skip
     """Vary one thing on top of the course: only runs that the course or another study has not made are made."""
     from ssl_utils import studies
 
     with one_line_errors(code=2):
         studies.get(name)
+        where = cluster(executor, jobs=jobs, partition=partition, profile=profile)
         run, report = bring_up(
-            scale, dataset, data, cores=cores, repeats=repeats, labels=labels, notebooks=notebooks, study=name
-        )
+            scale, dataset, data, cores=cores, repeats=repeats, labels=labels, notebooks=notebooks, where=where,
+            study=name,
+        )  # fmt: skip
         folder = run / "studies" / name
         print_end(run, report, table=folder / "results.md")
         print(f"{'this study':20} {folder}")
@@ -76,11 +88,10 @@ def study(
 
 def bring_up(
     scale: str, dataset: str, data: str | None, *, cores: int | None, repeats: int | None, labels: str | None,
-    notebooks: Path, study: str | None = None,
+    notebooks: Path, where: Cluster | None = None, study: str | None = None,
 ) -> tuple[Path, dict]:  # fmt: skip
     """The run folder and the report of its graph, all of which is up to date: the course, or one study on it."""
-    numbers = scales.get(scale)
-    numbers = replace(numbers, draws=repeats or numbers.draws, seeds=repeats or numbers.seeds)
+    numbers = repeated(scale, repeats)
     counts = label_counts(labels) if labels else None
     datasets.get(dataset, data)
     from ssl_utils import studies
@@ -105,11 +116,37 @@ def bring_up(
             for other in plan["needs"]:
                 prepare(other, scale)
             config["study"] = plan
-        report = run_graph(run, config, cores=cores or usable_cores(), lock=lock)
+        if where and not study:
+            print_plan(config, jobs=where.jobs)
+        report = run_graph(run, config, cores=cores or usable_cores(), cluster=where, lock=lock)
     if report["code"]:
         print("What is complete is kept: the same command goes on from there.", file=sys.stderr)
         sys.exit(report["code"])
     return run, report
+
+
+def repeated(scale: str, repeats: int | None) -> scales.Scale:
+    numbers = scales.get(scale)
+    return replace(numbers, draws=repeats or numbers.draws, seeds=repeats or numbers.seeds)
+
+
+@app.command("plan")
+def plan_course(
+    scale: Scale = "laptop", dataset: DatasetName = "phantom", data: Data = None, repeats: Repeats = None,
+    labels: Labels = None, jobs: Jobs = 20, tflops: Tflops = 50.0,
+) -> None:  # fmt: skip
+    """What a course would run, in which order, and what that would cost; nothing is started or fetched."""
+    with one_line_errors(code=2):
+        numbers = repeated(scale, repeats)
+        config = {"scale": scale, "dataset": dataset, "data": data, "settings": asdict(numbers)}
+        print_plan(config | {"num_labeled": label_counts(labels) if labels else numbers.num_labeled}, jobs, tflops)
+
+
+def print_plan(config: dict, jobs: int, tflops: float = 50.0) -> None:
+    from ssl_utils import plan
+
+    print(f"Plan: {config['dataset']}, scale {config['scale']}, from scratch")
+    print("\n".join(plan.estimate(config).lines(jobs=jobs, tflops=tflops)), flush=True)
 
 
 def label_counts(text: str) -> list[int]:
@@ -191,6 +228,9 @@ def print_end(run: Path, report: dict, *, table: Path) -> None:
         print(f"{what:20} {run / where}")
     if not report["parts"]:
         print("Everything was done already; nothing was run.")
+        return
+    if report["jobs"]:
+        print(f"{report['parts']} parts in {clock(report['seconds'])} through Slurm, {report['jobs']} at a time")
         return
     together, largest = report["peak_bytes"] / 1e9, report["largest_process_bytes"] / 1e9
     print(

@@ -14,13 +14,17 @@ PROJECT = Path(__file__).resolve().parents[1]
 PACKAGE = PROJECT / "ssl_utils"
 MODULES = sorted(PACKAGE.rglob("*.py"))
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
-LEAVES = {"errors", "files", "live", "naming"}
+LEAVES = {"errors", "files", "live", "naming", "processes"}
 MAY_IMPORT = {  # room or module -> what it may import besides the leaves and itself
     "errors": set(),
     "files": set(),
     "live": set(),
     "logs": set(),
     "naming": set(),
+    "processes": set(),
+    "slurm": set(),
+    "plan": {"data", "networks", "pretext", "progress", "scales", "setups"},
+    "status": {"plan", "reporting", "slurm"},
     "exercises": {"data"},
     "site": {"reporting"},
     "model_card": {"data", "networks"},
@@ -40,10 +44,10 @@ MAY_IMPORT = {  # room or module -> what it may import besides the leaves and it
     },
     "execution": set(),
     "progress": set(),
-    "graph": {"progress"},
+    "graph": {"progress", "slurm"},
     "studies": {"data", "pretext", "scales"},
-    "workflow": {"data", "execution", "graph", "progress", "reporting", "scales", "studies"},
-    "__main__": {"data", "experiments", "reporting", "scales"},
+    "workflow": {"data", "execution", "graph", "plan", "progress", "reporting", "scales", "studies"},
+    "__main__": {"data", "experiments", "reporting", "scales", "status"},
     "__init__": set(),
 }
 EXCEPTIONS = {"reporting/chapter.py": {"training"}}  # says on which device the chapter runs, and keeps Lightning quiet

@@ -14,6 +14,7 @@ from typing import Any
 
 import pandas as pd
 
+from ssl_utils import processes
 from ssl_utils.errors import CourseError
 from ssl_utils.files import atomic, read_json, write_json
 from ssl_utils.naming import base
@@ -42,7 +43,7 @@ def finetune_dir(dataset: str, scale: str, init: str, num_labeled: int, draw: in
     return course_dir(dataset, scale) / "finetune" / init / f"n{num_labeled}" / f"draw{draw}_seed{seed}"
 
 
-def begin(folder: Path, settings: dict[str, Any]) -> bool:
+def begin(folder: Path, settings: dict[str, Any], *, device: str | None = None) -> bool:
     """Open a run. True when it is already done with the same settings.
 
     A run that was broken off keeps its checkpoint and goes on; one that was made with other settings starts over.
@@ -64,7 +65,8 @@ def begin(folder: Path, settings: dict[str, Any]) -> bool:
         if not same:
             for name in ("metrics.json", "last.ckpt", "history.csv", "inside.csv", "per_case.csv"):
                 (folder / name).unlink(missing_ok=True)
-    write_json(config, {"settings": settings, "commit": commit(), "versions": versions(), "started": _now()})
+    about = {"settings": settings, "commit": commit(), "versions": versions(), "started": _now()}
+    write_json(config, {**about, "device": device, "by": processes.here()})
     return False
 
 
@@ -189,15 +191,3 @@ def versions() -> dict[str, str]:
 
 def _now() -> str:
     return time.strftime("%Y-%m-%dT%H:%M:%S")
-
-
-def state(folder: Path) -> tuple[str, str, str]:
-    """(state, figure, seconds) of a run folder, for people."""
-    done = metrics(folder)
-    if done:
-        figure = f"Dice {done['dice']:.3f}" if "dice" in done else f"loss {done['last']['validation_loss']:.4f}"
-        return "done", figure, f"{done['seconds']:.0f}"
-    if not (folder / "history.csv").exists():
-        return "started", "", ""
-    last = history(folder).iloc[-1]
-    return f"step {int(last['step'])}", f"train loss {last['train_loss']:.4f}", f"{last['seconds']:.0f}"

@@ -1,0 +1,47 @@
+"""What a graph must know of Slurm: the jobs of its run folder that are still there, and what became of the others."""
+
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+from ssl_utils.errors import CourseError
+
+ONE_RULE = re.compile(r"^(?:local)?rule \w+:\n(?P<body>(?:    .*\n)+)", re.MULTILINE)
+SUBMITTED = re.compile(r"^Job (\d+) has been submitted with SLURM jobid (\d+)", re.MULTILINE)
+ENDED = re.compile(r"SLURM-job '(\d+)' failed, SLURM status is: '(\w+)'")
+
+
+def refuse_if_queued(run: Path) -> None:
+    """A driver that was killed leaves its jobs behind, and a new one would submit the same parts beside them.
+
+    Raises:
+        CourseError: there is no Slurm here, it does not answer, or it still has jobs of this run folder.
+    """
+    if not shutil.which("squeue"):
+        raise CourseError("executor='slurm': no squeue on this machine; start the course on a login node")
+    look = subprocess.run(["squeue", "--me", "--noheader", "--format=%A %Z"], capture_output=True, text=True)
+    if look.returncode:
+        said = (look.stderr.strip().splitlines() or ["squeue failed"])[-1]
+        raise CourseError(f"executor='slurm': Slurm does not answer ({said}); try again when sinfo shows the nodes")
+    jobs = [line.split(" ", 1)[0] for line in look.stdout.splitlines() if line.split(" ", 1)[-1] == str(run.resolve())]
+    if jobs:
+        listed = " ".join(jobs)
+        raise CourseError(
+            f"{run}: jobs {listed} of a course that was stopped are still in the queue; wait for them, "
+            f"or end them first: scancel {listed}"
+        )
+
+
+def jobs(log: str) -> dict[str, tuple[str, str]]:
+    """Of Snakemake's log: the file a part writes -> (id of its last Slurm job, how Slurm ended it or "")."""
+    outputs = {}
+    for rule in ONE_RULE.finditer(log):
+        fields = dict(re.findall(r"^    (\w+): (.*)$", rule["body"], re.MULTILINE))
+        outputs[fields.get("jobid")] = fields.get("output", "").split(", ")
+    ended = dict(ENDED.findall(log))
+    return {
+        output: (job, ended.get(job, ""))
+        for number, job in SUBMITTED.findall(log)
+        for output in outputs.get(number, ())
+    }  # fmt: skip

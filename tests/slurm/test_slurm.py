@@ -1,0 +1,130 @@
+"""The graph through a real Slurm of one node: the same numbers as without, failures, limits, a controller that dies."""
+
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pandas as pd
+import pytest
+import yaml
+
+from ssl_utils import graph, plan, slurm, status
+from ssl_utils.errors import CourseError
+from ssl_utils.graph import PROJECT, Cluster
+from tests.slurm.one_node import OneNode, obstacle, said, wait_for
+from tests.test_workflow import Course, save
+
+INITS = ("random", "restoration", "simmim", "mae")
+PROFILE = PROJECT / "profiles" / "slurm"
+ONCE = "import os, pathlib, time\ntried = pathlib.Path({marker!r})\nfirst = not tried.exists()\ntried.touch()\n"
+
+
+@pytest.fixture(scope="module")
+def node(request):
+    if reason := obstacle():
+        if reporter := request.config.pluginmanager.get_plugin("terminalreporter"):
+            reporter.write_line(f"\ntests/slurm is skipped: {reason}")
+        pytest.skip(reason)
+    folder = Path(tempfile.mkdtemp(prefix="slurm-"))
+    node = OneNode(folder)
+    try:
+        node.start()
+        yield node
+    finally:
+        node.stop()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def quick(folder: Path, **of_finetuning) -> Path:
+    """The project's profile, with one core a part and looks at the queue as fast as the plugin allows."""
+    content = yaml.safe_load((PROFILE / "config.yaml").read_text())
+    content["set-threads"] = dict.fromkeys(content["set-threads"], 1)
+    content["set-resources"]["unetr_finetuning"] |= of_finetuning
+    content |= {"seconds-between-status-checks": 2, "slurm-init-seconds-before-status-checks": 1, "latency-wait": 5}
+    folder.mkdir(parents=True)
+    (folder / "config.yaml").write_text(yaml.safe_dump(content))
+    return folder
+
+
+def events(run: Path) -> list[dict]:
+    return [json.loads(line) for line in (run / ".course" / "events.jsonl").read_text().splitlines()]
+
+
+def state(run: Path, name: str) -> status.Row:
+    return next(row for row in status.rows(run) if row.run == name)
+
+
+@pytest.mark.timeout(900)
+def test_failures_limits_and_a_dead_controller_are_survived(node, tmp_path, monkeypatch, capfd):
+    course = Course(tmp_path)
+    course.config["num_labeled"] = [6]
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(course.run.parents[1]))
+    _fails_once(course.notebooks / "02_augmentation_pretraining.ipynb", tmp_path / "failed", "1 / (not first)")
+    slow = "time.sleep(200 if first and init == 'mae' else 0)"
+    marker = str(tmp_path / "late") + "' + init + '"
+    _fails_once(course.notebooks / "04_unetr_finetuning.ipynb", marker, slow)
+    where = Cluster(jobs=6, partition="lesson", profile=quick(tmp_path / "profile", runtime=1))
+    late = "finetune/mae/n6/draw0_seed0"
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(graph.run_graph, course.run, course.config, cores=2, cluster=where)
+        wait_for(lambda: running.done() or state(course.run, late).state == "running", "mae did not start", seconds=300)
+        assert state(course.run, late).job in said("squeue", "--me", "-h", "-o", "%A").split()
+        with pytest.raises(CourseError, match=r"still in the queue; .* scancel \d+"):
+            slurm.refuse_if_queued(course.run)
+        node.kill_controller()
+        time.sleep(8)  # several looks at the queue and, with luck, a submission fall into this time
+        node.start_controller()
+        wait_for(lambda: running.done() or state(course.run, late).state == "timed out", "no time-out", seconds=120)
+        told = state(course.run, late)
+        report = running.result(400)
+    assert (told.state, "it took more than 0.5 minutes" in told.reason) == ("timed out", True)
+    log = (course.run / ".course" / "snakemake.log").read_text()
+    assert report["code"] == 0, log[-4000:]
+    parts = plan.parts(course.config)
+    assert len(parts) == 10 and all((course.run / part.writes).exists() for part in parts)
+    assert {row.state for row in status.rows(course.run)} == {"done"}
+    tries = pd.Series([e["label"] for e in events(course.run) if e["event"] == "started"]).value_counts()
+    assert tries["02_augmentation_pretraining"] == 2 and tries["04_unetr_finetuning init=mae n=6 draw=0 seed=0"] == 2
+    assert len(log.split("has been submitted with SLURM jobid")) - 1 == sum(tries) == 11
+    failed = [e for e in events(course.run) if e["event"] == "failed"]
+    assert [e["timed_out"] for e in failed] == [False, True] and "ZeroDivisionError" in failed[0]["message"]
+    assert capfd.readouterr().err.count(" failed: ") == 2
+
+
+def _fails_once(notebook: Path, marker, cell: str) -> None:
+    sources = ["".join(c["source"]) for c in json.loads(notebook.read_text())["cells"] if c["cell_type"] == "code"]
+    once = ONCE.format(marker="@").replace("'@'", f"'{marker}'")
+    save(notebook, sources[0], once + cell, *sources[1:])
+
+
+@pytest.mark.timeout(900)
+def test_a_course_through_slurm_gives_the_numbers_of_a_local_one(node, tmp_path, blobs):
+    own = ["--scale", "smoke", "--dataset", "folder", "--data", str(blobs)]
+    words = {"local": ["--cores", "2"], "slurm": ["--executor", "slurm", "--jobs", "4", "--partition", "lesson"]}
+    words["slurm"] += ["--profile", str(quick(tmp_path / "profile"))]
+    found, seconds = {}, {}
+    for name, more in words.items():
+        environment = {**os.environ, "SSL_RUNS_ROOT": str(tmp_path / name), "SSL_DATA_ROOT": str(tmp_path / "data")}
+        command, started = [sys.executable, "-m", "ssl_utils.workflow", "course", *own, *more], time.monotonic()
+        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=800)
+        assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+        found[name], seconds[name] = tmp_path / name / "folder_my_blobs" / "smoke", time.monotonic() - started
+    print({name: round(value) for name, value in seconds.items()})
+    assert "9 parts in" in done.stdout and "through Slurm, 4 at a time" in done.stdout
+    assert "Plan: folder, scale smoke" in done.stdout and "3 pretrainings, 4 fine-tunings" in done.stdout
+    for init in INITS:
+        one, two = (pd.read_csv(run / f"finetune/{init}/n5/draw0_seed0/per_case.csv") for run in found.values())
+        pd.testing.assert_frame_equal(one, two, check_exact=True)
+    tables = [(run / "results.md").read_text().split("What this can not say")[0] for run in found.values()]
+    assert tables[0] == tables[1]
+    rows = status.rows(found["slurm"])
+    assert {row.state for row in rows} == {"done"} and len(rows) == 10
+    assert all(row.job.isdigit() for row in rows if not row.run.startswith("chapters"))
+    assert not said("squeue", "--me", "-h")
+    assert not (found["slurm"] / "costs.json").exists(), "its times are not those of one machine"

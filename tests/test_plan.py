@@ -1,0 +1,76 @@
+"""The dry plan: the graph's own parts, and an estimate that follows from the recorded course."""
+
+import os
+import subprocess
+import sys
+from dataclasses import asdict, replace
+
+import pytest
+
+from ssl_utils import graph, plan, scales
+from ssl_utils.data import datasets
+from ssl_utils.files import read_json, write_json
+from ssl_utils.progress import REFERENCE
+from ssl_utils.setups import Setup
+from tests.test_workflow import Course
+
+
+def configured(name, **changes):
+    scale = replace(scales.get(name), **changes)
+    return {"scale": name, "dataset": "phantom", "settings": asdict(scale), "num_labeled": scale.num_labeled}
+
+
+def test_the_parts_are_those_of_the_graph(tmp_path):
+    """The Snakefile and `plan.parts` name the same files, with two draws and two seeds."""
+    course = Course(tmp_path)
+    config = course.config | {"settings": course.config["settings"] | {"draws": 2, "seeds": 2}}
+    write_json(course.run / "c.json", config)
+    command = [*graph.graph_command(course.run, course.run / "c.json", cores=2), "--summary"]
+    said = subprocess.run(command, capture_output=True, text=True)
+    assert said.returncode == 0, said.stderr
+    outputs = {line.split("\t")[0] for line in said.stdout.splitlines()[1:]}
+    assert {part.writes for part in plan.parts(config)} == outputs and len(outputs) == 3 + 3 + 4 * 3 * 4
+
+
+def test_the_estimate_of_the_recorded_course_is_that_course():
+    recorded = read_json(REFERENCE)["phantom"]["laptop"]
+    found = plan.estimate(configured("laptop"))
+    assert found.seconds == pytest.approx(recorded["chapters"])
+    assert sum(found.jobs().values()) == recorded["parts"]
+    assert found.wall_seconds(2) == pytest.approx(recorded["seconds"], rel=0.25)
+
+
+def test_training_is_scaled_by_what_it_has_to_do():
+    once, twice = plan.estimate(configured("laptop")), plan.estimate(configured("laptop", finetune_steps=400))
+    smoke = read_json(REFERENCE)["phantom"]["smoke"]["chapters"]["04_unetr_finetuning"]
+    chapter = plan.FINETUNING
+    assert twice.seconds[chapter] - smoke == pytest.approx(2 * (once.seconds[chapter] - smoke))
+    assert twice.tflop[chapter] == pytest.approx(2 * once.tflop[chapter])
+    assert twice.seconds["03_simmim_masking"] == once.seconds["03_simmim_masking"]
+
+
+def test_multiplications_are_those_of_the_network():
+    """One linear layer of the encoder by hand: its share of the count is right to the last operation."""
+    where = Setup(datasets.get("phantom"), scales.get("smoke"))
+    wider = Setup(where.dataset, replace(where.scale, mlp_dim=where.scale.mlp_dim + 1))
+    tokens = 6 * 5 * 4  # a crop of 48 x 40 x 32 in patches of 8
+    more = plan.counted(wider)["encoder"][0] - plan.counted(where)["encoder"][0]
+    assert more * 1e9 == pytest.approx(2 * 2 * where.scale.num_layers * tokens * where.scale.hidden_size)
+    millions = plan.counted(Setup(where.dataset, scales.get("paper")))["unetr"][1]
+    assert millions == pytest.approx(92.8, abs=0.1)
+
+
+def test_the_plan_of_the_paper_is_printed_and_nothing_is_started(tmp_path):
+    words = [sys.executable, "-m", "ssl_utils.workflow", "plan", "--scale", "paper", "--tflops", "100"]
+    roots = {"SSL_RUNS_ROOT": str(tmp_path / "runs"), "SSL_DATA_ROOT": str(tmp_path / "data")}
+    said = subprocess.run(words, capture_output=True, text=True, env=os.environ | roots)
+    assert said.returncode == 0, said.stderr
+    assert "3 pretrainings, 180 fine-tunings, 3 chapters that train nothing: 185 jobs" in said.stdout
+    lines = {line.split()[0]: line for line in said.stdout.splitlines()}
+    assert {"runs", "order", "CPU", "GPU", "storage", "Assumed:"} <= set(lines)
+    assert "at an assumed 100 TFLOP/s" in lines["GPU"] and "recorded" not in lines["GPU"]
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_course_that_the_record_does_not_know_says_what_it_is_scaled_from():
+    assert "Measured: phantom, scale laptop" in plan.estimate(configured("paper") | {"dataset": "sarcoma"}).basis
