@@ -61,7 +61,7 @@ IMAGES: dict[str, tuple | str] = {
     "nifti_reader_js/not-nifti.nii": "not a NIfTI file",
     "nifti_reader_js/with_extension.nii.gz": ((161, 191, 151), "LPI", 0, 1),
     "nifti_rs/3D.nii": "colour",
-    "nifti_rs/crash-1.nii": "not a readable NIfTI",
+    "nifti_rs/crash-1.nii": "not a NIfTI file",
     "nifti_rs/float64.nii": ((3, 3, 3), "RAS", 0, 26),
     "nifti_rs/minimal2.hdr": PAIR,
     "nifti_rs/minimal2.img.gz": PAIR,
