@@ -29,6 +29,7 @@ function render({ model, el }) {
   for (const knob of model.get("knobs")) {
     const [control, read] = input(knob, model.get("values")[knob.name]);
     const said = element("output", {}, knob.kind === "range" ? control.value : "");
+    control.setAttribute("aria-label", knob.label); // its value is said by itself
     control.dataset.lmSuppressShortcuts = "true"; // JupyterLab must not take the arrow keys
     control.addEventListener("input", () => (said.textContent = knob.kind === "range" ? control.value : ""));
     control.addEventListener("change", () => {

@@ -1,4 +1,4 @@
-"""Knobs of a playground, and the name of a picture that a library draws: what a page needs besides the planes.
+"""The knobs of a playground.
 
 Only where somebody is there: this module imports anywidget, so it is imported when a notebook is live.
 """
@@ -49,24 +49,3 @@ def _knob(name: str, control: Any) -> dict[str, Any]:
     step = control.step or (1 if whole else (control.high - control.low) / 20)
     ends = {"low": control.low, "high": control.high}
     return {"name": name, "label": control.label, "kind": "range", "step": step, **ends}
-
-
-class Caption(anywidget.AnyWidget):
-    """A sentence above a canvas that a library draws, which also becomes its name for a screen reader."""
-
-    _esm = """
-    function render({ model, el }) {
-      el.textContent = model.get("text");
-      const name = () => {
-        const outputs = el.closest(".jp-OutputArea") ?? el.parentElement;
-        for (const canvas of outputs?.querySelectorAll("canvas:not([aria-label])") ?? []) {
-          canvas.setAttribute("role", "img");
-          canvas.setAttribute("aria-label", model.get("text"));
-        }
-      };
-      const timer = setInterval(name, 300); // the canvas comes after this text, when the library is ready
-      return () => clearInterval(timer);
-    }
-    export default { render };
-    """
-    text = t.Unicode().tag(sync=True)

@@ -5,6 +5,7 @@ execute handler, and its viewer comes from the network, without which every late
 """
 
 import atexit
+import json
 import shutil
 import tempfile
 import urllib.error
@@ -15,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from IPython.display import display
+from IPython.display import Javascript, display
 
 from ssl_utils.errors import CourseError
 from ssl_utils.live import live
@@ -33,6 +34,18 @@ class Sentence(str):
 
     def __repr__(self) -> str:
         return str(self)
+
+_HELP = "The volume in three dimensions: drag to turn it, wheel to come nearer."
+_NAME = """
+const look = setInterval(() => {  // the canvas comes when the library has loaded; a screen reader needs a name for it
+  const found = element.closest(".jp-OutputArea")?.querySelectorAll("canvas:not([aria-label])") ?? [];
+  for (const canvas of found) {
+    canvas.setAttribute("role", "img");
+    canvas.setAttribute("aria-label", %s);
+  }
+  if (found.length || !element.isConnected) clearInterval(look);
+}, 300);
+"""
 
 
 def volume3d(image: Any, label: Any = None, *, spacing: Sequence[float] = (1, 1, 1), viewer: str = "niivue",
@@ -63,8 +76,6 @@ def _niivue(image: np.ndarray, label: np.ndarray | None, spacing: Sequence[float
     import nibabel
     from ipyniivue import NiiVue, SliceType
 
-    from ssl_utils.reporting.knobs import Caption
-
     folder = Path(tempfile.mkdtemp(prefix="ssl_utils_view_"))  # the widget reads the files when the page asks for them
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     affine = np.diag([*spacing, 1.0])
@@ -85,7 +96,8 @@ def _niivue(image: np.ndarray, label: np.ndarray | None, spacing: Sequence[float
             "R": rgb[:, 0].tolist(), "G": rgb[:, 1].tolist(), "B": rgb[:, 2].tolist(),
             "A": [0 if v == 0 else 255 for v in values], "I": values, "labels": [f"label {v}" for v in values],
         })  # fmt: skip
-    display(Caption(text="The volume in three dimensions: drag to turn it, wheel to come nearer."))
+    print(_HELP)
+    display(Javascript(_NAME % json.dumps(_HELP)))
     return viewer
 
 
