@@ -114,7 +114,8 @@ def run_graph(
                     failed = failed or wrong
             time.sleep(0.2 * running)
     finally:
-        stop_group(snakemake)
+        if stop_group(snakemake) and cluster:
+            slurm.cancel(run)
     if snakemake.returncode and not failed:
         reason = " ".join(log.read_text(errors="replace").split()[-60:])
         print(f"error: the graph of chapters could not be run: {reason} (all of it in {log})", file=sys.stderr)
@@ -129,12 +130,13 @@ def run_graph(
 def graph_command(
     run: Path, config: Path, *, cores: int, cluster: Cluster | None = None, study: bool = False
 ) -> list[str]:  # fmt: skip
-    where = ["--cores", str(cores)]
+    alive, where = [], ["--cores", str(cores)]
     if cluster:
+        alive = ["setpriv", "--pdeathsig", "KILL"]  # here chapters watch the course; on a cluster nothing else would
         where = ["--workflow-profile", str(cluster.profile.resolve()), "--jobs", str(cluster.jobs)]
         where += ["--default-resources", f"slurm_partition={cluster.partition}"] if cluster.partition else []
     return [
-        sys.executable, "-m", "snakemake", *(["study"] if study else []),
+        *alive, sys.executable, "-m", "snakemake", *(["study"] if study else []),
         "--snakefile", str(PROJECT / ("Snakefile.studies" if study else "Snakefile")), "--directory", str(run),
         "--configfile", str(config), "--profile", "none", *where, "--scheduler", "greedy",
         "--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime", "params", "input", "--nocolor",
@@ -151,13 +153,16 @@ def planned(log: str, notebooks: Path | str) -> dict[str, int]:
     return {chapters[rule]: int(count) for rule, count in counts.items() if rule in chapters}
 
 
-def stop_group(process: subprocess.Popen, *, patience: float = 10.0) -> None:
-    """End Snakemake and the chapters below it, gently first. Does nothing once Snakemake has ended by itself."""
+def stop_group(process: subprocess.Popen, *, patience: float = 10.0) -> bool:
+    """End Snakemake and the chapters below it, gently first. False, and nothing done, when it had ended by itself."""
+    if process.poll() is not None:
+        return False
     for number in (signal.SIGTERM, signal.SIGKILL):
         if process.poll() is not None:
-            return
+            break
         os.killpg(process.pid, number)
         try:
             process.wait(patience)
         except subprocess.TimeoutExpired:
             continue
+    return True

@@ -3,6 +3,7 @@
 import re
 import shutil
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
 from ssl_utils.errors import CourseError
@@ -18,19 +19,30 @@ def refuse_if_queued(run: Path) -> None:
     Raises:
         CourseError: there is no Slurm here, it does not answer, or it still has jobs of this run folder.
     """
+    if left := " ".join(queued(run)):
+        raise CourseError(
+            f"{run}: jobs {left} of a course that was stopped are still in the queue; wait for them, "
+            f"or end them first: scancel {left}"
+        )
+
+
+def queued(run: Path) -> list[str]:
+    """Ids of the jobs that were submitted from this run folder and have not ended."""
     if not shutil.which("squeue"):
         raise CourseError("executor='slurm': no squeue on this machine; start the course on a login node")
     look = subprocess.run(["squeue", "--me", "--noheader", "--format=%A %Z"], capture_output=True, text=True)
     if look.returncode:
         said = (look.stderr.strip().splitlines() or ["squeue failed"])[-1]
         raise CourseError(f"executor='slurm': Slurm does not answer ({said}); try again when sinfo shows the nodes")
-    jobs = [line.split(" ", 1)[0] for line in look.stdout.splitlines() if line.split(" ", 1)[-1] == str(run.resolve())]
-    if jobs:
-        listed = " ".join(jobs)
-        raise CourseError(
-            f"{run}: jobs {listed} of a course that was stopped are still in the queue; wait for them, "
-            f"or end them first: scancel {listed}"
-        )
+    pairs = (line.split(" ", 1) for line in look.stdout.splitlines())
+    return [job for job, folder in pairs if folder == str(run.resolve())]
+
+
+def cancel(run: Path) -> None:
+    """End what a course that is being stopped has in the queue; Snakemake may not have come to it."""
+    with suppress(CourseError):
+        if left := queued(run):
+            subprocess.run(["scancel", *left], capture_output=True)
 
 
 def jobs(log: str) -> dict[str, tuple[str, str]]:

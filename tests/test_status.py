@@ -117,7 +117,7 @@ def test_a_chapter_over_its_limit_tells_so(tmp_path):
 def test_slurm_tells_what_a_part_could_not(course):
     log = "".join(RULE.format(n=n, job=job) for n, job in ((6, 50), (12, 51), (24, 52)))
     for job, end in ((51, "TIMEOUT"), (52, "OUT_OF_MEMORY")):
-        log += f"Error in rule unetr_finetuning:\n    message: SLURM-job '{job}' failed, SLURM status is: '{end}'. For\n"
+        log += f"Error in rule unetr_finetuning:\n    message: SLURM-job '{job}' failed, SLURM status is: '{end}'.\n"
     (course / ".course" / "snakemake.log").write_text(log)
     assert slurm.jobs(log)["finetune/random/n12/draw0_seed0/metrics.json"] == ("51", "TIMEOUT")
     tell(course, event("started", tuned("random", 12)[1], **AWAY | {"job": "51"}))

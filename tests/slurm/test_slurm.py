@@ -57,7 +57,8 @@ def events(run: Path) -> list[dict]:
 
 
 def state(run: Path, name: str) -> status.Row:
-    return next(row for row in status.rows(run) if row.run == name)
+    found = (row for row in status.rows(run) if row.run == name)
+    return next(found, status.Row(name, "pending"))  # before the graph has written what it will do
 
 
 @pytest.mark.timeout(900)
@@ -66,14 +67,18 @@ def test_failures_limits_and_a_dead_controller_are_survived(node, tmp_path, monk
     course.config["num_labeled"] = [6]
     monkeypatch.setenv("SSL_RUNS_ROOT", str(course.run.parents[1]))
     _fails_once(course.notebooks / "02_augmentation_pretraining.ipynb", tmp_path / "failed", "1 / (not first)")
-    slow = "time.sleep(200 if first and init == 'mae' else 0)"
+    slow = "time.sleep(200 if first and init == 'random' else 0)"
     marker = str(tmp_path / "late") + "' + init + '"
     _fails_once(course.notebooks / "04_unetr_finetuning.ipynb", marker, slow)
+    for chapter in ("00_start_here", "01_data_inspection"):  # an earlier course has done these
+        done = course.run / "chapters" / chapter / "done.json"
+        done.parent.mkdir(parents=True)
+        done.write_text("{}")
     where = Cluster(jobs=6, partition="lesson", profile=quick(tmp_path / "profile", runtime=1))
-    late = "finetune/mae/n6/draw0_seed0"
+    late = "finetune/random/n6/draw0_seed0"
     with ThreadPoolExecutor(1) as pool:
         running = pool.submit(graph.run_graph, course.run, course.config, cores=2, cluster=where)
-        wait_for(lambda: running.done() or state(course.run, late).state == "running", "mae did not start", seconds=300)
+        wait_for(lambda: running.done() or state(course.run, late).state == "running", "it did not start", seconds=300)
         assert state(course.run, late).job in said("squeue", "--me", "-h", "-o", "%A").split()
         with pytest.raises(CourseError, match=r"still in the queue; .* scancel \d+"):
             slurm.refuse_if_queued(course.run)
@@ -90,8 +95,8 @@ def test_failures_limits_and_a_dead_controller_are_survived(node, tmp_path, monk
     assert len(parts) == 10 and all((course.run / part.writes).exists() for part in parts)
     assert {row.state for row in status.rows(course.run)} == {"done"}
     tries = pd.Series([e["label"] for e in events(course.run) if e["event"] == "started"]).value_counts()
-    assert tries["02_augmentation_pretraining"] == 2 and tries["04_unetr_finetuning init=mae n=6 draw=0 seed=0"] == 2
-    assert len(log.split("has been submitted with SLURM jobid")) - 1 == sum(tries) == 11
+    assert tries["02_augmentation_pretraining"] == 2 and tries["04_unetr_finetuning init=random n=6 draw=0 seed=0"] == 2
+    assert len(log.split("has been submitted with SLURM jobid")) - 1 == sum(tries) == 9
     failed = [e for e in events(course.run) if e["event"] == "failed"]
     assert [e["timed_out"] for e in failed] == [False, True] and "ZeroDivisionError" in failed[0]["message"]
     assert capfd.readouterr().err.count(" failed: ") == 2
@@ -128,3 +133,40 @@ def test_a_course_through_slurm_gives_the_numbers_of_a_local_one(node, tmp_path,
     assert all(row.job.isdigit() for row in rows if not row.run.startswith("chapters"))
     assert not said("squeue", "--me", "-h")
     assert not (found["slurm"] / "costs.json").exists(), "its times are not those of one machine"
+
+
+DRIVER = """import json, sys; from pathlib import Path; from ssl_utils import workflow
+from ssl_utils.graph import Cluster
+with workflow.one_line_errors(code=2), workflow.locked(Path(sys.argv[1])) as lock:
+    where = Cluster(4, "lesson", Path(sys.argv[3]))
+    workflow.run_graph(Path(sys.argv[1]), json.loads(sys.argv[2]), cores=2, cluster=where, lock=lock)"""
+
+
+@pytest.mark.timeout(300)
+def test_stopping_takes_the_jobs_along_and_after_a_kill_a_new_start_is_refused(node, tmp_path):
+    course = Course(tmp_path)
+    save(course.notebooks / "00_start_here.ipynb", "scale = dataset = ''\nseed = 0", "import time\ntime.sleep(250)")
+    arguments = [str(course.run), json.dumps(course.config), str(quick(tmp_path / "profile"))]
+    environment = {**os.environ, "SSL_RUNS_ROOT": str(course.run.parents[1])}
+
+    def start() -> subprocess.Popen:
+        command = [sys.executable, "-c", DRIVER, *arguments]
+        return subprocess.Popen(command, env=environment, stderr=subprocess.PIPE, text=True)
+
+    driver = start()
+    wait_for(lambda: slurm.queued(course.run), "no job", seconds=100)
+    driver.terminate()
+    told = driver.communicate(timeout=60)[1]
+    assert (driver.returncode, told.startswith("stopped; what is complete is kept")) == (130, True), told
+    wait_for(lambda: not slurm.queued(course.run), "the job runs on", seconds=20)
+
+    driver = start()
+    wait_for(lambda: slurm.queued(course.run), "no job", seconds=100)
+    (job,) = slurm.queued(course.run)
+    driver.kill()
+    driver.communicate(timeout=60)
+    again = start()
+    told = again.communicate(timeout=60)[1]
+    assert again.returncode == 2 and told.endswith(f"or end them first: scancel {job}\n"), told
+    assert slurm.queued(course.run) == [job], "it runs on"
+    subprocess.run(["scancel", job], check=True)
