@@ -7,7 +7,7 @@ corruptions are functions of the step number, so a run that goes on from it ends
 import math
 import sys
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import lightning as L
@@ -15,9 +15,9 @@ import pandas as pd
 import torch
 from lightning.pytorch.utilities import disable_possible_user_warnings
 from torch import nn
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 
-from ssl_utils.data.crops import Consecutive
+from ssl_utils.data.crops import Consecutive, Crops
 from ssl_utils.errors import CourseError
 from ssl_utils.files import atomic
 from ssl_utils.live import live
@@ -86,8 +86,9 @@ class Recorder(L.Callback):
     """Writes history.csv, last.ckpt and the logs after every validation, prints one line, and stops on a loss that is
     not a number."""
 
-    def __init__(self, folder: Path, *, steps: int, headline: str) -> None:
+    def __init__(self, folder: Path, *, steps: int, headline: str, cases: Callable[[int], list[str]]) -> None:
         self.folder, self.steps, self.headline = folder, steps, headline
+        self.cases = cases  # that the crops of a step are from, for a fault to name
         self.rows: list[dict] = []
         self.losses: list[float] = []
         self.points: list[tuple[int, dict[str, float]]] = []  # (step, values): what the logs hold
@@ -117,8 +118,8 @@ class Recorder(L.Callback):
         self.losses.append(float(outputs["loss"].detach()))
         if not math.isfinite(self.losses[-1]):
             raise CourseError(
-                f"{self.folder}: the loss is {self.losses[-1]} at step {trainer.global_step}; lower the learning rate, "
-                "and run the doctor on the data"
+                f"{self.folder}: the loss is {self.losses[-1]} at step {trainer.global_step}, with crops of "
+                f"{', '.join(self.cases(trainer.global_step))}; run the doctor on them, or lower the learning rate"
             )
         if trainer.global_step % max(self.steps // POINTS, 1) == 0:
             self.note(trainer.global_step, {"train_loss_step": self.losses[-1]})
@@ -159,7 +160,7 @@ class Recorder(L.Callback):
 
 
 def fit(
-    module: L.LightningModule, *, crops: Dataset, validation: DataLoader, folder: Path, steps: int, batch_size: int,
+    module: L.LightningModule, *, crops: Crops, validation: DataLoader, folder: Path, steps: int, batch_size: int,
     validations: int, headline: str, callbacks: Sequence[L.Callback] = (),
 ) -> Recorder:  # fmt: skip
     """Train for `steps` steps with `validations` validations, going on from `folder/last.ckpt` when there is one.
@@ -173,7 +174,10 @@ def fit(
     validations = max(min(validations, steps), 1)
     per_epoch = math.ceil(steps / validations)
     loader = DataLoader(crops, batch_size, sampler=Consecutive(per_epoch * batch_size), num_workers=0)
-    recorder = Recorder(folder, steps=per_epoch * validations, headline=headline)
+    recorder = Recorder(
+        folder, steps=per_epoch * validations, headline=headline,
+        cases=lambda step: crops.ids(range((step - 1) * batch_size, step * batch_size)),
+    )  # fmt: skip
     trainer = L.Trainer(
         max_epochs=validations, accelerator="auto", devices=1, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 
 import numpy as np
 import pandas as pd
@@ -93,8 +94,10 @@ def test_a_loss_that_is_no_number_stops_the_run(tiny_setup, tmp_path, monkeypatc
     from ssl_utils.pretext.restoration import RestorationTask
 
     monkeypatch.setattr(RestorationTask, "score", lambda self, prediction, *_: prediction.mean() * math.nan)
-    with pytest.raises(CourseError, match="the loss is nan at step 1"):
+    with pytest.raises(CourseError, match="the loss is nan at step 1, with crops of ") as fault:
         RUNS["pretrain"](tiny_setup)
+    named = re.search("crops of (.*); run the doctor", str(fault.value))[1].split(", ")
+    assert len(named) == tiny_setup.scale.pretrain_batch_size and set(named) <= {case.id for case in tiny_setup.pool}
     assert not list(tmp_path.rglob("metrics.json"))
 
 

@@ -1,7 +1,7 @@
 """Random crops of cached volumes. Crop number i is a function of (seed, i) and nothing else, so a resumed run sees
 exactly the crops that an undisturbed one would have seen."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from zlib import crc32
 
 import numpy as np
@@ -49,6 +49,10 @@ class Crops(Dataset):
         if not self.balanced:
             crop.pop("label", None)
         return self.augment(crop, int(rng.integers(2**31))) if self.augment else crop
+
+    def ids(self, indices: Iterable[int]) -> list[str]:
+        """The cases that these crops are from."""
+        return [self.cases[self._turn(index)].id for index in indices]
 
     def _turn(self, index: int) -> int:
         """Every case once per round, each round in another order."""
