@@ -199,7 +199,8 @@ def status(dataset: DatasetOption = "phantom", scale: ScaleOption = "laptop", da
     root = runs.course_dir(datasets.run_name(dataset, data), scale)
     rows = state.rows(root)
     if not rows:
-        console.print(f"{root}: no runs yet; start with: make course", soft_wrap=True)
+        chosen = f"SCALE={scale} DATASET={dataset}" + (f" DATA={data}" if data else "")
+        console.print(f"{root}: no runs yet; start with: make course {chosen}", soft_wrap=True)
         return
     table = Table("run", "state", "step", "figure", "seconds", "device", "job")
     for row in rows:

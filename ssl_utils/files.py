@@ -51,12 +51,14 @@ def exclusively(folder: Path, name: str) -> Iterator[None]:
     """
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        stream = open(folder / f".lock-{name}", "w")
+        handle = os.open(folder / f".lock-{name}", os.O_CREAT | os.O_RDWR)
     except OSError as error:
         raise _cannot_write(folder / name, error) from None
-    with stream:
-        fcntl.flock(stream, fcntl.LOCK_EX)
+    try:
+        fcntl.flock(handle, fcntl.LOCK_EX)
         yield
+    finally:
+        os.close(handle)
 
 
 def _cannot_write(path: Path, error: OSError) -> CourseError:

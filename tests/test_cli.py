@@ -55,7 +55,7 @@ def test_own_folder_from_data_to_prediction(roots, blobs, tiny_scale, monkeypatc
     code, out, _ = run(monkeypatch, capsys, "finetune", "simmim", "--num-labeled", 2, *own)
     assert code == 0 and "on 2 test cases" in out
     code, out, _ = run(monkeypatch, capsys, "status", *own)
-    assert out.count("done") == 3
+    assert "3 done" in out
     (model,) = (roots / "runs").rglob("model.safetensors")
     image = blobs / "imagesTr" / "blob_00.nii.gz"
     turned = nib.Nifti1Image(np.asarray(nib.load(image).dataobj)[::-1], np.diag([-1.0, 1, 1, 1]))

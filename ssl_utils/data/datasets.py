@@ -198,7 +198,7 @@ def fetch(dataset: Dataset, *, phantom_sizes: tuple[int, int, int, int], progres
     """Make sure the dataset is on disk: found, generated, or downloaded (checked, resumable). Returns its folder.
 
     Raises:
-        CourseError: it needs a registration (the message says the steps), or the download failed.
+        CourseError: it must be got by hand (the message says the steps), or the download failed.
     """
     if dataset.name == "phantom":
         with exclusively(data_root(), "phantom"):
@@ -215,7 +215,9 @@ def fetch(dataset: Dataset, *, phantom_sizes: tuple[int, int, int, int], progres
             )
     if dataset.how_to_get:
         steps = dataset.how_to_get.format(root=data_root() / dataset.folders[0])
-        raise CourseError(f"dataset {dataset.name}: needs a registration, so it cannot be fetched for you. {steps}")
+        walled = "registration" in dataset.licence
+        why = "needs a registration, so it cannot be fetched for you" if walled else "is put together by hand, once"
+        raise CourseError(f"dataset {dataset.name}: {why}. {steps}")
     raise CourseError(f"{dataset.root or data_root()}: no such folder; give the folder of your data with DATA=/path")
 
 
