@@ -1,5 +1,6 @@
 """A course that is killed again and again ends with the numbers of one that was left alone."""
 
+import hashlib
 import json
 import os
 import random
@@ -12,8 +13,7 @@ from pathlib import Path
 import pandas as pd
 import psutil
 import pytest
-
-from ssl_utils.files import sha256
+from safetensors.torch import load_file
 
 MOMENTS = 20
 HOW = ("kill the course", "kill everything", "kill one process", "ask to end", "interrupt")
@@ -63,9 +63,10 @@ def outcome(root: Path) -> dict[str, object]:
             found[name] = without_times(json.loads(path.read_text()))
         elif path.name in ("per_case.csv", "inside.csv", "history.csv"):
             table = pd.read_csv(path)
-            found[name] = table.drop(columns=[c for c in table if c in TIMES]).to_csv()
-        elif path.suffix == ".safetensors" and path.name == "model.safetensors":
-            found[name] = sha256(path)
+            found[name] = table.drop(columns=[c for c in table if c.startswith("seconds")]).to_csv()
+        elif path.suffix == ".safetensors":  # the order of its metadata is not fixed, so not the bytes of the file
+            tensors = load_file(path)
+            found[name] = {key: hashlib.sha256(tensors[key].numpy().tobytes()).hexdigest() for key in sorted(tensors)}
     return found
 
 
