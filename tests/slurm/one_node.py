@@ -110,6 +110,7 @@ class OneNode:
 
     def kill_controller(self) -> None:
         """As if its machine had lost power: what it knows is what it had written into its state folder."""
+        time.sleep(7)  # it writes what has changed within 5 s; jobs it forgot would be started a second time
         process = psutil.Process(int((self.folder / "slurmctld.pid").read_text()))
         process.kill()
         process.wait(10)
