@@ -59,7 +59,7 @@ def test_small_volumes_are_padded_and_tiny_ones_refused():
     done = preprocess(volume(np.random.rand(12, 20, 16)), None, grid=grid, intensity=PERCENTILES)
     assert done.image.shape == (1, 16, 20, 16)
     np.testing.assert_allclose(done.affine[:3, 3], [-2, 0, 0])
-    with pytest.raises(CourseError, match=r"here\.nii: has \(5, 20, 16\) voxels .* less than half of the ROI"):
+    with pytest.raises(CourseError, match=r"here\.nii: has 5x20x16 voxels .* less than half of the ROI"):
         preprocess(volume(np.random.rand(5, 20, 16)), None, grid=grid, intensity=PERCENTILES)
 
 
