@@ -1,7 +1,10 @@
 """What tests share: small datasets of their own, and the real volumes where they are at hand."""
 
 import os
-from dataclasses import replace
+import subprocess
+import sys
+import time
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -33,6 +36,27 @@ def blobs(tmp_path_factory) -> Path:
     for number in range(10):
         write_blob(folder, number)
     return folder
+
+
+@dataclass(frozen=True)
+class Finished:
+    """A course that was run to its end and left alone."""
+
+    run: Path
+    out: str
+    seconds: float
+
+
+@pytest.fixture(scope="session")
+def blobs_course(blobs, tmp_path_factory) -> Finished:
+    """The smoke course on a person's own folder, run once for all tests; none of them may write into it."""
+    root, began = tmp_path_factory.mktemp("undisturbed"), time.monotonic()
+    words = ["course", "--scale", "smoke", "--dataset", "folder", "--data", str(blobs)]
+    environment = os.environ | {"SSL_RUNS_ROOT": str(root), "SSL_DATA_ROOT": str(root / "data")}
+    command = [sys.executable, "-m", "ssl_utils.workflow", *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    return Finished(root / "folder_my_blobs" / "smoke", done.stdout, time.monotonic() - began)
 
 
 @pytest.fixture

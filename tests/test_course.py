@@ -90,10 +90,8 @@ def test_what_is_done_is_not_done_again(phantom_course):
 
 
 @pytest.mark.timeout(1500)
-def test_a_persons_own_folder_runs_without_writing_code(tmp_path, blobs):
-    done = course(tmp_path, "--dataset", "folder", "--data", str(blobs))
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    run = tmp_path / "runs" / "folder_my_blobs" / "smoke"
+def test_a_persons_own_folder_runs_without_writing_code(blobs_course):
+    run = blobs_course.run
     assert {path.name for path in run.glob("finetune/random/*")} == {"n5"}, "label counts are capped at what is there"
     assert "simmim" in (run / "results.md").read_text(encoding="utf-8")
 

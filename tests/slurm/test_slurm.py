@@ -110,20 +110,14 @@ def _fails_once(notebook: Path, marker, cell: str) -> None:
 
 
 @pytest.mark.timeout(900)
-def test_a_course_through_slurm_gives_the_numbers_of_a_local_one(node, tmp_path, blobs):
-    own = ["--scale", "smoke", "--dataset", "folder", "--data", str(blobs)]
-    words = {"local": ["--cores", "2"], "slurm": ["--executor", "slurm", "--jobs", "4", "--partition", "lesson"]}
-    words["slurm"] += ["--profile", str(quick(tmp_path / "profile"))]
-    found, running = {}, {}
-    for name, more in words.items():  # side by side: most of the time one of them waits
-        environment = {**os.environ, "SSL_RUNS_ROOT": str(tmp_path / name), "SSL_DATA_ROOT": str(tmp_path / "data")}
-        command = [sys.executable, "-m", "ssl_utils.workflow", "course", *own, *more]
-        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
-        running[name] = subprocess.Popen(command, env=environment, **pipes)
-        found[name] = tmp_path / name / "folder_my_blobs" / "smoke"
-    for course in running.values():
-        out, err = course.communicate(timeout=800)
-        assert course.returncode == 0, out[-3000:] + err[-3000:]
+def test_a_course_through_slurm_gives_the_numbers_of_a_local_one(node, tmp_path, blobs, blobs_course):
+    environment = {**os.environ, "SSL_RUNS_ROOT": str(tmp_path), "SSL_DATA_ROOT": str(tmp_path / "data")}
+    words = ["--scale", "smoke", "--dataset", "folder", "--data", str(blobs), "--executor", "slurm", "--jobs", "4"]
+    words += ["--partition", "lesson", "--profile", str(quick(tmp_path / "profile"))]
+    command = [sys.executable, "-m", "ssl_utils.workflow", "course", *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=800)
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
+    out, found = done.stdout, {"local": blobs_course.run, "slurm": tmp_path / "folder_my_blobs" / "smoke"}
     assert "9 parts in" in out and "through Slurm, 4 at a time" in out
     assert "Plan: folder, scale smoke" in out and "3 pretrainings, 4 fine-tunings" in out
     for init in INITS:
