@@ -16,8 +16,8 @@ from ssl_utils import scales
 from ssl_utils.data import datasets
 from ssl_utils.errors import CourseError
 from ssl_utils.files import atomic, write_json
+from ssl_utils.live import live
 from ssl_utils.reporting import runs
-from ssl_utils.reporting.viewers import live
 
 PARAMETERS: dict[str, tuple[type, ...]] = {
     "scale": (str,), "dataset": (str,), "data": (str, type(None)), "seed": (int,), "init": (str,),

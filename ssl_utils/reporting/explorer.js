@@ -8,13 +8,6 @@ const STATE = ["position", "low", "high", "opacity", "layer", "show_after"];
 
 const short = (value) => String(+value.toPrecision(4));
 
-function element(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  node.append(...children); // strings become text, never markup
-  return node;
-}
-
 const labelled = (text, ...controls) => element("label", { class: "ssl-control" }, element("span", {}, text), ...controls);
 
 class Explorer extends Slices {

@@ -34,7 +34,7 @@ class SliceExplorer(anywidget.AnyWidget):
         CourseError: not one volume, shapes differ, values that are no label, unknown window.
     """
 
-    _esm = "".join((_HERE / name).read_text(encoding="utf-8") for name in ("slices.js", "explorer.js"))
+    _esm = "".join((_HERE / name).read_text(encoding="utf-8") for name in ("element.js", "slices.js", "explorer.js"))
     _css = _HERE / "explorer.css"
     shape = t.List(t.Int()).tag(sync=True)
     spacing = t.List(t.Float()).tag(sync=True)

@@ -1,13 +1,6 @@
 // Native inputs, each inside its label: a screen reader names them, the keyboard moves them. A slider acts when it is
 // let go, so that slow work in the kernel is not asked for on the way.
 
-function element(tag, attributes = {}, ...children) {
-  const node = document.createElement(tag);
-  for (const [key, value] of Object.entries(attributes)) node.setAttribute(key, value);
-  node.append(...children); // strings become text, never markup
-  return node;
-}
-
 function input({ kind, choices, low, high, step }, value) {
   if (kind === "choice") {
     const select = element("select", {}, ...choices.map((text, i) => element("option", { value: i }, text)));

@@ -21,7 +21,7 @@ class Knobs(anywidget.AnyWidget):
         act: called with what is chosen, whenever a person has changed something.
     """
 
-    _esm = _HERE / "knobs.js"
+    _esm = "".join((_HERE / name).read_text(encoding="utf-8") for name in ("element.js", "knobs.js"))
     _css = _HERE / "knobs.css"
     knobs = t.List().tag(sync=True)
     values = t.Dict().tag(sync=True)  # of a list of choices: which one
