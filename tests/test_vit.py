@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from ssl_utils.errors import CourseError
+from ssl_utils.networks import vit
 from ssl_utils.networks.vit import ViT, sincos_positions, token_grid
 
 SMALL = {"hidden_size": 48, "mlp_dim": 96, "num_layers": 3, "num_heads": 4}
@@ -90,6 +91,33 @@ def test_one_mask_token_at_two_positions_is_encoded_differently():
     assert (last[0, 3] - last[0, 40]).abs().max() > 0.1
     last[0, 3].norm().backward()
     assert mask_token.grad.abs().max() > 0
+
+
+def forward_and_gradient(encoder, x):
+    encoder.zero_grad()
+    with torch.autocast("cpu", torch.bfloat16):
+        last = encoder(x)[0]
+    last.float().square().mean().backward()
+    return last.detach().float(), encoder.blocks[0].attn.qkv.weight.grad.clone()
+
+
+def test_plain_and_fused_attention_agree(monkeypatch):
+    encoder, x = ViT(in_channels=1, img_size=(32, 48, 32), patch_size=8, **SMALL), torch.randn(2, 1, 32, 48, 32)
+    plain = forward_and_gradient(encoder, x)
+    assert not encoder.blocks[0].attn.use_flash_attention
+    monkeypatch.setattr(vit, "PLAIN_TOKENS", 0)
+    fused = forward_and_gradient(encoder, x)
+    assert encoder.blocks[0].attn.use_flash_attention
+    torch.testing.assert_close(plain[0], fused[0], atol=0.05, rtol=0.02)  # of values of size 1, at 8 bits of mantissa
+    assert torch.cosine_similarity(plain[1].flatten(), fused[1].flatten(), dim=0) > 0.999
+
+
+def test_plain_attention_is_for_bfloat16_on_a_processor_and_few_tokens():
+    few, many = torch.zeros(1, 8, 4), torch.zeros(1, vit.PLAIN_TOKENS + 1, 4)
+    assert not vit.plain_attention_wins(few)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert vit.plain_attention_wins(few) and not vit.plain_attention_wins(many)
+        assert not vit.plain_attention_wins(few.to("meta"))
 
 
 def test_dropout_sleeps_in_evaluation():

