@@ -66,7 +66,7 @@ def pretrain(where: Setup, *, task: str, seed: int = 0, **options) -> Path:
         callbacks=[watcher],
     )  # fmt: skip
     module.cpu().eval()
-    final = recorder.rows[-1]
+    final, spent = recorder.rows[-1], recorder.spent
     baselines = module.baselines(loader)
     licence = " + ".join(dict.fromkeys(part.dataset.licence for part in pooled))
     meta = {"task": name, "dataset": where.dataset.name, "data_licence": licence, "step": final["step"]}
@@ -78,6 +78,7 @@ def pretrain(where: Setup, *, task: str, seed: int = 0, **options) -> Path:
     done = {
         "task": name, "volumes": len(cases), "device": device(),
         "seconds": round(final["seconds"] - watcher.seconds, 2),  # looking inside is not part of the training
+        "spent": spent | {"validation": round(spent["validation"] - watcher.seconds, 3), "looking": watcher.seconds},
         "baselines": baselines, "first": recorder.rows[0], "last": final,
     }  # fmt: skip
     model_card.write_encoder_card(
@@ -145,7 +146,7 @@ def finetune(
         "validation_dice": module.best["dice"], "best_step": module.best["step"],
         "transfer_share": report.share if report else None,
         "seconds": recorder.rows[-1]["seconds"], "test_seconds": round(time.perf_counter() - started, 1),
-        "device": device(),
+        "spent": recorder.spent, "device": device(),
     }  # fmt: skip
     model_card.write_network_card(folder, dataset=dataset, grid=where.grid, done=done, start=start)
     runs.finish(folder, done)

@@ -22,6 +22,7 @@ from ssl_utils.errors import CourseError
 from ssl_utils.files import atomic
 from ssl_utils.live import live
 from ssl_utils.logs import Logs
+from ssl_utils.stopwatch import Stopwatch
 
 POINTS = 200  # of the training loss in TensorBoard and W&B, however long the run
 
@@ -86,14 +87,21 @@ class Recorder(L.Callback):
     """Writes history.csv, last.ckpt and the logs after every validation, prints one line, and stops on a loss that is
     not a number."""
 
-    def __init__(self, folder: Path, *, steps: int, headline: str, cases: Callable[[int], list[str]]) -> None:
-        self.folder, self.steps, self.headline = folder, steps, headline
+    def __init__(
+        self, folder: Path, *, steps: int, headline: str, cases: Callable[[int], list[str]], stopwatch: Stopwatch
+    ) -> None:  # fmt: skip
+        self.folder, self.steps, self.headline, self.stopwatch = folder, steps, headline, stopwatch
         self.cases = cases  # that the crops of a step are from, for a fault to name
         self.rows: list[dict] = []
         self.losses: list[float] = []
         self.points: list[tuple[int, dict[str, float]]] = []  # (step, values): what the logs hold
         self.seconds = 0.0
         self.bar = self.logs = None
+
+    @property
+    def spent(self) -> dict[str, float]:
+        """Seconds of the training by what they were spent on."""
+        return self.stopwatch.spent
 
     def state_dict(self) -> dict:
         spent = time.perf_counter() - self.started
@@ -125,6 +133,7 @@ class Recorder(L.Callback):
             self.note(trainer.global_step, {"train_loss_step": self.losses[-1]})
         if self.bar is not None:
             self.bar.update()
+        self.stopwatch.end_of_step()
 
     def on_train_epoch_end(self, trainer, module) -> None:
         logged = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("validation")}
@@ -148,6 +157,7 @@ class Recorder(L.Callback):
             self.bar.set_postfix_str(figures)
         else:
             print(line, flush=True)
+        self.stopwatch.mark("logging")
 
     def on_exception(self, trainer, module, exception) -> None:
         if self.logs is not None:
@@ -174,14 +184,15 @@ def fit(
     validations = max(min(validations, steps), 1)
     per_epoch = math.ceil(steps / validations)
     loader = DataLoader(crops, batch_size, sampler=Consecutive(per_epoch * batch_size), num_workers=0)
+    stopwatch = Stopwatch()
     recorder = Recorder(
-        folder, steps=per_epoch * validations, headline=headline,
+        folder, stopwatch=stopwatch, steps=per_epoch * validations, headline=headline,
         cases=lambda step: crops.ids(range((step - 1) * batch_size, step * batch_size)),
     )  # fmt: skip
     trainer = L.Trainer(
         max_epochs=validations, accelerator="auto", devices=1, logger=False,
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
-        callbacks=[Clip(), *callbacks, recorder], precision=precision(), default_root_dir=folder,
+        callbacks=[stopwatch, Clip(), *callbacks, recorder], precision=precision(), default_root_dir=folder,
     )  # fmt: skip
     trainer.fit(module, loader, validation, ckpt_path=resume_point(folder), weights_only=True)
     return recorder

@@ -17,7 +17,7 @@ from safetensors.torch import load_file
 
 MOMENTS = 20
 HOW = ("kill the course", "kill everything", "kill one process", "ask to end", "interrupt")
-TIMES = {"seconds", "test_seconds", "peak_memory_gb", "finished", "started"}
+TIMES = {"seconds", "spent", "test_seconds", "peak_memory_gb", "finished", "started"}
 
 
 def start(root: Path, blobs: Path) -> subprocess.Popen:
