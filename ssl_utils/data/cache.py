@@ -22,11 +22,13 @@ from ssl_utils.files import atomic, read_json, sha256, write_json
 
 VERSION = 1  # raise it when preprocessing changes: old entries are then no longer found
 POSITIONS = 2000  # kept per label value, to centre crops on a structure without reading the whole label
+OPEN = 100  # maps at a time: each holds a file, of which a process may have 1024, on some systems 256
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A cached case. Arrays are memory maps: index them before you compute."""
+    """A cached case. Arrays are memory maps: index them before you compute, and ask for them anew instead of keeping
+    them, since every map that is kept holds an open file."""
 
     id: str
     patient: str
@@ -38,16 +40,15 @@ class Prepared:
         """mean, std (of the image in 0..1), affine, label_values."""
         return read_json(self.folder / "case.json")
 
-    @cached_property
+    @property
     def image(self) -> np.ndarray:
         """(C, D, H, W) float16 in 0..1."""
-        return np.load(self.folder / "image.npy", mmap_mode="r")
+        return _mapped(self.folder / "image.npy")
 
-    @cached_property
+    @property
     def label(self) -> np.ndarray | None:
         """(D, H, W) uint8, or None for an unlabelled case."""
-        path = self.folder / "label.npy"
-        return np.load(path, mmap_mode="r") if path.exists() else None
+        return None if self.source.label is None else _mapped(self.folder / "label.npy")
 
     @cached_property
     def positions(self) -> dict[int, np.ndarray]:
@@ -58,6 +59,11 @@ class Prepared:
     def standardised(self, crop: np.ndarray) -> np.ndarray:
         """A crop of `image` as the networks see it: zero mean, unit deviation over the volume; float32."""
         return (crop.astype(np.float32) - self.meta["mean"]) / self.meta["std"]
+
+
+@functools.lru_cache(OPEN)
+def _mapped(path: Path) -> np.ndarray:
+    return np.load(path, mmap_mode="r")
 
 
 def prepare(
