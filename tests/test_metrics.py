@@ -6,6 +6,8 @@ import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+from scipy.ndimage import gaussian_filter
 from torch import nn
 
 from ssl_utils.data.datasets import Grid, Intensity
@@ -60,6 +62,18 @@ def test_surface_distances_of_shifted_cubes(shift, millimetres):
     if millimetres > inner:
         assert score(*pair, spacing=spacing, tolerance=(millimetres + inner) / 2)["nsd"] == pytest.approx(40 / 56)
     assert score(*pair)["dice"] == pytest.approx(2 * 48 / 128)
+
+
+def test_surface_scores_are_those_of_monai():
+    rng, spacing = np.random.default_rng(0), (1.0, 2.0, 3.0)
+    for _ in range(5):
+        pair = [gaussian_filter(rng.normal(size=SHAPE), 2) > 0.02 for _ in range(2)]
+        found, both = score(*pair, spacing=spacing, tolerance=2.0), [torch.from_numpy(m)[None, None] for m in pair]
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", FutureWarning)
+            nsd = compute_surface_dice(*both, class_thresholds=[2.0], include_background=True, spacing=spacing)
+            hd95 = compute_hausdorff_distance(*both, include_background=True, percentile=95, spacing=spacing)
+        assert (found["nsd"], found["hd95"]) == (float(nsd), float(hd95))
 
 
 def test_hd95_forgives_a_stray_voxel_and_dice_does_not_see_where_it_is():

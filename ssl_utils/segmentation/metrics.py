@@ -15,7 +15,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from monai.metrics import compute_hausdorff_distance, compute_surface_dice
+from monai.metrics.utils import get_edge_surface_distance
 
 
 def dice(prediction: np.ndarray, reference: np.ndarray) -> float:
@@ -47,11 +47,13 @@ def _structure(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[
         diagonal = float(np.linalg.norm(np.multiply(reference.shape, spacing)))
         return {**row, "nsd": 0.0, "hd95": diagonal}
     box = _common_box(prediction | reference)
-    pair = [torch.from_numpy(np.ascontiguousarray(m[box]))[None, None] for m in (prediction, reference)]
+    pair = [torch.from_numpy(np.ascontiguousarray(m[box])) for m in (prediction, reference)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # MONAI 1.6 calls itself with an argument it has deprecated
-        nsd = compute_surface_dice(*pair, class_thresholds=[tolerance], include_background=True, spacing=list(spacing))
-        hd95 = compute_hausdorff_distance(*pair, include_background=True, percentile=95, spacing=list(spacing))
+        # mm, of every surface voxel of the one to the other's surface; once for both scores
+        _, (there, back), _ = get_edge_surface_distance(*pair, spacing=list(spacing), symmetric=True)
+    near = (there <= tolerance).sum() + (back <= tolerance).sum()
+    nsd, hd95 = near / (len(there) + len(back)), max(d.quantile(0.95) for d in (there, back))
     return {**row, "nsd": float(nsd), "hd95": float(hd95)}
 
 
