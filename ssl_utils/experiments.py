@@ -66,7 +66,7 @@ def pretrain(where: Setup, *, task: str, seed: int = 0, **options) -> Path:
         callbacks=[watcher],
     )  # fmt: skip
     module.cpu().eval()
-    final, spent = recorder.rows[-1], recorder.spent
+    final, spent, looked = recorder.rows[-1], recorder.spent, round(watcher.seconds, 3)
     baselines = module.baselines(loader)
     licence = " + ".join(dict.fromkeys(part.dataset.licence for part in pooled))
     meta = {"task": name, "dataset": where.dataset.name, "data_licence": licence, "step": final["step"]}
@@ -77,8 +77,8 @@ def pretrain(where: Setup, *, task: str, seed: int = 0, **options) -> Path:
         checkpoints.save_weights(folder / "network.safetensors", whole, metadata=meta | sizes)
     done = {
         "task": name, "volumes": len(cases), "device": device(),
-        "seconds": round(final["seconds"] - watcher.seconds, 2),  # looking inside is not part of the training
-        "spent": spent | {"validation": round(spent["validation"] - watcher.seconds, 3), "looking": watcher.seconds},
+        "seconds": round(final["seconds"] - looked, 2),  # looking inside is not part of the training
+        "spent": spent | {"validation": round(spent["validation"] - looked, 3), "looking": looked},
         "baselines": baselines, "first": recorder.rows[0], "last": final,
     }  # fmt: skip
     model_card.write_encoder_card(
