@@ -1,0 +1,197 @@
+"""Fine-tuning steps, and the prediction of a whole CT, against MONAI's UNETR and inferer at their defaults.
+
+    python -m benchmarks.segmentation ours WEIGHTS CT.nii.gz OUT.npy       # one prediction, its seconds and memory
+"""
+
+import json
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import torch
+from monai.inferers import sliding_window_inference
+from monai.losses import DiceCELoss
+from monai.networks import nets
+from torch import nn
+
+from benchmarks.crops import write_ct
+from benchmarks.race import furthest, in_child, peak_gigabytes, race, row, seconds
+from ssl_utils.data import datasets, volumes
+from ssl_utils.data.cache import Prepared, prepare
+from ssl_utils.data.crops import Crops
+from ssl_utils.data.datalists import Case
+from ssl_utils.data.transforms import preprocess
+from ssl_utils.networks import checkpoints
+from ssl_utils.networks.unetr import UNETR
+from ssl_utils.segmentation import inference
+from ssl_utils.segmentation.finetune import SegmentationTask, class_shares
+from ssl_utils.segmentation.metrics import dice
+from ssl_utils.training import device, precision
+
+PHANTOM = datasets.get("phantom")
+GRID = PHANTOM.grids["fine"]  # 1.5 x 1.5 x 2 mm, crops of 96^3
+BASE = {"hidden_size": 768, "mlp_dim": 3072, "num_heads": 12, "feature_size": 16}  # MONAI's own defaults
+SMALL = {"hidden_size": 384, "mlp_dim": 1536, "num_heads": 6, "feature_size": 16}  # so that it learns here in minutes
+OVERLAP = 0.25  # MONAI's default
+
+
+def networks(sizes: dict) -> tuple[UNETR, nn.Module]:
+    """Ours and MONAI's with the same weights."""
+    ours = UNETR(in_channels=1, out_channels=PHANTOM.out_channels, img_size=GRID.roi, patch_size=16, **sizes)
+    theirs = nets.UNETR(1, PHANTOM.out_channels, GRID.roi, **sizes)
+    theirs.load_state_dict(ours.state_dict(), strict=False)
+    return ours.to(device()), theirs.to(device())
+
+
+def task_of(network: UNETR, shares: np.ndarray) -> SegmentationTask:
+    return SegmentationTask(
+        network=network, values=sorted(PHANTOM.labels), regions=None, shares=shares, held_out=[], roi=GRID.roi,
+        overlap=OVERLAP, lr=1e-3, steps=100,
+    )  # fmt: skip
+
+
+def stepper(task: SegmentationTask):
+    chosen, half = task.configure_optimizers()["optimizer"], precision() == "bf16-mixed"
+
+    def step(batch: dict) -> None:
+        with torch.autocast(device(), torch.bfloat16, enabled=half):
+            loss = task.training_step(batch, 0)
+        chosen.zero_grad()
+        loss.backward()
+        chosen.step()
+
+    return step
+
+
+def finetuning_step(*, repeats: int, batch: int = 1) -> dict:
+    """UNETR with ViT-B on 96^3 crops, 14 classes."""
+    torch.manual_seed(0)
+    shares = np.full(PHANTOM.out_channels, 1 / PHANTOM.out_channels)
+    ours, theirs = networks(BASE)
+    task = task_of(ours, shares)
+    theirs.load_state_dict(ours.state_dict(), strict=False)  # with the bias that the task has set
+    labels = torch.randint(0, PHANTOM.out_channels, (batch, 1, *GRID.roi), device=device())
+    crops = {"image": torch.randn(batch, 1, *GRID.roi, device=device()), "label": labels}
+    with torch.no_grad():
+        apart = furthest(ours(crops["image"]), theirs(crops["image"]))
+    loss, chosen = DiceCELoss(to_onehot_y=True, softmax=True), torch.optim.AdamW(theirs.parameters(), lr=1e-4)
+
+    def step() -> None:
+        chosen.zero_grad()
+        loss(theirs(crops["image"]), labels).backward()
+        chosen.step()
+
+    own = stepper(task)
+    equality = f"logits within {apart:.0e} of their largest, float32"
+    return race("finetuning_step", lambda: own(crops), step, equality=equality, repeats=repeats)
+
+
+def taught(case: Prepared, steps: int) -> UNETR:
+    """A network that knows this one case, so that its predictions are anatomy and not ties."""
+    torch.manual_seed(0)
+    network, _ = networks(SMALL)
+    values = sorted(PHANTOM.labels)
+    step = stepper(task_of(network, class_shares([case.label], values, None)).to(device()))
+    crops = Crops([case], roi=GRID.roi, seed=0, balanced=True)
+    for i in range(steps):
+        step({key: value[None].to(device()) for key, value in crops[i].items()})
+    return network
+
+
+def sliding_window(*, repeats: int, steps: int = 40) -> list[dict]:
+    """Windows alone, then the way from a file to a label map on the voxels of the file, each with a process of its own
+    for memory."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        image, label = write_ct(folder)
+        case = Case("ct", "ct", image, label)
+        (cached,) = prepare([case], dataset=PHANTOM, grid=GRID, root=folder / "cache")
+        ours = taught(cached, steps)
+        _, theirs = networks(SMALL)
+        theirs.load_state_dict(ours.state_dict(), strict=False)
+        return [_windows(ours, theirs, cached, repeats), _to_file(ours, folder, image, label)]
+
+
+def _windows(ours: UNETR, theirs: nn.Module, case: Prepared, repeats: int) -> dict:
+    standardised = case.standardised(case.image)
+    batch, found = torch.from_numpy(standardised)[None].to(device()), {}
+
+    def own() -> None:
+        found["ours"] = inference.predict_logits(ours, standardised, roi=GRID.roi, overlap=OVERLAP)
+
+    def their() -> None:
+        with torch.no_grad():
+            found["theirs"] = sliding_window_inference(batch, GRID.roi, 4, theirs.eval())[0]
+
+    own(), their()
+    scores = [_mean_dice(found[who].argmax(0).cpu().numpy(), case.label) for who in ("ours", "theirs")]
+    equality = f"mean Dice {scores[0]:.4f} and {scores[1]:.4f}, apart by {abs(scores[0] - scores[1]):.0e}"
+    return race("sliding_window", own, their, equality=equality, repeats=repeats, unit="seconds a CT")
+
+
+def _mean_dice(found: np.ndarray, label: np.ndarray) -> float:
+    return float(np.nanmean([dice(found == k, label == k) for k in PHANTOM.labels if k]))
+
+
+def _to_file(network: UNETR, folder: Path, image: Path, label: Path) -> dict:
+    weights = folder / "weights.safetensors"
+    checkpoints.save_model(weights, network, metadata={})
+    told = {
+        who: json.loads(in_child("benchmarks.segmentation", who, weights, image, folder / f"{who}.npy"))
+        for who in ("ours", "theirs")
+    }
+    truth = volumes.read_label(label, values=PHANTOM.labels).array[0]
+    scores = [_mean_dice(np.load(folder / f"{who}.npy"), truth) for who in ("ours", "theirs")]
+    ours, theirs = told["ours"], told["theirs"]
+    equality = (
+        f"mean Dice {scores[0]:.4f} and {scores[1]:.4f}; memory {ours['gigabytes']:.1f} and "
+        f"{theirs['gigabytes']:.1f} GB of the whole process"
+    )
+    return row(
+        "prediction_to_file", ours=ours["seconds"], theirs=theirs["seconds"], unit="seconds a CT", repeats=1,
+        ratio=theirs["seconds"] / ours["seconds"], equality=equality,
+    )  # fmt: skip
+
+
+def _ours(weights: Path, path: Path) -> np.ndarray:
+    network, _ = networks(SMALL)
+    network.load_state_dict(checkpoints.read_checkpoint(weights))
+    image = volumes.read_image(path, channels=1)
+    done = preprocess(image, None, grid=GRID, intensity=PHANTOM.intensity)
+    mean, std = done.moments()
+    logits = inference.predict_logits(network, (done.image - mean) / std, roi=GRID.roi, overlap=OVERLAP)
+    return inference.to_original(
+        logits, affine=done.affine, target_affine=image.affine, target_shape=image.shape, regions=False
+    )
+
+
+def _theirs(weights: Path, path: Path) -> np.ndarray:
+    """MONAI's chain of transforms, its inferer, and the inverse of the chain for the logits."""
+    from monai import transforms as t
+    from monai.data import decollate_batch, list_data_collate
+
+    _, network = networks(SMALL)
+    network.load_state_dict(checkpoints.read_checkpoint(weights), strict=False)
+    chain = t.Compose([
+        t.LoadImaged("image"), t.EnsureChannelFirstd("image"), t.Orientationd("image", axcodes="RAS", labels=None),
+        t.Spacingd("image", pixdim=GRID.spacing, mode="bilinear"),
+        t.ScaleIntensityRanged("image", PHANTOM.intensity.low, PHANTOM.intensity.high, 0, 1, clip=True),
+        t.CropForegroundd("image", source_key="image"), t.NormalizeIntensityd("image"),
+    ])  # fmt: skip
+    undo = t.Compose([
+        t.Invertd("pred", transform=chain, orig_keys="image", nearest_interp=False, to_tensor=True),
+        t.AsDiscreted("pred", argmax=True),
+    ])  # fmt: skip
+    batch = list_data_collate([chain({"image": str(path)})])
+    with torch.no_grad():
+        batch["pred"] = sliding_window_inference(batch["image"].to(device()), GRID.roi, 4, network.eval())
+    return undo(decollate_batch(batch)[0])["pred"][0].numpy().astype(np.uint8)
+
+
+if __name__ == "__main__":
+    who, weights, path, out = sys.argv[1:]
+    predict, found = {"ours": _ours, "theirs": _theirs}[who], {}
+    took = seconds(lambda: found.update(label=predict(Path(weights), Path(path))))
+    np.save(out, found["label"])
+    print(json.dumps({"seconds": took, "gigabytes": peak_gigabytes()}))
