@@ -7,6 +7,7 @@ from pathlib import Path
 
 from ssl_utils.data import datalists
 from ssl_utils.data.datalists import Datalist
+from ssl_utils.data.download import Archive, fetch_archive
 from ssl_utils.errors import CourseError
 from ssl_utils.files import exclusively
 
@@ -60,8 +61,7 @@ class Dataset:
     lists: tuple[str, ...] = ()
     tolerance: float = 2.0  # mm, of the normalised surface Dice
     regions: dict[str, tuple[int, ...]] | None = None  # overlapping regions as unions of label values (sigmoid)
-    url: str | None = None
-    md5: str | None = None
+    archive: Archive | None = None
     how_to_get: str = ""
     root: Path | None = None  # a person's own folder
 
@@ -96,8 +96,10 @@ REGISTRY = {
             intensity=Intensity("percentile", 1, 99), tolerance=1.0, lists=("hippocampus",),
             grids={"coarse": Grid((1.2, 1.2, 1.2), (32, 48, 32)), "fine": Grid((1.0, 1.0, 1.0), (48, 64, 48))},
             folders=("hippocampus", "Task04_Hippocampus"),
-            url="https://msd-for-monai.s3-us-west-2.amazonaws.com/Task04_Hippocampus.tar",
-            md5="9d24dba78a72977dbd1d2e110310f31b",
+            archive=Archive(
+                "https://msd-for-monai.s3-us-west-2.amazonaws.com/Task04_Hippocampus.tar",
+                checksum="md5:9d24dba78a72977dbd1d2e110310f31b",
+            ),
         ),
         Dataset(
             name="sarcoma", title="Soft-tissue sarcoma of the limbs, CT + T1 MRI + FDG-PET, 43 patients",
@@ -206,13 +208,9 @@ def fetch(dataset: Dataset, *, phantom_sizes: tuple[int, int, int, int], progres
     root = locate(dataset)
     if root is not None:
         return root
-    if dataset.url:
-        from ssl_utils.data.download import fetch_archive
-
+    if dataset.archive:
         with exclusively(data_root(), dataset.name):
-            return locate(dataset) or fetch_archive(
-                dataset.url, md5=dataset.md5, folder=data_root(), licence=dataset.licence
-            )
+            return locate(dataset) or fetch_archive(dataset.archive, folder=data_root(), licence=dataset.licence)
     if dataset.how_to_get:
         steps = dataset.how_to_get.format(root=data_root() / dataset.folders[0])
         walled = "registration" in dataset.licence

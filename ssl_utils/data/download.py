@@ -1,69 +1,117 @@
-"""A download that can be trusted: checksum, resume, safe unpacking, and the licence shown before anything starts."""
+"""A download that can be trusted: https, size and checksum, resume, and the licence shown before anything starts."""
 
 import hashlib
-import tarfile
-import tempfile
+import http.client
+import re
 import urllib.error
 import urllib.request
+from dataclasses import dataclass
 from pathlib import Path
+from urllib.parse import urlsplit
 
+from ssl_utils.data.archives import refuse_full, unpack
 from ssl_utils.errors import CourseError
 
 CHUNK = 1 << 20
+UNSIZED = 1 << 30  # bytes taken at most of an archive whose size nobody has written down
 
 
-def fetch_archive(url: str, *, md5: str, folder: Path, licence: str) -> Path:
-    """Download a tar archive with one top folder, check it, unpack it under `folder`, and return that top folder.
+@dataclass(frozen=True)
+class Archive:
+    """A tar archive on the web, with one top folder.
 
-    A broken-off download is kept as `*.part` and goes on where it stopped. The archive is removed after unpacking.
+    Attributes:
+        url: its address, https.
+        checksum: "md5:..." or "sha256:..." in hexadecimal digits.
+        size: in bytes; None where it is not known.
+    """
+
+    url: str
+    checksum: str
+    size: int | None = None
+
+    @property
+    def name(self) -> str:
+        return urlsplit(self.url).path.rsplit("/", 1)[-1]
+
+
+class _StaysHttps(urllib.request.HTTPRedirectHandler):
+    def redirect_request(self, req, fp, code, msg, headers, newurl):
+        _refuse_other_schemes(newurl)
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
+
+
+def fetch_archive(archive: Archive, *, folder: Path, licence: str) -> Path:
+    """Download an archive, check it, unpack it under `folder`, and return its top folder.
+
+    A broken-off download is kept as `*.part` and goes on where it stopped; after unpacking it is removed. Who calls
+    this is alone at it (`files.exclusively`).
 
     Raises:
-        CourseError: no connection, wrong checksum, or an archive member that would land outside the folder.
+        CourseError: not https, no connection, no room on the disk, another size or checksum than expected, or an
+            archive that is not to be trusted.
     """
-    name = url.rsplit("/", 1)[-1]
-    print(f"Downloading {name} into {folder} (licence of the data: {licence})", flush=True)
-    part = folder / f"{name}.part"
+    _refuse_other_schemes(archive.url)
+    print(f"Downloading {archive.name} into {folder} (licence of the data: {licence})", flush=True)
+    part = folder / f"{archive.name}.part"
     part.parent.mkdir(parents=True, exist_ok=True)
-    _download(url, part)
-    digest = hashlib.md5(usedforsecurity=False)
+    _download(archive, part)
+    algorithm, wanted = archive.checksum.split(":")
     with part.open("rb") as stream:
-        while block := stream.read(CHUNK):
-            digest.update(block)
-    if digest.hexdigest() != md5:
-        part.unlink()
-        raise CourseError(f"{url}: the download has MD5 {digest.hexdigest()} instead of {md5}; run again to load it")
-    target = _unpack(part, folder)
+        found = hashlib.file_digest(stream, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
+    if found != wanted:
+        raise _refused(part, f"{archive.url}: the download has {algorithm} {found} instead of {wanted}")
+    target = unpack(part, folder)
     part.unlink()
     return target
 
 
-def _download(url: str, part: Path) -> None:
+def _refuse_other_schemes(url: str) -> None:
+    if urlsplit(url).scheme != "https":
+        raise CourseError(f"{url}: is not an https address; give one that begins with https://")
+
+
+def _download(archive: Archive, part: Path) -> None:
     have = part.stat().st_size if part.exists() else 0
-    request = urllib.request.Request(url, headers={"Range": f"bytes={have}-"} if have else {})
+    if have == archive.size:
+        return
+    request = urllib.request.Request(archive.url, headers={"Range": f"bytes={have}-"} if have else {})
     try:
-        with urllib.request.urlopen(request, timeout=60) as answer:
-            resumed = answer.status == 206
-            with part.open("ab" if resumed else "wb") as out:
-                while block := answer.read(CHUNK):
-                    out.write(block)
+        with urllib.request.build_opener(_StaysHttps).open(request, timeout=60) as answer:
+            _store(archive, answer, part, have)
     except urllib.error.HTTPError as error:
-        if error.code != 416:  # 416: the part is already complete
-            raise CourseError(f"{url}: the server answered {error.code} {error.reason}; try again later") from None
-    except OSError as error:
+        if error.code != 416:  # 416: nothing comes after the part, and the checksum will tell whether it is right
+            raise CourseError(f"{archive.url}: the server answered {error.code} {error.reason}; try later") from None
+    except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         raise CourseError(
-            f"{url}: cannot be downloaded ({reason}); check the connection and run again (it resumes), "
+            f"{archive.url}: cannot be downloaded ({reason}); check the connection and run again (it resumes), "
             f"or put the dataset into {part.parent} by hand"
         ) from None
 
 
-def _unpack(archive: Path, folder: Path) -> Path:
-    with tarfile.open(archive) as tar, tempfile.TemporaryDirectory(dir=folder) as temporary:
-        try:
-            tar.extractall(temporary, filter="data")  # refuses links and members that leave the folder
-        except tarfile.TarError as error:
-            raise CourseError(f"{archive}: {error}; the archive is not to be trusted, delete it") from None
-        top = [p for p in Path(temporary).iterdir() if p.is_dir() and not p.name.startswith(".")]
-        if len(top) != 1:
-            raise CourseError(f"{archive}: holds {len(top)} top folders instead of one; delete it and run again")
-        return top[0].rename(folder / top[0].name)
+def _store(archive: Archive, answer: http.client.HTTPResponse, part: Path, have: int) -> None:
+    """Write what the server sends behind what is there, never more than the archive may have."""
+    begins = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
+    start = 0 if answer.status == 200 else int(begins[1]) if begins else None
+    if start not in (0, have):
+        raise _refused(part, f"{archive.url}: the server went on at byte {start}, not at {have}")
+    length, most = answer.headers.get("Content-Length", ""), archive.size or UNSIZED
+    end = start + int(length) if length.isdigit() else None
+    if end is not None and (end > most or end < (archive.size or 0)):
+        expected = "" if archive.size else "at most "
+        raise _refused(part, f"{archive.url}: the server offers {end} bytes, not the expected {expected}{most}")
+    refuse_full(part.parent, (end or most) - start)
+    with part.open("ab" if start else "wb") as out:
+        while block := answer.read(CHUNK):
+            if out.tell() + len(block) > most:
+                raise _refused(part, f"{archive.url}: the server sent more than {most} bytes")
+            out.write(block)
+        if out.tell() < (end or archive.size or 0):  # http.client ends quietly when it has been told a length
+            raise ConnectionError(f"the connection broke off after {out.tell()} of {end or archive.size} bytes")
+
+
+def _refused(part: Path, why: str) -> CourseError:
+    """Nothing of it is kept, so that the next run begins anew."""
+    part.unlink(missing_ok=True)
+    return CourseError(f"{why}; run again to load it anew, or put the dataset into {part.parent} by hand")
