@@ -19,6 +19,8 @@ console = Console()
 ScaleOption = Annotated[str, typer.Option(help="smoke, laptop, workstation or paper")]
 DataOption = Annotated[str | None, typer.Option(help="path of your own folder, with dataset 'folder'")]
 WandbOption = Annotated[bool, typer.Option("--wandb", help="send the curves to Weights & Biases too")]
+DevicesOption = Annotated[int, typer.Option(help="processes on each machine, one GPU each; they share every batch")]
+NodesOption = Annotated[int, typer.Option(help="machines, when srun or torchrun has started the processes")]
 DatasetOption = Annotated[str, typer.Option(help="phantom, hippocampus, sarcoma, btcv, tcia_covid19 or folder")]
 
 
@@ -99,10 +101,11 @@ def pretrain(
     dataset: DatasetOption = "phantom", scale: ScaleOption = "laptop", data: DataOption = None, seed: int = 0,
     mask_ratio: float | None = None, mask_unit: int | None = None, contrast: str | None = None, fill: str | None = None,
     option: Annotated[list[str] | None, typer.Option(help="name=value, any option of the task; repeat it")] = None,
-    wandb: WandbOption = False,
+    devices: DevicesOption = 1, num_nodes: NodesOption = 1, wandb: WandbOption = False,
 ) -> None:  # fmt: skip
     """Pretrain an encoder without labels."""
     from ssl_utils import experiments
+    from ssl_utils.parallel import Team
 
     if wandb:
         os.environ["SSL_WANDB"] = "1"  # as for the chapters; no part of what a run depends on
@@ -110,8 +113,10 @@ def pretrain(
     options = {"mask_ratio": mask_ratio, "mask_unit": mask_unit, "contrast": contrast, "fill": fill}
     options |= dict(map(named_value, option or []))
     where = experiments.setup(dataset=dataset, scale=scales.get(scale), data=data)
+    team = Team(devices, num_nodes)
     with task_options(task, options):
-        folder = experiments.pretrain(where, task=task, seed=seed, **options)
+        folder = experiments.pretrain(where, task=task, seed=seed, team=team, **options)
+    console.quiet = not team.first
     console.print(f"Encoder in {folder / 'encoder.safetensors'}", soft_wrap=True)
 
 
@@ -151,20 +156,24 @@ def finetune(
     permuted: Annotated[bool, typer.Option("--permuted", help="shuffle the weights within each tensor")] = False,
     network: Annotated[str, typer.Option(help="unetr, or unet (with random)")] = "unetr",
     dataset: DatasetOption = "phantom", scale: ScaleOption = "laptop", data: DataOption = None,
-    wandb: WandbOption = False,
+    devices: DevicesOption = 1, num_nodes: NodesOption = 1, wandb: WandbOption = False,
 ) -> None:  # fmt: skip
     """Fine-tune a UNETR on a few labelled volumes and score it on the test set."""
     from ssl_utils import experiments
+    from ssl_utils.parallel import Team
     from ssl_utils.reporting import runs
 
     if wandb:
         os.environ["SSL_WANDB"] = "1"
 
     where = experiments.setup(dataset=dataset, scale=scales.get(scale), data=data)
+    team = Team(devices, num_nodes)
     folder = experiments.finetune(
         where, init=init, num_labeled=num_labeled, draw=draw, seed=seed, freeze_epochs=freeze_epochs,
         layer_decay=layer_decay, scope=scope, budget=budget, permuted=permuted, network=network,
+        team=team,
     )  # fmt: skip
+    console.quiet = not team.first
     found = runs.metrics(folder)
     console.print(f"Dice {found['dice']:.3f} on {found['cases']} test cases. Run in {folder}", soft_wrap=True)
 

@@ -18,6 +18,7 @@ from ssl_utils.data.transforms import augmentation
 from ssl_utils.files import sha256
 from ssl_utils.naming import given, variant
 from ssl_utils.networks import checkpoints
+from ssl_utils.parallel import Team
 from ssl_utils.prediction import predict, predict_case, save_network
 from ssl_utils.pretext import inside
 from ssl_utils.reporting import runs
@@ -35,13 +36,15 @@ RECIPE = 2  # raise it when the way of training changes: runs made before then a
 VALIDATIONS = {"pretrain": 10, "finetune": 5}  # evenly spread: often enough for a curve, rare enough to cost little
 
 
-def pretrain(where: Setup, *, task: str, seed: int = 0, **options) -> Path:
+def pretrain(where: Setup, *, task: str, seed: int = 0, team: Team | None = None, **options) -> Path:
     """Pretrain without labels; returns the run folder with `encoder.safetensors` in it (and `network.safetensors`, when
     a UNETR was pretrained whole).
 
-    `options` as in `build_task` (None = the default); they become part of the run's name.
+    `options` as in `build_task` (None = the default); they become part of the run's name. `team`: the processes that
+    train together; each calls this function, the first one writes, all return when it is done.
     """
-    scale, name = where.scale, variant(task, options)
+    scale, name, team = where.scale, variant(task, options), team or Team()
+    team.check(scale.pretrain_batch_size)
     folder = runs.pretrain_dir(where.dataset.name, scale.name, name)
     module = build_task(where, task=task, seed=seed, options=options)
     numbers = {
@@ -51,7 +54,7 @@ def pretrain(where: Setup, *, task: str, seed: int = 0, **options) -> Path:
     pooled = pool(where, options.get("pool"))
     data = "+".join(part.digest(part.pool) for part in pooled)
     settings = where.settings([], task=task, seed=seed, **{**given(options), **numbers, "data": data})
-    if runs.begin(folder, settings, device=device()):
+    if runs.begin(folder, settings, device=device(), first=team.first):
         return folder
     cases = [case for part in pooled for case in part.prepared(part.pool)]
     crops = Crops(cases, roi=where.grid.roi, seed=seed)
@@ -63,8 +66,10 @@ def pretrain(where: Setup, *, task: str, seed: int = 0, **options) -> Path:
     recorder = fit(
         module, crops=crops, validation=loader, folder=folder, steps=module.steps,
         batch_size=scale.pretrain_batch_size, validations=VALIDATIONS["pretrain"], headline=f"pretrain {name}",
-        callbacks=[watcher],
+        callbacks=[watcher] if team.first else [], team=team,
     )  # fmt: skip
+    if not team.first:
+        return team.wait(folder)
     module.cpu().eval()
     final, spent, looked = recorder.rows[-1], recorder.spent, round(watcher.seconds, 3)
     baselines = module.baselines(loader)
@@ -76,7 +81,7 @@ def pretrain(where: Setup, *, task: str, seed: int = 0, **options) -> Path:
         sizes = {"config": module.decoder.config, "grid": module.encoder.grid}
         checkpoints.save_weights(folder / "network.safetensors", whole, metadata=meta | sizes)
     done = {
-        "task": name, "volumes": len(cases), "device": device(),
+        "task": name, "volumes": len(cases), "device": device(), "processes": team.size,
         "seconds": round(final["seconds"] - looked, 2),  # looking inside is not part of the training
         "spent": spent | {"validation": round(spent["validation"] - looked, 3), "looking": looked},
         "baselines": baselines, "first": recorder.rows[0], "last": final,
@@ -86,19 +91,21 @@ def pretrain(where: Setup, *, task: str, seed: int = 0, **options) -> Path:
         pools=[(part.dataset, len(part.pool)) for part in pooled], grid=where.grid, done=done,
     )  # fmt: skip
     runs.finish(folder, done)
-    return folder
+    return team.wait(folder)
 
 
 def finetune(
     where: Setup, *, init: str, num_labeled: int, draw: int = 0, seed: int = 0, freeze_epochs: int = 0,
     layer_decay: float = 1.0, scope: str | None = None, budget: int = 1, permuted: bool = False, network: str = "unetr",
+    team: Team | None = None,
 ) -> Path:  # fmt: skip
     """Fine-tune on `num_labeled` volumes, choose the step on the inner validation, read the test set once.
 
     `budget` multiplies the steps; the other options as in `build_network` and `SegmentationTask`. Options that are not
-    at their default are part of the run's name: `random__budget=4`.
+    at their default are part of the run's name: `random__budget=4`. `team` as in `pretrain`.
     """
-    scale, dataset = where.scale, where.dataset
+    scale, dataset, team = where.scale, where.dataset, team or Team()
+    team.check(scale.finetune_batch_size)
     options = {
         "freeze": freeze_epochs or None, "layer_decay": layer_decay if layer_decay != 1 else None, "scope": scope,
         "budget": budget if budget != 1 else None, "permuted": permuted or None,
@@ -119,7 +126,7 @@ def finetune(
         "network": network, "precision": precision(), "encoder": sha256(start) if start else None,
     }  # fmt: skip
     used = [*labelled, *where.datalist.validation, *where.datalist.test]
-    if runs.begin(folder, where.settings(used, **chosen), device=device()):
+    if runs.begin(folder, where.settings(used, **chosen), device=device(), first=team.first):
         return folder
     held_out, values = where.prepared(where.datalist.validation), sorted(dataset.labels)
     volumes_used = where.prepared(labelled)
@@ -133,8 +140,10 @@ def finetune(
     recorder = fit(
         module, crops=crops, validation=DataLoader(range(len(held_out))), folder=folder, steps=chosen["steps"],
         batch_size=scale.finetune_batch_size, validations=VALIDATIONS["finetune"],
-        headline=f"finetune {name} n={num_labeled}",
+        headline=f"finetune {name} n={num_labeled}", team=team,
     )  # fmt: skip
+    if not team.first:
+        return team.wait(folder)
     built.load_state_dict(module.best["weights"])
     save_network(folder / "model.safetensors", built, where, init=name)
     started = time.perf_counter()
@@ -146,11 +155,11 @@ def finetune(
         "validation_dice": module.best["dice"], "best_step": module.best["step"],
         "transfer_share": report.share if report else None,
         "seconds": recorder.rows[-1]["seconds"], "test_seconds": round(time.perf_counter() - started, 1),
-        "spent": recorder.spent, "device": device(),
+        "spent": recorder.spent, "device": device(), "processes": team.size,
     }  # fmt: skip
     model_card.write_network_card(folder, dataset=dataset, grid=where.grid, done=done, start=start)
     runs.finish(folder, done)
-    return folder
+    return team.wait(folder)
 
 
 def evaluate(where: Setup, network: nn.Module, cases: Sequence[Case]) -> pd.DataFrame:

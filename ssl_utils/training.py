@@ -5,26 +5,20 @@ corruptions are functions of the step number, so a run that goes on from it ends
 """
 
 import math
-import sys
-import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import lightning as L
-import pandas as pd
 import torch
 from lightning.pytorch.utilities import disable_possible_user_warnings
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ssl_utils.data.crops import Consecutive, Crops
+from ssl_utils.data.crops import Ahead, Consecutive, Crops
 from ssl_utils.errors import CourseError
-from ssl_utils.files import atomic
-from ssl_utils.live import live
-from ssl_utils.logs import Logs
+from ssl_utils.parallel import Team
+from ssl_utils.recorder import Recorder
 from ssl_utils.stopwatch import Stopwatch
-
-POINTS = 200  # of the training loss in TensorBoard and W&B, however long the run
 
 
 def device() -> str:
@@ -83,118 +77,37 @@ class Clip(L.Callback):
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
 
 
-class Recorder(L.Callback):
-    """Writes history.csv, last.ckpt and the logs after every validation, prints one line, and stops on a loss that is
-    not a number."""
-
-    def __init__(
-        self, folder: Path, *, steps: int, headline: str, cases: Callable[[int], list[str]], stopwatch: Stopwatch
-    ) -> None:  # fmt: skip
-        self.folder, self.steps, self.headline, self.stopwatch = folder, steps, headline, stopwatch
-        self.cases = cases  # that the crops of a step are from, for a fault to name
-        self.rows: list[dict] = []
-        self.losses: list[float] = []
-        self.points: list[tuple[int, dict[str, float]]] = []  # (step, values): what the logs hold
-        self.seconds = 0.0
-        self.bar = self.logs = None
-
-    @property
-    def spent(self) -> dict[str, float]:
-        """Seconds of the training by what they were spent on."""
-        return self.stopwatch.spent
-
-    def state_dict(self) -> dict:
-        spent = time.perf_counter() - self.started
-        return {"rows": self.rows, "points": self.points, "seconds": self.seconds + spent}
-
-    def load_state_dict(self, state: dict) -> None:
-        self.rows, self.points, self.seconds = state["rows"], state.get("points", []), state["seconds"]
-
-    def note(self, step: int, values: dict[str, float]) -> None:
-        self.points.append((step, values))
-        self.logs.write(step, values)
-
-    def on_train_start(self, trainer, module) -> None:
-        self.logs = Logs(self.folder, headline=self.headline, points=self.points)
-        self.started = time.perf_counter()
-        if sys.stderr.isatty() or live():
-            from tqdm.auto import tqdm
-
-            self.bar = tqdm(total=self.steps, initial=trainer.global_step, desc=self.headline, unit="step")
-
-    def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
-        self.losses.append(float(outputs["loss"].detach()))
-        if not math.isfinite(self.losses[-1]):
-            raise CourseError(
-                f"{self.folder}: the loss is {self.losses[-1]} at step {trainer.global_step}, with crops of "
-                f"{', '.join(self.cases(trainer.global_step))}; run the doctor on them, or lower the learning rate"
-            )
-        if trainer.global_step % max(self.steps // POINTS, 1) == 0:
-            self.note(trainer.global_step, {"train_loss_step": self.losses[-1]})
-        if self.bar is not None:
-            self.bar.update()
-        self.stopwatch.end_of_step()
-
-    def on_train_epoch_end(self, trainer, module) -> None:
-        logged = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("validation")}
-        row = {
-            "step": trainer.global_step, "epoch": trainer.current_epoch,
-            "train_loss": sum(self.losses) / len(self.losses),
-            **logged, "lr": trainer.optimizers[0].param_groups[-1]["lr"],
-            "seconds": round(self.seconds + time.perf_counter() - self.started, 2),
-        }  # fmt: skip
-        self.losses = []
-        self.rows.append(row)
-        self.note(row["step"], {key: value for key, value in row.items() if key != "step"})
-        with atomic(self.folder / "history.csv") as temporary:
-            pd.DataFrame(self.rows).to_csv(temporary, index=False)
-        with atomic(self.folder / "last.ckpt") as temporary:
-            trainer.save_checkpoint(temporary)
-        figures = "  ".join(f"{k.removeprefix('validation_')} {v:.4f}" for k, v in logged.items())
-        step, seconds = f"step {row['step']}/{self.steps}", f"{row['seconds']:.0f} s"
-        line = f"{self.headline}: {step}  train {row['train_loss']:.4f}  {figures}  {seconds}"
-        if self.bar is not None:
-            self.bar.set_postfix_str(figures)
-        else:
-            print(line, flush=True)
-        self.stopwatch.mark("logging")
-
-    def on_exception(self, trainer, module, exception) -> None:
-        if self.logs is not None:
-            self.logs.close(failed=True)
-
-    def on_train_end(self, trainer, module) -> None:
-        self.logs.close(failed=False)
-        if self.bar is not None:
-            self.bar.close()
-
-
 def fit(
     module: L.LightningModule, *, crops: Crops, validation: DataLoader, folder: Path, steps: int, batch_size: int,
-    validations: int, headline: str, callbacks: Sequence[L.Callback] = (),
+    validations: int, headline: str, callbacks: Sequence[L.Callback] = (), team: Team | None = None,
 ) -> Recorder:  # fmt: skip
     """Train for `steps` steps with `validations` validations, going on from `folder/last.ckpt` when there is one.
 
-    `callbacks` come before the recorder, so what they keep is in the checkpoint of the same validation.
+    `callbacks` come before the recorder, so what they keep is in the checkpoint of the same validation. `batch_size` is
+    that of the whole `team`, whose processes share every batch equally.
 
     Raises:
         CourseError: the loss is not a number, or the checkpoint cannot be read.
     """
     quiet()
+    team = team or Team()
     validations = max(min(validations, steps), 1)
     per_epoch = math.ceil(steps / validations)
-    loader = DataLoader(crops, batch_size, sampler=Consecutive(per_epoch * batch_size), num_workers=0)
+    numbers = Consecutive(per_epoch * batch_size, batch_size=batch_size, rank=team.rank, processes=team.size)
+    kind = (Ahead, {"pin_memory": True}) if device() == "cuda" else (DataLoader, {})
+    loader = kind[0](crops, batch_size // team.size, sampler=numbers, num_workers=0, **kind[1])
     stopwatch = Stopwatch()
     recorder = Recorder(
         folder, stopwatch=stopwatch, steps=per_epoch * validations, headline=headline,
         cases=lambda step: crops.ids(range((step - 1) * batch_size, step * batch_size)),
     )  # fmt: skip
     trainer = L.Trainer(
-        max_epochs=validations, accelerator="auto", devices=1, logger=False,
+        max_epochs=validations, accelerator="auto", logger=False, **team.for_trainer(),
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
         callbacks=[stopwatch, Clip(), *callbacks, recorder], precision=precision(), default_root_dir=folder,
     )  # fmt: skip
-    trainer.fit(module, loader, validation, ckpt_path=resume_point(folder), weights_only=True)
+    with team.training(trainer):
+        trainer.fit(module, loader, validation, ckpt_path=resume_point(folder), weights_only=True)
     return recorder
 
 

@@ -8,10 +8,10 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from ssl_utils import __main__ as cli
-from ssl_utils import experiments, training
+from ssl_utils import experiments, recorder
 from ssl_utils.errors import CourseError
 from ssl_utils.reporting import runs
-from ssl_utils.training import Recorder
+from ssl_utils.recorder import Recorder
 
 
 def points(folder) -> dict[str, list[tuple[int, float]]]:
@@ -57,7 +57,7 @@ def test_tensorboard_holds_the_history_and_the_loss_between_validations(tiny_set
 
 def test_a_long_run_has_no_more_points_than_a_curve_needs(tiny_setup, tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
-    monkeypatch.setattr(training, "POINTS", 4)
+    monkeypatch.setattr(recorder, "POINTS", 4)
     folder = experiments.pretrain(tiny_setup, task="simmim")  # 20 steps
     assert [step for step, _ in points(folder)["train_loss_step"]] == [5, 10, 15, 20]
 

@@ -2,11 +2,12 @@
 exactly the crops that an undisturbed one would have seen."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from zlib import crc32
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import DataLoader, Dataset, Sampler
 
 from ssl_utils.data.cache import Prepared
 
@@ -77,16 +78,34 @@ class FixedCrops(Dataset):
 
 
 class Consecutive(Sampler[int]):
-    """Crop numbers of one epoch; the trainer calls `set_epoch`, also after a resume."""
+    """Crop numbers of one epoch; the trainer calls `set_epoch`, also after a resume.
 
-    def __init__(self, per_epoch: int) -> None:
+    Of `processes` that share each batch of `batch_size`, the one numbered `rank` gets its share, in order.
+    """
+
+    def __init__(self, per_epoch: int, *, batch_size: int = 1, rank: int = 0, processes: int = 1) -> None:
         self.per_epoch, self.epoch = per_epoch, 0
+        self.batch_size, self.rank, self.processes = batch_size, rank, processes
 
     def set_epoch(self, epoch: int) -> None:
         self.epoch = epoch
 
     def __iter__(self) -> Iterator[int]:
-        return iter(range(self.epoch * self.per_epoch, (self.epoch + 1) * self.per_epoch))
+        numbers = range(self.epoch * self.per_epoch, (self.epoch + 1) * self.per_epoch)
+        share = self.batch_size // self.processes
+        return (number for number in numbers if number % self.batch_size // share == self.rank)
 
     def __len__(self) -> int:
-        return self.per_epoch
+        return self.per_epoch // self.processes
+
+
+class Ahead(DataLoader):
+    """Makes the next batch in a thread while a GPU works on this one. A fault in a crop is raised as without it."""
+
+    def __iter__(self) -> Iterator:
+        batches = super().__iter__()
+        with ThreadPoolExecutor(1) as maker:
+            coming = maker.submit(next, batches, None)
+            while (batch := coming.result()) is not None:
+                coming = maker.submit(next, batches, None)
+                yield batch

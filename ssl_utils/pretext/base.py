@@ -2,21 +2,22 @@
 
 from abc import ABC, abstractmethod
 
-import lightning as L
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_utils.networks.unetr import UNETR
 from ssl_utils.networks.vit import ViT
+from ssl_utils.parallel import SharedStep
 from ssl_utils.training import adamw, parameter_groups
 
 
-class PretextTask(L.LightningModule, ABC):
+class PretextTask(SharedStep, ABC):
     """A task writes `losses` and `reconstruct`; corruption and masks come from the generator and from nowhere else.
 
     Training draws them from (seed, step), validation from the case, so validation values of two epochs, or of two
-    runs, are of the same hidden voxels.
+    runs, are of the same hidden voxels. Where processes share a step, each draws for the crops of all and takes its
+    `own`.
     """
 
     head: nn.Module | None  # set by the task
@@ -74,7 +75,8 @@ class PretextTask(L.LightningModule, ABC):
 
     def validation_step(self, batch: dict, batch_idx: int) -> None:
         losses = self.losses(batch["image"], self.generator(int(batch["seed"][0])))
-        self.log("validation_loss", losses["reconstruction"], batch_size=len(batch["image"]))
+        # every process scores every case (rarely, and none waits for another); sync: no rounding may tell them apart
+        self.log("validation_loss", losses["reconstruction"], batch_size=len(batch["image"]), sync_dist=True)
 
     @torch.no_grad()
     def baselines(self, loader) -> dict[str, float]:

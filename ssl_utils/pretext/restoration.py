@@ -111,8 +111,9 @@ class RestorationTask(PretextTask):
 
     def views(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
         """Independently corrupted (B, C, D, H, W) and where they differ from the crops."""
-        pairs = [corrupt(image, generator, fill=self.fill) for image in images]
-        return torch.stack([view for view, _ in pairs]), torch.stack([changed for _, changed in pairs])
+        of_step = images.repeat(self.processes, 1, 1, 1, 1)  # what is drawn does not depend on what a crop shows
+        pairs = [corrupt(image, generator, fill=self.fill) for image in of_step]
+        return self.own(torch.stack([view for view, _ in pairs])), self.own(torch.stack([where for _, where in pairs]))
 
     def score(self, prediction: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
         return (prediction - images).abs().mean()
@@ -127,10 +128,12 @@ class RestorationTask(PretextTask):
         one, two = restored.chunk(2)
         l1 = self.score(one, images, None)
         if self.contrast == "published":
-            agreement = nt_xent(one.flatten(1), two.flatten(1), temperature=self.temperature)
+            rows = self.gathered(one.flatten(1)), self.gathered(two.flatten(1))  # of all processes: more negatives
+            agreement = nt_xent(*rows, temperature=self.temperature)
             return {"loss": l1 + agreement * l1, "reconstruction": l1, "contrast": agreement}
         both = (l1 + self.score(two, images, None)) / 2
-        agreement = nt_xent(*self.projector(tokens.mean(1)).chunk(2), temperature=self.temperature)
+        rows = map(self.gathered, self.projector(tokens.mean(1)).chunk(2))
+        agreement = nt_xent(*rows, temperature=self.temperature)
         return {"loss": both + self.contrast_weight * agreement, "reconstruction": l1, "contrast": agreement}
 
     @torch.no_grad()

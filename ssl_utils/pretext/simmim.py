@@ -63,9 +63,10 @@ class SimMIMTask(PretextTask):
         return self.decode(seen, last, inner)  # (B, C, D, H, W)
 
     def mask(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        return block_mask(
-            len(images), self.encoder.grid, mask_ratio=self.mask_ratio, unit=self.mask_unit, generator=generator
-        )
+        of_step = len(images) * self.processes
+        return self.own(block_mask(
+            of_step, self.encoder.grid, mask_ratio=self.mask_ratio, unit=self.mask_unit, generator=generator
+        ))  # fmt: skip
 
     def voxel_mask(self, mask: Tensor, channels: int) -> Tensor:
         """(B, N) tokens -> (B, C, D, H, W) voxels."""
@@ -95,7 +96,9 @@ class SimMIMTask(PretextTask):
 
     def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         mask = self.mask(images, generator)
-        loss = self.score(self(images, mask), images, self.voxel_mask(mask, images.shape[1]))
+        hidden = self.voxel_mask(mask, images.shape[1])
+        loss = self.score(self(images, mask), images, hidden)
+        loss = self.over_step(loss, lambda: (hidden * torch.where(images > 0, self.foreground_weight, 1.0)).sum())
         return {"loss": loss, "reconstruction": loss}
 
     @torch.no_grad()

@@ -43,8 +43,10 @@ def finetune_dir(dataset: str, scale: str, init: str, num_labeled: int, draw: in
     return course_dir(dataset, scale) / "finetune" / init / f"n{num_labeled}" / f"draw{draw}_seed{seed}"
 
 
-def begin(folder: Path, settings: dict[str, Any], *, device: str | None = None) -> bool:
+def begin(folder: Path, settings: dict[str, Any], *, device: str | None = None, first: bool = True) -> bool:
     """Open a run. True when it is already done with the same settings.
+
+    Of several processes that make a run together the `first` one opens it; the others wait until it has.
 
     A run that was broken off keeps its checkpoint and goes on; one that was made with other settings starts over.
     metrics.json is put back where it was lost: the graph deletes it when a chapter runs again or fails, also in
@@ -52,6 +54,8 @@ def begin(folder: Path, settings: dict[str, Any], *, device: str | None = None) 
     """
     settings = json.loads(json.dumps(settings))
     config = folder / "config.json"
+    if not first:
+        return _opened(folder, settings)
     if config.exists():
         try:
             before = read_json(config)
@@ -68,6 +72,16 @@ def begin(folder: Path, settings: dict[str, Any], *, device: str | None = None) 
     about = {"settings": settings, "commit": commit(), "versions": versions(), "started": _now()}
     write_json(config, {**about, "device": device, "by": processes.here()})
     return False
+
+
+def _opened(folder: Path, settings: dict[str, Any], *, seconds: float = 600) -> bool:
+    """What `begin` returns to the others, once config.json holds these settings: older files are gone by then."""
+    config, end = folder / "config.json", time.monotonic() + seconds
+    while not config.exists() or (before := read_json(config)).get("settings") != settings:
+        if time.monotonic() > end:
+            raise CourseError(f"{config}: the first process has not opened this run; see what it said, and start again")
+        time.sleep(0.1)
+    return "metrics" in before or (folder / "metrics.json").exists()
 
 
 def finish(folder: Path, metrics: dict[str, Any]) -> None:

@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping, Sequence
 
-import lightning as L
 import numpy as np
 import torch
 from monai.losses import DiceCELoss
@@ -10,6 +9,7 @@ from torch import Tensor, nn
 
 from ssl_utils.data.cache import Prepared
 from ssl_utils.networks.unetr import UNETR
+from ssl_utils.parallel import SharedStep
 from ssl_utils.segmentation.inference import decide, predict_logits
 from ssl_utils.segmentation.metrics import dice
 from ssl_utils.training import adamw, parameter_groups
@@ -37,7 +37,7 @@ def start_from_prior(network: nn.Module, shares: np.ndarray, *, regions: bool) -
     network.out.conv.conv.bias.copy_(shares.logit() if regions else shares.log())
 
 
-class SegmentationTask(L.LightningModule):
+class SegmentationTask(SharedStep):
     """Train a UNETR on a few labelled volumes, and keep the best of the inner validations.
 
     Args:
@@ -78,7 +78,8 @@ class SegmentationTask(L.LightningModule):
         return sum(torch.where(label == value, i, 0) for i, value in enumerate(self.values))
 
     def training_step(self, batch: dict, batch_idx: int) -> Tensor:
-        return self.loss(self.network(batch["image"]).float(), self.targets(batch["label"].long()))
+        logits, targets = self.network(batch["image"]).float(), self.targets(batch["label"].long())
+        return self.loss(self.gathered(logits), self.gathered(targets))  # sums over the batch: that of all processes
 
     def on_train_epoch_start(self) -> None:
         frozen = self.freeze_epochs == ALWAYS or self.current_epoch < self.freeze_epochs
@@ -86,7 +87,8 @@ class SegmentationTask(L.LightningModule):
             self.network.vit.requires_grad_(not frozen)
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        self.log("validation_dice", self.case_dice(self.held_out[int(batch)]), batch_size=1)
+        # every process scores every case (rarely, and none waits for another); sync: no rounding may tell them apart
+        self.log("validation_dice", self.case_dice(self.held_out[int(batch)]), batch_size=1, sync_dist=True)
 
     def case_dice(self, case: Prepared) -> float:
         """Mean foreground Dice of one cached case on its own grid; structures absent from both are not counted."""
