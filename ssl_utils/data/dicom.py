@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import pydicom
+from pydicom.filereader import read_file_meta_info
 from pydicom.pixels import pixel_array
 
 from ssl_utils.data.stored import Stored, lps_to_ras, refuse_text, shape_text
@@ -76,6 +77,7 @@ def _header(path: Path) -> _Slice:
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # of values out of the standard; what matters is checked here
+            _refuse_deflated(path)
             found = pydicom.dcmread(path, stop_before_pixels=True)
             _refuse_kind(path, found)
             return _parsed(path, found)
@@ -87,6 +89,13 @@ def _header(path: Path) -> _Slice:
         with path.open("rb") as stream:
             refuse_text(path, stream.read(512))
         raise CourseError(f"{path}: is not a readable DICOM slice ({error}); export it again") from None
+
+
+def _refuse_deflated(path: Path) -> None:
+    """pydicom would unzip all of such a file for its header alone, whatever it unzips to."""
+    syntax = read_file_meta_info(path).get("TransferSyntaxUID")
+    if "Deflated" in getattr(syntax, "name", ""):
+        raise CourseError(f"{path}: is a zipped DICOM slice ({syntax.name}); {_CONVERT}")
 
 
 def _refuse_kind(path: Path, found: pydicom.Dataset) -> None:

@@ -5,12 +5,11 @@ from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 
 from ssl_utils.data import dicom
 from ssl_utils.data.metaimage import open_metaimage
-from ssl_utils.data.nifti import open_mgh, open_nifti
+from ssl_utils.data.nifti import open_mgh, open_nifti, quick_header
 from ssl_utils.data.nrrd_file import open_nrrd
 from ssl_utils.data.stored import Stored, checked, usable
 from ssl_utils.errors import CourseError
@@ -50,9 +49,9 @@ def header(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
     """
     if suffix(path) in NIFTI:
         with suppress(Exception):  # nibabel raises a different one for every way a file can be wrong
-            image = nib.load(path)
-            if usable(image.affine):
-                return image.shape, image.affine
+            shape, affine = quick_header(path)
+            if usable(affine):
+                return shape, affine
     found = open_volume(path)
     return found.shape, found.affine
 

@@ -29,9 +29,10 @@ def open_metaimage(path: Path) -> Stored:
         raise CourseError(f"{path}: is not a readable MetaImage file ({error}); export or download it again") from None
     if channels in (3, 4) and dtype.itemsize == 1:
         raise CourseError(f"{path}: holds colour voxels; export one plain number per voxel (for example int16)")
-    data = _bytes(path, header, found[start:])
     stored_sizes = (channels, *sizes)
-    notes += exactly(path, data, int(np.prod(stored_sizes, dtype=object)) * dtype.itemsize)
+    needed = int(np.prod(stored_sizes, dtype=object)) * dtype.itemsize
+    data = _bytes(path, header, found[start:], needed)
+    notes += exactly(path, data, needed)
 
     def voxels(wanted: type | None) -> np.ndarray:
         array = np.frombuffer(data, dtype, count=int(np.prod(stored_sizes))).reshape(stored_sizes, order="F")
@@ -54,7 +55,7 @@ def _header(path: Path, found: bytes) -> tuple[dict[str, str], int]:
     return fields, start
 
 
-def _bytes(path: Path, header: dict[str, str], attached: bytes) -> bytes:
+def _bytes(path: Path, header: dict[str, str], attached: bytes, needed: int) -> bytes:
     odd = {"BinaryData": "True", "HeaderSize": "0", "ElementToIntensityFunctionSlope": "1"}
     for key, usual in odd.items():
         if key in header and header[key].capitalize() not in (usual, usual + ".0"):
@@ -64,7 +65,7 @@ def _bytes(path: Path, header: dict[str, str], attached: bytes) -> bytes:
     if not _true(header.get("CompressedData")):
         return data
     size = header.get("CompressedDataSize", str(len(data)))
-    return unzipped(path, data[: int(size)] if size.isdigit() else data, "zlib")
+    return unzipped(path, data[: int(size)] if size.isdigit() else data, needed, "zlib")
 
 
 def _geometry(header: dict[str, str], axes: int) -> tuple[np.ndarray, tuple[tuple[str, str], ...]]:

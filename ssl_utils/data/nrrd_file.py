@@ -33,8 +33,8 @@ def open_nrrd(path: Path) -> Stored:
         raise
     except Exception as error:  # a damaged header fails in many ways inside the parser; the reader needs one
         raise CourseError(f"{path}: is not a readable NRRD file ({error}); export or download it again") from None
-    data = _bytes(path, header, found[start:])
     needed = int(np.prod(sizes, dtype=object)) * dtype.itemsize
+    data = _bytes(path, header, found[start:], needed)
     notes += exactly(path, data, needed)
 
     def voxels(wanted: type | None) -> np.ndarray:
@@ -58,7 +58,7 @@ def _header(found: bytes) -> tuple[dict[str, Any], int, np.dtype]:
     return header, stream.tell(), dtype
 
 
-def _bytes(path: Path, header: dict[str, Any], attached: bytes) -> bytes:
+def _bytes(path: Path, header: dict[str, Any], attached: bytes, needed: int) -> bytes:
     if any(int(header.get(key, 0)) for key in ("line skip", "lineskip", "byte skip", "byteskip")):
         raise CourseError(f"{path}: skips lines or bytes before its voxels; save it again as a plain .nrrd")
     name = header.get("data file", header.get("datafile"))
@@ -66,7 +66,7 @@ def _bytes(path: Path, header: dict[str, Any], attached: bytes) -> bytes:
     encoding = {"gz": "gzip", "bz2": "bzip2"}.get(header["encoding"], header["encoding"])
     if encoding not in ("raw", "gzip", "bzip2"):
         raise CourseError(f"{path}: its voxels are encoded as {encoding}; save it again with gzip")
-    return data if encoding == "raw" else unzipped(path, data, encoding)
+    return data if encoding == "raw" else unzipped(path, data, needed, encoding)
 
 
 def _geometry(path: Path, header: dict[str, Any], sizes: tuple[int, ...]) -> tuple[list[int], np.ndarray, tuple]:

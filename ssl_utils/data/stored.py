@@ -2,16 +2,20 @@
 
 import bz2
 import gzip
+import io
 import zlib
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import psutil
 
 from ssl_utils.errors import CourseError
 
 SLANTED, SKEWED = 0.5, 5.0  # degrees off perpendicular: noted, refused
+START = 1 << 10  # bytes that hold every header whose file may be zipped as a whole
+SURPLUS = 1 << 24  # bytes that may follow the voxels in a zipped file, such as the tags of MGH
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,9 +60,13 @@ def decode(path: Path, stored: Stored, dtype: type | None) -> np.ndarray:
     """The scaled voxels; `dtype` None keeps integers as they are stored."""
     if 0 in stored.shape:
         raise CourseError(f"{path}: has no voxels (shape {shape_text(stored.shape)}); export it again")
+    needed = int(np.prod(stored.shape, dtype=object)) * np.dtype(dtype or stored.dtype).itemsize
+    refuse_huge(path, needed)
     try:
         with np.errstate(all="ignore"):
             return stored.voxels(dtype)
+    except MemoryError:
+        raise too_large(path, needed) from None
     except CourseError:
         raise
     except Exception as error:  # a damaged file fails in many ways inside a parser; the reader needs one
@@ -82,16 +90,58 @@ def exactly(path: Path, content: bytes, needed: int) -> tuple[tuple[str, str], .
     return ((surplus, "look at the picture: the header may be damaged"),)
 
 
-def unzipped(path: Path, content: bytes, kind: str = "gzip") -> bytes:
-    """The whole stream with its checksum verified: readers that skip this give zeros for a file that was cut."""
+def refuse_huge(path: Path, needed: int) -> None:
+    """Raises: CourseError: more bytes than this machine has free memory, whether the header lies or not."""
+    if needed > psutil.virtual_memory().available:
+        raise too_large(path, needed)
+
+
+def too_large(path: Path, needed: int) -> CourseError:
+    return CourseError(
+        f"{path}: needs {needed / 1e9:.3g} GB of memory by its header, more than is free; crop or resample it on a "
+        "larger machine, or export it again if the header is damaged"
+    )
+
+
+def unzipped(path: Path, content: bytes, needed: int, kind: str = "gzip") -> bytes:
+    """The whole stream with its checksum verified: readers that skip this give zeros for a file that was cut.
+
+    `needed` bytes are what the header asks for; a stream with far more is refused before it fills the memory.
+    """
+    refuse_huge(path, needed)
+    most = max(needed, 0) + SURPLUS
     try:
-        return {"gzip": gzip.decompress, "zlib": zlib.decompress, "bzip2": bz2.decompress}[kind](content)
-    except (EOFError, OSError, ValueError, zlib.error, MemoryError) as error:
+        found = _inflated(path, content, most + 1, kind)
+    except MemoryError:
+        raise too_large(path, needed) from None
+    if len(found) > most:
+        raise CourseError(
+            f"{path}: unzips to more than {most} bytes, {needed} by its header; it is damaged or made to fill the "
+            "memory, export it again"
+        )
+    return found
+
+
+def _inflated(path: Path, content: bytes, most: int, kind: str) -> bytes:
+    """The first `most` bytes; the checksum is verified where the stream ends before."""
+    try:
+        if kind != "zlib":
+            with {"gzip": gzip.open, "bzip2": bz2.open}[kind](io.BytesIO(content)) as stream:
+                return stream.read(most)
+        stream = zlib.decompressobj()
+        found = stream.decompress(content, most)
+        if len(found) < most and not stream.eof:
+            raise EOFError("the stream ends early")
+        return found
+    except (EOFError, OSError, ValueError, zlib.error) as error:
         raise CourseError(f"{path}: is truncated or damaged ({error}); copy or download it again") from None
 
 
-def content(path: Path) -> bytes:
-    """All bytes of the file, uncompressed; what is plainly no image is refused."""
+def content(path: Path, size: Callable[[bytes], int]) -> bytes:
+    """All bytes of the file, uncompressed; what is plainly no image is refused.
+
+    `size` tells from the first `START` bytes how many bytes header and voxels have, or raises CourseError.
+    """
     found = raw(path)
     refuse_text(path, found)
     zipped, named_zipped = found[:2] == b"\x1f\x8b", path.name.lower().endswith((".gz", ".mgz"))
@@ -100,10 +150,11 @@ def content(path: Path) -> bytes:
         name = path.stem + end if end else path.name + ".gz" if zipped else path.name[:-3]
         state = "is gzip-compressed" if zipped else "is not gzip-compressed"
         raise CourseError(f"{path}: {state}, against its name; rename it to {name} or download it again")
-    if zipped:
-        found = unzipped(path, found)
-        refuse_text(path, found)
-    return found
+    if not zipped:
+        return found
+    start = _inflated(path, found, START, "gzip")
+    refuse_text(path, start)
+    return unzipped(path, found, size(start))
 
 
 def raw(path: Path) -> bytes:
