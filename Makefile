@@ -57,8 +57,9 @@ site: $(READY) ## make a static site of an executed course, in build/site; SCALE
 	  "$(PYTHON)" -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[site]'; }
 	@"$(PYTHON)" -m ssl_utils.site --scale "$$SCALE" --dataset "$$DATASET"
 
+# Only this machine may knock, whatever a person's own settings say; its token is Jupyter's, new at every start.
 lab: $(READY) ## open the chapters in JupyterLab
-	@"$(PYTHON)" -m jupyterlab $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
+	@"$(PYTHON)" -m jupyterlab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 lint: $(READY) ## check style, and that no notebook holds outputs
 	@"$(PYTHON)" -m ruff check .
