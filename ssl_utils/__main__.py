@@ -12,7 +12,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from rich.table import Table
 
 from ssl_utils import scales
-from ssl_utils.errors import CourseError
+from ssl_utils.errors import CourseError, out_of_memory
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 console = Console()
@@ -228,7 +228,11 @@ def main() -> None:
         app()
     except CourseError as error:
         sys.exit(f"error: {error}")
-    except OSError as error:
+    except Exception as error:
+        if out_of_memory(error):
+            sys.exit("error: not enough memory; close programs, or choose a smaller --scale")
+        if not isinstance(error, OSError):
+            raise
         sys.exit(f"error: {error.filename or 'a file'}: {error.strerror or error}; mend that and run again")
 
 
