@@ -1,5 +1,8 @@
 """The table and the bars of where a run's seconds went."""
 
+import json
+from pathlib import Path
+
 import pytest
 
 from ssl_utils.errors import CourseError
@@ -29,3 +32,10 @@ def test_bars_are_as_long_as_the_table_says():
     assert [text.get_text() for text in axes.texts] == ["10 %", "20 %", "40 %", "5 %", "15 %", "5 %", "5 %"]
     colours = {bar.get_facecolor() for bar in axes.patches}
     assert len(colours) == 3, "data, network, looking on"
+
+
+def test_a_run_of_before_the_clock_does_not_break_the_chapter(capsys):
+    chapter = Path(__file__).parents[1] / "notebooks" / "02_augmentation_pretraining.ipynb"
+    cells = {cell["id"]: "".join(cell["source"]) for cell in json.loads(chapter.read_text())["cells"]}
+    exec(cells["l-time-code"], {"found": {"seconds": 5.0}})
+    assert "before runs kept these times" in capsys.readouterr().out
