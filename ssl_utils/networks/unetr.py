@@ -69,7 +69,8 @@ class UNETR(nn.Module):
             block = UnetrUpBlock(in_channels=width[i - 1], out_channels=width[i - 2], upsample_kernel_size=2, **BLOCK)
             self.add_module(f"decoder{i}", block)
         self.out = UnetOutBlock(spatial_dims=3, in_channels=feature_size, out_channels=out_channels)
-        self.to(memory_format=torch.channels_last_3d)  # same numbers; convolutions of few channels run twice as fast
+        if feature_size <= 8:  # same numbers; its convolutions then run twice as fast, those of wider ones gain nothing
+            self.to(memory_format=torch.channels_last_3d)
 
     def without_encoder(self) -> "UNETR":
         """Give the encoder away and stay as its decoder: only `decode` works from then on."""
@@ -77,7 +78,7 @@ class UNETR(nn.Module):
         return self
 
     def _volume(self, tokens: Tensor) -> Tensor:  # (B, N, E)
-        return tokens.transpose(1, 2).unflatten(2, self.grid)  # (B, E, d, h, w), channels last as they lie
+        return tokens.transpose(1, 2).unflatten(2, self.grid)  # (B, E, d, h, w)
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, D, H, W)
         return self.decode(x, *self.vit(x))
