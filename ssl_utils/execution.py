@@ -2,19 +2,21 @@
 
 import ast
 import json
+import logging
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
+from contextlib import suppress
 from pathlib import Path
 
 import psutil
 
 from ssl_utils import processes
 from ssl_utils.errors import CourseError
-from ssl_utils.files import atomic, read_json
+from ssl_utils.files import atomic, read_json, writing
 
 # Jupyter's packages bring a module that MONAI's then find and import, unused, in 1.2 s: a kernel does without it.
 LIGHTER = "import sys; sys.modules.setdefault('rfc3987_syntax', None)"
@@ -119,22 +121,25 @@ def _execute(notebook: Path, executed: Path, parameters: dict) -> None:
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel "python3" of this environment, not one of the user's
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
     sys.modules.setdefault("rfc3987_syntax", None)  # as in the kernel, see LIGHTER
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it would say comes in one line of ours
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
 
     try:
-        papermill.execute_notebook(
-            str(notebook), str(executed), parameters=parameters, kernel_name="python3", cwd=str(notebook.parent),
-            progress_bar=False, log_output=False,
-            extra_arguments=["--IPKernelApp.log_level=ERROR", f"--IPKernelApp.exec_lines={LIGHTER}"],
-        )  # fmt: skip
+        with writing(executed):
+            papermill.execute_notebook(
+                str(notebook), str(executed), parameters=parameters, kernel_name="python3", cwd=str(notebook.parent),
+                progress_bar=False, log_output=False,
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL", f"--IPKernelApp.exec_lines={LIGHTER}"],
+            )  # fmt: skip
     except PapermillExecutionError as error:
         raise CourseError(f"cell [{error.exec_count}]: {_what_happened(error, executed)}") from None
     except DeadKernelError:
         raise CourseError("its kernel died, most often for want of memory; close programs or use CORES=1") from None
     finally:
-        _strip_widgets(executed)
+        with suppress(CourseError):  # of a full disk, which ends the chapter in a line of its own
+            _strip_widgets(executed)
 
 
 def _what_happened(error, executed: Path) -> str:
@@ -181,8 +186,10 @@ def _strip_widgets(executed: Path) -> None:
 
 def _note(events: Path | None, **content) -> None:
     if events:
-        with open(events, "a", encoding="utf-8") as stream:  # one short write: lines of parallel chapters do not mix
-            stream.write(json.dumps(content) + "\n")
+        line = json.dumps(content) + "\n"
+        # one short write: lines of parallel chapters do not mix; news of the work are worth less than the work
+        with suppress(OSError), open(events, "a", encoding="utf-8") as stream:
+            stream.write(line)
 
 
 def _watched(work, *, minutes: float) -> None:

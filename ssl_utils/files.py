@@ -13,6 +13,12 @@ from typing import Any
 
 from ssl_utils.errors import CourseError
 
+ELSEWHERE = "choose another folder with SSL_DATA_ROOT or SSL_RUNS_ROOT"
+CURES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space")
+CURES |= dict.fromkeys(
+    (errno.EACCES, errno.EEXIST, errno.EFBIG, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EPERM, errno.EROFS), ELSEWHERE
+)
+
 
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
@@ -24,23 +30,33 @@ def atomic(path: Path | str) -> Iterator[Path]:
         CourseError: the disk is full, or the folder cannot be written.
     """
     path = Path(path)
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise _cannot_write(path, error) from None
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            yield temporary
+            os.replace(temporary, path)
+        finally:
+            if temporary.is_dir():
+                shutil.rmtree(temporary, ignore_errors=True)
+            else:
+                temporary.unlink(missing_ok=True)
+
+
+@contextmanager
+def writing(path: Path | str) -> Iterator[None]:
+    """Name `path`, in one line, when what the block writes cannot be written.
+
+    Raises:
+        CourseError: the disk is full, or the folder cannot be written.
+    """
     try:
-        yield temporary
-        os.replace(temporary, path)
+        yield
     except OSError as error:
-        if error.errno in (errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EROFS, errno.EPERM):
-            raise _cannot_write(path, error) from None
-        raise
-    finally:
-        if temporary.is_dir():
-            shutil.rmtree(temporary, ignore_errors=True)
-        else:
-            temporary.unlink(missing_ok=True)
+        if error.errno not in CURES:
+            raise
+        cure = CURES[error.errno]
+        raise CourseError(f"{path}: cannot be written ({error.strerror}); {cure} and run again") from None
 
 
 @contextmanager
@@ -49,22 +65,14 @@ def exclusively(folder: Path, name: str) -> Iterator[None]:
 
     The lock goes with the process, also when it is killed; its empty file stays.
     """
-    try:
+    with writing(folder / name):
         folder.mkdir(parents=True, exist_ok=True)
         handle = os.open(folder / f".lock-{name}", os.O_CREAT | os.O_RDWR)
-    except OSError as error:
-        raise _cannot_write(folder / name, error) from None
     try:
         fcntl.flock(handle, fcntl.LOCK_EX)
         yield
     finally:
         os.close(handle)
-
-
-def _cannot_write(path: Path, error: OSError) -> CourseError:
-    full = error.errno in (errno.ENOSPC, errno.EDQUOT)
-    cure = "free some space" if full else "choose another folder with SSL_DATA_ROOT or SSL_RUNS_ROOT"
-    return CourseError(f"{path}: cannot be written ({error.strerror}); {cure} and run again")
 
 
 def write_json(path: Path | str, content: Any) -> None:

@@ -2,10 +2,13 @@
 
 import os
 import shutil
+import time
 from pathlib import Path
 
 from ssl_utils.errors import CourseError
-from ssl_utils.files import read_json
+from ssl_utils.files import read_json, writing
+
+EVERY = 10  # seconds after which TensorBoard sees what is new
 
 
 class Logs:
@@ -13,24 +16,47 @@ class Logs:
 
     Every start of training writes them anew from what the checkpoint remembers, so that no point is there twice. A run
     at W&B cannot be taken back: one that was broken off stays there, and the one that goes on holds all of its points.
+
+    Events are written by the thread that trains: a SummaryWriter has one of its own, which a full disk ends, and from
+    then on the training would wait for it.
+
+    Raises:
+        CourseError: the disk is full, or W&B cannot be reached.
     """
 
     def __init__(self, folder: Path, *, headline: str, points: list[tuple[int, dict[str, float]]]) -> None:
-        from lightning.pytorch.loggers import TensorBoardLogger
+        from tensorboardX.event_file_writer import EventsWriter
 
         self.wandb = wandb_run(folder, headline) if os.environ.get("SSL_WANDB", "") not in ("", "0") else None
-        shutil.rmtree(folder / "tensorboard", ignore_errors=True)
-        self.board = TensorBoardLogger(folder, name="", version="tensorboard")
+        self.folder = folder / "tensorboard"
+        shutil.rmtree(self.folder, ignore_errors=True)
+        with writing(self.folder):
+            self.folder.mkdir(parents=True)
+            self.board = EventsWriter(str(self.folder / "events"))
+        self.flushed = time.monotonic()
         for step, values in points:
             self.write(step, values)
 
     def write(self, step: int, values: dict[str, float]) -> None:
-        self.board.log_metrics(values, step)
+        from tensorboardX.proto.event_pb2 import Event
+        from tensorboardX.summary import scalar
+
+        with writing(self.folder):
+            for name, value in values.items():
+                self.board.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
+            if time.monotonic() - self.flushed > EVERY:
+                self.board.flush()
+                self.flushed = time.monotonic()
         if self.wandb is not None:
             self.wandb.log(values, step=step)
 
     def close(self, *, failed: bool) -> None:
-        self.board.finalize("failed" if failed else "finished")
+        try:
+            with writing(self.folder):
+                self.board.close()
+        except CourseError:
+            if not failed:  # else the fault that ended the run is the one to tell
+                raise
         if self.wandb is not None:
             self.wandb.finish(exit_code=int(failed))
 

@@ -122,14 +122,20 @@ def _write(case: Case, dataset: Dataset, grid: Grid, folder: Path) -> None:
         "id": case.id, "patient": case.patient, "affine": done.affine.tolist(), "shape": list(done.image.shape),
         "mean": mean, "std": std,
     }  # fmt: skip
-    with atomic(folder / "image.npy") as temporary:
-        np.save(temporary, done.image.astype(np.float16))
+    _save(folder / "image.npy", done.image.astype(np.float16))
     if done.label is not None:
-        with atomic(folder / "label.npy") as temporary:
-            np.save(temporary, done.label)
+        _save(folder / "label.npy", done.label)
         with atomic(folder / "voxels.npz") as temporary:
             np.savez(temporary, **_positions(done.label))
     write_json(folder / "case.json", meta)  # last: its presence means the case is complete
+
+
+def _save(path: Path, array: np.ndarray) -> None:
+    """(`np.save` keeps to itself why a file could not be written.)"""
+    array = np.ascontiguousarray(array)
+    with atomic(path) as temporary, open(temporary, "wb") as stream:
+        np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(array))
+        stream.write(array.data)
 
 
 def _positions(label: np.ndarray) -> dict[str, np.ndarray]:
