@@ -199,7 +199,8 @@ def test_both_ways_of_sampling_agree():
     to_index = torch.diag(torch.tensor([0.7, -0.5, 1.9, 1.0]))  # finer, mirrored, coarser
     to_index[:3, 3] = torch.tensor([-2.0, 6.3, 0.25])
     axes = [torch.arange(start, end).float() for start, end in ((4, 13), (0, 14), (0, 5))]
-    (one, inside), (other, within) = (f(volume, axes, to_index, size) for f in (inference._straight, inference._oblique))
+    one, inside = inference._straight(volume, axes, to_index, size)
+    other, within = inference._oblique(volume, axes, to_index, size)
     assert inside.any() and not inside.all() and torch.equal(inside, within)
     torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
 
