@@ -84,14 +84,13 @@ class Team:
                 f"--gpus-per-node={self.devices} (not --gpus-per-task)"
             )
 
-    def for_trainer(self) -> dict[str, Any]:
+    def for_trainer(self, module: "SharedStep") -> dict[str, Any]:
         """Arguments of Lightning's Trainer."""
         if self.size == 1:
             return {"devices": 1}
+        strategy = DDPStrategy(cluster_environment=self.cluster, find_unused_parameters=module.freezes)
         return {
-            "devices": self.devices, "num_nodes": self.num_nodes, "use_distributed_sampler": False,
-            # unused: an encoder that is frozen for some epochs
-            "strategy": DDPStrategy(cluster_environment=self.cluster, find_unused_parameters=True),
+            "devices": self.devices, "num_nodes": self.num_nodes, "strategy": strategy, "use_distributed_sampler": False
         }  # fmt: skip
 
     @contextmanager
@@ -118,6 +117,8 @@ class Team:
 
 class SharedStep(L.LightningModule):
     """A module whose training step may be shared by a team. In validation, and without one, every process is alone."""
+
+    freezes = False  # whether some parameters are left out of some steps
 
     @property
     def processes(self) -> int:

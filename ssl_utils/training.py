@@ -102,7 +102,7 @@ def fit(
         cases=lambda step: crops.ids(range((step - 1) * batch_size, step * batch_size)),
     )  # fmt: skip
     trainer = L.Trainer(
-        max_epochs=validations, accelerator="auto", logger=False, **team.for_trainer(),
+        max_epochs=validations, accelerator="auto", logger=False, **team.for_trainer(module),
         enable_checkpointing=False, enable_progress_bar=False, enable_model_summary=False, num_sanity_val_steps=0,
         callbacks=[stopwatch, Clip(), *callbacks, recorder], precision=precision(), default_root_dir=folder,
     )  # fmt: skip
@@ -136,8 +136,7 @@ def quiet() -> None:
 
     disable_possible_user_warnings()
     warnings.filterwarnings("ignore", module="lightning")
-    warnings.filterwarnings(
-        "ignore", message=".*does not have many workers.*|.*lr_scheduler.step.*|.*Checkpoint directory.*"
-    )
+    noise = ("does not have many workers", "lr_scheduler.step", "Checkpoint directory", "Grad strides do not match")
+    warnings.filterwarnings("ignore", message=f".*({'|'.join(noise)}).*")
     for name in ("lightning", "lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)

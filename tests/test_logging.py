@@ -10,8 +10,8 @@ from tensorboardX.proto.event_pb2 import Event
 from ssl_utils import __main__ as cli
 from ssl_utils import experiments, recorder
 from ssl_utils.errors import CourseError
-from ssl_utils.reporting import runs
 from ssl_utils.recorder import Recorder
+from ssl_utils.reporting import runs
 
 
 def points(folder) -> dict[str, list[tuple[int, float]]]:

@@ -59,6 +59,7 @@ class SegmentationTask(SharedStep):
         self.network, self.values, self.regions = network, list(values), regions
         self.lr, self.steps, self.roi, self.overlap, self.held_out = lr, steps, tuple(roi), overlap, list(held_out)
         self.freeze_epochs, self.layer_decay, self.weight_decay = freeze_epochs, layer_decay, weight_decay
+        self.freezes = freeze_epochs != 0
         # batch=True: a structure that one crop lacks is not a division of nothing by nothing. The weights keep small
         # structures from being given up: with them all 13 organs of the phantom are found, without them 8 in our trial
         weight = torch.from_numpy(shares).float().clamp(min=1e-5).rsqrt()
