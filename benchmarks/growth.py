@@ -4,7 +4,7 @@
 
 A step is forward, loss, backward and AdamW on one crop (batch 1), in the precision of training, with the ViT of scale
 laptop (128 wide, 6 deep, 4 heads) and patches of 8. SimMIM encodes all tokens, MAE a visible quarter; UNETR adds its
-convolutions at full resolution. Preprocessing is `cache.prepare` of an int16 .nii.gz of one trunk, however fine its voxels, to
+convolutions at full resolution. Preprocessing is `cache.prepare` of an int16 .nii.gz of one trunk, however fine, to
 the coarse grid of BTCV (6 mm).
 
 Every point is measured in a process of its own, after a tiny one of its kind has loaded what is loaded once. Seconds
@@ -127,7 +127,8 @@ def measured(job: tuple[str, Sequence[int]]) -> dict:
         work()
         seconds = seconds_of(work, least=1 if preparing else 3)
     n = math.prod(size) if preparing else size[0] ** 3
-    return {"what": kind, "n": n, "seconds": round(seconds, 5), "bytes": peak_bytes() - before}
+    point = {"what": kind, "n": n, "seconds": round(seconds, 5)}
+    return point if preparing else point | {"bytes": peak_bytes() - before}  # to write the volume took more than that
 
 
 def exponents(points: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
@@ -135,8 +136,8 @@ def exponents(points: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
     two largest ones."""
     found: dict = {}
     for what, part in points.groupby("what", sort=False):
-        part = part.sort_values("n")
-        for quantity in ("seconds", "bytes"):
+        part = part.sort_values("n").dropna(axis="columns")
+        for quantity in part.columns.intersection(["seconds", "bytes"]):
             x, y = np.log(part["n"]), np.log(part[quantity].clip(lower=1e-9))
             line = linregress(x, y)
             last = (y.iloc[-1] - y.iloc[-2]) / (x.iloc[-1] - x.iloc[-2])
@@ -157,7 +158,7 @@ def draw(found: dict) -> Figure:
     for axes, (title, xlabel, quantity, unit, scale, lines) in zip(figure.subplots(1, 3), panels, strict=True):
         for (what, colour), marker in zip(lines.items(), "os^", strict=False):
             part, law = points[points["what"] == what].sort_values("n"), found["exponents"][what][quantity]
-            label = f"{what}: {law['exponent']:.2f} ± {law['error']:.2f}"
+            label = f"{what}: {law['exponent']:.2f} ± {law['error']:.2f}, at the end {law['last']:.1f}"
             axes.plot(part["n"], part[quantity] / scale, marker, color=colour, label=label)
             fitted = np.exp(law["intercept"]) * part["n"] ** law["exponent"] / scale
             axes.plot(part["n"], fitted, color=colour, linewidth=1.3)
@@ -170,14 +171,13 @@ def draw(found: dict) -> Figure:
 
 def main() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
+    about = {"device": device(), "precision": precision(), "commit": commit(), "date": time.strftime("%Y-%m-%d")}
     jobs = [(kind, [side]) for kind in NETWORKS for side in SIDES] + [(PREPARING, shape) for shape in SHAPES]
     points = []
     with multiprocessing.get_context("forkserver").Pool(1, maxtasksperchild=1) as pool:  # it imports once, then forks
         for point in pool.imap(measured, jobs):
             points.append(point)
-            print("{what:13} {n:>10,}  {seconds:9.4f} s  {bytes:>13,} bytes".format(**point), flush=True)
-    about = {"device": device(), "precision": precision(), "commit": commit(),
-             "date": time.strftime("%Y-%m-%d")}  # fmt: skip
+            print("{what:13} {n:>10,}  {seconds:9.4f} s".format(**point), flush=True)
     found = {**about, "points": points, "exponents": exponents(pd.DataFrame(points))}
     write_json(REFERENCE, found)
     with atomic(PICTURE) as temporary:
