@@ -148,7 +148,7 @@ def exponents(points: pd.DataFrame) -> dict[str, dict[str, dict[str, float]]]:
 
 def draw(found: dict) -> Figure:
     """Three panels: seconds and memory of a step against tokens, seconds of preprocessing against voxels."""
-    points, figure = pd.DataFrame(found["points"]), Picture(figsize=(12, 4.3), dpi=110, layout="constrained")
+    points, figure = pd.DataFrame(found["points"]), Picture(figsize=(12, 5), dpi=110, layout="constrained")
     unit_of_time = "seconds of one core" if found["device"] == "cpu" else "seconds"
     panels = (
         ("a training step", "tokens of the crop", "seconds", unit_of_time, 1, NETWORKS),
@@ -165,7 +165,8 @@ def draw(found: dict) -> Figure:
         axes.set(xscale="log", yscale="log", title=title, xlabel=xlabel, ylabel=unit)
         axes.grid(color="#dddddd", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(title="exponent of the line", frameon=False, fontsize=9, title_fontsize=8, alignment="left")
+        axes.legend(title="exponent of the line", frameon=False, fontsize=9, title_fontsize=8, alignment="left",
+                    loc="upper center", bbox_to_anchor=(0.5, -0.15))  # fmt: skip
     return figure
 
 
