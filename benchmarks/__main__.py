@@ -22,7 +22,12 @@ def rows() -> dict[str, Callable[[], dict | list[dict]]]:
 
     return {
         "crops_per_second": lambda: crops.crops_per_second(repeats=3),
-        "mae_step_1728": lambda: pretraining.mae_1728(repeats=7),
+        "mae_step_1728": lambda: pretraining.mae(
+            "mae_step_1728", pretraining.BASE, side=192, patch=16, batch=1, repeats=3
+        ),
+        "mae_step_1728_laptop": lambda: pretraining.mae(
+            "mae_step_1728_laptop", pretraining.SMALL, side=96, patch=8, batch=2, repeats=7
+        ),
         "pretraining_step_restoration": lambda: pretraining.restoration(216, repeats=3),
         "pretraining_step_restoration_512": lambda: pretraining.restoration(512, repeats=2),
         "pretraining_step_restoration_1728": lambda: pretraining.restoration(1728, repeats=1),

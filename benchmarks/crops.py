@@ -15,13 +15,13 @@ from ssl_utils.data.cache import prepare
 from ssl_utils.data.crops import Consecutive, Crops
 from ssl_utils.data.datalists import Case
 
-SHAPE = (512, 512, 300)
+SHAPE, SPACING = (512, 512, 300), 1.0  # voxels, mm
 CROPS = 64  # of ours that are timed together; theirs are the 2 of one volume, as in the notebook
 
 
 def write_ct(folder: Path) -> tuple[Path, Path]:
-    """A CT of 512 x 512 x 300 voxels of 1 mm, int16 .nii.gz, and its labels: a phantom with air around it."""
-    image, label, affine = phantom.make_volume(1, kind="abdomen", spacing=(1.0, 1.0, 1.0))
+    """A CT of 512 x 512 x 300 voxels, int16 .nii.gz, and its labels: a phantom with air around it."""
+    image, label, affine = phantom.make_volume(1, kind="abdomen", spacing=(SPACING,) * 3)
     room = [s - n for s, n in zip(SHAPE, image.shape, strict=True)]
     lead = [max(r // 2, 0) for r in room]
     pads = [(a, max(r - a, 0)) for a, r in zip(lead, room, strict=True)]
@@ -38,10 +38,10 @@ def crops_per_second(*, repeats: int) -> dict:
     grid = replace(dataset.grids["fine"], spacing=(2.0, 2.0, 2.0))  # the notebook's
     with tempfile.TemporaryDirectory() as name:
         image, _ = write_ct(Path(name))
-        made = []
-        once = seconds(lambda: made.extend(
-            prepare([Case("ct", "ct", image, None)], dataset=dataset, grid=grid, root=Path(name, "cache"))
-        ))  # fmt: skip
+        made, case = [], Case(id="ct", image=image, label=None, patient="ct")
+        once = seconds(
+            lambda: made.extend(prepare([case], dataset=dataset, grid=grid, root=Path(name, "cache")))
+        )  # fmt: skip
         fixed = [
             t.LoadImaged("image"), t.EnsureChannelFirstd("image"),
             t.Spacingd("image", pixdim=grid.spacing, mode="bilinear"),

@@ -107,20 +107,19 @@ def restoration(tokens: int, *, repeats: int, batch: int = 2) -> dict:
     return race(_name("restoration", tokens), stepper(task, images), step, equality=equality, repeats=repeats)
 
 
-def mae_1728(*, repeats: int, batch: int = 2) -> dict:
-    """MAE at a mask ratio of .75 against our own route over all tokens, both at the ViT of scale laptop on 96^3 crops
-    with patches of 8 voxels: 1728 tokens."""
+def mae(name: str, sizes: dict, *, side: int, patch: int, batch: int, repeats: int) -> dict:
+    """MAE at a mask ratio of .75 against our own route over all tokens."""
     where = device()
-    encoders = [ViT(in_channels=1, img_size=96, patch_size=8, **SMALL) for _ in range(2)]
+    encoders = [ViT(in_channels=1, img_size=side, patch_size=patch, **sizes) for _ in range(2)]
     encoders[1].load_state_dict(encoders[0].state_dict())
     tasks = [
         kind(encoder=encoder, lr=1e-4, steps=100, mask_ratio=0.75).to(where)
         for kind, encoder in zip((MAETask, SimMIMTask), encoders, strict=True)
     ]
-    images = torch.randn(batch, 1, 96, 96, 96, device=where)
+    images = torch.randn(batch, 1, side, side, side, device=where)
     masks = [task.mask(images, task.generator(0)) for task in tasks]
     equality = f"same encoder, same hidden tokens: {bool((masks[0] == masks[1]).all())}"
-    return race("mae_step_1728", *(stepper(task, images) for task in tasks), equality=equality, repeats=repeats)
+    return race(name, *(stepper(task, images) for task in tasks), equality=equality, repeats=repeats)
 
 
 def _name(task: str, tokens: int) -> str:

@@ -105,7 +105,7 @@ def sliding_window(*, repeats: int, steps: int = 40) -> list[dict]:
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         image, label = write_ct(folder)
-        case = Case("ct", "ct", image, label)
+        case = Case(id="ct", image=image, label=label, patient="ct")
         (cached,) = prepare([case], dataset=PHANTOM, grid=GRID, root=folder / "cache")
         ours = taught(cached, steps)
         _, theirs = networks(SMALL)

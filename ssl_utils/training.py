@@ -4,6 +4,7 @@ An epoch is the stretch between two validations. A checkpoint is written at the 
 corruptions are functions of the step number, so a run that goes on from it ends with the same numbers.
 """
 
+import gc
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -17,6 +18,7 @@ from torch.utils.data import DataLoader
 from ssl_utils.data.crops import Ahead, Consecutive, Crops
 from ssl_utils.errors import CourseError
 from ssl_utils.parallel import Team
+from ssl_utils.processes import keep_freed_memory
 from ssl_utils.recorder import Recorder
 from ssl_utils.stopwatch import Stopwatch
 
@@ -90,6 +92,8 @@ def fit(
         CourseError: the loss is not a number, or the checkpoint cannot be read.
     """
     quiet()
+    keep_freed_memory()
+    gc.collect()  # a run before this one: its module and its trainer hold each other, weights and all
     team = team or Team()
     validations = max(min(validations, steps), 1)
     per_epoch = math.ceil(steps / validations)

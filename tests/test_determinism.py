@@ -68,8 +68,6 @@ def told(root: Path) -> dict[str, object]:
     """Figures, tables and weights of the runs, their settings, and what the doctor found."""
     settings = {str(path.relative_to(root)): json.loads(path.read_text())["settings"]
                 for path in sorted(root.rglob("config.json"))}  # fmt: skip
-    for chosen in settings.values():
-        chosen.pop("encoder", None)  # hash of a file of weights, in which the order of the metadata is not fixed
     report = json.loads((root / "doctor.json").read_text().replace(str(root), ""))
     report["forecast"].pop("seconds")
     lists = {"dataset.json": (root / "data/phantom/dataset.json").read_text()}

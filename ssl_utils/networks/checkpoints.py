@@ -14,7 +14,7 @@ from safetensors import safe_open
 from safetensors.torch import save as to_safetensors
 from torch import Tensor
 
-from ssl_utils.errors import CourseError
+from ssl_utils.errors import CourseError, out_of_memory
 from ssl_utils.files import atomic
 from ssl_utils.networks.vit import ViT
 
@@ -46,7 +46,18 @@ def save_weights(path: Path | str, weights: Mapping[str, Tensor], *, metadata: M
     text = {key: value if isinstance(value, str) else json.dumps(value, default=str) for key, value in metadata.items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     with atomic(path) as temporary:
-        temporary.write_bytes(to_safetensors(tensors, metadata=text))
+        temporary.write_bytes(_in_order(to_safetensors(tensors, metadata=text)))
+
+
+def _in_order(content: bytes) -> bytes:
+    """The same file with its metadata sorted, which the library writes in any order: equal weights are equal bytes, and
+    an encoder that was made anew does not make its fine-tunings start over."""
+    size = 8 + int.from_bytes(content[:8], "little")
+    header = json.loads(content[8:size])
+    header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)  # the tensors stay aligned
+    return len(text).to_bytes(8, "little") + text + content[size:]
 
 
 def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
@@ -79,6 +90,8 @@ def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
         with torch.serialization.safe_globals(NUMPY_SCALARS), warnings.catch_warnings(action="ignore"):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise anything at all
+        if out_of_memory(error):
+            raise
         blocked = re.search(r"GLOBAL ([\w.]+)", str(error))
         if blocked:
             reason = f"holds Python objects ({blocked[1]}), which could run code; save its state_dict alone"

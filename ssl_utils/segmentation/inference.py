@@ -8,6 +8,7 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssl_utils.processes import keep_freed_memory
 from ssl_utils.training import precision
 
 
@@ -17,6 +18,7 @@ def predict_logits(network: nn.Module, image: np.ndarray, *, roi: Sequence[int],
 
     Windows are computed in the precision of training, and blended in float32.
     """
+    keep_freed_memory()
     device = next(network.parameters()).device
     network.eval()
     batch = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None]
