@@ -9,7 +9,7 @@ import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from functools import cached_property
+from functools import cached_property, wraps
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,25 @@ class Team:
         return folder
 
 
+def everyone(rows: Tensor) -> Tensor:
+    """Rows of all processes, in the order of one. Gradients flow back to the process of the row, summed over processes;
+    DDP then takes the mean, so that a loss which all compute of all rows has the gradient it has in one process."""
+    from torch.distributed.nn.functional import all_gather
+
+    return torch.cat(all_gather(rows.contiguous()))
+
+
+def of_all_processes(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A loss that compares rows of two views, in training with the rows of all processes: more negatives."""
+
+    @wraps(loss)
+    def with_all_rows(first: Tensor, second: Tensor, **options) -> Tensor:
+        shared = first.requires_grad and dist.is_available() and dist.is_initialized()
+        return loss(*map(everyone, (first, second)), **options) if shared else loss(first, second, **options)
+
+    return with_all_rows
+
+
 class SharedStep(L.LightningModule):
     """A module whose training step may be shared by a team. In validation, and without one, every process is alone."""
 
@@ -130,11 +149,8 @@ class SharedStep(L.LightningModule):
         return rows.chunk(self.processes)[dist.get_rank()] if self.processes > 1 else rows
 
     def gathered(self, rows: Tensor) -> Tensor:
-        """Rows of all crops of the step, in the order of one process. Gradients flow back to the process of the row,
-        summed over processes; DDP then takes the mean, so that a loss of the whole step has the gradient it should."""
-        if self.processes == 1:
-            return rows
-        return self.all_gather(rows, sync_grads=rows.requires_grad).flatten(0, 1)
+        """Rows of all crops of the step: `everyone`, in training."""
+        return everyone(rows) if self.processes > 1 else rows
 
     def over_step(self, mean: Tensor, weight: Callable[[], Tensor]) -> Tensor:
         """A mean over this process's crops, scaled so that the average of all processes is the mean over the step.

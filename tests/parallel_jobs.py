@@ -12,11 +12,11 @@ from unittest import mock
 
 import torch
 
-from ssl_utils import experiments, scales
+from ssl_utils import experiments, parallel, scales
 from ssl_utils.data import datasets
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import Setup
-from ssl_utils.parallel import SharedStep, Team
+from ssl_utils.parallel import Team
 from ssl_utils.pretext.simmim import SimMIMTask
 from ssl_utils.segmentation.finetune import SegmentationTask
 
@@ -91,7 +91,7 @@ def shared(where: Setup, team: Team, told: Callable[[str, dict], None]) -> None:
         with mock.patch.object(SegmentationTask, "case_dice", opinion):
             JOBS["finetune"](where, team=team, seed=1)
         told("disagreeing", seen)
-        with mock.patch.object(SharedStep, "gathered", lambda self, rows: rows):
+        with mock.patch.object(parallel, "everyone", lambda rows: rows):
             JOBS["latent"](where, team=team, temperature=0.1)  # the default, under another name
         told("apart", seen)
         broken(where, "mae", team=team)
