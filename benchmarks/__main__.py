@@ -18,7 +18,7 @@ REFERENCE = PROJECT / "json_files" / "reference_benchmarks.json"
 
 def rows() -> dict[str, Callable[[], dict | list[dict]]]:
     """What is measured under each name; the large sizes once, for a step of theirs takes a minute there."""
-    from benchmarks import crops, pretraining, segmentation
+    from benchmarks import crops, levers, pretraining, segmentation
 
     return {
         "crops_per_second": lambda: crops.crops_per_second(repeats=3),
@@ -36,6 +36,13 @@ def rows() -> dict[str, Callable[[], dict | list[dict]]]:
         "pretraining_step_simmim_1728": lambda: pretraining.simmim(1728, repeats=1),
         "finetuning_step": lambda: segmentation.finetuning_step(repeats=5),
         "sliding_window": lambda: segmentation.sliding_window(repeats=3),
+        "lever_bf16": lambda: levers.bf16(repeats=9),
+        "lever_plain_attention": lambda: levers.plain_attention(repeats=9),
+        "lever_patch_embedding": lambda: levers.patch_embedding(repeats=3),
+        "lever_channels_last": lambda: levers.channels_last(repeats=9),
+        "lever_freed_memory": lambda: levers.freed_memory(repeats=3),
+        "lever_fused_adamw": lambda: levers.fused_adamw(repeats=5),
+        "lever_straight_axes": lambda: levers.straight_axes(repeats=9),
     }
 
 

@@ -9,6 +9,7 @@ from monai.losses import ContrastiveLoss
 from monai.networks import nets
 from monai.networks.blocks import SubpixelUpsample
 from torch import Tensor, nn
+from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.race import furthest, race
 from ssl_utils.networks.vit import ViT
@@ -76,8 +77,11 @@ def simmim(tokens: int, *, repeats: int, batch: int = 1) -> dict:
         loss.backward()
         chosen.step()
 
-    equality = f"tokens of unmasked crops within {apart:.0e} of their largest, float32"
-    return race(_name("simmim", tokens), stepper(task, images), step, equality=equality, repeats=repeats)
+    equality, own = f"tokens of unmasked crops within {apart:.0e} of their largest, float32", stepper(task, images)
+    with FlopCounterMode(display=False) as counter:
+        own()
+    found = race(_name("simmim", tokens), own, step, equality=equality, repeats=repeats)
+    return found | {"tflop_a_crop": round(counter.get_total_flops() / batch / 1e12, 4)}
 
 
 def restoration(tokens: int, *, repeats: int, batch: int = 2) -> dict:

@@ -2,7 +2,7 @@
 
     python -m ssl_utils.reporting record runs/phantom/laptop                      # a finished course
     python -m ssl_utils.reporting record runs/phantom/laptop/studies/mask_ratio   # a finished study
-    python -m ssl_utils.reporting readme                                          # README.md and the cost boxes
+    python -m ssl_utils.reporting readme                                          # README.md, cost boxes, docs/speed.md
 """
 
 import sys
@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ssl_utils.errors import CourseError
 from ssl_utils.files import atomic
-from ssl_utils.reporting import claims, costs, record, runs
+from ssl_utils.reporting import claims, costs, record, runs, speed
 
 USAGE = "usage: python -m ssl_utils.reporting record RUN_OR_STUDY_DIR | readme"
 
@@ -30,6 +30,7 @@ def write_readme() -> None:
     with atomic(page) as temporary:
         temporary.write_text(text, encoding="utf-8")
     costs.fill()
+    speed.fill()
 
 
 if __name__ == "__main__":

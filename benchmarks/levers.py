@@ -1,0 +1,139 @@
+"""What each lever is worth: the same step with it and without it, at the sizes of scale laptop unless named.
+
+    python -m benchmarks.levers kept|freed        # median milliseconds of a fine-tuning step in this process
+"""
+
+import sys
+
+import numpy as np
+import torch
+
+from benchmarks.gpu import timed
+from benchmarks.pretraining import BASE, SMALL, stepper
+from benchmarks.race import furthest, in_child, race, row
+from ssl_utils.data import datasets
+from ssl_utils.networks import vit
+from ssl_utils.networks.unetr import UNETR
+from ssl_utils.networks.vit import PatchEmbedding, ViT
+from ssl_utils.pretext.restoration import RestorationTask
+from ssl_utils.processes import keep_freed_memory
+from ssl_utils.segmentation import inference
+from ssl_utils.segmentation.finetune import SegmentationTask
+from ssl_utils.training import device, precision
+
+ROI, PATCH = datasets.get("phantom").grids["coarse"].roi, 8
+
+
+def finetuning(memory_format: torch.memory_format | None = None, half: bool = True):
+    """A fine-tuning step of scale laptop: batch 2, 14 classes."""
+    torch.manual_seed(0)
+    network = UNETR(in_channels=1, out_channels=14, img_size=ROI, patch_size=PATCH, feature_size=8, **SMALL)
+    task = SegmentationTask(
+        network=network, values=list(range(14)), regions=None, shares=np.full(14, 1 / 14), held_out=[], roi=ROI,
+        overlap=0.25, lr=1e-3, steps=100,
+    ).to(device())  # fmt: skip
+    if memory_format is not None:
+        network.to(memory_format=memory_format)
+    labels = torch.randint(0, 14, (2, 1, *ROI), device=device())
+    batch = {"image": torch.randn(2, 1, *ROI, device=device()), "label": labels}
+    chosen = task.configure_optimizers()["optimizer"]
+
+    def step() -> None:
+        with torch.autocast(device(), torch.bfloat16, enabled=half and precision() == "bf16-mixed"):
+            loss = task.training_step(batch, 0)
+        chosen.zero_grad()
+        loss.backward()
+        chosen.step()
+
+    return step
+
+
+def bf16(*, repeats: int) -> dict:
+    return race("lever_bf16", finetuning(), finetuning(half=False), equality="same start", repeats=repeats)
+
+
+def channels_last(*, repeats: int) -> dict:
+    rivals = finetuning(torch.channels_last_3d), finetuning(torch.contiguous_format)
+    return race("lever_channels_last", *rivals, equality="same start, same numbers", repeats=repeats)
+
+
+def plain_attention(*, repeats: int) -> dict:
+    torch.manual_seed(0)
+    encoder = ViT(in_channels=1, img_size=ROI, patch_size=PATCH, **SMALL)
+    task = RestorationTask(encoder=encoder, lr=1e-3, steps=100).to(device())
+    step = stepper(task, torch.randn(8, 1, *ROI, device=device()))
+
+    def with_limit(tokens: int):
+        def work() -> None:
+            before, vit.PLAIN_TOKENS = vit.PLAIN_TOKENS, tokens
+            step()
+            vit.PLAIN_TOKENS = before
+
+        return work
+
+    equality = "same task; outputs compared in tests/test_vit.py"
+    return race("lever_plain_attention", with_limit(1024), with_limit(0), equality=equality, repeats=repeats)
+
+
+def patch_embedding(*, repeats: int, side: int = 192, patch: int = 16, hidden_size: int = 768) -> dict:
+    """Forward and backward of the layer alone."""
+    layer = PatchEmbedding(
+        in_channels=1, patch_size=(patch,) * 3, hidden_size=hidden_size, grid=(side // patch,) * 3
+    ).to(device())  # fmt: skip
+    crop = torch.randn(1, 1, side, side, side, device=device())
+
+    def run(forward):
+        def work() -> None:
+            with torch.autocast(device(), torch.bfloat16, enabled=precision() == "bf16-mixed"):
+                out = forward(crop)
+            out.float().square().mean().backward()
+
+        return work
+
+    def convolution(x: torch.Tensor) -> torch.Tensor:
+        return layer.patch_embeddings(x).flatten(2).transpose(1, 2)
+
+    with torch.no_grad():
+        equality = f"outputs within {furthest(layer(crop), convolution(crop)):.0e} of the largest, float32"
+    return race("lever_patch_embedding", run(layer), run(convolution), equality=equality, repeats=repeats)
+
+
+def fused_adamw(*, repeats: int) -> dict:
+    """The update of ViT-B's 88 million weights."""
+    rivals = []
+    for fused in (True, None):
+        network = ViT(in_channels=1, img_size=96, **BASE).to(device())
+        for parameter in network.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        rivals.append(torch.optim.AdamW(network.parameters(), fused=fused).step)
+    equality = "PyTorch's own two ways"
+    return race("lever_fused_adamw", *rivals, equality=equality, repeats=repeats, unit="seconds an update")
+
+
+def straight_axes(*, repeats: int) -> dict:
+    """Scores of 14 classes from a grid of 6 mm to the voxels of a file of 3 x 3 x 4 mm."""
+    scores = torch.rand(14, 57, 44, 50)
+    to_index, size = torch.diag(torch.tensor([0.5, 0.5, 0.67, 1.0])), torch.tensor([57.0, 44.0, 50.0])
+    axes = [torch.arange(n).float() for n in (124, 108, 75)]
+    rivals = [lambda f=f: f(scores, axes, to_index, size) for f in (inference._straight, inference._oblique)]
+    equality = f"values within {furthest(rivals[0]()[0], rivals[1]()[0]):.0e} of the largest"
+    return race("lever_straight_axes", *rivals, equality=equality, repeats=repeats, unit="seconds a volume")
+
+
+def freed_memory(*, repeats: int) -> dict:
+    """A process each, in turns, for what a process has freed cannot be unfreed."""
+    told = {how: [] for how in ("kept", "freed")}
+    for _ in range(repeats):
+        for how, found in told.items():
+            found.append(float(in_child("benchmarks.levers", how)))
+    ours, theirs = (float(np.median(found)) / 1e3 for found in told.values())
+    return row(
+        "lever_freed_memory", ours=ours, theirs=theirs, ratio=theirs / ours, unit="seconds a step", repeats=repeats,
+        equality="same step, a process each",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "kept":
+        keep_freed_memory()
+    print(1e3 * timed(finetuning(), 9))
