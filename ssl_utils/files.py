@@ -5,6 +5,7 @@ import fcntl
 import hashlib
 import json
 import os
+import platform
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -24,13 +25,14 @@ CURES |= dict.fromkeys(
 def atomic(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path` that takes its name only when the block ends without an error.
 
-    The temporary name keeps the suffixes (`.nii.gz`), since writers choose the format by them.
+    The temporary name keeps the suffixes (`.nii.gz`), since writers choose the format by them. It holds host and
+    process: on a shared disk two machines may make the same file at once.
 
     Raises:
         CourseError: the disk is full, or the folder cannot be written.
     """
     path = Path(path)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    temporary = path.with_name(f".tmp-{platform.node()}-{os.getpid()}-{path.name}")
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
