@@ -39,8 +39,8 @@ def scaling(rows: list[dict], *, cores: int = 64, tflops: float = 200.0) -> str:
     wanted = tflops / step["tflop_a_crop"]  # crops a second that keep the GPUs busy
     table = {
         f"{n:,} volumes": [
-            f"{n * crop['prepare_seconds'] / cores / 3600:.2g} h", f"{n * crop['cache_mb'] / 1e6:.2g} TB",
-            f"{n * 100 / wanted / 3600:.2g} h",
+            f"{_short(n * crop['prepare_seconds'] / cores / 3600)} h", f"{_short(n * crop['cache_mb'] / 1e6)} TB",
+            f"{_short(n * 100 / wanted / 3600)} h",
         ]
         for n in VOLUMES
     }  # fmt: skip
@@ -52,6 +52,10 @@ def scaling(rows: list[dict], *, cores: int = 64, tflops: float = 200.0) -> str:
         f"{wanted:,.0f} crops a second: {wanted * CROP_BYTES / 1e9:.1f} GB/s read at random, and "
         f"{wanted / crop['ours']:.0f} cores at {crop['ours']:.0f} crops a second each."
     )
+
+
+def _short(value: float) -> str:
+    return f"{value:,.0f}" if value >= 10 else f"{value:.2g}"
 
 
 def fill(page: Path = PAGE, reference: Path = REFERENCE) -> None:
