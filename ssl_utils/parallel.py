@@ -160,6 +160,6 @@ class SharedStep(L.LightningModule):
         if self.processes == 1:
             return mean
         own = weight().detach()
-        everyone = own.clone()
-        dist.all_reduce(everyone)
-        return mean * own * self.processes / everyone
+        total = own.clone()
+        dist.all_reduce(total)
+        return mean * own * self.processes / total
