@@ -156,7 +156,10 @@ def test_a_full_disk_is_one_line_and_leaves_no_result(roots, blobs, tiny_scale, 
 def test_ctrl_c_stops_and_the_next_run_goes_on(roots, blobs):
     words = [sys.executable, "-m", "ssl_utils", "finetune", "--num-labeled", "2", "--dataset", "folder", "--data",
              str(blobs), "--scale", "laptop"]  # fmt: skip
-    process = subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ})
+    process = subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ},
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # tests in the background are deaf to it
+    )  # fmt: skip
     deadline = time.time() + 240
     while not list((roots / "runs").rglob("last.ckpt")) and time.time() < deadline:
         time.sleep(0.2)
