@@ -15,7 +15,7 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.race import commit, furthest, hardware
+from benchmarks.race import commit, furthest, hardware, stepper
 from ssl_utils.files import write_json
 from ssl_utils.networks.unetr import UNETR
 from ssl_utils.networks.vit import ViT
@@ -70,15 +70,7 @@ def training_row(
     name: str, module, step: Callable[[], torch.Tensor], *, items: int, unit: str, rate: float, repeats: int
 ) -> dict:  # fmt: skip
     """Forward, backward and optimiser of a task whose `step` returns the loss."""
-    chosen = module.configure_optimizers()["optimizer"]
-
-    def whole() -> None:
-        with half():
-            loss = step()
-        chosen.zero_grad()
-        loss.backward()
-        chosen.step()
-
+    whole = stepper(module, step)
     with FlopCounterMode(display=False) as counter:
         whole()
     if torch.cuda.is_available():

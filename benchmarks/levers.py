@@ -9,8 +9,8 @@ import numpy as np
 import torch
 
 from benchmarks.gpu import timed
-from benchmarks.pretraining import BASE, SMALL, stepper
-from benchmarks.race import furthest, in_child, race, row
+from benchmarks.pretraining import BASE, SMALL, pretraining_step
+from benchmarks.race import furthest, in_child, race, row, stepper
 from ssl_utils.data import datasets
 from ssl_utils.networks import vit
 from ssl_utils.networks.unetr import UNETR
@@ -36,16 +36,7 @@ def finetuning(memory_format: torch.memory_format | None = None, half: bool = Tr
         network.to(memory_format=memory_format)
     labels = torch.randint(0, 14, (2, 1, *ROI), device=device())
     batch = {"image": torch.randn(2, 1, *ROI, device=device()), "label": labels}
-    chosen = task.configure_optimizers()["optimizer"]
-
-    def step() -> None:
-        with torch.autocast(device(), torch.bfloat16, enabled=half and precision() == "bf16-mixed"):
-            loss = task.training_step(batch, 0)
-        chosen.zero_grad()
-        loss.backward()
-        chosen.step()
-
-    return step
+    return stepper(task, lambda: task.training_step(batch, 0), half=half)
 
 
 def bf16(*, repeats: int) -> dict:
@@ -61,7 +52,7 @@ def plain_attention(*, repeats: int) -> dict:
     torch.manual_seed(0)
     encoder = ViT(in_channels=1, img_size=ROI, patch_size=PATCH, **SMALL)
     task = RestorationTask(encoder=encoder, lr=1e-3, steps=100).to(device())
-    step = stepper(task, torch.randn(8, 1, *ROI, device=device()))
+    step = pretraining_step(task, torch.randn(8, 1, *ROI, device=device()))
 
     def with_limit(tokens: int):
         def work() -> None:

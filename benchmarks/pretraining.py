@@ -11,30 +11,20 @@ from monai.networks.blocks import SubpixelUpsample
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.race import furthest, race
+from benchmarks.race import furthest, race, stepper
 from ssl_utils.networks.vit import ViT
 from ssl_utils.pretext.mae import MAETask
 from ssl_utils.pretext.restoration import RestorationTask
 from ssl_utils.pretext.simmim import SimMIMTask
-from ssl_utils.training import device, precision
+from ssl_utils.training import device
 
 SIDES = {216: 96, 512: 128, 1728: 192}  # tokens of a cube -> its side in voxels
 BASE = {"hidden_size": 768, "mlp_dim": 3072, "num_layers": 12, "num_heads": 12}
 SMALL = {"hidden_size": 128, "mlp_dim": 512, "num_layers": 6, "num_heads": 4}  # of scale laptop
 
 
-def stepper(task, images: Tensor):
-    """One optimiser step of a pretext task, as the trainer makes it."""
-    chosen, half = task.configure_optimizers()["optimizer"], precision() == "bf16-mixed"
-
-    def step() -> None:
-        with torch.autocast(images.device.type, torch.bfloat16, enabled=half):
-            loss = task.losses(images, task.generator(0))["loss"]
-        chosen.zero_grad()
-        loss.backward()
-        chosen.step()
-
-    return step
+def pretraining_step(task, images: Tensor):
+    return stepper(task, lambda: task.losses(images, task.generator(0))["loss"])
 
 
 class SimMIM3D(nn.Module):
@@ -77,7 +67,8 @@ def simmim(tokens: int, *, repeats: int, batch: int = 1) -> dict:
         loss.backward()
         chosen.step()
 
-    equality, own = f"tokens of unmasked crops within {apart:.0e} of their largest, float32", stepper(task, images)
+    equality = f"tokens of unmasked crops within {apart:.0e} of their largest, float32"
+    own = pretraining_step(task, images)
     with FlopCounterMode(display=False) as counter:
         own()
     found = race(_name("simmim", tokens), own, step, equality=equality, repeats=repeats)
@@ -108,7 +99,7 @@ def restoration(tokens: int, *, repeats: int, batch: int = 2) -> dict:
         chosen.step()
 
     equality = f"restored crops within {apart:.0e} of their largest, float32"
-    return race(_name("restoration", tokens), stepper(task, images), step, equality=equality, repeats=repeats)
+    return race(_name("restoration", tokens), pretraining_step(task, images), step, equality=equality, repeats=repeats)
 
 
 def mae(name: str, sizes: dict, *, side: int, patch: int, batch: int, repeats: int) -> dict:
@@ -123,7 +114,7 @@ def mae(name: str, sizes: dict, *, side: int, patch: int, batch: int, repeats: i
     images = torch.randn(batch, 1, side, side, side, device=where)
     masks = [task.mask(images, task.generator(0)) for task in tasks]
     equality = f"same encoder, same hidden tokens: {bool((masks[0] == masks[1]).all())}"
-    return race(name, *(stepper(task, images) for task in tasks), equality=equality, repeats=repeats)
+    return race(name, *(pretraining_step(task, images) for task in tasks), equality=equality, repeats=repeats)
 
 
 def _name(task: str, tokens: int) -> str:

@@ -30,6 +30,21 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+def stepper(module, loss: Callable[[], torch.Tensor], *, half: bool = True) -> Callable[[], None]:
+    """One optimiser step as the trainer makes it: the loss in the precision of this machine (in float32 where `half` is
+    False), backward, the module's own optimiser."""
+    chosen, half = module.configure_optimizers()["optimizer"], half and precision() == "bf16-mixed"
+
+    def step() -> None:
+        with torch.autocast(device(), torch.bfloat16, enabled=half):
+            value = loss()
+        chosen.zero_grad()
+        value.backward()
+        chosen.step()
+
+    return step
+
+
 def race(
     name: str, ours: Callable[[], object], theirs: Callable[[], object], *, equality: str, repeats: int = 3,
     unit: str = "seconds a step", made: tuple[int, int] | None = None,

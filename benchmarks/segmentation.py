@@ -16,7 +16,7 @@ from monai.networks import nets
 from torch import nn
 
 from benchmarks.crops import write_ct
-from benchmarks.race import furthest, in_child, peak_gigabytes, race, row, seconds
+from benchmarks.race import furthest, in_child, peak_gigabytes, race, row, seconds, stepper
 from ssl_utils.data import datasets, volumes
 from ssl_utils.data.cache import Prepared, prepare
 from ssl_utils.data.crops import Crops
@@ -27,7 +27,7 @@ from ssl_utils.networks.unetr import UNETR
 from ssl_utils.segmentation import inference
 from ssl_utils.segmentation.finetune import SegmentationTask, class_shares
 from ssl_utils.segmentation.metrics import dice
-from ssl_utils.training import device, precision
+from ssl_utils.training import device
 
 PHANTOM = datasets.get("phantom")
 GRID = PHANTOM.grids["fine"]  # 1.5 x 1.5 x 2 mm, crops of 96^3
@@ -51,19 +51,6 @@ def task_of(network: UNETR, shares: np.ndarray) -> SegmentationTask:
     )  # fmt: skip
 
 
-def stepper(task: SegmentationTask):
-    chosen, half = task.configure_optimizers()["optimizer"], precision() == "bf16-mixed"
-
-    def step(batch: dict) -> None:
-        with torch.autocast(device(), torch.bfloat16, enabled=half):
-            loss = task.training_step(batch, 0)
-        chosen.zero_grad()
-        loss.backward()
-        chosen.step()
-
-    return step
-
-
 def finetuning_step(*, repeats: int, batch: int = 1) -> dict:
     """UNETR with ViT-B on 96^3 crops, 14 classes."""
     torch.manual_seed(0)
@@ -82,9 +69,9 @@ def finetuning_step(*, repeats: int, batch: int = 1) -> dict:
         loss(theirs(crops["image"]), labels).backward()
         chosen.step()
 
-    own = stepper(task)
+    own = stepper(task, lambda: task.training_step(crops, 0))
     equality = f"logits within {apart:.0e} of their largest, float32"
-    return race("finetuning_step", lambda: own(crops), step, equality=equality, repeats=repeats)
+    return race("finetuning_step", own, step, equality=equality, repeats=repeats)
 
 
 def taught(case: Prepared, steps: int) -> UNETR:
@@ -92,10 +79,12 @@ def taught(case: Prepared, steps: int) -> UNETR:
     torch.manual_seed(0)
     network, _ = networks(SMALL)
     values = sorted(PHANTOM.labels)
-    step = stepper(task_of(network, class_shares([case.label], values, None)).to(device()))
+    task, batch = task_of(network, class_shares([case.label], values, None)).to(device()), {}
+    step = stepper(task, lambda: task.training_step(batch, 0))
     crops = Crops([case], roi=GRID.roi, seed=0, balanced=True)
     for i in range(steps):
-        step({key: value[None].to(device()) for key, value in crops[i].items()})
+        batch.update({key: value[None].to(device()) for key, value in crops[i].items()})
+        step()
     return network
 
 
