@@ -6,7 +6,6 @@ on a CPU.
 """
 
 import sys
-import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
@@ -15,18 +14,18 @@ import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.race import commit, furthest, hardware, stepper
+from benchmarks.pretraining import BASE
+from benchmarks.race import furthest, hardware, seconds, stepper
 from ssl_utils.files import write_json
 from ssl_utils.networks.unetr import UNETR
 from ssl_utils.networks.vit import ViT
 from ssl_utils.pretext import TASKS, task_class
-from ssl_utils.reporting.runs import PROJECT
+from ssl_utils.reporting.runs import PROJECT, commit
 from ssl_utils.segmentation import inference
 from ssl_utils.segmentation.finetune import SegmentationTask
-from ssl_utils.training import device, precision
+from ssl_utils.training import autocast, device
 
 REFERENCE = PROJECT / "json_files" / "reference_gpu.json"
-BASE = {"hidden_size": 768, "mlp_dim": 3072, "num_layers": 12, "num_heads": 12, "patch_size": 16}
 
 
 @dataclass(frozen=True)
@@ -45,25 +44,13 @@ class Size:
 
 def timed(work: Callable[[], object], repeats: int) -> float:
     """Median seconds of a call, after three that do not count."""
-    spent = []
-    for turn in range(repeats + 3):
-        started = time.perf_counter()
-        work()
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        if turn >= 3:
-            spent.append(time.perf_counter() - started)
-    return median(spent)
+    return median([seconds(work) for _ in range(repeats + 3)][3:])
 
 
 def matrix_rate(size: int, repeats: int) -> float:
     """Operations a second of a product of two square bf16 matrices: what this card can do at best in practice."""
     one, two = (torch.randn(size, size, device=device(), dtype=torch.bfloat16) for _ in range(2))
     return 2 * size**3 / timed(lambda: one @ two, repeats)
-
-
-def half() -> torch.autocast:
-    return torch.autocast(device(), torch.bfloat16, enabled=precision() == "bf16-mixed")
 
 
 def training_row(
@@ -108,7 +95,7 @@ def pretraining(size: Size, rate: float) -> list[dict]:
 @torch.no_grad()
 def encoder_error(encoder: ViT, images: torch.Tensor) -> float:
     """The largest difference of the tokens to float32 on the CPU, as a share of the largest of them."""
-    with half():
+    with autocast():
         found = encoder(images)[0].float().cpu()
     return round(furthest(found, encoder.cpu()(images.cpu())[0]), 5)
 
@@ -139,7 +126,7 @@ def segmentation(size: Size, rate: float) -> list[dict]:
     took, windows = timed(predict, 1), int(np.prod([-(-(n - side) // (side // 2)) + 1 for n in size.volume]))
     flops = counter.get_total_flops() * windows
     rows.append(row(f"sliding_window_{side}", took, items=windows, unit="windows", flops=flops, rate=rate))
-    with torch.no_grad(), half():
+    with torch.no_grad(), autocast():
         found = network(batch["image"][:1]).float().cpu()
     with torch.no_grad():
         exact = network.cpu()(batch["image"][:1].cpu())

@@ -41,7 +41,7 @@ from ssl_utils.pretext.mae import MAETask
 from ssl_utils.pretext.simmim import SimMIMTask
 from ssl_utils.reporting.panels import PALETTE, Picture
 from ssl_utils.reporting.runs import PROJECT, commit
-from ssl_utils.training import device, precision
+from ssl_utils.training import autocast, device, precision
 
 REFERENCE = PROJECT / "json_files" / "reference_growth.json"
 PICTURE = PROJECT / "figures" / "expected_cost_growth.png"
@@ -66,7 +66,7 @@ def training_step(kind: str, side: int) -> Callable[[], None]:
     optimizer = torch.optim.AdamW(module.parameters(), fused=True)
 
     def step() -> None:
-        with torch.autocast(device(), torch.bfloat16, enabled=precision() == "bf16-mixed"):
+        with autocast():
             if kind == "UNETR":
                 loss = score(module(images).float(), labels)
             else:

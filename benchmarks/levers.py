@@ -19,7 +19,7 @@ from ssl_utils.pretext.restoration import RestorationTask
 from ssl_utils.processes import keep_freed_memory
 from ssl_utils.segmentation import inference
 from ssl_utils.segmentation.finetune import SegmentationTask
-from ssl_utils.training import device, precision
+from ssl_utils.training import autocast, device
 
 ROI, PATCH = datasets.get("phantom").grids["coarse"].roi, 8
 
@@ -75,7 +75,7 @@ def patch_embedding(*, repeats: int, side: int = 192, patch: int = 16, hidden_si
 
     def run(forward):
         def work() -> None:
-            with torch.autocast(device(), torch.bfloat16, enabled=precision() == "bf16-mixed"):
+            with autocast():
                 out = forward(crop)
             out.float().square().mean().backward()
 

@@ -6,13 +6,14 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from contextlib import nullcontext
 from datetime import UTC, datetime
 from statistics import median
 
 import torch
 
-from ssl_utils.reporting.runs import PROJECT
-from ssl_utils.training import device, precision
+from ssl_utils.reporting.runs import PROJECT, commit
+from ssl_utils.training import autocast, device, precision
 
 
 def hardware() -> str:
@@ -33,10 +34,10 @@ def seconds(work: Callable[[], object]) -> float:
 def stepper(module, loss: Callable[[], torch.Tensor], *, half: bool = True) -> Callable[[], None]:
     """One optimiser step as the trainer makes it: the loss in the precision of this machine (in float32 where `half` is
     False), backward, the module's own optimiser."""
-    chosen, half = module.configure_optimizers()["optimizer"], half and precision() == "bf16-mixed"
+    chosen = module.configure_optimizers()["optimizer"]
 
     def step() -> None:
-        with torch.autocast(device(), torch.bfloat16, enabled=half):
+        with autocast() if half else nullcontext():
             value = loss()
         chosen.zero_grad()
         value.backward()
@@ -90,11 +91,6 @@ def furthest(ours: torch.Tensor, theirs: torch.Tensor) -> float:
 def peak_gigabytes() -> float:
     """Most memory that this process has held (Linux counts kilobytes)."""
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6
-
-
-def commit() -> str:
-    told = subprocess.run(["git", "-C", PROJECT, "rev-parse", "--short=10", "HEAD"], capture_output=True, text=True)
-    return told.stdout.strip() or "unknown"
 
 
 def in_child(module: str, *words: str) -> str:

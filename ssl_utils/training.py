@@ -40,6 +40,11 @@ def precision() -> str:
     return "bf16-mixed" if native and device() != "mps" else "32-true"
 
 
+def autocast(kind: str | None = None) -> torch.autocast:
+    """The block computes in the precision of training, on a `kind` of device (default: the best one)."""
+    return torch.autocast(kind or device(), torch.bfloat16, enabled=precision() == "bf16-mixed")
+
+
 def parameter_groups(modules: Iterable[tuple[nn.Module, float]], *, lr: float, weight_decay: float) -> list[dict]:
     """AdamW groups for (module, learning-rate factor) pairs; weight decay only on matrices and kernels, never on norms,
     biases, positions or mask tokens."""

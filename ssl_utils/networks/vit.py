@@ -53,7 +53,7 @@ class PatchEmbedding(nn.Module):
         self.position_embeddings = nn.Parameter(sincos_positions(grid, hidden_size))  # (1, N, E), learnt from there on
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, D, H, W)
-        # A convolution whose stride is its kernel is one matrix product of the patches; as such it is up to 12 times
+        # A convolution whose stride is its kernel is one matrix product of the patches; as such it is up to 10 times
         # as fast. The convolution holds the weights, under the names that they have in MONAI.
         p, q, r = self.patch_embeddings.kernel_size
         patches = rearrange(x, "b c (d p) (h q) (w r) -> b (d h w) (c p q r)", p=p, q=q, r=r)

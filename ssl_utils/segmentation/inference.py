@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_utils.processes import keep_freed_memory
-from ssl_utils.training import precision
+from ssl_utils.training import autocast
 
 
 @torch.inference_mode()
@@ -22,7 +22,7 @@ def predict_logits(network: nn.Module, image: np.ndarray, *, roi: Sequence[int],
     device = next(network.parameters()).device
     network.eval()
     batch = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None]
-    with torch.autocast(device.type, torch.bfloat16, enabled=precision() == "bf16-mixed"):
+    with autocast(device.type):
         logits = sliding_window_inference(
             batch, tuple(roi), sw_batch_size=4, predictor=network, overlap=overlap, mode="gaussian", sw_device=device,
             device="cpu",
