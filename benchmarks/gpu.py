@@ -8,14 +8,13 @@ on a CPU.
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
-from statistics import median
 
 import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.pretraining import BASE
-from benchmarks.race import furthest, hardware, seconds, stepper
+from benchmarks.race import furthest, hardware, matrix_rate, stepper, timed
 from ssl_utils.files import write_json
 from ssl_utils.networks.unetr import UNETR
 from ssl_utils.networks.vit import ViT
@@ -40,17 +39,6 @@ class Size:
     volume: tuple[int, int, int] = (288, 288, 288)
     repeats: int = 20
     matrix: int = 8192
-
-
-def timed(work: Callable[[], object], repeats: int) -> float:
-    """Median seconds of a call, after three that do not count."""
-    return median([seconds(work) for _ in range(repeats + 3)][3:])
-
-
-def matrix_rate(size: int, repeats: int) -> float:
-    """Operations a second of a product of two square bf16 matrices: what this card can do at best in practice."""
-    one, two = (torch.randn(size, size, device=device(), dtype=torch.bfloat16) for _ in range(2))
-    return 2 * size**3 / timed(lambda: one @ two, repeats)
 
 
 def training_row(

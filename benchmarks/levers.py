@@ -1,22 +1,19 @@
-"""What each lever is worth: the same step with it and without it, at the sizes of scale laptop unless named.
+"""What each lever is worth: the same step with it and without it, at the sizes of scale laptop unless named."""
 
-    python -m benchmarks.levers kept|freed        # median milliseconds of a fine-tuning step in this process
-"""
-
-import sys
+from unittest import mock
 
 import numpy as np
 import torch
 
-from benchmarks.gpu import timed
+from benchmarks import segmentation
 from benchmarks.pretraining import BASE, SMALL, pretraining_step
-from benchmarks.race import furthest, in_child, race, row, stepper
+from benchmarks.race import furthest, product, race, stepper
 from ssl_utils.data import datasets
-from ssl_utils.networks import vit
+from ssl_utils.networks.heads import TransposedConvHead
 from ssl_utils.networks.unetr import UNETR
-from ssl_utils.networks.vit import PatchEmbedding, ViT
+from ssl_utils.networks.vit import Block, PatchEmbedding, ViT
 from ssl_utils.pretext.restoration import RestorationTask
-from ssl_utils.processes import keep_freed_memory
+from ssl_utils.pretext.simmim import SimMIMTask
 from ssl_utils.segmentation import inference
 from ssl_utils.segmentation.finetune import SegmentationTask
 from ssl_utils.training import autocast, device
@@ -40,30 +37,45 @@ def finetuning(memory_format: torch.memory_format | None = None, half: bool = Tr
 
 
 def bf16(*, repeats: int) -> dict:
-    return race("lever_bf16", finetuning(), finetuning(half=False), equality="same start", repeats=repeats)
+    return race("lever_bf16", finetuning(), finetuning(half=False), equality="same start", repeats=repeats, alike=True)
+
+
+def matrix_products(*, repeats: int, size: int = 2048) -> dict:
+    """The ceiling of every step that does the same products as a published one in float32."""
+    rivals = product(size, torch.bfloat16), product(size, torch.float32)
+    equality, unit = f"two matrices of {size} x {size}, by PyTorch", "seconds a product"
+    return race("matrix_products", *rivals, equality=equality, repeats=repeats, alike=True, unit=unit)
 
 
 def channels_last(*, repeats: int) -> dict:
     rivals = finetuning(torch.channels_last_3d), finetuning(torch.contiguous_format)
-    return race("lever_channels_last", *rivals, equality="same start, same numbers", repeats=repeats)
+    return race("lever_channels_last", *rivals, equality="same start, same numbers", repeats=repeats, alike=True)
 
 
 def plain_attention(*, repeats: int) -> dict:
+    return _attention("lever_plain_attention", RestorationTask, size=ROI, batch=8, repeats=repeats)
+
+
+def tiled_attention(*, repeats: int) -> dict:
+    """Crops of 96^3 in patches of 8: 1728 tokens."""
+    return _attention("lever_tiled_attention", SimMIMTask, size=(96, 96, 96), batch=2, repeats=repeats)
+
+
+def _attention(name: str, kind, *, size: tuple[int, int, int], batch: int, repeats: int) -> dict:
     torch.manual_seed(0)
-    encoder = ViT(in_channels=1, img_size=ROI, patch_size=PATCH, **SMALL)
-    task = RestorationTask(encoder=encoder, lr=1e-3, steps=100).to(device())
-    step = pretraining_step(task, torch.randn(8, 1, *ROI, device=device()))
+    task = kind(encoder=ViT(in_channels=1, img_size=size, patch_size=PATCH, **SMALL), lr=1e-3, steps=100).to(device())
+    step = pretraining_step(task, torch.randn(batch, 1, *size, device=device()))
 
-    def with_limit(tokens: int):
-        def work() -> None:
-            before, vit.PLAIN_TOKENS = vit.PLAIN_TOKENS, tokens
+    def fused(block: Block, x: torch.Tensor) -> torch.Tensor:
+        block.attn.use_flash_attention = True
+        return block.attn(x)
+
+    def fused_step() -> None:
+        with mock.patch.object(Block, "attend", fused):
             step()
-            vit.PLAIN_TOKENS = before
-
-        return work
 
     equality = "same task; outputs compared in tests/test_vit.py"
-    return race("lever_plain_attention", with_limit(1024), with_limit(0), equality=equality, repeats=repeats)
+    return race(name, step, fused_step, equality=equality, repeats=repeats, alike=True)
 
 
 def patch_embedding(*, repeats: int, side: int = 192, patch: int = 16, hidden_size: int = 768) -> dict:
@@ -86,7 +98,31 @@ def patch_embedding(*, repeats: int, side: int = 192, patch: int = 16, hidden_si
 
     with torch.no_grad():
         equality = f"outputs within {furthest(layer(crop), convolution(crop)):.0e} of the largest, float32"
-    return race("lever_patch_embedding", run(layer), run(convolution), equality=equality, repeats=repeats)
+    return race("lever_patch_embedding", run(layer), run(convolution), equality=equality, repeats=repeats, alike=True)
+
+
+def head(*, repeats: int) -> dict:
+    """The head that restores crops, forward and backward: 16 crops of scale laptop."""
+    torch.manual_seed(0)
+    layers = TransposedConvHead(hidden_size=SMALL["hidden_size"], patch_size=PATCH, out_channels=1).to(device())
+    grid = tuple(n // PATCH for n in ROI)
+    tokens = torch.randn(16, int(np.prod(grid)), SMALL["hidden_size"], device=device(), requires_grad=True)
+
+    def convolutions(x: torch.Tensor, grid: tuple[int, ...]) -> torch.Tensor:
+        return layers.conv3d_transpose_1(layers.conv3d_transpose(x.transpose(1, 2).unflatten(2, grid)))
+
+    def run(forward):
+        def work() -> None:
+            with autocast():
+                out = forward(tokens, grid)
+            out.float().abs().mean().backward()
+
+        return work
+
+    with torch.no_grad():
+        apart = furthest(layers(tokens, grid), convolutions(tokens, grid))
+    equality = f"outputs within {apart:.0e} of the largest, float32"
+    return race("lever_head", run(layers), run(convolutions), equality=equality, repeats=repeats, alike=True)
 
 
 def fused_adamw(*, repeats: int) -> dict:
@@ -98,7 +134,7 @@ def fused_adamw(*, repeats: int) -> dict:
             parameter.grad = torch.ones_like(parameter)
         rivals.append(torch.optim.AdamW(network.parameters(), fused=fused).step)
     equality = "PyTorch's own two ways"
-    return race("lever_fused_adamw", *rivals, equality=equality, repeats=repeats, unit="seconds an update")
+    return race("lever_fused_adamw", *rivals, equality=equality, repeats=repeats, alike=True, unit="seconds an update")
 
 
 def straight_axes(*, repeats: int) -> dict:
@@ -108,23 +144,11 @@ def straight_axes(*, repeats: int) -> dict:
     axes = [torch.arange(n).float() for n in (124, 108, 75)]
     rivals = [lambda f=f: f(scores, axes, to_index, size) for f in (inference._straight, inference._oblique)]
     equality = f"values within {furthest(rivals[0]()[0], rivals[1]()[0]):.0e} of the largest"
-    return race("lever_straight_axes", *rivals, equality=equality, repeats=repeats, unit="seconds a volume")
+    return race("lever_straight_axes", *rivals, equality=equality, repeats=repeats, alike=True, unit="seconds a volume")
 
 
 def freed_memory(*, repeats: int) -> dict:
-    """A process each, in turns, for what a process has freed cannot be unfreed."""
-    told = {how: [] for how in ("kept", "freed")}
-    for _ in range(repeats):
-        for how, found in told.items():
-            found.append(float(in_child("benchmarks.levers", how)))
-    ours, theirs = (float(np.median(found)) / 1e3 for found in told.values())
-    return row(
-        "lever_freed_memory", ours=ours, theirs=theirs, ratio=theirs / ours, unit="seconds a step", repeats=repeats,
-        equality="same step, a process each",
-    )  # fmt: skip
-
-
-if __name__ == "__main__":
-    if sys.argv[1] == "kept":
-        keep_freed_memory()
-    print(1e3 * timed(finetuning(), 9))
+    """A fine-tuning step of UNETR with ViT-B on a crop of 96^3, with the allocator that `race` gives either side."""
+    network, _ = segmentation.networks(segmentation.BASE)
+    step = segmentation.own_step(network.to(device()), segmentation.labelled(1))
+    return race("lever_freed_memory", step, step, equality="the same step", repeats=repeats)

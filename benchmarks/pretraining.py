@@ -9,9 +9,8 @@ from monai.losses import ContrastiveLoss
 from monai.networks import nets
 from monai.networks.blocks import SubpixelUpsample
 from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
 
-from benchmarks.race import furthest, race, stepper
+from benchmarks.race import furthest, near_limit, race, stepper
 from ssl_utils.networks.vit import ViT
 from ssl_utils.pretext.mae import MAETask
 from ssl_utils.pretext.restoration import RestorationTask
@@ -69,10 +68,8 @@ def simmim(tokens: int, *, repeats: int, batch: int = 1) -> dict:
 
     equality = f"tokens of unmasked crops within {apart:.0e} of their largest, float32"
     own = pretraining_step(task, images)
-    with FlopCounterMode(display=False) as counter:
-        own()
     found = race(_name("simmim", tokens), own, step, equality=equality, repeats=repeats)
-    return found | {"tflop_a_crop": round(counter.get_total_flops() / batch / 1e12, 4)}
+    return found | near_limit(own, found["ours"], crops=batch)
 
 
 def restoration(tokens: int, *, repeats: int, batch: int = 2) -> dict:
@@ -99,7 +96,9 @@ def restoration(tokens: int, *, repeats: int, batch: int = 2) -> dict:
         chosen.step()
 
     equality = f"restored crops within {apart:.0e} of their largest, float32"
-    return race(_name("restoration", tokens), pretraining_step(task, images), step, equality=equality, repeats=repeats)
+    own = pretraining_step(task, images)
+    found = race(_name("restoration", tokens), own, step, equality=equality, repeats=repeats)
+    return found | near_limit(own, found["ours"], crops=batch)
 
 
 def mae(name: str, sizes: dict, *, side: int, patch: int, batch: int, repeats: int) -> dict:
@@ -114,7 +113,8 @@ def mae(name: str, sizes: dict, *, side: int, patch: int, batch: int, repeats: i
     images = torch.randn(batch, 1, side, side, side, device=where)
     masks = [task.mask(images, task.generator(0)) for task in tasks]
     equality = f"same encoder, same hidden tokens: {bool((masks[0] == masks[1]).all())}"
-    return race(name, *(pretraining_step(task, images) for task in tasks), equality=equality, repeats=repeats)
+    steps = (pretraining_step(task, images) for task in tasks)
+    return race(name, *steps, equality=equality, repeats=repeats, alike=True)
 
 
 def _name(task: str, tokens: int) -> str:

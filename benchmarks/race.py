@@ -11,7 +11,9 @@ from datetime import UTC, datetime
 from statistics import median
 
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
+from ssl_utils.processes import allocator, keep_freed_memory
 from ssl_utils.reporting.runs import PROJECT, commit
 from ssl_utils.training import autocast, device, precision
 
@@ -31,10 +33,37 @@ def seconds(work: Callable[[], object]) -> float:
     return time.perf_counter() - started
 
 
+def timed(work: Callable[[], object], repeats: int) -> float:
+    """Median seconds of a call, after three that do not count."""
+    return median([seconds(work) for _ in range(repeats + 3)][3:])
+
+
+def product(size: int, kind: torch.dtype) -> Callable[[], torch.Tensor]:
+    one, two = (torch.randn(size, size, device=device(), dtype=kind) for _ in range(2))
+    return lambda: one @ two
+
+
+def matrix_rate(size: int, repeats: int) -> float:
+    """Operations a second of a product of two square matrices in the precision of training: what this device can do at
+    best in practice."""
+    kind = torch.bfloat16 if precision() == "bf16-mixed" else torch.float32
+    return 2 * size**3 / timed(product(size, kind), repeats)
+
+
+def near_limit(step: Callable[[], object], took: float, *, crops: int) -> dict:
+    """Counted operations of a step of `took` seconds, and the share of the device's matrix rate that they reach."""
+    with FlopCounterMode(display=False) as counter:
+        step()
+    flops = counter.get_total_flops()
+    share = flops / took / matrix_rate(8192 if device() == "cuda" else 2048, 5)
+    return {"tflop_a_crop": round(flops / crops / 1e12, 4), "share_of_matrix_rate": round(share, 3)}
+
+
 def stepper(module, loss: Callable[[], torch.Tensor], *, half: bool = True) -> Callable[[], None]:
     """One optimiser step as the trainer makes it: the loss in the precision of this machine (in float32 where `half` is
-    False), backward, the module's own optimiser."""
-    chosen = module.configure_optimizers()["optimizer"]
+    False), backward, the module's own optimiser and schedule."""
+    found = module.configure_optimizers()
+    chosen, schedule = found["optimizer"], found["lr_scheduler"]["scheduler"]
 
     def step() -> None:
         with autocast() if half else nullcontext():
@@ -42,18 +71,21 @@ def stepper(module, loss: Callable[[], torch.Tensor], *, half: bool = True) -> C
         chosen.zero_grad()
         value.backward()
         chosen.step()
+        schedule.step()
 
     return step
 
 
 def race(
     name: str, ours: Callable[[], object], theirs: Callable[[], object], *, equality: str, repeats: int = 3,
-    unit: str = "seconds a step", made: tuple[int, int] | None = None,
+    unit: str = "seconds a step", made: tuple[int, int] | None = None, alike: bool = False,
 ) -> dict:  # fmt: skip
-    """Medians of both, ours and theirs in turns after one round that does not count.
+    """Medians of both, ours and theirs in turns after one round that does not count. Ours keeps freed memory, as in
+    the course; theirs finds the allocator as a process of PyTorch has it after a while.
 
     Args:
         equality: what was compared before, and how far apart it was.
+        alike: both are of the course, and theirs keeps freed memory too.
         made: items that one call of ours and one of theirs makes; both are then items a second, else seconds a call.
     Returns:
         a row of reference_benchmarks.json; `ratio` is how many times faster ours is.
@@ -61,6 +93,7 @@ def race(
     spent: dict[str, list[float]] = {"ours": [], "theirs": []}
     for turn in range(repeats + 1):
         for side, work in (("ours", ours), ("theirs", theirs)):
+            keep_freed_memory() if alike or side == "ours" else as_by_default()
             took = seconds(work)
             if turn:
                 spent[side].append(took)
@@ -71,6 +104,11 @@ def race(
         middle = {side: n / middle[side] for side, n in zip(middle, made, strict=True)}
         ratio = middle["ours"] / middle["theirs"]
     return row(name, **middle, ratio=ratio, unit=unit, equality=equality, repeats=repeats)
+
+
+def as_by_default() -> None:
+    """The C library's own limits, of which the last two have grown with the blocks that were freed."""
+    allocator(mmap_max=65536, mmap_threshold=32 << 20, trim_threshold=64 << 20)
 
 
 def row(name: str, *, ours: float, theirs: float, ratio: float, unit: str, equality: str, repeats: int) -> dict:

@@ -18,8 +18,11 @@ from ssl_utils import processes
 from ssl_utils.errors import CourseError
 from ssl_utils.files import atomic, read_json, writing
 
-# Jupyter's packages bring a module that MONAI's then find and import, unused, in 1.2 s: a kernel does without it.
-LIGHTER = "import sys; sys.modules.setdefault('rfc3987_syntax', None)"
+# Jupyter's packages bring a module that MONAI's then find and import, unused, in 1.2 s: a kernel does without it. And
+# Python's collector looks through what is being imported again and again, 1 s in all: it may wait for `chapter.start`.
+LIGHTER = (
+    "import gc, sys; gc.set_threshold(50_000, 50, 100); sys.modules.setdefault('rfc3987_syntax', None); del gc, sys"
+)
 SHOWN = ("init", "num_labeled", "draw", "seed")  # parameters that tell the parts of one chapter apart
 
 

@@ -6,6 +6,7 @@ import platform
 
 import psutil
 
+PARAMETERS = {"trim_threshold": -1, "mmap_threshold": -3, "mmap_max": -4}  # numbers of <malloc.h>
 
 def here() -> dict[str, str | int | None]:
     """This process: host, process id, and the Slurm job it belongs to."""
@@ -18,13 +19,18 @@ def gone(noted: dict) -> bool:
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep blocks of up to 32 MB that it frees, for the next step needs the same ones again.
+    """Let this process keep what it frees, up to 2 GB, for the next step needs the same blocks again.
 
-    By default the C library of Linux hands them back, and every step asks for them anew, page by page: a fine-tuning
-    step at scale laptop took 0.20 s instead of 0.17 s. Peak memory is the same. Elsewhere this does nothing.
+    By default the C library of Linux hands large blocks back, and every step asks for them anew, page by page: a
+    fine-tuning step of UNETR on a crop of 96^3 took 3.9 s instead of 3.1 s. Peak memory is the same. Elsewhere this
+    does nothing.
     """
+    allocator(trim_threshold=2**31 - 1, mmap_max=0)  # no block has a mapping of its own, which ends with it
+
+
+def allocator(**values: int) -> None:
+    """Set parameters of the C library's allocator, by their names in mallopt(3); without effect where it has none."""
     libc = ctypes.CDLL(None) if os.name == "posix" else None
     if hasattr(libc, "mallopt"):
-        trim_threshold, mmap_threshold = -1, -3  # numbers of <malloc.h>
-        libc.mallopt(mmap_threshold, 32 << 20)  # the largest value it takes
-        libc.mallopt(trim_threshold, 1 << 30)
+        for name, value in values.items():
+            libc.mallopt(PARAMETERS[name], value)

@@ -42,8 +42,13 @@ def test_rivals_hold_the_same_weights(monkeypatch):
     said = {}
     monkeypatch.setattr(pretraining, "BASE", TINY)
     monkeypatch.setattr(pretraining, "SIDES", {8: 32})
-    monkeypatch.setattr(pretraining, "race", lambda name, *work, equality, **_: said.update({name: equality}) or {})
-    pretraining.simmim(8, repeats=1)
+    told = {"ours": 2.0}
+    monkeypatch.setattr(pretraining, "race", lambda name, *work, equality, **_: said.update({name: equality}) or told)
+    monkeypatch.setattr(race, "matrix_rate", lambda size, repeats: 1e6)
+    operations = pretraining.simmim(8, repeats=1)["share_of_matrix_rate"] * 2.0 * 1e6
+    layers = 3 * 2 * 8 * 2 * 48 * (4 * 48 + 2 * 96)  # there and twice back: 8 tokens, 2 blocks
+    ends = (2 + 3) * 2 * 8 * 48 * 16**3  # patches in (no gradient of the image), voxels out
+    assert layers + ends < operations < 1.2 * (layers + ends)  # attention comes on top
     pretraining.mae("mae", TINY, side=32, patch=8, batch=2, repeats=1)
     assert said["mae"].endswith("True")
     assert float(said["pretraining_step_simmim_8"].split()[5]) < 1e-5

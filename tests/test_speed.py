@@ -22,6 +22,11 @@ def test_the_tables_hold_the_record():
     assert told.endswith("Measured on: cpu, 2 threads, 2026-01-02, commit 0123456789.")
 
 
+def test_shares_of_the_matrix_rate_are_named():
+    told = speed.benchmarks([*ROWS, ROW | {"name": "step", "share_of_matrix_rate": 0.784}])
+    assert told.endswith("our steps reach: `step` 78 %.")
+
+
 def test_many_volumes_by_hand():
     told = speed.scaling(ROWS, cores=10, tflops=200.0)
     # 1000 volumes: 36 s each on 10 cores; 10 MB each; 2000 crops a second, 100 of each

@@ -1,13 +1,14 @@
 """The encoder: MONAI's ViT weight for weight, on any patch and region, in parts that can be called apart."""
 
 import copy
+from unittest import mock
 
 import monai.networks.nets
 import pytest
 import torch
 
 from ssl_utils.errors import CourseError
-from ssl_utils.networks import vit
+from ssl_utils.networks import attention, vit
 from ssl_utils.networks.vit import ViT, sincos_positions, token_grid
 
 SMALL = {"hidden_size": 48, "mlp_dim": 96, "num_layers": 3, "num_heads": 4}
@@ -101,23 +102,44 @@ def forward_and_gradient(encoder, x):
     return last.detach().float(), encoder.blocks[0].attn.qkv.weight.grad.clone()
 
 
-def test_plain_and_fused_attention_agree(monkeypatch):
+def spied(owner, name):
+    return mock.patch.object(owner, name, wraps=getattr(owner, name))
+
+
+def fused(block, x):
+    block.attn.use_flash_attention = True
+    return block.attn(x)
+
+
+@pytest.mark.parametrize(("most", "way"), [(1024, "plain"), (0, "tiled")])
+def test_the_ways_of_attention_agree(most, way, monkeypatch):
     encoder, x = ViT(in_channels=1, img_size=(32, 48, 32), patch_size=8, **SMALL), torch.randn(2, 1, 32, 48, 32)
-    plain = forward_and_gradient(encoder, x)
-    assert not encoder.blocks[0].attn.use_flash_attention
-    monkeypatch.setattr(vit, "PLAIN_TOKENS", 0)
-    fused = forward_and_gradient(encoder, x)
-    assert encoder.blocks[0].attn.use_flash_attention
-    torch.testing.assert_close(plain[0], fused[0], atol=0.05, rtol=0.02)  # of values of size 1, at 8 bits of mantissa
-    assert torch.cosine_similarity(plain[1].flatten(), fused[1].flatten(), dim=0) > 0.999
+    monkeypatch.setattr(vit, "PLAIN_TOKENS", most)
+    monkeypatch.setattr(attention, "TILE", 96 * 40)  # the last tile of a head has fewer rows
+    with spied(attention.TiledAttention, "forward") as tiled:
+        own = forward_and_gradient(encoder, x)
+    assert bool(tiled.call_count) == (way == "tiled")
+    monkeypatch.setattr(vit.Block, "attend", fused)
+    exact = forward_and_gradient(encoder, x)
+    torch.testing.assert_close(own[0], exact[0], atol=0.05, rtol=0.02)  # of values of size 1, at 8 bits of mantissa
+    assert torch.cosine_similarity(own[1].flatten(), exact[1].flatten(), dim=0) > 0.999
 
 
-def test_plain_attention_is_for_bfloat16_on_a_processor_and_few_tokens():
-    few, many = torch.zeros(1, 8, 4), torch.zeros(1, vit.PLAIN_TOKENS + 1, 4)
-    assert not vit.plain_attention_wins(few)
-    with torch.autocast("cpu", torch.bfloat16):
-        assert vit.plain_attention_wins(few) and not vit.plain_attention_wins(many)
-        assert not vit.plain_attention_wins(few.to("meta"))
+def test_tiles_are_exact(monkeypatch):
+    monkeypatch.setattr(attention, "TILE", 7 * 3)
+    q, k, v = torch.randn(3, 2, 2, 7, 5, dtype=torch.float64, requires_grad=True).unbind()
+    exact = torch.nn.functional.scaled_dot_product_attention(q, k, v)
+    torch.testing.assert_close(attention.TiledAttention.apply(q, k, v), exact)
+    assert torch.autograd.gradcheck(attention.TiledAttention.apply, (q, k, v))
+
+
+@pytest.mark.parametrize(("half", "dropout", "tiles"), [(False, 0.0, False), (True, 0.5, False), (True, 0.0, True)])
+def test_tiles_are_for_bfloat16_without_dropout(half, dropout, tiles, monkeypatch):
+    monkeypatch.setattr(vit, "PLAIN_TOKENS", 4)
+    block = vit.Block(hidden_size=48, mlp_dim=96, num_heads=4, dropout=dropout)
+    with spied(attention.TiledAttention, "forward") as tiled, torch.autocast("cpu", torch.bfloat16, enabled=half):
+        block(torch.randn(1, 8, 48))
+    assert block.attn.use_flash_attention and bool(tiled.call_count) == tiles
 
 
 def test_dropout_sleeps_in_evaluation():

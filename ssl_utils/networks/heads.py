@@ -6,6 +6,7 @@
 from collections.abc import Sequence
 
 import torch.nn as nn
+from einops import rearrange
 from torch import Tensor
 
 from ssl_utils.errors import CourseError
@@ -64,8 +65,17 @@ class TransposedConvHead(nn.Module):
         self.conv3d_transpose_1 = nn.ConvTranspose3d(channels, out_channels, kernel_size=second, stride=second)
 
     def forward(self, tokens: Tensor, grid: Sequence[int]) -> Tensor:  # (B, N, E)
-        x = tokens.transpose(1, 2).unflatten(2, tuple(grid))  # (B, E, d, h, w)
-        return self.conv3d_transpose_1(self.conv3d_transpose(x))  # (B, C, D, H, W)
+        x = _spread(tokens.unflatten(1, tuple(grid)), self.conv3d_transpose)
+        return _spread(x, self.conv3d_transpose_1).movedim(-1, 1)  # (B, C, D, H, W)
+
+
+def _spread(x: Tensor, convolution: nn.ConvTranspose3d) -> Tensor:
+    """A transposed convolution whose stride is its kernel, of (B, D, H, W, E) to (B, D p, H q, W r, C): every vector
+    becomes a block of p x q x r voxels by one matrix product, and sooner as such."""
+    p, q, r = convolution.kernel_size
+    weight = rearrange(convolution.weight, "e c p q r -> (p q r c) e")
+    voxels = nn.functional.linear(x, weight, convolution.bias.repeat(p * q * r))
+    return rearrange(voxels, "b d h w (p q r c) -> b (d p) (h q) (w r) c", p=p, q=q, r=r)
 
 
 def _factor(side: int) -> int:

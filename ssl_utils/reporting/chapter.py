@@ -2,6 +2,7 @@
 The only module that knows it is in a notebook."""
 
 import difflib
+import gc
 import sys
 import time
 import warnings
@@ -30,6 +31,7 @@ NEEDS = {  # chapter -> the file that shows it has run, below runs/<dataset>/<sc
     "01_data_inspection": "chapters/01_data_inspection/done.json",
     "04_unetr_finetuning": "finetune/*/n*/draw*/metrics.json",
 }
+COLLECTOR = (700, 10, 10)  # Python's own thresholds; an executed chapter starts with others, see ssl_utils.execution
 
 
 @dataclass
@@ -85,6 +87,8 @@ def start(name: str, **parameters: Any) -> Chapter:
     for key, value in parameters.items():
         check(key, value)
     _plain_errors()
+    gc.freeze()  # what is imported stays: the collector need never look at it again
+    gc.set_threshold(*COLLECTOR)
     import torch
 
     from ssl_utils.training import device, quiet

@@ -24,7 +24,11 @@ def benchmarks(rows: list[dict]) -> str:
     }  # fmt: skip
     names = pd.Index([row["name"] for row in rows], name="measurement")
     said = sorted({f"{row['device']}, {row['date']}, commit {row['commit']}" for row in rows})
-    return f"{tables.markdown(pd.DataFrame(columns, index=names))}\n\nMeasured on: {'; '.join(said)}."
+    shown = f"{tables.markdown(pd.DataFrame(columns, index=names))}\n\nMeasured on: {'; '.join(said)}."
+    shares = [f"`{r['name']}` {100 * r['share_of_matrix_rate']:.0f} %" for r in rows if "share_of_matrix_rate" in r]
+    if not shares:
+        return shown
+    return f"{shown}\n\nShare of the device's own rate of matrix products that our steps reach: {', '.join(shares)}."
 
 
 def scaling(rows: list[dict], *, cores: int = 64, tflops: float = 200.0) -> str:

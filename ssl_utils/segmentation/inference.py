@@ -71,7 +71,9 @@ def _straight(volume: Tensor, axes: list[Tensor], to_index: Tensor, size: Tensor
         weights = torch.zeros(len(at), n)
         weights[row, low] = 1 - (at - low)
         weights[row, (low + 1).clamp(max=n - 1)] += at - low
-        volume = torch.tensordot(volume, weights, ([axis + 1], [1])).movedim(-1, axis + 1)
+        # the axis as rows of matrices and those behind it as columns, or as columns itself: nothing moves in memory
+        behind = volume.shape[axis + 2 :]
+        volume = (weights @ volume.flatten(axis + 2)).unflatten(-1, behind) if behind else volume @ weights.T
     return volume, inside.bool()
 
 

@@ -50,8 +50,11 @@ def _structure(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[
     pair = [torch.from_numpy(np.ascontiguousarray(m[box])) for m in (prediction, reference)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # MONAI 1.6 calls itself with an argument it has deprecated
-        # mm, of every surface voxel of the one to the other's surface; once for both scores
-        _, (there, back), _ = get_edge_surface_distance(*pair, spacing=list(spacing), symmetric=True)
+        # mm, of every surface voxel of the one to the other's surface; once for both scores. A mask of everything keeps
+        # MONAI from cropping once more what is cropped already, which takes it twice as long as all the rest.
+        _, (there, back), _ = get_edge_surface_distance(
+            *pair, spacing=list(spacing), symmetric=True, mask=torch.ones_like(pair[0])
+        )
     near = (there <= tolerance).sum() + (back <= tolerance).sum()
     nsd, hd95 = near / (len(there) + len(back)), max(d.quantile(0.95) for d in (there, back))
     return {**row, "nsd": float(nsd), "hd95": float(hd95)}
