@@ -220,6 +220,15 @@ def test_a_course_error_is_told_as_it_is_also_when_the_chapter_hides_its_traceba
     assert said[0].startswith("error: 07_toy failed: cell [3]: a.nii: is empty; replace it; executed notebook: ")
 
 
+def test_the_collector_waits_for_the_imports_of_a_chapter_and_no_longer(tmp_path):
+    start = "chapter.start('07_toy', scale='smoke', dataset='phantom', data=None, seed=seed)"
+    same = "\nimport gc\nassert gc.get_threshold() == chapter.COLLECTOR and bool(gc.get_freeze_count()) == {}"
+    waits = "import gc\nassert gc.get_threshold()[0] > 10_000\nfrom ssl_utils.reporting import chapter\n" + start
+    again = "gc.unfreeze()\n" + start  # as a person who opens a notebook, where nothing waits
+    found = run_chapter(tmp_path, waits + same.format(True), again + same.format(False))
+    assert found.returncode == 0, found.stderr
+
+
 def test_a_chapter_that_writes_nothing_is_not_done(tmp_path):
     found = run_chapter(tmp_path, "pass", writes=tmp_path / "done.json")
     assert (found.returncode, "ended without writing done.json" in found.stderr) == (1, True)

@@ -87,8 +87,9 @@ def start(name: str, **parameters: Any) -> Chapter:
     for key, value in parameters.items():
         check(key, value)
     _plain_errors()
-    gc.freeze()  # what is imported stays: the collector need never look at it again
-    gc.set_threshold(*COLLECTOR)
+    if gc.get_threshold()[0] > COLLECTOR[0]:
+        gc.freeze()  # so far nothing but imports, which stay: the collector need never look at them again
+        gc.set_threshold(*COLLECTOR)
     import torch
 
     from ssl_utils.training import device, quiet
