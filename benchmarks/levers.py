@@ -1,5 +1,9 @@
-"""What each lever is worth: the same step with it and without it, at the sizes of scale laptop unless named."""
+"""What each lever is worth: the same step with it and without it, at the sizes of scale laptop unless named.
 
+    python -m benchmarks.levers kept|freed        # seconds of a fine-tuning step in this process
+"""
+
+import sys
 from unittest import mock
 
 import numpy as np
@@ -7,13 +11,14 @@ import torch
 
 from benchmarks import segmentation
 from benchmarks.pretraining import BASE, SMALL, pretraining_step
-from benchmarks.race import furthest, product, race, stepper
+from benchmarks.race import furthest, in_child, product, race, row, stepper, timed
 from ssl_utils.data import datasets
 from ssl_utils.networks.heads import TransposedConvHead
 from ssl_utils.networks.unetr import UNETR
 from ssl_utils.networks.vit import Block, PatchEmbedding, ViT
 from ssl_utils.pretext.restoration import RestorationTask
 from ssl_utils.pretext.simmim import SimMIMTask
+from ssl_utils.processes import keep_freed_memory
 from ssl_utils.segmentation import inference
 from ssl_utils.segmentation.finetune import SegmentationTask
 from ssl_utils.training import autocast, device
@@ -37,19 +42,19 @@ def finetuning(memory_format: torch.memory_format | None = None, half: bool = Tr
 
 
 def bf16(*, repeats: int) -> dict:
-    return race("lever_bf16", finetuning(), finetuning(half=False), equality="same start", repeats=repeats, alike=True)
+    return race("lever_bf16", finetuning(), finetuning(half=False), equality="same start", repeats=repeats)
 
 
 def matrix_products(*, repeats: int, size: int = 2048) -> dict:
     """The ceiling of every step that does the same products as a published one in float32."""
     rivals = product(size, torch.bfloat16), product(size, torch.float32)
     equality, unit = f"two matrices of {size} x {size}, by PyTorch", "seconds a product"
-    return race("matrix_products", *rivals, equality=equality, repeats=repeats, alike=True, unit=unit)
+    return race("matrix_products", *rivals, equality=equality, repeats=repeats, unit=unit)
 
 
 def channels_last(*, repeats: int) -> dict:
     rivals = finetuning(torch.channels_last_3d), finetuning(torch.contiguous_format)
-    return race("lever_channels_last", *rivals, equality="same start, same numbers", repeats=repeats, alike=True)
+    return race("lever_channels_last", *rivals, equality="same start, same numbers", repeats=repeats)
 
 
 def plain_attention(*, repeats: int) -> dict:
@@ -75,7 +80,7 @@ def _attention(name: str, kind, *, size: tuple[int, int, int], batch: int, repea
             step()
 
     equality = "same task; outputs compared in tests/test_vit.py"
-    return race(name, step, fused_step, equality=equality, repeats=repeats, alike=True)
+    return race(name, step, fused_step, equality=equality, repeats=repeats)
 
 
 def patch_embedding(*, repeats: int, side: int = 192, patch: int = 16, hidden_size: int = 768) -> dict:
@@ -98,7 +103,7 @@ def patch_embedding(*, repeats: int, side: int = 192, patch: int = 16, hidden_si
 
     with torch.no_grad():
         equality = f"outputs within {furthest(layer(crop), convolution(crop)):.0e} of the largest, float32"
-    return race("lever_patch_embedding", run(layer), run(convolution), equality=equality, repeats=repeats, alike=True)
+    return race("lever_patch_embedding", run(layer), run(convolution), equality=equality, repeats=repeats)
 
 
 def head(*, repeats: int) -> dict:
@@ -122,7 +127,7 @@ def head(*, repeats: int) -> dict:
     with torch.no_grad():
         apart = furthest(layers(tokens, grid), convolutions(tokens, grid))
     equality = f"outputs within {apart:.0e} of the largest, float32"
-    return race("lever_head", run(layers), run(convolutions), equality=equality, repeats=repeats, alike=True)
+    return race("lever_head", run(layers), run(convolutions), equality=equality, repeats=repeats)
 
 
 def fused_adamw(*, repeats: int) -> dict:
@@ -134,7 +139,7 @@ def fused_adamw(*, repeats: int) -> dict:
             parameter.grad = torch.ones_like(parameter)
         rivals.append(torch.optim.AdamW(network.parameters(), fused=fused).step)
     equality = "PyTorch's own two ways"
-    return race("lever_fused_adamw", *rivals, equality=equality, repeats=repeats, alike=True, unit="seconds an update")
+    return race("lever_fused_adamw", *rivals, equality=equality, repeats=repeats, unit="seconds an update")
 
 
 def straight_axes(*, repeats: int) -> dict:
@@ -144,11 +149,24 @@ def straight_axes(*, repeats: int) -> dict:
     axes = [torch.arange(n).float() for n in (124, 108, 75)]
     rivals = [lambda f=f: f(scores, axes, to_index, size) for f in (inference._straight, inference._oblique)]
     equality = f"values within {furthest(rivals[0]()[0], rivals[1]()[0]):.0e} of the largest"
-    return race("lever_straight_axes", *rivals, equality=equality, repeats=repeats, alike=True, unit="seconds a volume")
+    return race("lever_straight_axes", *rivals, equality=equality, repeats=repeats, unit="seconds a volume")
 
 
 def freed_memory(*, repeats: int) -> dict:
-    """A fine-tuning step of UNETR with ViT-B on a crop of 96^3, with the allocator that `race` gives either side."""
+    """A step of UNETR with ViT-B on a crop of 96^3; a process each, in turns, for what one has kept the other finds."""
+    told = {how: [] for how in ("kept", "freed")}
+    for _ in range(repeats):
+        for how, found in told.items():
+            found.append(float(in_child("benchmarks.levers", how)))
+    ours, theirs = (float(np.median(found)) for found in told.values())
+    return row(
+        "lever_freed_memory", ours=ours, theirs=theirs, ratio=theirs / ours, unit="seconds a step", repeats=repeats,
+        equality="same step, a process each",
+    )  # fmt: skip
+
+
+if __name__ == "__main__":
+    if sys.argv[1] == "kept":
+        keep_freed_memory()
     network, _ = segmentation.networks(segmentation.BASE)
-    step = segmentation.own_step(network.to(device()), segmentation.labelled(1))
-    return race("lever_freed_memory", step, step, equality="the same step", repeats=repeats)
+    print(timed(segmentation.own_step(network, segmentation.labelled(1)), 3))

@@ -113,8 +113,7 @@ def mae(name: str, sizes: dict, *, side: int, patch: int, batch: int, repeats: i
     images = torch.randn(batch, 1, side, side, side, device=where)
     masks = [task.mask(images, task.generator(0)) for task in tasks]
     equality = f"same encoder, same hidden tokens: {bool((masks[0] == masks[1]).all())}"
-    steps = (pretraining_step(task, images) for task in tasks)
-    return race(name, *steps, equality=equality, repeats=repeats, alike=True)
+    return race(name, *(pretraining_step(task, images) for task in tasks), equality=equality, repeats=repeats)
 
 
 def _name(task: str, tokens: int) -> str:

@@ -13,7 +13,7 @@ from statistics import median
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssl_utils.processes import allocator, keep_freed_memory
+from ssl_utils.processes import give_back_memory, keep_freed_memory
 from ssl_utils.reporting.runs import PROJECT, commit
 from ssl_utils.training import autocast, device, precision
 
@@ -78,22 +78,21 @@ def stepper(module, loss: Callable[[], torch.Tensor], *, half: bool = True) -> C
 
 def race(
     name: str, ours: Callable[[], object], theirs: Callable[[], object], *, equality: str, repeats: int = 3,
-    unit: str = "seconds a step", made: tuple[int, int] | None = None, alike: bool = False,
+    unit: str = "seconds a step", made: tuple[int, int] | None = None,
 ) -> dict:  # fmt: skip
-    """Medians of both, ours and theirs in turns after one round that does not count. Ours keeps freed memory, as in
-    the course; theirs finds the allocator as a process of PyTorch has it after a while.
+    """Medians of both, ours and theirs in turns after one round that does not count. Both keep freed memory, as a
+    course does: what one has freed the other one would find.
 
     Args:
         equality: what was compared before, and how far apart it was.
-        alike: both are of the course, and theirs keeps freed memory too.
         made: items that one call of ours and one of theirs makes; both are then items a second, else seconds a call.
     Returns:
         a row of reference_benchmarks.json; `ratio` is how many times faster ours is.
     """
+    keep_freed_memory()
     spent: dict[str, list[float]] = {"ours": [], "theirs": []}
     for turn in range(repeats + 1):
         for side, work in (("ours", ours), ("theirs", theirs)):
-            keep_freed_memory() if alike or side == "ours" else as_by_default()
             took = seconds(work)
             if turn:
                 spent[side].append(took)
@@ -104,11 +103,6 @@ def race(
         middle = {side: n / middle[side] for side, n in zip(middle, made, strict=True)}
         ratio = middle["ours"] / middle["theirs"]
     return row(name, **middle, ratio=ratio, unit=unit, equality=equality, repeats=repeats)
-
-
-def as_by_default() -> None:
-    """The C library's own limits, of which the last two have grown with the blocks that were freed."""
-    allocator(mmap_max=65536, mmap_threshold=32 << 20, trim_threshold=64 << 20)
 
 
 def row(name: str, *, ours: float, theirs: float, ratio: float, unit: str, equality: str, repeats: int) -> dict:
@@ -132,7 +126,9 @@ def peak_gigabytes() -> float:
 
 
 def in_child(module: str, *words: str) -> str:
-    """The last line that `python -m module words` prints: for memory, which a process never quite gives back."""
+    """The last line that `python -m module words` prints: for memory, which a process never quite gives back, and whose
+    peak a child takes over from its parent."""
+    give_back_memory()
     told = subprocess.run([sys.executable, "-m", module, *words], capture_output=True, text=True, cwd=PROJECT)
     if told.returncode:
         raise SystemExit(f"error: {module} {' '.join(words)}: {told.stderr.strip().splitlines()[-1]}")

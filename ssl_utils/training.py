@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader
 from ssl_utils.data.crops import Ahead, Consecutive, Crops
 from ssl_utils.errors import CourseError
 from ssl_utils.parallel import Team
-from ssl_utils.processes import keep_freed_memory
+from ssl_utils.processes import give_back_memory, keep_freed_memory
 from ssl_utils.recorder import Recorder
 from ssl_utils.stopwatch import Stopwatch
 
@@ -117,6 +117,7 @@ def fit(
     )  # fmt: skip
     with team.training(trainer):
         trainer.fit(module, loader, validation, ckpt_path=resume_point(folder), weights_only=True)
+    give_back_memory()
     return recorder
 
 

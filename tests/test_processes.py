@@ -4,6 +4,17 @@ import platform
 import subprocess
 import sys
 
+RESIDENT = """
+import numpy as np, psutil
+from ssl_utils.processes import give_back_memory, keep_freed_memory
+keep_freed_memory()
+blocks = [np.ones(1_000_000) for _ in range(50)]  # 400 MB
+last = np.ones(1_000)  # lies above them and stays
+del blocks
+before = psutil.Process().memory_info().rss
+give_back_memory()
+print(before - psutil.Process().memory_info().rss)
+"""
 COUNT = """
 import resource, numpy as np
 from ssl_utils.processes import keep_freed_memory
@@ -27,3 +38,9 @@ def test_freed_memory_is_kept():
     if platform.libc_ver()[0] == "glibc":
         assert told[1] < 200 and told[0] > 20 * 80e6 / 2**21  # of 2 MB at most
     assert told[1] <= told[0] + 200  # elsewhere it does nothing, and no harm
+
+
+def test_kept_memory_is_given_back_when_the_work_is_done():
+    told = int(subprocess.run([sys.executable, "-c", RESIDENT], capture_output=True, text=True).stdout)
+    if platform.libc_ver()[0] == "glibc":
+        assert told > 350e6
