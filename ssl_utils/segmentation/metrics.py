@@ -51,7 +51,7 @@ def _structure(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # MONAI 1.6 calls itself with an argument it has deprecated
         # mm, of every surface voxel of the one to the other's surface; once for both scores. A mask of everything keeps
-        # MONAI from cropping once more what is cropped already, which takes it twice as long as all the rest.
+        # MONAI from cropping once more what is cropped already.
         _, (there, back), _ = get_edge_surface_distance(
             *pair, spacing=list(spacing), symmetric=True, mask=torch.ones_like(pair[0])
         )
