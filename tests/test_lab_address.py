@@ -67,7 +67,10 @@ def test_the_command_names_this_machine_and_no_token():
 
 def test_jupyterlab_listens_to_this_machine_alone_and_asks_for_its_token(lab):
     process, said = lab
-    listening = {found.laddr for found in process.net_connections("inet") if found.status == psutil.CONN_LISTEN}
+    end, listening = time.monotonic() + 60, set()
+    while not listening and time.monotonic() < end:  # it writes down where it will listen before it does
+        listening = {found.laddr for found in process.net_connections("inet") if found.status == psutil.CONN_LISTEN}
+        time.sleep(0.1)
     assert {address.ip for address in listening} == {"127.0.0.1"}
     port = said["port"] or next(address.port for address in listening)
     address = f"http://127.0.0.1:{port}/api/contents"
