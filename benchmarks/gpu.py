@@ -11,10 +11,9 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from benchmarks.pretraining import BASE
-from benchmarks.race import furthest, hardware, matrix_rate, stepper, timed
+from benchmarks.race import furthest, hardware, matrix_rate, operations, stepper, timed
 from ssl_utils.files import write_json
 from ssl_utils.networks.unetr import UNETR
 from ssl_utils.networks.vit import ViT
@@ -46,12 +45,11 @@ def training_row(
 ) -> dict:  # fmt: skip
     """Forward, backward and optimiser of a task whose `step` returns the loss."""
     whole = stepper(module, step)
-    with FlopCounterMode(display=False) as counter:
-        whole()
+    flops = operations(whole)
     if torch.cuda.is_available():
         torch.cuda.reset_peak_memory_stats()
     took = timed(whole, repeats)
-    return row(name, took, items=items, unit=unit, flops=counter.get_total_flops(), rate=rate)
+    return row(name, took, items=items, unit=unit, flops=flops, rate=rate)
 
 
 def row(name: str, took: float, *, items: int, unit: str, flops: float, rate: float) -> dict:
@@ -109,10 +107,10 @@ def segmentation(size: Size, rate: float) -> list[dict]:
     def predict() -> torch.Tensor:
         return inference.predict_logits(network, volume, roi=(side,) * 3, overlap=0.5)
 
-    with FlopCounterMode(display=False) as counter, torch.no_grad():
-        network(batch["image"][:1])
+    with torch.no_grad():
+        flops_a_window = operations(lambda: network(batch["image"][:1]))
     took, windows = timed(predict, 1), int(np.prod([-(-(n - side) // (side // 2)) + 1 for n in size.volume]))
-    flops = counter.get_total_flops() * windows
+    flops = flops_a_window * windows
     rows.append(row(f"sliding_window_{side}", took, items=windows, unit="windows", flops=flops, rate=rate))
     with torch.no_grad(), autocast():
         found = network(batch["image"][:1]).float().cpu()

@@ -83,6 +83,17 @@ def _attention(name: str, kind, *, size: tuple[int, int, int], batch: int, repea
     return race(name, step, fused_step, equality=equality, repeats=repeats)
 
 
+def both_ways(forward, *given):
+    """A layer forward and backward, as a piece of work."""
+
+    def work() -> None:
+        with autocast():
+            out = forward(*given)
+        out.float().square().mean().backward()
+
+    return work
+
+
 def patch_embedding(*, repeats: int, side: int = 192, patch: int = 16, hidden_size: int = 768) -> dict:
     """Forward and backward of the layer alone."""
     layer = PatchEmbedding(
@@ -90,20 +101,13 @@ def patch_embedding(*, repeats: int, side: int = 192, patch: int = 16, hidden_si
     ).to(device())  # fmt: skip
     crop = torch.randn(1, 1, side, side, side, device=device())
 
-    def run(forward):
-        def work() -> None:
-            with autocast():
-                out = forward(crop)
-            out.float().square().mean().backward()
-
-        return work
-
     def convolution(x: torch.Tensor) -> torch.Tensor:
         return layer.patch_embeddings(x).flatten(2).transpose(1, 2)
 
     with torch.no_grad():
         equality = f"outputs within {furthest(layer(crop), convolution(crop)):.0e} of the largest, float32"
-    return race("lever_patch_embedding", run(layer), run(convolution), equality=equality, repeats=repeats)
+    rivals = (both_ways(forward, crop) for forward in (layer, convolution))
+    return race("lever_patch_embedding", *rivals, equality=equality, repeats=repeats)
 
 
 def head(*, repeats: int) -> dict:
@@ -116,18 +120,11 @@ def head(*, repeats: int) -> dict:
     def convolutions(x: torch.Tensor, grid: tuple[int, ...]) -> torch.Tensor:
         return layers.conv3d_transpose_1(layers.conv3d_transpose(x.transpose(1, 2).unflatten(2, grid)))
 
-    def run(forward):
-        def work() -> None:
-            with autocast():
-                out = forward(tokens, grid)
-            out.float().abs().mean().backward()
-
-        return work
-
     with torch.no_grad():
         apart = furthest(layers(tokens, grid), convolutions(tokens, grid))
     equality = f"outputs within {apart:.0e} of the largest, float32"
-    return race("lever_head", run(layers), run(convolutions), equality=equality, repeats=repeats)
+    rivals = (both_ways(forward, tokens, grid) for forward in (layers, convolutions))
+    return race("lever_head", *rivals, equality=equality, repeats=repeats)
 
 
 def fused_adamw(*, repeats: int) -> dict:

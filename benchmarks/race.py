@@ -50,11 +50,16 @@ def matrix_rate(size: int, repeats: int) -> float:
     return 2 * size**3 / timed(product(size, kind), repeats)
 
 
-def near_limit(step: Callable[[], object], took: float, *, crops: int) -> dict:
-    """Counted operations of a step of `took` seconds, and the share of the device's matrix rate that they reach."""
+def operations(step: Callable[[], object]) -> int:
+    """Of matrix products and convolutions, counted while the step is made."""
     with FlopCounterMode(display=False) as counter:
         step()
-    flops = counter.get_total_flops()
+    return counter.get_total_flops()
+
+
+def near_limit(step: Callable[[], object], took: float, *, crops: int) -> dict:
+    """Counted operations of a step of `took` seconds, and the share of the device's matrix rate that they reach."""
+    flops = operations(step)
     share = flops / took / matrix_rate(8192 if device() == "cuda" else 2048, 5)
     return {"tflop_a_crop": round(flops / crops / 1e12, 4), "share_of_matrix_rate": round(share, 3)}
 

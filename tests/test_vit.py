@@ -116,9 +116,9 @@ def test_the_ways_of_attention_agree(most, way, monkeypatch):
     encoder, x = ViT(in_channels=1, img_size=(32, 48, 32), patch_size=8, **SMALL), torch.randn(2, 1, 32, 48, 32)
     monkeypatch.setattr(vit, "PLAIN_TOKENS", most)
     monkeypatch.setattr(attention, "TILE", 96 * 40)  # the last tile of a head has fewer rows
-    with spied(attention.TiledAttention, "forward") as tiled:
+    with spied(attention.TiledAttention, "forward") as tiled, spied(vit, "plain_attention") as plain:
         own = forward_and_gradient(encoder, x)
-    assert bool(tiled.call_count) == (way == "tiled")
+    assert (bool(plain.call_count), bool(tiled.call_count)) == (way == "plain", way == "tiled")
     monkeypatch.setattr(vit.Block, "attend", fused)
     exact = forward_and_gradient(encoder, x)
     torch.testing.assert_close(own[0], exact[0], atol=0.05, rtol=0.02)  # of values of size 1, at 8 bits of mantissa
@@ -133,13 +133,20 @@ def test_tiles_are_exact(monkeypatch):
     assert torch.autograd.gradcheck(attention.TiledAttention.apply, (q, k, v))
 
 
-@pytest.mark.parametrize(("half", "dropout", "tiles"), [(False, 0.0, False), (True, 0.5, False), (True, 0.0, True)])
-def test_tiles_are_for_bfloat16_without_dropout(half, dropout, tiles, monkeypatch):
+@pytest.mark.parametrize("tokens", [4, 8])
+@pytest.mark.parametrize(("half", "dropout", "device", "products"), [
+    (True, 0.0, "cpu", True), (False, 0.0, "cpu", False), (True, 0.5, "cpu", False), (True, 0.0, "meta", False),
+])  # fmt: skip
+def test_products_are_for_bfloat16_on_a_processor_without_dropout(half, dropout, device, products, tokens, monkeypatch):
     monkeypatch.setattr(vit, "PLAIN_TOKENS", 4)
-    block = vit.Block(hidden_size=48, mlp_dim=96, num_heads=4, dropout=dropout)
-    with spied(attention.TiledAttention, "forward") as tiled, torch.autocast("cpu", torch.bfloat16, enabled=half):
-        block(torch.randn(1, 8, 48))
-    assert block.attn.use_flash_attention and bool(tiled.call_count) == tiles
+    block = vit.Block(hidden_size=48, mlp_dim=96, num_heads=4, dropout=dropout).to(device)
+    with (
+        spied(attention.TiledAttention, "forward") as tiled, spied(vit, "plain_attention") as plain,
+        torch.autocast("cpu", torch.bfloat16, enabled=half),
+    ):  # fmt: skip
+        block(torch.randn(1, tokens, 48, device=device))
+    assert block.attn.use_flash_attention
+    assert (plain.call_count, tiled.call_count) == (products and tokens == 4, products and tokens == 8)
 
 
 def test_dropout_sleeps_in_evaluation():
