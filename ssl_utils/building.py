@@ -34,14 +34,13 @@ def build_task(where: Setup, *, task: str, seed: int, options: Mapping):
     reconstructs, all of it is pretrained).
     """
     own = {key: value for key, value in given(options).items() if key != "pool"}
-    steps, scope = own.pop("steps", None) or where.scale.pretrain_steps, checked(own.pop("scope", "encoder"))
+    steps, scope = own.pop("steps", None) or where.scale.pretrain_steps, checked(own.pop("scope", None))
     torch.manual_seed(seed)
     encoder = ViT(**where.encoder_config())
     module = task_class(task)(encoder=encoder, lr=where.scale.pretrain_lr, steps=steps, seed=seed, **own)
-    if scope == "whole":
-        channels = len(where.dataset.channels)
+    if (scope or module.scope) == "whole":
         module.reconstruct_with(
-            UNETR(out_channels=channels, feature_size=where.scale.feature_size, **where.encoder_config())
+            UNETR(out_channels=module.out_channels, feature_size=where.scale.feature_size, **where.encoder_config())
         )
     return module
 

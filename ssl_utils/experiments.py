@@ -33,6 +33,7 @@ __all__ = [
 ]  # fmt: skip
 
 RECIPE = 2  # raise it when the way of training changes: runs made before then are made again
+PREPARING = 100  # crops, at most, that a pretext task may look at before its first step
 VALIDATIONS = {"pretrain": 10, "finetune": 5}  # evenly spread: often enough for a curve, rare enough to cost little
 
 
@@ -58,6 +59,7 @@ def pretrain(where: Setup, *, task: str, seed: int = 0, team: Team | None = None
         return folder
     cases = [case for part in pooled for case in part.prepared(part.pool)]
     crops = Crops(cases, roi=where.grid.roi, seed=seed)
+    module.prepare(crops[i] for i in range(min(len(cases), PREPARING)))  # a crop of each case
     loader = DataLoader(FixedCrops(where.prepared(where.datalist.validation), roi=where.grid.roi), batch_size=1)
     watcher = inside.callback(
         folder, labelled=where.prepared(where.datalist.training[:8]),

@@ -13,9 +13,14 @@ from ssl_utils.data.cache import Prepared
 
 
 def crop_at(case: Prepared, corner: Sequence[int], roi: Sequence[int]) -> dict[str, torch.Tensor]:
-    """The crop whose lowest corner is `corner`: image (C, d, h, w) float32 standardised, label (1, d, h, w) if any."""
+    """The crop whose lowest corner is `corner`: image (C, d, h, w) float32 standardised, label (1, d, h, w) if any, and
+    place (2, 3), the lowest and highest corner as shares of the volume."""
     box = tuple(slice(c, c + r) for c, r in zip(corner, roi, strict=True))
-    crop = {"image": torch.from_numpy(case.standardised(case.image[(slice(None), *box)]))}
+    corners = torch.tensor([(one.start, one.stop) for one in box]).T
+    crop = {
+        "image": torch.from_numpy(case.standardised(case.image[(slice(None), *box)])),
+        "place": corners / torch.tensor(case.image.shape[1:]),
+    }
     if case.label is not None:
         crop["label"] = torch.from_numpy(case.label[box][None].astype(np.int64))
     return crop
@@ -74,7 +79,8 @@ class FixedCrops(Dataset):
         case = self.cases[index]
         seed = crc32(case.id.encode())
         corner = random_corner(case, self.roi, np.random.default_rng(seed), False)
-        return {"image": crop_at(case, corner, self.roi)["image"], "seed": seed, "id": case.id}
+        crop = crop_at(case, corner, self.roi)
+        return {"image": crop["image"], "place": crop["place"], "seed": seed, "id": case.id}
 
 
 class Consecutive(Sampler[int]):

@@ -1,6 +1,7 @@
 """What pretext tasks share: optimiser, fixed validation, trivial baselines. The idea is in the task's own file."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterable
 
 import torch
 from torch import Tensor, nn
@@ -21,10 +22,12 @@ class PretextTask(SharedStep, ABC):
     """
 
     head: nn.Module | None  # set by the task
+    scope = "encoder"  # what is pretrained where nobody asks for more: `whole` is a UNETR
 
     def __init__(self, *, encoder: ViT, lr: float, steps: int, weight_decay: float = 0.05, seed: int = 0) -> None:
         super().__init__()
         self.encoder, self.lr, self.steps, self.weight_decay, self.seed = encoder, lr, steps, weight_decay, seed
+        self.out_channels = encoder.config["in_channels"]  # of the head
         self.decoder = None  # of a UNETR that is pretrained whole; it then reconstructs in place of the head
 
     @abstractmethod
@@ -40,8 +43,15 @@ class PretextTask(SharedStep, ABC):
     def score(self, prediction: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
         """The reconstruction loss of any prediction, so that trivial ones can be compared with the network's."""
 
+    def prepare(self, crops: Iterable[dict]) -> None:  # noqa: B027 (most tasks need nothing)
+        """Look at some crops of the pool before the first step."""
+
+    def extra(self, batch: dict) -> dict[str, Tensor]:
+        """What `losses` is told of a batch besides its images."""
+        return {}
+
     def reconstruct_with(self, network: UNETR) -> None:
-        """Pretrain this UNETR whole (its outputs are the image channels): its decoder and its full-resolution skip
+        """Pretrain this UNETR whole (its outputs are those of the head): its decoder and its full-resolution skip
         take the place of the head, its encoder that of the encoder."""
         self.encoder, self.decoder, self.head = network.vit, network.without_encoder(), None
 
@@ -71,10 +81,10 @@ class PretextTask(SharedStep, ABC):
         return torch.Generator(self.device).manual_seed(mixed)
 
     def training_step(self, batch: dict, batch_idx: int) -> Tensor:
-        return self.losses(batch["image"], self.generator(self.seed, self.global_step))["loss"]
+        return self.losses(batch["image"], self.generator(self.seed, self.global_step), **self.extra(batch))["loss"]
 
     def validation_step(self, batch: dict, batch_idx: int) -> None:
-        losses = self.losses(batch["image"], self.generator(int(batch["seed"][0])))
+        losses = self.losses(batch["image"], self.generator(int(batch["seed"][0])), **self.extra(batch))
         # every process scores every case (rarely, and none waits for another); sync: no rounding may tell them apart
         self.log("validation_loss", losses["reconstruction"], batch_size=len(batch["image"]), sync_dist=True)
 
