@@ -43,7 +43,7 @@ class PretextTask(SharedStep, ABC):
     def score(self, prediction: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
         """The reconstruction loss of any prediction, so that trivial ones can be compared with the network's."""
 
-    def prepare(self, crops: Iterable[dict]) -> None:  # noqa: B027 (most tasks need nothing)
+    def prepare(self, crops: Iterable[dict]) -> None:
         """Look at some crops of the pool before the first step."""
 
     def extra(self, batch: dict) -> dict[str, Tensor]:

@@ -1,6 +1,9 @@
-"""Predict clusters in place of intensities: k-means sorts the voxels of all unlabelled volumes into kinds, and a network
-learns to say the kind of every voxel, also where it may not look (after the pixel-level clustering of RadioSSL, 2024,
-which clusters the features of a network trained on photographs; here what a voxel and its surroundings look like)."""
+"""Pixel clusters: k-means sorts the voxels of all unlabelled volumes into kinds, by value and place, and a network
+learns to say the kind of every voxel, also where it may not look.
+
+After the pixel-level clustering of RadioSSL (Gogou 2024), which clusters the features of a network trained on
+photographs; here k-means is told what a voxel looks like and where it lies, so nothing has to be downloaded.
+"""
 
 from collections.abc import Iterable
 
@@ -42,9 +45,8 @@ def describe(images: Tensor, place: Tensor | None = None) -> Tensor:
 
 def nearest(points: Tensor, centres: Tensor) -> Tensor:
     """Number of the nearest centre (N,) of every point: (N, F), (K, F)."""
-    # |p - c|^2 without the term that all centres share; in parts, for N x K distances can be a gigabyte
-    half = centres.square().sum(1) / 2
-    return torch.cat([(part @ centres.T - half).argmax(1) for part in points.split(65_536)])
+    parts = points.split(65_536)  # all N x K distances at once can be a gigabyte
+    return torch.cat([torch.cdist(part, centres).argmin(1) for part in parts])
 
 
 def kmeans(points: Tensor, clusters: int, *, rounds: int = ROUNDS, generator: torch.Generator) -> Tensor:
@@ -82,9 +84,7 @@ class PixelClustersTask(SimMIMTask):
         self, *, encoder: ViT, lr: float, steps: int, seed: int = 0, clusters: int = 48, mask_ratio: float = 0.3,
         mask_unit: int = 1,
     ) -> None:  # fmt: skip
-        super().__init__(
-            encoder=encoder, lr=lr, steps=steps, seed=seed, mask_ratio=mask_ratio, mask_unit=mask_unit
-        )
+        super().__init__(encoder=encoder, lr=lr, steps=steps, seed=seed, mask_ratio=mask_ratio, mask_unit=mask_unit)
         if clusters < 2:
             raise CourseError(f"clusters={clusters}: one kind is nothing to tell apart; try 48")
         self.clusters, self.out_channels = clusters, clusters
@@ -111,12 +111,10 @@ class PixelClustersTask(SimMIMTask):
         points = describe(images.float(), place)
         return nearest(points.flatten(0, -2), self.centres).view(points.shape[:-1])
 
-    def losses(
-        self, images: Tensor, generator: torch.Generator, place: Tensor | None = None
-    ) -> dict[str, Tensor]:
+    def losses(self, images: Tensor, generator: torch.Generator, place: Tensor | None = None) -> dict[str, Tensor]:
         mask = self.mask(images, generator)
         logits = self(images, mask).float()  # (B, K, D, H, W)
-        loss = F.cross_entropy(logits, self.kinds(images, place))  # of all voxels: to segment what is seen is a task, too
+        loss = F.cross_entropy(logits, self.kinds(images, place))  # of all voxels: what is seen must be sorted, too
         with torch.no_grad():
             painted = self.paint(logits, images.shape[1])
         return {"loss": loss, "reconstruction": self.score(painted, images, self.voxel_mask(mask, images.shape[1]))}
