@@ -29,16 +29,18 @@ def checked(scope: str | None) -> str | None:
 def build_task(where: Setup, *, task: str, seed: int, options: Mapping):
     """The pretext task with a fresh encoder, at the numbers of the scale.
 
-    `options` are the task's own parameters and three of every task: `steps` (default: the scale's), `pool` (see
-    `setups.pool`) and `scope`, which is `encoder` (a ViT and a light head, as published) or `whole` (a UNETR
-    reconstructs, all of it is pretrained).
+    `options` are the task's own parameters and three of every task: `steps` (default: the scale's, times the task's
+    `effort`), `pool` (see `setups.pool`) and `scope` (default: the task's), which is `encoder` (a ViT and a light head)
+    or `whole` (a UNETR, all of it is pretrained).
     """
     own = {key: value for key, value in given(options).items() if key != "pool"}
-    steps, scope = own.pop("steps", None) or where.scale.pretrain_steps, checked(own.pop("scope", None))
+    kind = task_class(task)
+    steps = own.pop("steps", None) or round(where.scale.pretrain_steps * kind.effort)
+    scope = checked(own.pop("scope", kind.scope))
     torch.manual_seed(seed)
     encoder = ViT(**where.encoder_config())
-    module = task_class(task)(encoder=encoder, lr=where.scale.pretrain_lr, steps=steps, seed=seed, **own)
-    if (scope or module.scope) == "whole":
+    module = kind(encoder=encoder, lr=where.scale.pretrain_lr, steps=steps, seed=seed, **own)
+    if scope == "whole":
         module.reconstruct_with(
             UNETR(out_channels=module.out_channels, feature_size=where.scale.feature_size, **where.encoder_config())
         )

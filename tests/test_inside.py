@@ -160,6 +160,7 @@ def train(name: str, folder, callbacks=(), *, until: int = LOOKS, resume=None):
 
     training.quiet()
     module, images = task_of(name), torch.randn(4, 1, *ROI)
+    module.prepare({"image": image} for image in images)
     batches = DataLoader([{"image": image} for image in images], batch_size=2)
     held_out = DataLoader([{"image": images[0], "seed": 5}], batch_size=1)
     trainer = L.Trainer(

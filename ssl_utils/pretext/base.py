@@ -22,7 +22,8 @@ class PretextTask(SharedStep, ABC):
     """
 
     head: nn.Module | None  # set by the task
-    scope = "encoder"  # what is pretrained where nobody asks for more: `whole` is a UNETR
+    scope = "encoder"  # what is pretrained where nobody asks for another: `whole` is a UNETR
+    effort = 1.0  # its steps where nobody asks for others, as a share of the scale's
 
     def __init__(self, *, encoder: ViT, lr: float, steps: int, weight_decay: float = 0.05, seed: int = 0) -> None:
         super().__init__()

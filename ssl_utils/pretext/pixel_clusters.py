@@ -79,6 +79,7 @@ class PixelClustersTask(SimMIMTask):
     """
 
     scope = "whole"
+    effort = 0.5  # a step of a whole UNETR costs more than two of an encoder with a light head
 
     def __init__(
         self, *, encoder: ViT, lr: float, steps: int, seed: int = 0, clusters: int = 48, mask_ratio: float = 0.3,
@@ -99,12 +100,13 @@ class PixelClustersTask(SimMIMTask):
         generator = torch.Generator().manual_seed(self.seed)
         sample = []
         for crop in crops:
-            points = describe(crop["image"][None], crop["place"][None]).flatten(0, -2)
+            one = torch.utils.data.default_collate([crop])
+            points = describe(one["image"], **self.extra(one)).flatten(0, -2)
             sample.append(points[torch.randperm(len(points), generator=generator)[:SAMPLE]])
         self.centres.copy_(kmeans(torch.cat(sample), self.clusters, generator=generator))
 
     def extra(self, batch: dict) -> dict:
-        return {"place": batch["place"]}
+        return {"place": batch.get("place")}
 
     def kinds(self, images: Tensor, place: Tensor | None = None) -> Tensor:
         """The cluster of every voxel of clean crops: (B, C, D, H, W) -> (B, D, H, W)."""
