@@ -12,7 +12,7 @@ from ssl_utils.networks.transfer import TransferReport, load_encoder
 from ssl_utils.networks.unet import UNet
 from ssl_utils.networks.unetr import UNETR
 from ssl_utils.networks.vit import ViT
-from ssl_utils.pretext import TASKS, task_class
+from ssl_utils.pretext import TASKS, steps_of, task_class
 from ssl_utils.reporting import runs
 from ssl_utils.setups import Setup
 
@@ -35,7 +35,7 @@ def build_task(where: Setup, *, task: str, seed: int, options: Mapping):
     """
     own = {key: value for key, value in given(options).items() if key != "pool"}
     kind = task_class(task)
-    steps = own.pop("steps", None) or round(where.scale.pretrain_steps * kind.effort)
+    steps = own.pop("steps", None) or steps_of(task, where.scale.pretrain_steps)
     scope = checked(own.pop("scope", kind.scope))
     torch.manual_seed(seed)
     encoder = ViT(**where.encoder_config())
