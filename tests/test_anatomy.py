@@ -274,8 +274,8 @@ def rows_of_code(chapter):
 def amount_of_prose(chapter):
     lines = sum(bool(line.strip()) for cell in chapter.code() for line in cell.text.splitlines())
     ratio = sum(words(cell.text) for cell in chapter.markdown()) / lines
-    if not 5 <= ratio <= 18:
-        yield f"{ratio:.1f} words of prose for a line of code; 5 to 18"
+    if not 6 <= ratio <= 15:
+        yield f"{ratio:.1f} words of prose for a line of code; 6 to 15"
 
 
 @rule
