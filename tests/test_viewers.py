@@ -48,10 +48,20 @@ def test_live_needs_jupyterlab_and_no_override(jupyterlab, monkeypatch):
     assert not viewers.live()
 
 
-@pytest.mark.parametrize("viewer", ["niivue", "itk"])
+HEADLESS_CALLS = {
+    "niivue": lambda: viewers.volume3d(IMAGE, LABEL),
+    "itk": lambda: viewers.volume3d(IMAGE, LABEL, viewer="itk"),
+    "explore": lambda: viewers.explore(IMAGE, LABEL),
+    "playground": lambda: viewers.playground(lambda r: {"image": IMAGE}, {"r": viewers.Control("ratio", True)}),
+    "results": lambda: viewers.results_explorer(TABLE, found),
+}
+
+
+@pytest.mark.parametrize("viewer", HEADLESS_CALLS)
 def test_headless_is_a_sentence(headless, viewer):
-    answer = viewers.volume3d(IMAGE, LABEL, viewer=viewer)
-    assert isinstance(answer, str) and answer.endswith(".") and repr(answer) == str(answer)
+    answer = HEADLESS_CALLS[viewer]()
+    assert isinstance(answer, viewers.Sentence) and answer.endswith(".") and repr(answer) == str(answer)
+    assert "JupyterLab (make lab)" in answer or "run in JupyterLab" in answer
 
 
 def test_unknown_viewer(headless):
@@ -81,7 +91,7 @@ def test_headless_imports_no_widget_library():
     assert done.stdout.count("Figure(") == 3
 
 
-def test_headless_notebook_shows_one_picture():
+def test_headless_notebook_shows_a_picture_and_a_sentence():
     source = (
         "import os; os.environ['SSL_HEADLESS'] = '1'\nimport numpy as np\nfrom ssl_utils.reporting import viewers\n"
         "viewers.explore(np.ones((8, 8, 8)))"
@@ -90,7 +100,8 @@ def test_headless_notebook_shows_one_picture():
     notebook = nbformat.v4.new_notebook(cells=cells)
     NotebookClient(notebook, timeout=120, kernel_name="python3").execute()
     picture, sentence = (cell.outputs for cell in notebook.cells)
-    assert len(picture) == 1 and "image/png" in picture[0]["data"]
+    assert len(picture) == 2 and "image/png" in picture[0]["data"]
+    assert picture[1]["data"]["text/plain"].startswith("In JupyterLab")
     assert len(sentence) == 1 and sentence[0]["data"]["text/plain"].startswith("The 3D viewer opens")
     assert "widgets" not in notebook.metadata
 
@@ -143,8 +154,8 @@ def test_results_are_a_scatter_first(jupyterlab, shown):
 
 
 def test_results_without_a_pair_are_a_sentence(jupyterlab, shown):
-    viewers.results_explorer(TABLE[TABLE["init"] == "random"], found)
-    assert kinds(shown) == ["Sentence"] and "nothing to pick" in shown[0]
+    said = viewers.results_explorer(TABLE[TABLE["init"] == "random"], found)
+    assert not shown and "nothing to pick" in said
 
 
 def test_a_picked_point_asks_for_its_case_and_shows_its_slices(jupyterlab):

@@ -12,6 +12,7 @@ from ssl_utils.errors import CourseError
 from ssl_utils.live import live
 from ssl_utils.reporting.panels import volume
 from ssl_utils.reporting.stills import still
+from ssl_utils.reporting.volume3d import Sentence
 
 _HIDDEN = 7  # the label value whose colour is the blue of masks
 _MADE = ("image", "mask", "after", "says")
@@ -41,8 +42,10 @@ class Control:
 
 
 def playground(make: Make, controls: Mapping[str, Control], *, spacing: Sequence[float] = (1, 1, 1),
-               window: tuple[float, float] | str | None = None, title: str = "") -> None:  # fmt: skip
+               window: tuple[float, float] | str | None = None, title: str = "") -> Sentence | None:  # fmt: skip
     """Show what `make` gives at the start values and, live, a SliceExplorer with one widget for each of its arguments.
+
+    Where nobody is there a sentence takes the place of the widgets.
 
     Args:
         make: called with a keyword for each control; returns "image" (D, H, W) and, when there is one, "mask"
@@ -61,8 +64,11 @@ def playground(make: Make, controls: Mapping[str, Control], *, spacing: Sequence
     display(still(shown, spacing=spacing, names={_HIDDEN: "hidden"}, window=window, title=title,
                   centre=_middle(made["image"])))  # fmt: skip
     print(made["says"], end="\n" if made["says"] else "")
-    if live():
-        display(_box(make, controls, made, spacing=spacing, window=window))
+    if not live():
+        knobs = ", ".join(control.label for control in controls.values())
+        return Sentence(f"In JupyterLab (make lab) this picture has knobs: {knobs}.")
+    display(_box(make, controls, made, spacing=spacing, window=window))
+    return None
 
 
 def _made(make: Make, values: Mapping[str, Any]) -> dict[str, Any]:

@@ -16,8 +16,8 @@ _ALL = "all structures"
 Show = Callable[..., Mapping[str, Any]]
 
 
-def results_explorer(per_case: pd.DataFrame, show: Show, *, names: Mapping[int, str] | None = None) -> None:
-    """Show the Dice of every test case, random start against another, and live pick a case to see its slices.
+def results_explorer(per_case: pd.DataFrame, show: Show, *, names: Mapping[int, str] | None = None) -> Sentence | None:
+    """Show the Dice of every test case, random start against another; live, pick a case there to see its slices.
 
     Args:
         per_case: as `runs.per_case` gives it: init, num_labeled, draw, seed, case, class, dice.
@@ -27,16 +27,17 @@ def results_explorer(per_case: pd.DataFrame, show: Show, *, names: Mapping[int, 
     """
     pairs = statistics.paired(per_case)
     if pairs.empty:
-        display(Sentence("No start has a finished run beside the random one yet; nothing to pick from."))
-        return
+        return Sentence("No start has a finished run beside the random one yet; nothing to pick from.")
     init, labels = pairs["init"].iloc[0], int(pairs["num_labeled"].min())
     chosen = _chosen(per_case, init, labels, _ALL)
     if chosen.empty:  # that start has no run at the fewest labels
         init = pairs.loc[pairs["num_labeled"] == labels, "init"].iloc[0]
         chosen = _chosen(per_case, init, labels, _ALL)
     display(charts.paired_cases(chosen, title=f"{labels} labels, a point per test case and pair of runs"))
-    if live():
-        display(_box(per_case, show, init, labels, names))
+    if not live():
+        return Sentence("In JupyterLab (make lab) you pick a point of this scatter and see the slices of its case.")
+    display(_box(per_case, show, init, labels, names))
+    return None
 
 
 def _chosen(per_case: pd.DataFrame, init: str, labels: int, structure: str) -> pd.DataFrame:

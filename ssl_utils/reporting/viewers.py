@@ -19,8 +19,8 @@ __all__ = ["Control", "Sentence", "explore", "live", "playground", "results_expl
 
 def explore(image: Any, label: Any = None, *, spacing: Sequence[float] = (1, 1, 1),
             names: Mapping[int, str] | None = None, window: tuple[float, float] | str | None = None,
-            prediction: Any = None, after: Any = None) -> None:  # fmt: skip
-    """Show three planes of the volume and, live, a SliceExplorer to move through it below them.
+            prediction: Any = None, after: Any = None) -> Sentence | None:  # fmt: skip
+    """Show three planes of the volume and, live, a SliceExplorer to move through it below them; else a sentence.
 
     Args:
         image, label, prediction: (D, H, W); the two overlays have values 0 (background) to 255.
@@ -38,8 +38,10 @@ def explore(image: Any, label: Any = None, *, spacing: Sequence[float] = (1, 1, 
     if after is not None:
         shown["after"] = (after, None)
     display(still(shown, spacing=spacing, names=names, window=window))
-    if live():
-        from ssl_utils.reporting.explorer import SliceExplorer
+    if not live():
+        return Sentence("In JupyterLab (make lab) sliders, wheel and arrow keys move through these planes.")
+    from ssl_utils.reporting.explorer import SliceExplorer
 
-        display(SliceExplorer(image, label, spacing=spacing, names=names, window=window, prediction=prediction,
-                              after=after))  # fmt: skip
+    display(SliceExplorer(image, label, spacing=spacing, names=names, window=window, prediction=prediction,
+                          after=after))  # fmt: skip
+    return None
