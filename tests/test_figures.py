@@ -1,5 +1,7 @@
 """Pictures: orientation, proportions, colours, faults, and one display per returned figure."""
 
+import re
+from itertools import combinations
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -9,6 +11,7 @@ import nbformat
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from nbclient import NotebookClient
 
@@ -103,6 +106,51 @@ def test_fifteen_labels_have_colours_and_the_first_fourteen_differ():
     assert len({panels.colour(value) for value in range(1, 15)}) == 14
     assert panels.colour(15) == panels.colour(1)
     assert panels.overlay(np.array([[0, 1]]), 0.5)[0, :, 3].tolist() == [0, 0.5]
+
+
+SEEN = {  # linear RGB as it is seen without red, green or blue cones: Machado et al. 2009, doi:10.1109/TVCG.2009.113
+    "all cones": np.eye(3),
+    "no red": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
+    "no green": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
+    "no blue": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
+}  # fmt: skip
+TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
+
+
+def difference(one, other, seen) -> float:
+    """How far apart two colours look (CIE 1976): 2.3 is just noticed side by side."""
+
+    def lab(rgb):
+        rgb = np.array(rgb)
+        linear = np.where(rgb <= 0.04045, rgb / 12.92, ((rgb + 0.055) / 1.055) ** 2.4)
+        xyz = TO_XYZ @ np.clip(np.array(seen) @ linear, 0, 1) / TO_XYZ.sum(1)
+        x, y, z = np.where(xyz > 0.008856, np.cbrt(xyz), 7.787 * xyz + 16 / 116)
+        return np.array([116 * y - 16, 500 * (x - y), 200 * (y - z)])
+
+    return float(np.linalg.norm(lab(one) - lab(other)))
+
+
+@pytest.mark.parametrize("seen", SEEN)
+def test_colours_are_told_apart_by_colour_blind_readers(seen):
+    for many, least in ((7, 15), (14, 6)):  # the palette; and its tints, which a legend names, too
+        pairs = combinations([panels.colour(value) for value in range(1, many + 1)], 2)
+        assert min(difference(*pair, SEEN[seen]) for pair in pairs) > least
+    assert difference(to_rgb("#0072B2"), to_rgb("#E69F00"), SEEN[seen]) > 50  # the two sides of a scatter
+
+
+def test_red_and_green_would_fail():
+    assert difference((0.8, 0.2, 0.1), (0.45, 0.45, 0.05), SEEN["no green"]) < 15
+
+
+def test_a_picture_says_in_words_what_is_written_on_it(monkeypatch):
+    monkeypatch.setenv("JPY_SESSION_NAME", "chapter.ipynb")
+    monkeypatch.delenv("SSL_HEADLESS", raising=False)
+    picture = figures.montage(IMAGE, LABEL, names={1: "front", 2: "<back>"}, title="case 1")
+    (html,) = picture._repr_mimebundle_().values()
+    alt = re.fullmatch(r'<img alt="([^"]*)" src="data:image/png;base64,[^"]+">', html)[1]
+    assert alt.startswith("Picture: case 1; axial, z = ") and alt.endswith("front; &lt;back&gt;")
+    monkeypatch.setenv("SSL_HEADLESS", "1")
+    assert list(picture._repr_mimebundle_()) == ["image/png"]
 
 
 def test_rows():

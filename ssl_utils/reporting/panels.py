@@ -4,8 +4,10 @@ Arrays are (D, H, W) = x to Right, y to Anterior, z to Superior. Slices are show
 patient's right is on the left of the picture, anterior and superior up.
 """
 
+from base64 import b64encode
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from html import escape
 from io import BytesIO
 from textwrap import fill
 from typing import Any
@@ -18,6 +20,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from ssl_utils.errors import CourseError
+from ssl_utils.live import live
 
 # Okabe & Ito (2008), readable with every common colour blindness; black is left for text and for "random"
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7", "#0072B2")
@@ -29,12 +32,31 @@ OUTLINE = [effects.withStroke(linewidth=1.8, foreground="black")]
 
 
 class Picture(Figure):
-    """A Figure that a notebook can show even where no matplotlib backend was chosen."""
+    """A Figure that a notebook can show even where no matplotlib backend was chosen.
+
+    JupyterLab draws image/png without an alternative text: there, for a person, it is an <img> with one.
+    """
 
     def _repr_png_(self) -> bytes:
         stream = BytesIO()
         self.savefig(stream, format="png", bbox_inches="tight")
         return stream.getvalue()
+
+    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
+        png = b64encode(self._repr_png_()).decode()
+        if not live():
+            return {"image/png": png}
+        return {"text/html": f'<img alt="{escape(self.words())}" src="data:image/png;base64,{png}">'}
+
+    def words(self) -> str:
+        """What is written on the picture: titles, sides, axes and legends; no single letters and no numbers."""
+        found = [text.get_text() for text in self.texts]
+        for axes in self.axes:
+            found += [axes.get_title(), axes.get_ylabel(), axes.get_xlabel()]
+        for legend in [*self.legends, *(axes.get_legend() for axes in self.axes)]:
+            found += [text.get_text() for text in legend.get_texts()] if legend else []
+        found = [" ".join(text.split()) for text in found if len(text.strip()) > 1]
+        return "Picture: " + "; ".join(dict.fromkeys(found)) if found else "Picture without words"
 
 
 @dataclass
