@@ -146,8 +146,9 @@ def for_the_site(notebook: dict, *, number: str) -> dict:
 
 
 def dress(cell: dict) -> None:
-    """Fold plumbing away, name the pictures of a code cell after the cell, and drop what only a kernel can show."""
-    words = cell.get("id", "").replace("-", " ")
+    """Fold plumbing away, say in words what pictures show, and drop what only a kernel can show."""
+    written = [output.get("metadata", {}).get("image/png", {}).get("alt") for output in cell["outputs"]]
+    words = next(filter(None, written), cell.get("id", "").replace("-", " "))
     cell["metadata"]["mystnb"] = {"image": {"alt": f"what the code above draws: {words}"}}
     for tag in {*FOLDED} & {*cell["metadata"].setdefault("tags", [])}:
         cell["metadata"]["tags"].append("hide-input")

@@ -146,11 +146,12 @@ def test_a_picture_says_in_words_what_is_written_on_it(monkeypatch):
     monkeypatch.setenv("JPY_SESSION_NAME", "chapter.ipynb")
     monkeypatch.delenv("SSL_HEADLESS", raising=False)
     picture = figures.montage(IMAGE, LABEL, names={1: "front", 2: "<back>"}, title="case 1")
-    (html,) = picture._repr_mimebundle_().values()
+    (html,) = picture._repr_mimebundle_()[0].values()
     alt = re.fullmatch(r'<img alt="([^"]*)" src="data:image/png;base64,[^"]+">', html)[1]
     assert alt.startswith("Picture: case 1; axial, z = ") and alt.endswith("front; &lt;back&gt;")
     monkeypatch.setenv("SSL_HEADLESS", "1")
-    assert list(picture._repr_mimebundle_()) == ["image/png"]
+    data, about = picture._repr_mimebundle_()
+    assert list(data) == ["image/png"] and about["image/png"]["alt"].endswith("front; <back>")
 
 
 def test_rows():

@@ -172,6 +172,17 @@ def test_outputs_formulas_and_folded_answers_arrive(pages):
     assert "widget-view" not in text and "Box()" not in text
 
 
+PNG = {"image/png": {"alt": "Picture: Dice; step"}}
+
+
+@pytest.mark.parametrize(("about", "words"), [({}, "draw the line"), (PNG, "Picture: Dice; step")])
+def test_a_picture_is_named_after_what_stands_on_it_or_after_its_cell(about, words):
+    shown = {"output_type": "display_data", "data": {"image/png": picture()}, "metadata": about}
+    cell = {"id": "draw-the-line", "metadata": {}, "outputs": [shown]}
+    site.dress(cell)
+    assert cell["metadata"]["mystnb"]["image"]["alt"] == f"what the code above draws: {words}"
+
+
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_every_formula_of_a_chapter_is_drawn(pages, name):
     cells = read_json(runs.PROJECT / "notebooks" / f"{name}.ipynb")["cells"]

@@ -79,6 +79,8 @@ def curves(history: pd.DataFrame, columns: Sequence[str], *, baselines: Mapping[
         dash = ("--", ":", "-.")[i % 3]
         axes.axhline(value, color="#444444", linestyle=dash, linewidth=1.3, label=f"{name} ({value:.3f})")
     axes.set(xlabel=x if x in history else "row", ylabel=ylabel, title=title)
+    if x == "step" and x in history:
+        axes.xaxis.get_major_locator().set_params(integer=True)  # no step lies between two
     _legend(figure)
     return figure
 

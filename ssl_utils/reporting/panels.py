@@ -42,11 +42,11 @@ class Picture(Figure):
         self.savefig(stream, format="png", bbox_inches="tight")
         return stream.getvalue()
 
-    def _repr_mimebundle_(self, **_: Any) -> dict[str, Any]:
-        png = b64encode(self._repr_png_()).decode()
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        png, words = b64encode(self._repr_png_()).decode(), self.words()
         if not live():
-            return {"image/png": png}
-        return {"text/html": f'<img alt="{escape(self.words())}" src="data:image/png;base64,{png}">'}
+            return {"image/png": png}, {"image/png": {"alt": words}}  # for the site, and for nbconvert
+        return {"text/html": f'<img alt="{escape(words)}" src="data:image/png;base64,{png}">'}, {}
 
     def words(self) -> str:
         """What is written on the picture: titles, sides, axes and legends; no single letters and no numbers."""
