@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import nbformat
 import numpy as np
@@ -216,3 +217,13 @@ def test_itk_falls_back_with_a_reason(jupyterlab, monkeypatch, capsys):
     monkeypatch.setattr(volume3d.urllib.request, "urlopen", refuse)
     viewers.volume3d(IMAGE, viewer="itk")
     assert "does not answer" in capsys.readouterr().out
+
+
+def test_itk_gets_cubes_with_axes_from_feet_to_head(jupyterlab, monkeypatch):
+    """itkwidgets itself needs an environment of its own and a network; what it is given does not."""
+    monkeypatch.setattr(volume3d, "_itk_missing", lambda: None)
+    monkeypatch.setitem(sys.modules, "itkwidgets", SimpleNamespace(view=lambda image, **more: (image, more)))
+    image, more = viewers.volume3d(IMAGE, LABEL, spacing=(1, 1, 2), viewer="itk")
+    assert image.shape == more["label_image"].shape == (24, 10, 8) and image.flags.c_contiguous
+    assert set(np.unique(more["label_image"])) == {0, 1, 3}
+    np.testing.assert_allclose(image[0], IMAGE[:, :, 0].T)
