@@ -1,6 +1,7 @@
 """Costs come from a measured run, and README and chapters say what was recorded."""
 
 import json
+import re
 
 import pytest
 
@@ -64,6 +65,23 @@ def test_expected_figures_say_where_they_are_from(tmp_path):
     (course / "figures" / "05_results_dice_against_labels.png").write_bytes(b"png")
     kept = record.expected_figure(course, into=tmp_path)
     assert kept.read_bytes() == b"png" and read_json(tmp_path / "provenance.json")[kept.name]["commit"] == "abc"
+
+
+def test_the_default_course_gives_every_chapter_its_picture_and_another_one_the_result(tmp_path):
+    for course, names in (("phantom/laptop", ["dice_against_labels", "first_patient"]),
+                          ("phantom/smoke", ["dice_against_labels"])):  # fmt: skip
+        (tmp_path / course / "figures").mkdir(parents=True)
+        (tmp_path / course / "figures" / "00_start_here_first_patient.png").write_bytes(b"png")
+        assert record.expected(tmp_path / course) == names
+
+
+@pytest.mark.parametrize("name", record.EXPECTED)
+def test_every_chapter_keeps_the_figure_to_expect(name):
+    """A chapter that renames its figure would leave the picture to expect behind."""
+    chapter, figure = record.EXPECTED[name]
+    cells = read_json(runs.PROJECT / "notebooks" / f"{chapter}.ipynb")["cells"]
+    code = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
+    assert re.search(rf'"{figure.split("_simmim_")[0]}(_{{[^"]*)?"', code)
 
 
 def test_every_expected_figure_has_a_provenance():

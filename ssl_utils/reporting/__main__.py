@@ -16,11 +16,12 @@ USAGE = "usage: python -m ssl_utils.reporting record RUN_OR_STUDY_DIR | readme"
 
 
 def keep(folder: Path) -> None:
-    """Put a finished course or study into json_files, with its expected figure and the claims it answers."""
+    """Put a finished course or study into json_files, with its expected figures and the claims it answers."""
     if folder.parent.name != "studies":
         record.record(folder)
         costs.record(folder)
-        record.expected_figure(folder)
+        for name in record.expected(folder):
+            record.expected_figure(folder, name)
     claims.record(folder)
 
 

@@ -14,6 +14,13 @@ from ssl_utils.reporting import runs, savings, statistics, tables
 
 REFERENCE = runs.PROJECT / "json_files" / "reference_results.json"
 FIGURES = runs.PROJECT / "figures"
+EXPECTED = {  # a picture to expect -> its chapter, and what the chapter keeps it as
+    "dice_against_labels": ("05_results", "dice_against_labels"),
+    "first_patient": ("00_start_here", "first_patient"),
+    "restoration_curve": ("02_augmentation_pretraining", "curve"),
+    "simmim_curve": ("03_simmim_masking", "curve"),
+    "finetuning_curve": ("04_unetr_finetuning", "validation_simmim_n24_draw0_seed0"),
+}
 BLOCK = re.compile(r"(<!-- results -->).*?(<!-- /results -->)", re.DOTALL)
 NUMBERS = {  # kind of entry -> what is in points
     "label_efficiency": ["dice", "low", "high"], "gains": ["gain", "low", "high", "relative"], "labels_saved": ["dice"],
@@ -53,18 +60,30 @@ def record(course_dir: Path | str, *, into: Path = REFERENCE) -> None:
     write_json(into, {key: sorted(kept[key] + new[key], key=lambda e: (e["dataset"], e["scale"])) for key in new})
 
 
-def expected_figure(course_dir: Path | str, *, into: Path = FIGURES) -> Path:
-    """Keep the course's plot of Dice against labels as the picture to expect, and say where it is from."""
+def expected(course_dir: Path) -> list[str]:
+    """The pictures to keep of a course: of the default one those of all chapters, of another one the result."""
+    names = list(EXPECTED) if course_dir.parts[-2:] == ("phantom", "laptop") else []
+    drawn = [name for name in names if (course_dir / "figures" / f"{'_'.join(EXPECTED[name])}.png").exists()]
+    return list(dict.fromkeys(["dice_against_labels", *drawn]))
+
+
+def expected_figure(course_dir: Path | str, name: str = "dice_against_labels", *, into: Path = FIGURES) -> Path:
+    """Keep a figure of the course as the picture to expect, and say where it is from.
+
+    Raises:
+        CourseError: the chapter did not draw it, or no fine-tuning is finished.
+    """
     course_dir = Path(course_dir).resolve()
     dataset, scale, made = course_dir.parent.name, course_dir.name, runs.finished(course_dir)
-    drawn = course_dir / "figures" / "05_results_dice_against_labels.png"
+    chapter, figure = EXPECTED[name]
+    drawn = course_dir / "figures" / f"{chapter}_{figure}.png"
     if not drawn.exists() or not made:
-        raise CourseError(f"{drawn}: no such file; run chapter 05_results first")
-    target = into / f"expected_dice_against_labels_{dataset}_{scale}.png"
+        raise CourseError(f"{drawn}: no such file; run chapter {chapter} first")
+    target = into / f"expected_{name}_{dataset}_{scale}.png"
     with atomic(target) as temporary:
         shutil.copyfile(drawn, temporary)
     config, provenance = read_json(made[0].parent / "config.json"), into / "provenance.json"
-    about = {"chapter": "05_results", "dataset": dataset, "scale": scale, "commit": config["commit"]}
+    about = {"chapter": chapter, "dataset": dataset, "scale": scale, "commit": config["commit"]}
     about["date"] = config["started"][:10]
     write_json(provenance, (read_json(provenance) if provenance.exists() else {}) | {target.name: about})
     return target
