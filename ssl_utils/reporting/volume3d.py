@@ -35,13 +35,15 @@ class Sentence(str):
     def __repr__(self) -> str:
         return str(self)
 
-_HELP = "The volume in three dimensions: drag to turn it, wheel to come nearer."
+
+_HELP = "In three dimensions: drag to turn, or click and press H, J, K or L; C cuts it open; the wheel comes nearer."
 _NAME = """
 const look = setInterval(() => {  // the canvas comes when the library has loaded; a screen reader needs a name for it
   const found = element.closest(".jp-OutputArea")?.querySelectorAll("canvas:not([aria-label])") ?? [];
   for (const canvas of found) {
-    canvas.setAttribute("role", "img");
+    canvas.setAttribute("role", "application");  // it has keys of its own, and JupyterLab must not take them
     canvas.setAttribute("aria-label", %s);
+    canvas.dataset.lmSuppressShortcuts = "true";
   }
   if (found.length || !element.isConnected) clearInterval(look);
 }, 300);
