@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from browser import server
-from browser.notebook import Notebook, Watch
+from browser.notebook import PATIENCE, Notebook, Watch
 
 SHOTS = server.PROJECT / "build" / "browser"
 ADVICE = "no Chromium: install it (apt-get install chromium), or name one in the environment variable CHROMIUM"
@@ -57,6 +57,7 @@ def browser(chromium):
 def page(browser):
     """A window of its own. The test fails when the page threw, or asked anybody but the server."""
     context = browser.new_context(viewport={"width": 1300, "height": 1000})
+    context.set_default_timeout(PATIENCE)
     window = context.new_page()
     watch = Watch(window)
     yield window

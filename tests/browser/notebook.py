@@ -59,7 +59,7 @@ BARE = """() => {
     document.body.append(canvas);
 }"""
 NAMELESS = """() => Array.from(document.querySelectorAll(
-        '.jp-OutputArea-output :is(input, select, textarea, button, canvas, [role=slider])'))
+        '.jp-OutputArea-output :is(input, select, textarea, button, canvas, img, [role=slider])'))
     .filter(element => element.checkVisibility() && !element.computedName.trim())
     .map(element => element.outerHTML.slice(0, 160))"""
 LIVE_PICTURES = """() => Array.from(document.querySelectorAll('.jp-MarkdownOutput img, .jp-OutputArea-output img'))
@@ -124,8 +124,12 @@ class Notebook:
         assert index >= 0, f"no cell {cell_id}"
         return self.page.locator(".jp-NotebookPanel .jp-Notebook .jp-Cell").nth(index)
 
+    def active(self) -> str:
+        """Id of the cell that keys of the notebook would act on."""
+        return self.page.evaluate(f"() => {HERE}.content.activeCell.model.id")
+
     def nameless(self) -> list[str]:
-        """Controls and canvases of the outputs without an accessible name."""
+        """Controls, canvases and pictures of the outputs without an accessible name."""
         return self.page.evaluate(NAMELESS)
 
     def without_picture(self) -> list[str]:
@@ -163,11 +167,30 @@ def faults(cells: list[dict[str, Any]]) -> list[str]:
     return found
 
 
+def drag(screen: Locator) -> None:
+    """From the middle of an element to the right and down."""
+    box, mouse = screen.bounding_box(), screen.page.mouse
+    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
+    mouse.move(*middle)
+    mouse.down()
+    mouse.move(middle[0] + 80, middle[1] + 40, steps=5)
+    mouse.up()
+
+
+def settle(screen: Locator) -> None:
+    """Wait until a three-dimensional view has drawn what it loaded."""
+    screen.scroll_into_view_if_needed()
+    screen.page.wait_for_function(
+        "canvas => canvas.width > 0 && canvas.height > 0", arg=screen.element_handle(), timeout=PATIENCE
+    )
+    screen.evaluate(SETTLED)
+
+
 def pixels(element: Locator) -> str:
     return element.evaluate(PIXELS)
 
 
-def changed(element: Locator, do: Callable[[], Any], patience: int = 20_000) -> bool:
+def changed(element: Locator, do: Callable[[], Any], patience: int = PATIENCE) -> bool:
     """Do something; True when the pixels of the element are others within the time."""
     before = pixels(element)
     do()

@@ -5,7 +5,19 @@ import statistics
 import nbformat
 import pytest
 
-from browser.notebook import BARE, LATENCY, PATIENCE, PIXELS, SETTLED, Notebook, Watch, changed, faults, pixels
+from browser.notebook import (
+    BARE,
+    LATENCY,
+    PATIENCE,
+    PIXELS,
+    Notebook,
+    Watch,
+    changed,
+    drag,
+    faults,
+    pixels,
+    settle,
+)
 
 BARE_MS = 50  # of a bare canvas on two idle cores: two or three frames
 CELLS = {
@@ -89,6 +101,7 @@ def opened(lab, browser, shots):
     """The notebook of viewers, run once for all tests of this module."""
     write(lab.course / "notebooks" / "viewers.ipynb", CELLS)
     context = browser.new_context(viewport={"width": 1300, "height": 1000})
+    context.set_default_timeout(PATIENCE)
     page = context.new_page()
     watch = Watch(page)
     notebook = Notebook(page, lab.url("notebooks/viewers.ipynb"))
@@ -212,21 +225,19 @@ def test_a_picked_point_shows_its_case(opened):
 
 def test_a_drag_turns_the_volume(opened):
     screen = opened.cell("volume3d").locator("canvas").first
-    screen.scroll_into_view_if_needed()
-    opened.page.wait_for_function(
-        "canvas => canvas.width > 0 && canvas.height > 0", arg=screen.element_handle(), timeout=PATIENCE
-    )
+    settle(screen)
     assert opened.ask("solid.opts.slice_type.name") == "'RENDER'", "planes, in which a drag moves a crosshair only"
-    screen.evaluate(SETTLED)
-    assert changed(screen, lambda: drag(opened.page, screen.bounding_box()), patience=PATIENCE)
+    assert changed(screen, lambda: drag(screen))
 
 
-def drag(page, box) -> None:
-    middle = box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
-    page.mouse.move(*middle)
-    page.mouse.down()
-    page.mouse.move(middle[0] + 80, middle[1] + 40, steps=5)
-    page.mouse.up()
+@pytest.mark.parametrize("key", "HLJKC")
+def test_keys_turn_the_volume_and_leave_the_notebook_alone(opened, key):
+    screen = opened.cell("volume3d").locator("canvas").first
+    settle(screen)
+    screen.focus()
+    before = opened.active()
+    assert changed(screen, lambda: screen.press(f"Key{key}"))
+    assert opened.active() == before and not opened.page.locator(".jp-Dialog").count()
 
 
 def test_without_itkwidgets_a_sentence_and_the_other_viewer(opened):
