@@ -36,7 +36,7 @@ class Sentence(str):
         return str(self)
 
 
-_HELP = "In three dimensions: drag to turn, or click and press H, J, K or L; C cuts it open; the wheel comes nearer."
+_HELP = "The volume in three dimensions: drag to turn it, wheel to come nearer; click it and press C to cut it open."
 _NAME = """
 const look = setInterval(() => {  // the canvas comes when the library has loaded; a screen reader needs a name for it
   const found = element.closest(".jp-OutputArea")?.querySelectorAll("canvas:not([aria-label])") ?? [];

@@ -230,13 +230,12 @@ def test_a_drag_turns_the_volume(opened):
     assert changed(screen, lambda: drag(screen))
 
 
-@pytest.mark.parametrize("key", "HLJKC")
-def test_keys_turn_the_volume_and_leave_the_notebook_alone(opened, key):
+def test_a_key_cuts_the_volume_and_leaves_the_notebook_alone(opened):
     screen = opened.cell("volume3d").locator("canvas").first
     settle(screen)
     screen.focus()
     before = opened.active()
-    assert changed(screen, lambda: screen.press(f"Key{key}"))
+    assert changed(screen, lambda: screen.press("KeyC"))
     assert opened.active() == before and not opened.page.locator(".jp-Dialog").count()
 
 
