@@ -23,7 +23,8 @@ REPOSITORY = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"][
 GITHUB = REPOSITORY.removeprefix("https://github.com/")
 COLAB = "https://colab.research.google.com/github/{}/blob/main/notebooks/{}"
 BINDER = "https://mybinder.org/v2/gh/{}/main?urlpath=lab/tree/notebooks/{}"
-VERBS = {"Set", "Inspect", "Learn", "Restore", "Hide", "Fine-tune", "Read", "Judge", "Compare", "Train", "Do"}
+VERBS = {"Set", "Inspect", "Learn", "Restore", "Hide", "Fine-tune", "Read", "Judge", "Compare", "Train", "Do",
+         "Sort"}  # fmt: skip
 LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|!\[[^\]]*\]\([^)]*\))*)\]\(([^)\s]+)\)")
 IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
 DETAILS = re.compile(r"<details>.*?</details>", re.DOTALL)

@@ -24,7 +24,7 @@ PARAMETERS: dict[str, tuple[type, ...]] = {
     "scale": (str,), "dataset": (str,), "data": (str, type(None)), "seed": (int,), "init": (str,),
     "num_labeled": (int,),
     "draw": (int,), "mask_ratio": (float, int, type(None)), "mask_unit": (int, type(None)),
-    "contrast": (str, type(None)),
+    "clusters": (int, type(None)), "contrast": (str, type(None)),
     "fill": (str, type(None)), "freeze_epochs": (int,), "layer_decay": (float, int),
 }  # fmt: skip
 NEEDS = {  # chapter -> the file that shows it has run, below runs/<dataset>/<scale>/
