@@ -39,7 +39,7 @@ env: $(READY) ## create the environment in .venv (once; about 2 GB)
 
 MORE = $${DATA:+--data "$$DATA"} $${CORES:+--cores "$$CORES"} $${REPEATS:+--repeats "$$REPEATS"} $${LABELS:+--labels "$$LABELS"}
 
-course: $(READY) ## run chapters 00 to 05 and print the results; SCALE= DATASET= DATA= CORES= REPEATS= LABELS=
+course: $(READY) ## run chapters 00 to 06 and print the results; SCALE= DATASET= DATA= CORES= REPEATS= LABELS=
 	@"$(PYTHON)" -m ssl_utils.workflow course --scale "$$SCALE" --dataset "$$DATASET" $(MORE)
 
 study: $(READY) ## vary one thing on top of the course; STUDY=mask_ratio|freezing|pretraining_data|restoration|pretraining_length|controls

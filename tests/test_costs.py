@@ -8,7 +8,7 @@ from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json, write_json
 from ssl_utils.reporting import costs, record, runs
 
-CHAPTERS = [f"0{i}_chapter" for i in range(6)]
+CHAPTERS = [f"0{i}_chapter" for i in range(7)]
 
 
 def measured(course, chapters=CHAPTERS):
@@ -53,7 +53,7 @@ def test_readme_and_chapters_say_what_is_recorded():
             if cell["cell_type"] == "markdown" and costs.BOX.search(text):
                 boxed += 1
                 assert costs.boxes(text, recorded) == text, f"{path.name}: run the command that fills README"
-    assert boxed == 6
+    assert boxed == 7
 
 
 def test_expected_figures_say_where_they_are_from(tmp_path):

@@ -71,10 +71,10 @@ def add_task(copy: Copy) -> None:
     registry.write_text(f"{before}{opening}{entries}\n{line}{closing}{rest}", encoding="utf-8")
     (command,) = re.findall(r"^```bash\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
     subprocess.run(command, shell=True, cwd=copy.folder, check=True)
-    path = copy.folder / "notebooks/06_token_means.ipynb"
+    path = copy.folder / "notebooks/07_token_means.ipynb"
     notebook = nbformat.read(path, as_version=4)
     (at,) = (i for i, cell in enumerate(notebook.cells) if "## Train, or load" in cell.source)
-    source = block('notebooks/06_token_means.ipynb, under "Train, or load"').strip()
+    source = block('notebooks/07_token_means.ipynb, under "Train, or load"').strip()
     notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(source, id="train"))
     nbformat.write(notebook, path)
 
@@ -99,7 +99,7 @@ def trained(copy, data):
     seen.write_text("{}")
     executed, writes = copy.run / "executed.ipynb", copy.run / "pretrain/token_means/metrics.json"
     parameters = json.dumps({"scale": "smoke", "dataset": "phantom", "seed": 0})
-    chapter = copy.folder / "notebooks/06_token_means.ipynb"
+    chapter = copy.folder / "notebooks/07_token_means.ipynb"
     words = (chapter, executed, "--parameters", parameters, "--writes", writes, "--minutes", 10)
     copy("-m", "ssl_utils.workflow", "run-chapter", *words)
     return executed
