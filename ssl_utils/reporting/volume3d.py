@@ -36,7 +36,7 @@ class Sentence(str):
         return str(self)
 
 
-_HELP = "The volume in three dimensions: drag to turn it, wheel to come nearer; click it and press C to cut it open."
+_HELP = "The volume in three dimensions: drag it or use the sliders to turn it; wheel to come nearer."
 _NAME = """
 const look = setInterval(() => {  // the canvas comes when the library has loaded; a screen reader needs a name for it
   const found = element.closest(".jp-OutputArea")?.querySelectorAll("canvas:not([aria-label])") ?? [];
@@ -77,6 +77,7 @@ def volume3d(image: Any, label: Any = None, *, spacing: Sequence[float] = (1, 1,
 def _niivue(image: np.ndarray, label: np.ndarray | None, spacing: Sequence[float], limits: tuple[float, float]) -> Any:
     import nibabel
     from ipyniivue import NiiVue, SliceType
+    from ipywidgets import VBox
 
     folder = Path(tempfile.mkdtemp(prefix="ssl_utils_view_"))  # the widget reads the files when the page asks for them
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -100,7 +101,19 @@ def _niivue(image: np.ndarray, label: np.ndarray | None, spacing: Sequence[float
         })  # fmt: skip
     print(_HELP)
     display(Javascript(_NAME % json.dumps(_HELP)))
-    return viewer
+    return VBox([viewer, _turning(viewer)])
+
+
+def _turning(viewer: Any) -> Any:
+    """What a drag does, for the keyboard."""
+    from ssl_utils.reporting.knobs import Knobs
+    from ssl_utils.reporting.playground import Control
+
+    angles = {
+        "azimuth": Control("turn, degrees", 110, low=0, high=360, step=10),
+        "elevation": Control("tilt, degrees", 10, low=-90, high=90, step=10),
+    }
+    return Knobs(angles, lambda chosen: viewer.set_render_azimuth_elevation(**chosen))
 
 
 def _itk_missing() -> str | None:

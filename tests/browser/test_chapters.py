@@ -49,7 +49,10 @@ def test_run_all(lab, notebook, shots, chapter):
 
 
 def turn_a_knob(output):
-    knob, canvas = output.locator(".ssl-knobs :is(input, select)").first, output.locator("canvas[data-plane=axial]")
+    knob = output.locator(".ssl-knobs :is(input, select)").first
+    canvas = output.locator("canvas[data-plane=axial], canvas[role=application]").first
+    if canvas.get_attribute("role"):
+        settle(canvas)
     knob.focus()
     last = knob.evaluate("knob => knob.selectedIndex + 1 === knob.options?.length || knob.value === knob.max")
     assert changed(canvas, lambda: knob.press("ArrowUp" if last else "ArrowDown")), "a knob changes nothing"
