@@ -124,10 +124,6 @@ class Notebook:
         assert index >= 0, f"no cell {cell_id}"
         return self.page.locator(".jp-NotebookPanel .jp-Notebook .jp-Cell").nth(index)
 
-    def active(self) -> str:
-        """Id of the cell that keys of the notebook would act on."""
-        return self.page.evaluate(f"() => {HERE}.content.activeCell.model.id")
-
     def nameless(self) -> list[str]:
         """Controls, canvases and pictures of the outputs without an accessible name."""
         return self.page.evaluate(NAMELESS)
