@@ -216,6 +216,7 @@ def test_the_others_wait_until_the_first_has_opened_the_run(tmp_path):
 TASKS = [
     ("simmim", {}), ("simmim", {"scope": "whole"}), ("mae", {}), ("restoration", {"contrast": "none"}),
     ("restoration", {"contrast": "latent"}), ("restoration", {"contrast": "published", "scope": "whole"}),
+    ("pixel_clusters", {}), ("pixel_clusters", {"scope": "encoder"}),
 ]  # fmt: skip
 
 
