@@ -34,7 +34,7 @@ class PretextTask(SharedStep, ABC):
     @abstractmethod
     def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         """Named losses of a batch of clean standardised crops (B, C, D, H, W); `loss` is the one that is minimised,
-        `reconstruction` the one that runs are compared by."""
+        `reconstruction` (in validation) the one that runs are compared by."""
 
     @abstractmethod
     def reconstruct(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
