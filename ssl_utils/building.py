@@ -12,7 +12,7 @@ from ssl_utils.networks.transfer import TransferReport, load_encoder
 from ssl_utils.networks.unet import UNet
 from ssl_utils.networks.unetr import UNETR
 from ssl_utils.networks.vit import ViT
-from ssl_utils.pretext import TASKS, steps_of, task_class
+from ssl_utils.pretext import TASKS, task_class
 from ssl_utils.reporting import runs
 from ssl_utils.setups import Setup
 
@@ -29,13 +29,12 @@ def checked(scope: str | None) -> str | None:
 def build_task(where: Setup, *, task: str, seed: int, options: Mapping):
     """The pretext task with a fresh encoder, at the numbers of the scale.
 
-    `options` are the task's own parameters and three of every task: `steps` (default: the scale's, times the task's
-    `effort`), `pool` (see `setups.pool`) and `scope` (default: the task's), which is `encoder` (a ViT and a light head)
-    or `whole` (a UNETR, all of it is pretrained).
+    `options` are the task's own parameters and three of every task: `steps` (default: the scale's), `pool` (see
+    `setups.pool`) and `scope` (default: the task's), which is `encoder` (a ViT and a light head) or `whole` (a UNETR).
     """
     own = {key: value for key, value in given(options).items() if key != "pool"}
     kind = task_class(task)
-    steps = own.pop("steps", None) or steps_of(task, where.scale.pretrain_steps)
+    steps = own.pop("steps", None) or where.scale.pretrain_steps
     scope = checked(own.pop("scope", kind.scope))
     torch.manual_seed(seed)
     encoder = ViT(**where.encoder_config())

@@ -20,7 +20,7 @@ from ssl_utils.naming import given, variant
 from ssl_utils.networks import checkpoints
 from ssl_utils.parallel import Team
 from ssl_utils.prediction import predict, predict_case, save_network
-from ssl_utils.pretext import inside
+from ssl_utils.pretext import inside, task_class
 from ssl_utils.reporting import runs
 from ssl_utils.segmentation import metrics
 from ssl_utils.segmentation.finetune import SegmentationTask, class_shares
@@ -45,12 +45,13 @@ def pretrain(where: Setup, *, task: str, seed: int = 0, team: Team | None = None
     train together; each calls this function, the first one writes, all return when it is done.
     """
     scale, name, team = where.scale, variant(task, options), team or Team()
-    team.check(scale.pretrain_batch_size)
+    batch_size = max(round(scale.pretrain_batch_size * task_class(task).batch_share), 1)
+    team.check(batch_size)
     folder = runs.pretrain_dir(where.dataset.name, scale.name, name)
     module = build_task(where, task=task, seed=seed, options=options)
     numbers = {
         "recipe": RECIPE, "lr": scale.pretrain_lr,
-        "steps": module.steps, "batch_size": scale.pretrain_batch_size, "precision": precision(),
+        "steps": module.steps, "batch_size": batch_size, "precision": precision(),
     }  # fmt: skip
     pooled = pool(where, options.get("pool"))
     data = "+".join(part.digest(part.pool) for part in pooled)
@@ -67,7 +68,7 @@ def pretrain(where: Setup, *, task: str, seed: int = 0, team: Team | None = None
     )  # fmt: skip
     recorder = fit(
         module, crops=crops, validation=loader, folder=folder, steps=module.steps,
-        batch_size=scale.pretrain_batch_size, validations=VALIDATIONS["pretrain"], headline=f"pretrain {name}",
+        batch_size=batch_size, validations=VALIDATIONS["pretrain"], headline=f"pretrain {name}",
         callbacks=[watcher] if team.first else [], team=team,
     )  # fmt: skip
     if not team.first:

@@ -13,7 +13,7 @@ from ssl_utils import scales
 from ssl_utils.data import datasets
 from ssl_utils.errors import CourseError
 from ssl_utils.naming import variant
-from ssl_utils.pretext import TASKS, steps_of, task_class
+from ssl_utils.pretext import TASKS, task_class
 from ssl_utils.scales import Scale
 
 RANDOM = "random"  # the start that every point is compared with; a study always holds it
@@ -91,7 +91,7 @@ def _defaults(task: str, where: Where) -> dict[str, Any]:
         return {}
     parameters = inspect.signature(task_class(task).__init__).parameters.values()
     own = {p.name: p.default for p in parameters if p.default is not p.empty}
-    return own | {"steps": steps_of(task, where.scale.pretrain_steps), "pool": None}
+    return own | {"steps": where.scale.pretrain_steps, "pool": None}
 
 
 def _mask_ratio(task: str, value: float, where: Where) -> Point:
@@ -112,7 +112,7 @@ def _restoration(task: str, value: str, where: Where) -> Point:
 
 
 def _length(task: str, value: float, where: Where) -> Point:
-    return Point(task, f"{value} %", {"steps": max(round(value * steps_of(task, where.scale.pretrain_steps) / 100), 1)})
+    return Point(task, f"{value} %", {"steps": max(round(value * where.scale.pretrain_steps / 100), 1)})
 
 
 CONTROLS = {

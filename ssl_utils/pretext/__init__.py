@@ -30,8 +30,3 @@ def task_class(name: str) -> type:
     if name not in TASKS:
         raise CourseError(f"task={name!r}: no such pretext task; choose one of {', '.join(TASKS)}")
     return getattr(import_module(f"ssl_utils.pretext.{name}"), TASKS[name].module)
-
-
-def steps_of(name: str, scale_steps: int) -> int:
-    """The steps of a task where nobody asks for others: its share of the scale's."""
-    return round(scale_steps * task_class(name).effort)

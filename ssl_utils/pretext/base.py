@@ -23,7 +23,7 @@ class PretextTask(SharedStep, ABC):
 
     head: nn.Module | None  # set by the task
     scope = "encoder"  # what is pretrained where nobody asks for another: `whole` is a UNETR
-    effort = 1.0  # its steps where nobody asks for others, as a share of the scale's
+    batch_share = 1.0  # of the scale's crops per step: a task whose step is dear may take fewer
 
     def __init__(self, *, encoder: ViT, lr: float, steps: int, weight_decay: float = 0.05, seed: int = 0) -> None:
         super().__init__()

@@ -79,7 +79,7 @@ class PixelClustersTask(SimMIMTask):
     """
 
     scope = "whole"
-    effort = 0.5  # a step of a whole UNETR costs more than two of an encoder with a light head
+    batch_share = 0.5  # a step of a whole UNETR costs more than two of an encoder with a light head
 
     def __init__(
         self, *, encoder: ViT, lr: float, steps: int, seed: int = 0, clusters: int = 48, mask_ratio: float = 0.3,
