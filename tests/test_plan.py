@@ -10,6 +10,7 @@ import pytest
 from ssl_utils import graph, plan, scales
 from ssl_utils.data import datasets
 from ssl_utils.files import read_json, write_json
+from ssl_utils.pretext import TASKS
 from ssl_utils.progress import REFERENCE
 from ssl_utils.setups import Setup
 from tests.test_workflow import Course
@@ -29,7 +30,7 @@ def test_the_parts_are_those_of_the_graph(tmp_path):
     said = subprocess.run(command, capture_output=True, text=True)
     assert said.returncode == 0, said.stderr
     outputs = {line.split("\t")[0] for line in said.stdout.splitlines()[1:]}
-    assert {part.writes for part in plan.parts(config)} == outputs and len(outputs) == 3 + 3 + 4 * 3 * 4
+    assert {part.writes for part in plan.parts(config)} == outputs and len(outputs) == 3 + len(TASKS) + 4 * 3 * (1 + len(TASKS))
 
 
 def test_the_estimate_of_the_recorded_course_is_that_course():
@@ -65,7 +66,10 @@ def test_the_plan_of_the_paper_is_printed_and_nothing_is_started(tmp_path):
     roots = {"SSL_RUNS_ROOT": str(tmp_path / "runs"), "SSL_DATA_ROOT": str(tmp_path / "data")}
     said = subprocess.run(words, capture_output=True, text=True, env=os.environ | roots)
     assert said.returncode == 0, said.stderr
-    assert "3 pretrainings, 180 fine-tunings, 3 chapters that train nothing: 185 jobs" in said.stdout
+    tuned = 3 * 5 * 3 * (1 + len(TASKS))  # label counts x draws x seeds x starts
+    jobs = tuned + 3 + len({entry.chapter for entry in TASKS.values()})
+    expected = f"{len(TASKS)} pretrainings, {tuned} fine-tunings, 3 chapters that train nothing: {jobs} jobs"
+    assert expected in said.stdout
     lines = {line.split()[0]: line for line in said.stdout.splitlines()}
     assert {"runs", "order", "CPU", "GPU", "storage", "Assumed:"} <= set(lines)
     assert "at an assumed 100 TFLOP/s" in lines["GPU"] and "recorded" not in lines["GPU"]
