@@ -80,7 +80,8 @@ def test_every_chapter_keeps_the_figure_to_expect(name):
     chapter, figure = record.EXPECTED[name]
     cells = read_json(runs.PROJECT / "notebooks" / f"{chapter}.ipynb")["cells"]
     code = "".join("".join(cell["source"]) for cell in cells if cell["cell_type"] == "code")
-    assert f'"{figure}"' in code
+    # chapter 04 is run once per start: its figures end on the run, `validation_{tag}`
+    assert f'"{figure}"' in code or f'"{figure.split("_random_")[0]}_{{tag}}"' in code
     assert (record.FIGURES / f"expected_{name}_phantom_laptop.png").is_file()
 
 

@@ -18,6 +18,8 @@ EXPECTED = {  # a picture to expect -> its chapter, and what the chapter keeps i
     "dice_against_labels": ("05_results", "dice_against_labels"),
     "first_patient": ("00_start_here", "first_patient"),
     "restoration_curve": ("02_augmentation_pretraining", "curve"),
+    "simmim_curve": ("03_simmim_masking", "curve"),
+    "finetuning_validation": ("04_unetr_finetuning", "validation_random_n6_draw0_seed0"),
 }
 BLOCK = re.compile(r"(<!-- results -->).*?(<!-- /results -->)", re.DOTALL)
 NUMBERS = {  # kind of entry -> what is in points

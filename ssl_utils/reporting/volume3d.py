@@ -35,15 +35,13 @@ class Sentence(str):
     def __repr__(self) -> str:
         return str(self)
 
-
-_HELP = "The volume in three dimensions: drag it or use the sliders to turn it; wheel to come nearer."
+_HELP = "The volume in three dimensions: drag to turn it, wheel to come nearer."
 _NAME = """
 const look = setInterval(() => {  // the canvas comes when the library has loaded; a screen reader needs a name for it
   const found = element.closest(".jp-OutputArea")?.querySelectorAll("canvas:not([aria-label])") ?? [];
   for (const canvas of found) {
-    canvas.setAttribute("role", "application");  // it has keys of its own, and JupyterLab must not take them
+    canvas.setAttribute("role", "img");
     canvas.setAttribute("aria-label", %s);
-    canvas.dataset.lmSuppressShortcuts = "true";
   }
   if (found.length || !element.isConnected) clearInterval(look);
 }, 300);
@@ -77,7 +75,6 @@ def volume3d(image: Any, label: Any = None, *, spacing: Sequence[float] = (1, 1,
 def _niivue(image: np.ndarray, label: np.ndarray | None, spacing: Sequence[float], limits: tuple[float, float]) -> Any:
     import nibabel
     from ipyniivue import NiiVue, SliceType
-    from ipywidgets import VBox
 
     folder = Path(tempfile.mkdtemp(prefix="ssl_utils_view_"))  # the widget reads the files when the page asks for them
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
@@ -101,19 +98,7 @@ def _niivue(image: np.ndarray, label: np.ndarray | None, spacing: Sequence[float
         })  # fmt: skip
     print(_HELP)
     display(Javascript(_NAME % json.dumps(_HELP)))
-    return VBox([viewer, _turning(viewer)])
-
-
-def _turning(viewer: Any) -> Any:
-    """What a drag does, for the keyboard."""
-    from ssl_utils.reporting.knobs import Knobs
-    from ssl_utils.reporting.playground import Control
-
-    angles = {
-        "azimuth": Control("turn, degrees", 110, low=0, high=360, step=10),
-        "elevation": Control("tilt, degrees", 10, low=-90, high=90, step=10),
-    }
-    return Knobs(angles, lambda chosen: viewer.set_render_azimuth_elevation(**chosen))
+    return viewer
 
 
 def _itk_missing() -> str | None:
