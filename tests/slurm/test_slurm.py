@@ -18,10 +18,14 @@ import yaml
 from ssl_utils import graph, plan, slurm, status
 from ssl_utils.errors import CourseError
 from ssl_utils.graph import PROJECT, Cluster
+from ssl_utils.pretext import TASKS
 from tests.slurm.one_node import OneNode, obstacle, said, wait_for
 from tests.test_workflow import Course, save
 
-INITS = ("random", "restoration", "simmim", "mae")
+INITS = ("random", *TASKS)
+PRETRAINING = {entry.chapter for entry in TASKS.values()}
+PARTS = 3 + len(TASKS) + len(INITS)  # chapters that train nothing, pretrainings, a fine-tuning from each start
+JOBS = 3 + len(PRETRAINING) + len(INITS)
 PROFILE = PROJECT / "profiles" / "slurm"
 ONCE = "import os, pathlib, time\ntried = pathlib.Path({marker!r})\nfirst = not tried.exists()\ntried.touch()\n"
 
@@ -93,11 +97,12 @@ def test_failures_limits_and_a_dead_controller_are_survived(node, tmp_path, monk
     log = (course.run / ".course" / "snakemake.log").read_text()
     assert report["code"] == 0, log[-4000:]
     parts = plan.parts(course.config)
-    assert len(parts) == 10 and all((course.run / part.writes).exists() for part in parts)
+    assert len(parts) == PARTS and all((course.run / part.writes).exists() for part in parts)
     assert {row.state for row in status.rows(course.run)} == {"done"}
     tries = pd.Series([e["label"] for e in events(course.run) if e["event"] == "started"]).value_counts()
     assert tries["02_augmentation_pretraining"] == 2 and tries["04_unetr_finetuning init=random n=6 draw=0 seed=0"] == 2
-    assert len(log.split("has been submitted with SLURM jobid")) - 1 == sum(tries) == 9
+    # two came before, and two were tried again
+    assert len(log.split("has been submitted with SLURM jobid")) - 1 == sum(tries) == JOBS
     failed = [e for e in events(course.run) if e["event"] == "failed"]
     assert [e["timed_out"] for e in failed] == [False, True] and "ZeroDivisionError" in failed[0]["message"]
     assert capfd.readouterr().err.count(" failed: ") == 2
@@ -118,8 +123,8 @@ def test_a_course_through_slurm_gives_the_numbers_of_a_local_one(node, tmp_path,
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     out, found = done.stdout, {"local": blobs_course.run, "slurm": tmp_path / "folder_my_blobs" / "smoke"}
-    assert "9 parts in" in out and "through Slurm, 4 at a time" in out
-    assert "Plan: folder, scale smoke" in out and "3 pretrainings, 4 fine-tunings" in out
+    assert f"{JOBS} parts in" in out and "through Slurm, 4 at a time" in out
+    assert "Plan: folder, scale smoke" in out and f"{len(TASKS)} pretrainings, {len(INITS)} fine-tunings" in out
     for init in INITS:
         one, two = (pd.read_csv(run / f"finetune/{init}/n5/draw0_seed0/per_case.csv") for run in found.values())
         pd.testing.assert_frame_equal(one, two, check_exact=True)
@@ -128,7 +133,7 @@ def test_a_course_through_slurm_gives_the_numbers_of_a_local_one(node, tmp_path,
     assert dice[0] == dice[1] and len(dice[0]) >= 2 * len(INITS) - 1
     rows = status.rows(found["slurm"])
     assert {row.state for row in rows} == {"done"}
-    assert sum("__" not in row.run for row in rows) == 10  # chapter 03 makes one more, with options
+    assert sum("__" not in row.run for row in rows) == PARTS  # chapter 03 makes one more, with options
     assert all(row.job.isdigit() for row in rows if not row.run.startswith("chapters"))
     assert not said("squeue", "--me", "-h")
     assert not (found["slurm"] / "costs.json").exists(), "its times are not those of one machine"
