@@ -35,13 +35,24 @@ class Sentence(str):
     def __repr__(self) -> str:
         return str(self)
 
-_HELP = "The volume in three dimensions: drag to turn it, wheel to come nearer."
-_NAME = """
+
+_HELP = "The volume in three dimensions: drag it, or press the arrow keys, to turn it; wheel to come nearer."
+# NiiVue turns by one degree at H, J, K and L, which nobody would guess; here the arrow keys do it, five degrees each.
+_KEYS = """
+const turns = {ArrowLeft: "KeyH", ArrowRight: "KeyL", ArrowUp: "KeyK", ArrowDown: "KeyJ"};
 const look = setInterval(() => {  // the canvas comes when the library has loaded; a screen reader needs a name for it
   const found = element.closest(".jp-OutputArea")?.querySelectorAll("canvas:not([aria-label])") ?? [];
   for (const canvas of found) {
-    canvas.setAttribute("role", "img");
+    canvas.setAttribute("role", "application");  // its keys are its own
     canvas.setAttribute("aria-label", %s);
+    canvas.dataset.lmSuppressShortcuts = "true";  // JupyterLab must not take the arrow keys
+    canvas.addEventListener("keydown", pressed => {
+      if (!(pressed.key in turns)) return;
+      pressed.preventDefault();
+      pressed.stopImmediatePropagation();
+      for (let degree = 0; degree < 5; degree++)
+        canvas.dispatchEvent(new KeyboardEvent("keydown", {code: turns[pressed.key]}));
+    }, true);
   }
   if (found.length || !element.isConnected) clearInterval(look);
 }, 300);
@@ -97,7 +108,7 @@ def _niivue(image: np.ndarray, label: np.ndarray | None, spacing: Sequence[float
             "A": [0 if v == 0 else 255 for v in values], "I": values, "labels": [f"label {v}" for v in values],
         })  # fmt: skip
     print(_HELP)
-    display(Javascript(_NAME % json.dumps(_HELP)))
+    display(Javascript(_KEYS % json.dumps(_HELP)))
     return viewer
 
 

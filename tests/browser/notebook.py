@@ -1,5 +1,6 @@
 """A notebook open in JupyterLab: run it, ask its cells, press keys, compare pixels."""
 
+import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -7,7 +8,7 @@ from typing import Any
 from playwright.sync_api import Locator, Page, Request, WebSocket
 from playwright.sync_api import TimeoutError as Late
 
-PATIENCE = 120_000  # milliseconds for anything that should take a second: the machine may be busy
+PATIENCE = 20_000  # milliseconds for anything that should take a second: the machine may be busy
 HERE = "window.jupyterapp.shell.currentWidget"
 # What the notebook's model says of every code cell: the picture of the page may hide a cell, the model does not.
 CELLS = f"""() => Array.from({HERE}.content.model.cells).filter(cell => cell.type === 'code').map(cell => {{
@@ -31,13 +32,6 @@ LATENCY = """canvas => {
                                                          : resolve(performance.now() - pressed.timeStamp);
         requestAnimationFrame(look);
     }, {once: true, capture: true}));
-}"""
-# Wait until a canvas has looked the same for a while: what is loaded late must not pass for an answer to the mouse.
-SETTLED = """async canvas => {
-    for (let last = '', since = performance.now(); performance.now() - since < 1500;) {
-        await new Promise(resolve => setTimeout(resolve, 100));
-        if (canvas.toDataURL() !== last) [last, since] = [canvas.toDataURL(), performance.now()];
-    }
 }"""
 # Resolves when the page has kept its height for some frames.
 DRAWN = """async pane => {
@@ -174,12 +168,30 @@ def drag(screen: Locator) -> None:
 
 
 def settle(screen: Locator) -> None:
-    """Wait until a three-dimensional view has drawn what it loaded."""
+    """Wait until a three-dimensional view has looked the same for a while: what is loaded late must not pass for an
+    answer to a key. By screenshots: WebGL keeps no pixels to be read after the frame."""
     screen.scroll_into_view_if_needed()
     screen.page.wait_for_function(
         "canvas => canvas.width > 0 && canvas.height > 0", arg=screen.element_handle(), timeout=PATIENCE
     )
-    screen.evaluate(SETTLED)
+    late, last, same = time.monotonic() + PATIENCE / 1000, b"", 0
+    while same < 5:
+        assert time.monotonic() < late, "a three-dimensional view that does not come to rest"
+        screen.page.wait_for_timeout(300)
+        now = screen.screenshot()
+        same, last = same + 1 if now == last else 0, now
+
+
+def turned(screen: Locator, do: Callable[[], Any]) -> bool:
+    """Do something to a settled three-dimensional view; True when it looks otherwise within the time."""
+    settle(screen)
+    before, late = screen.screenshot(), time.monotonic() + PATIENCE / 1000
+    do()
+    while screen.screenshot() == before:
+        if time.monotonic() > late:
+            return False
+        screen.page.wait_for_timeout(100)
+    return True
 
 
 def pixels(element: Locator) -> str:

@@ -16,7 +16,7 @@ from browser.notebook import (
     drag,
     faults,
     pixels,
-    settle,
+    turned,
 )
 
 BARE_MS = 50  # of a bare canvas on two idle cores: two or three frames
@@ -225,9 +225,16 @@ def test_a_picked_point_shows_its_case(opened):
 
 def test_a_drag_turns_the_volume(opened):
     screen = opened.cell("volume3d").locator("canvas").first
-    settle(screen)
     assert opened.ask("solid.opts.slice_type.name") == "'RENDER'", "planes, in which a drag moves a crosshair only"
-    assert changed(screen, lambda: drag(screen))
+    assert turned(screen, lambda: drag(screen))
+
+
+@pytest.mark.parametrize("key", ["ArrowLeft", "ArrowRight", "ArrowUp", "ArrowDown"])
+def test_arrow_keys_turn_the_volume(opened, key):
+    screen = opened.cell("volume3d").locator("canvas").first
+    screen.focus()  # its ring must not pass for a turn
+    screen.press("Shift")
+    assert turned(screen, lambda: screen.press(key))
 
 
 def test_without_itkwidgets_a_sentence_and_the_other_viewer(opened):
