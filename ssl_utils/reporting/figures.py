@@ -44,6 +44,7 @@ __all__ = [
 
 Spacing = Sequence[float]
 Window = tuple[float, float] | str | None
+_WRONG = "#FF00FF"  # no structure has this colour
 
 
 def montage(image: Any, label: Any = None, *, centre: Sequence[int] | None = None,
@@ -195,7 +196,7 @@ def qualitative(cases: Sequence[Mapping[str, Any]], *, plane: str = "axial", nam
         above.append(cut(image, *where, title=f"{rank}: {case['id']}", note="label", label=label))
         above.append(cut(image, *where, title=f"Dice {case['dice']:.3f}", note="prediction", label=prediction))
         below.append(cut(image, *where, note="image"))
-        below.append(cut(image, *where, note="wrong", hidden=label != prediction, paint=PALETTE[4]))
+        below.append(cut(image, *where, note="wrong", hidden=label != prediction, paint=_WRONG))
         present |= {int(v) for array in (label, prediction) for v in np.unique(array) if v > 0}
     shown = {value: (names or {}).get(value, f"label {value}") for value in sorted(present)}
     right = 0.55 + 0.075 * max(map(len, shown.values()), default=0)
