@@ -130,6 +130,7 @@ def _control(task: str, value: str, where: Where) -> Point | None:
 
 
 MASKED = {"smoke": ("simmim",), "laptop": ("simmim", "mae")}
+AND_CLUSTERS = MASKED | {"laptop": (*MASKED["laptop"], "pixel_clusters")}
 STUDIES = {
     study.name: study
     for study in (
@@ -148,7 +149,7 @@ STUDIES = {
         ),
         Study(
             name="pretraining_data", title="Pretraining data", varied="volumes that were pretrained on",
-            question="Do volumes of another organ help, alone or beside one's own?", tasks=MASKED, point=_pool,
+            question="Do volumes of another organ help, alone or beside one's own?", tasks=AND_CLUSTERS, point=_pool,
             values={"smoke": ("this set", "other set", "both")},
         ),
         Study(
@@ -159,7 +160,7 @@ STUDIES = {
         Study(
             name="pretraining_length", title="Pretraining length", varied="share of the pretraining steps",
             question="When does pretraining begin to help, and does it stop?", point=_length,
-            tasks=MASKED | {"laptop": (*MASKED["laptop"], "pixel_clusters"), "workstation": tuple(TASKS)},
+            tasks=AND_CLUSTERS | {"workstation": tuple(TASKS)},
             values={"smoke": (10, 100), "laptop": (1, 3, 10, 30, 100)},
         ),
         Study(
