@@ -42,7 +42,7 @@ MORE = $${DATA:+--data "$$DATA"} $${CORES:+--cores "$$CORES"} $${REPEATS:+--repe
 course: $(READY) ## run chapters 00 to 06 and print the results; SCALE= DATASET= DATA= CORES= REPEATS= LABELS=
 	@"$(PYTHON)" -m ssl_utils.workflow course --scale "$$SCALE" --dataset "$$DATASET" $(MORE)
 
-study: $(READY) ## vary one thing on top of the course; STUDY=mask_ratio|freezing|pretraining_data|restoration|pretraining_length|controls
+study: $(READY) ## vary one thing on top of the course; STUDY=mask_ratio|freezing|pretraining_data|pretraining_volumes|restoration|pretraining_length|controls
 	@"$(PYTHON)" -m ssl_utils.workflow study "$(STUDY)" --scale "$$SCALE" --dataset "$$DATASET" $(MORE)
 
 test: $(READY) ## run the tests

@@ -29,10 +29,11 @@ def checked(scope: str | None) -> str | None:
 def build_task(where: Setup, *, task: str, seed: int, options: Mapping):
     """The pretext task with a fresh encoder, at the numbers of the scale.
 
-    `options` are the task's own parameters and three of every task: `steps` (default: the scale's), `pool` (see
-    `setups.pool`) and `scope` (default: the task's), which is `encoder` (a ViT and a light head) or `whole` (a UNETR).
+    `options` are the task's own parameters and four of every task: `steps` (default: the scale's), `pool` and `volumes`
+    (see `setups.pool`) and `scope` (default: the task's), which is `encoder` (a ViT and a light head) or `whole` (a
+    UNETR).
     """
-    own = {key: value for key, value in given(options).items() if key != "pool"}
+    own = {key: value for key, value in given(options).items() if key not in ("pool", "volumes")}
     kind = task_class(task)
     steps = own.pop("steps", None) or where.scale.pretrain_steps
     scope = checked(own.pop("scope", kind.scope))

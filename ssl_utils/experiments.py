@@ -53,7 +53,7 @@ def pretrain(where: Setup, *, task: str, seed: int = 0, team: Team | None = None
         "recipe": RECIPE, "lr": scale.pretrain_lr,
         "steps": module.steps, "batch_size": batch_size, "precision": precision(),
     }  # fmt: skip
-    pooled = pool(where, options.get("pool"))
+    pooled = pool(where, options.get("pool"), options.get("volumes"))
     data = "+".join(part.digest(part.pool) for part in pooled)
     settings = where.settings([], task=task, seed=seed, **{**given(options), **numbers, "data": data})
     if runs.begin(folder, settings, device=device(), first=team.first):

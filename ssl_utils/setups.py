@@ -87,14 +87,23 @@ def setup(*, dataset: str, scale: Scale, data: str | None = None) -> Setup:
     return found
 
 
-def pool(where: Setup, name: str | None = None) -> list[Setup]:
+def pool(where: Setup, name: str | None = None, volumes: int | None = None) -> list[Setup]:
     """The setups whose pools are pretrained on: this dataset's, or those named, such as `hippocampus` or
     `own+hippocampus`. Another dataset keeps its own spacing and intensity rule, and takes this one's ROI.
 
+    Args:
+        volumes: only the first so many of each.
+
     Raises:
-        CourseError: the other dataset is unknown, not there, or has other channels.
+        CourseError: the other dataset is unknown, not there, or has other channels; a pool has fewer volumes.
     """
-    return [where if part == "own" else _with_roi(part, where) for part in (name or "own").split("+")]
+    parts = [where if part == "own" else _with_roi(part, where) for part in (name or "own").split("+")]
+    if volumes is None:
+        return parts
+    for part in parts:
+        if not 0 < volumes <= len(part.pool):
+            raise CourseError(f"volumes={volumes}: the pool of {part.dataset.name} has 1 to {len(part.pool)}")
+    return [replace(part, scale=replace(part.scale, max_unlabeled=volumes)) for part in parts]
 
 
 def _with_roi(name: str, where: Setup) -> Setup:

@@ -91,7 +91,7 @@ def _defaults(task: str, where: Where) -> dict[str, Any]:
         return {}
     parameters = inspect.signature(task_class(task).__init__).parameters.values()
     own = {p.name: p.default for p in parameters if p.default is not p.empty}
-    return own | {"steps": where.scale.pretrain_steps, "pool": None}
+    return own | {"steps": where.scale.pretrain_steps, "pool": None, "volumes": None}
 
 
 def _mask_ratio(task: str, value: float, where: Where) -> Point:
@@ -105,6 +105,10 @@ def _freezing(task: str, value: str, where: Where) -> Point:
 def _pool(task: str, value: str, where: Where) -> Point | None:
     pool = {"this set": None, "other set": where.other, "both": f"own+{where.other}"}[value]
     return Point(task, value, {"pool": pool}) if value == "this set" or where.equal_channels else None
+
+
+def _volumes(task: str, value: int | None, where: Where) -> Point:
+    return Point(task, "all" if value is None else str(value), {"volumes": value})
 
 
 def _restoration(task: str, value: str, where: Where) -> Point:
@@ -151,6 +155,12 @@ STUDIES = {
             name="pretraining_data", title="Pretraining data", varied="volumes that were pretrained on",
             question="Do volumes of another organ help, alone or beside one's own?", tasks=AND_CLUSTERS, point=_pool,
             values={"smoke": ("this set", "other set", "both")},
+        ),
+        Study(
+            name="pretraining_volumes", title="Pretraining volumes", varied="how many volumes were pretrained on",
+            question="How many volumes without labels does it take, at the same number of steps?", point=_volumes,
+            tasks={"smoke": ("simmim",), "laptop": ("pixel_clusters",), "workstation": tuple(TASKS)},
+            values={"smoke": (2, None), "laptop": (3, 15, None)},
         ),
         Study(
             name="restoration", title="Restoration with and without contrast", varied="loss of the pretraining",

@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from ssl_utils import __main__ as cli
-from ssl_utils import experiments, graph, scales, studies
+from ssl_utils import experiments, graph, scales, setups, studies
 from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json, write_json
 from ssl_utils.reporting import claims, runs
@@ -54,7 +54,7 @@ def test_a_larger_scale_has_no_fewer_points():
 def test_options_are_in_range_and_known_to_the_task(tiny_setup):
     for name in studies.STUDIES:
         for point in studies.get(name).points(studies.Where(tiny_setup.scale, "phantom", True)):
-            options = {key: value for key, value in point.pretraining.items() if key != "pool"}
+            options = {key: value for key, value in point.pretraining.items() if key not in ("pool", "volumes")}
             if point.task != "random":
                 task = experiments.build_task(tiny_setup, task=point.task, seed=0, options=options)
                 assert all(getattr(task, key) == value for key, value in options.items())
@@ -81,6 +81,15 @@ def test_other_volumes_are_fetched_and_have_equal_channels():
     assert plan("pretraining_data", dataset="hippocampus")["needs"] == ["phantom"]
     with pytest.raises(CourseError, match="phantom cannot stand beside sarcoma"):
         plan("pretraining_data", dataset="sarcoma")
+
+
+def test_only_the_first_volumes_are_pretrained_on(tiny_setup):
+    (part,) = setups.pool(tiny_setup, volumes=2)
+    assert part.pool == tiny_setup.pool[:2] and part.datalist.sides() == tiny_setup.datalist.sides()
+    assert setups.pool(tiny_setup) == [tiny_setup]
+    for volumes in (0, len(tiny_setup.pool) + 1):
+        with pytest.raises(CourseError, match=f"volumes={volumes}: the pool of {tiny_setup.dataset.name} has 1 to"):
+            setups.pool(tiny_setup, volumes=volumes)
 
 
 def test_a_set_with_few_labels_uses_those_it_has():
