@@ -262,7 +262,7 @@ def files(tmp_path) -> dict[str, Path]:
     ])  # fmt: skip
     gains = [
         {"dataset": "phantom", "scale": "laptop", "init": init, "num_labeled": n, "gain": 10.0 + n, "low": 9.0,
-         "high": 30.0} for init in ("simmim", "mae", "simmim__permuted=True") for n in (6, 24)
+         "high": 30.0, "draws": 1, "seeds": 3} for init in ("simmim", "mae", "simmim__permuted=True") for n in (6, 24)
     ]  # fmt: skip
     write_json(tmp_path / "courses.json", {"gains": gains})
     return {"claims": path, "source": tmp_path / "studies.json", "courses": tmp_path / "courses.json"}
@@ -279,7 +279,8 @@ def test_a_record_answers_its_claim_and_replaces_an_earlier_one(tmp_path, files)
     ((about, table),) = claims.recorded("mask_ratio", source=files["source"])
     assert about["date"] == "2026-01-02" and table["gain"][2] == pytest.approx(0.05) and table["dice"][0] == 0.5
     assert claims.table(**files)["we measured"].tolist() == [
-        "**phantom, laptop**, gain over random. 6 labels: 0.3 +5.0 [+4.0, +6.0]; 0.6 +6.0 [+5.0, +7.0]",
+        "**phantom, laptop**, gain over random. 6 labels: 0.3 +5.0 [+4.0, +6.0] (one run); "
+        "0.6 +6.0 [+5.0, +7.0] (one run)",
         "**phantom, laptop**, gain over random. 6 labels: simmim +16.0 [+9.0, +30.0]",
     ]
     assert "NaN" not in files["source"].read_text()

@@ -97,9 +97,14 @@ def _measured(claim: dict[str, Any], key: str, *, source: Path, courses: Path) -
     several = points["task"].nunique() > 1
     said = []
     for count, part in points.groupby("num_labeled"):
-        cells = [f"{_name(row, several)} {studies.gain_text(row)}" for row in part.itertuples()]
+        cells = [f"{_name(row, several)} {studies.gain_text(row)}{_once(row)}" for row in part.itertuples()]
         said.append(f"{count} labels: {'; '.join(cells)}")
     return f"**{dataset}, {scale}**, gain over random. " + ". ".join(said or ["not with these labels"])
+
+
+def _once(row: Any) -> str:
+    """A single run has an interval, too: that of the test patients, and of nothing else."""
+    return " (one run)" if row.draws * row.seeds == 1 else ""
 
 
 def _name(row: Any, several: bool) -> str:
@@ -114,7 +119,8 @@ def _of_course(dataset: str, scale: str, courses: Path) -> pd.DataFrame | None:
         return None
     found = found[~found["init"].str.contains("__")]
     gain, low, high = (found[name].astype(float) / 100 for name in ("gain", "low", "high"))
-    return found[["num_labeled"]].assign(task=found["init"], value="", gain=gain, gain_low=low, gain_high=high)
+    found = found[["init", "num_labeled", "draws", "seeds"]].rename(columns={"init": "task"})
+    return found.assign(value="", gain=gain, gain_low=low, gain_high=high)
 
 
 def markdown(claims: pd.DataFrame) -> str:

@@ -121,10 +121,11 @@ def _bracket(low: float, high: float, *, signed: bool = False) -> str:
 
 def text(about: Mapping[str, Any], table: pd.DataFrame) -> str:
     """results.md: question, table, how to read it, and what it can not say."""
-    first = table.iloc[0]
-    head = f"# {about['title']}: {about['dataset']}, scale {about['scale']}, {first['cases']} test cases"
+    draws, seeds = (int(table[name].min()) for name in ("draws", "seeds"))
+    fewest = " at the fewest" if len(table[["draws", "seeds"]].drop_duplicates()) > 1 else ""
+    head = f"# {about['title']}: {about['dataset']}, scale {about['scale']}, {table['cases'].iloc[0]} test cases"
     made = (
-        f"{about['runs']} fine-tunings (draws: {first['draws']}, seeds: {first['seeds']}), {about['pretrainings']} "
+        f"{about['runs']} fine-tunings (draws: {draws}, seeds: {seeds}{fewest}), {about['pretrainings']} "
         f"pretrainings, {about['seconds'] / 60:.1f} minutes of training on {about['device']}, {about['date']}."
     )
     limits = [
@@ -133,8 +134,8 @@ def text(about: Mapping[str, Any], table: pd.DataFrame) -> str:
     ]
     if about["scale"] == "smoke":
         limits.insert(0, "Scale smoke trains for seconds: these numbers show that everything runs and nothing else.")
-    if first["draws"] * first["seeds"] < 3:
-        limits.append("With so few repeats the intervals hold the chance of the test patients only.")
+    if draws * seeds < 3:
+        limits.append("Where there are so few repeats, intervals hold the chance of the test patients only.")
     if lost := int(table["collapsed"].sum()):
         limits.append(f"{lost} runs collapsed; they are in the means.")
     return "\n\n".join([head, about["question"], tables.markdown(shown(table)), READ, made, " ".join(limits)])
