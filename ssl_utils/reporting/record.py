@@ -19,6 +19,7 @@ EXPECTED = {  # a picture to expect -> its chapter, and what the chapter keeps i
     "first_patient": ("00_start_here", "first_patient"),
     "restoration_curve": ("02_augmentation_pretraining", "curve"),
     "simmim_curve": ("03_simmim_masking", "curve"),
+    "pixel_clusters_cross_entropy": ("06_pixel_clusters", "cross_entropy"),
     "finetuning_validation": ("04_unetr_finetuning", "validation_random_n6_draw0_seed0"),
 }
 BLOCK = re.compile(r"(<!-- results -->).*?(<!-- /results -->)", re.DOTALL)
