@@ -91,13 +91,14 @@ def test_results_without_random_have_no_gain(tmp_path):
     assert "## Gain" not in text and "nothing else" in text
 
 
-def test_controls_have_tables_of_their_own(course):
-    write_course(course, {("random__budget=4", 6): {"liver": [0.6] * 4, "spleen": [0.6] * 4}})
+@pytest.mark.parametrize("control", ["random__budget=4", "simmim__budget=4", "simmim__permuted=True"])
+def test_controls_have_tables_of_their_own(course, control):
+    write_course(course, {(control, 6): {"liver": [0.6] * 4, "spleen": [0.6] * 4}})
     text = tables.write_results(course, runs.collect(course)).read_text()
     main, controls = text.split("## Controls", 1)
-    assert "random__budget=4" not in main and "random__budget=4" in controls.split("## Per structure")[0]
-    assert "random__budget=4" in text.split("## Gain of the controls over random")[1].split("## ")[0]
-    assert "random__budget=4" not in text.split("## Per structure")[1].split("## Gain of the controls")[0]
+    assert control not in main and control in controls.split("## Per structure")[0]
+    assert control in text.split("## Gain of the controls over random")[1].split("## ")[0]
+    assert control not in text.split("## Per structure")[1].split("## Gain of the controls")[0]
 
 
 def test_labels_saved_are_read_from_the_random_curve(tmp_path):

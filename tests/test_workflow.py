@@ -117,7 +117,8 @@ def test_no_more_chapters_run_at_once_than_there_are_cores(course):
         most = max(most, running)
     assert most == 2
     started = [event["chapter"][:2] for event in events if event["event"] == "started"]
-    assert sorted(started[2 : 2 + PRETRAININGS]) == sorted(EACH), "pretraining first: the rest waits for it"
+    # the last pretraining and the part on the other core start together, and either may say so first
+    assert set(EACH) <= set(started[2 : 3 + PRETRAININGS]), "pretraining first: the rest waits for it"
 
 
 def test_nothing_runs_twice(course):

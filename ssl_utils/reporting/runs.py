@@ -21,7 +21,7 @@ from ssl_utils.naming import base
 
 PROJECT = Path(__file__).resolve().parents[2]
 OF_ONE_RUN = ("init", "num_labeled", "draw", "seed")  # what tells the fine-tunings of a course apart
-OF_A_COURSE = re.compile(r"random(__.+)?|((?!__).)+(__permuted=True)?")  # starts and controls
+OF_A_COURSE = re.compile(r"random(__.+)?|((?!__).)+(__permuted=True|__budget=\d+)?")  # starts and controls
 OF_AN_INIT = ("budget", "steps", "freeze_epochs", "permuted", "network", "scope", "layer_decay")  # options differ here
 PACKAGES = ("torch", "monai", "lightning", "numpy", "nibabel")
 
@@ -175,8 +175,8 @@ def spent(folder: Path) -> pd.DataFrame:
 def finished(folder: Path, *, names: Collection[str] | None = None) -> list[Path]:
     """metrics.json of every finished fine-tuning of a course, or of the runs named.
 
-    A course has its starts and their controls (`random__budget=4`). Other runs with options (`simmim__mask_ratio=0.3`)
-    belong to a study, or to whoever made them: they are there only when `names` says so.
+    A course has its starts and their controls (`random__budget=4`, `simmim__permuted=True`). Other runs with options
+    (`simmim__mask_ratio=0.3`) belong to a study, or to whoever made them: they are there only when `names` says so.
     """
     found = sorted((folder / "finetune").glob("*/n*/draw*/metrics.json"))
     return [p for p in found if (p.parts[-4] in names if names is not None else OF_A_COURSE.fullmatch(p.parts[-4]))]
