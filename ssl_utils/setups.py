@@ -102,7 +102,8 @@ def pool(where: Setup, name: str | None = None, volumes: int | None = None) -> l
         return parts
     for part in parts:
         if not 0 < volumes <= len(part.pool):
-            raise CourseError(f"volumes={volumes}: the pool of {part.dataset.name} has 1 to {len(part.pool)}")
+            most = len(part.pool)
+            raise CourseError(f"volumes={volumes}: the pool of {part.dataset.name} has {most}; choose 1 to {most}")
     return [replace(part, scale=replace(part.scale, max_unlabeled=volumes)) for part in parts]
 
 
