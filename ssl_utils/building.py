@@ -14,7 +14,7 @@ from ssl_utils.networks.unetr import UNETR
 from ssl_utils.networks.vit import ViT
 from ssl_utils.pretext import TASKS, task_class
 from ssl_utils.reporting import runs
-from ssl_utils.setups import Setup
+from ssl_utils.setups import OF_POOL, Setup
 
 SCOPES = ("encoder", "whole")
 
@@ -33,7 +33,7 @@ def build_task(where: Setup, *, task: str, seed: int, options: Mapping):
     (see `setups.pool`) and `scope` (default: the task's), which is `encoder` (a ViT and a light head) or `whole` (a
     UNETR).
     """
-    own = {key: value for key, value in given(options).items() if key not in ("pool", "volumes")}
+    own = {key: value for key, value in given(options).items() if key not in OF_POOL}
     kind = task_class(task)
     steps = own.pop("steps", None) or where.scale.pretrain_steps
     scope = checked(own.pop("scope", kind.scope))

@@ -15,6 +15,8 @@ from ssl_utils.files import write_json
 from ssl_utils.reporting import runs
 from ssl_utils.scales import Scale
 
+OF_POOL = ("pool", "volumes")  # options of a pretraining that choose what it is trained on: see `pool`
+
 
 @dataclass(frozen=True)
 class Setup:

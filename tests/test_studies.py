@@ -54,7 +54,7 @@ def test_a_larger_scale_has_no_fewer_points():
 def test_options_are_in_range_and_known_to_the_task(tiny_setup):
     for name in studies.STUDIES:
         for point in studies.get(name).points(studies.Where(tiny_setup.scale, "phantom", True)):
-            options = {key: value for key, value in point.pretraining.items() if key not in ("pool", "volumes")}
+            options = {key: value for key, value in point.pretraining.items() if key not in setups.OF_POOL}
             if point.task != "random":
                 task = experiments.build_task(tiny_setup, task=point.task, seed=0, options=options)
                 assert all(getattr(task, key) == value for key, value in options.items())

@@ -52,8 +52,7 @@ class Crops(Dataset):
         rng = np.random.default_rng([self.seed, index])
         case = self.cases[self._turn(index)]
         crop = crop_at(case, random_corner(case, self.roi, rng, self.balanced), self.roi)
-        if not self.balanced:
-            crop.pop("label", None)
+        crop.pop("place" if self.balanced else "label", None)
         return self.augment(crop, int(rng.integers(2**31))) if self.augment else crop
 
     def ids(self, indices: Iterable[int]) -> list[str]:

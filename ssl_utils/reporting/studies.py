@@ -121,11 +121,9 @@ def _bracket(low: float, high: float, *, signed: bool = False) -> str:
 
 def text(about: Mapping[str, Any], table: pd.DataFrame) -> str:
     """results.md: question, table, how to read it, and what it can not say."""
-    draws, seeds = (int(table[name].min()) for name in ("draws", "seeds"))
-    fewest = " at the fewest" if len(table[["draws", "seeds"]].drop_duplicates()) > 1 else ""
     head = f"# {about['title']}: {about['dataset']}, scale {about['scale']}, {table['cases'].iloc[0]} test cases"
     made = (
-        f"{about['runs']} fine-tunings (draws: {draws}, seeds: {seeds}{fewest}), {about['pretrainings']} "
+        f"{about['runs']} fine-tunings ({tables.repeats(table)}), {about['pretrainings']} "
         f"pretrainings, {about['seconds'] / 60:.1f} minutes of training on {about['device']}, {about['date']}."
     )
     limits = [
@@ -134,7 +132,7 @@ def text(about: Mapping[str, Any], table: pd.DataFrame) -> str:
     ]
     if about["scale"] == "smoke":
         limits.insert(0, "Scale smoke trains for seconds: these numbers show that everything runs and nothing else.")
-    if draws * seeds < 3:
+    if table["draws"].min() * table["seeds"].min() < 3:
         limits.append("Where there are so few repeats, intervals hold the chance of the test patients only.")
     if lost := int(table["collapsed"].sum()):
         limits.append(f"{lost} runs collapsed; they are in the means.")

@@ -115,21 +115,24 @@ def markdown(table: pd.DataFrame) -> str:
     return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(line, wide, strict=True)) + " |" for line in lines)
 
 
+def repeats(summary: pd.DataFrame) -> str:
+    """`draws: 3, seeds: 3`: the fewest that a row has, and whether another row has more."""
+    fewest = " at the fewest" if len(summary[["draws", "seeds"]].drop_duplicates()) > 1 else ""
+    return f"draws: {summary['draws'].min()}, seeds: {summary['seeds'].min()}{fewest}"
+
+
 def limits(summary: pd.DataFrame, scale: str) -> str:
     """What a table made of this summary can not say."""
     draws, seeds, cases = (int(summary[name].min()) for name in ("draws", "seeds", "cases"))
-    single, mixed = draws * seeds == 1, len(summary[["draws", "seeds"]].drop_duplicates()) > 1
-    fewest = " at the fewest" if mixed else ""
     held = {
         True: "which patients were tested, not of which cases were labelled or how the training fell out",
         draws == 1 < seeds: "which patients were tested and how training fell out, not of which cases were labelled",
         draws > 1: "which patients were tested, which cases were labelled and how the training fell out",
     }[True]
-    number = f"draws: {draws}, seeds: {seeds}{fewest}"
-    said = [f"The intervals hold the chance of {held} ({number}), and this is one dataset."]
+    said = [f"The intervals hold the chance of {held} ({repeats(summary)}), and this is one dataset."]
     if scale == "smoke":
         said.insert(0, "Scale smoke trains for seconds: these numbers show that everything runs and nothing else.")
-    if single:
+    if draws * seeds == 1:
         said.append("Another seed can move a cell by more than its interval.")
     elif (draws if draws > 1 else seeds) < 3:
         said.append("Two runs hardly tell how far runs lie apart: the intervals are as wide as that.")
