@@ -99,8 +99,8 @@ def pretrain(where: Setup, *, task: str, seed: int = 0, team: Team | None = None
 
 def finetune(
     where: Setup, *, init: str, num_labeled: int, draw: int = 0, seed: int = 0, freeze_epochs: int = 0,
-    layer_decay: float = 1.0, scope: str | None = None, budget: int = 1, permuted: bool = False, network: str = "unetr",
-    team: Team | None = None,
+    layer_decay: float = 1.0, scope: str | None = None, budget: float = 1, permuted: bool = False,
+    network: str = "unetr", team: Team | None = None,
 ) -> Path:  # fmt: skip
     """Fine-tune on `num_labeled` volumes, choose the step on the inner validation, read the test set once.
 
@@ -111,7 +111,7 @@ def finetune(
     team.check(scale.finetune_batch_size)
     options = {
         "freeze": freeze_epochs or None, "layer_decay": layer_decay if layer_decay != 1 else None, "scope": scope,
-        "budget": budget if budget != 1 else None, "permuted": permuted or None,
+        "budget": f"{budget:g}" if budget != 1 else None, "permuted": permuted or None,
         "network": network if network != "unetr" else None,
     }  # fmt: skip
     name = variant(init, options)
@@ -123,7 +123,7 @@ def finetune(
     )
     chosen = {
         "init": name, "num_labeled": num_labeled, "draw": draw, "seed": seed, "recipe": RECIPE,
-        "steps": scale.finetune_steps * budget,
+        "steps": max(round(scale.finetune_steps * budget), 1),
         "batch_size": scale.finetune_batch_size, "lr": scale.finetune_lr, "feature_size": scale.feature_size,
         "freeze_epochs": freeze_epochs, "layer_decay": layer_decay, "scope": moved, "permuted": permuted,
         "network": network, "precision": precision(), "encoder": sha256(start) if start else None,

@@ -119,6 +119,10 @@ def _length(task: str, value: float, where: Where) -> Point:
     return Point(task, f"{value} %", {"steps": max(round(value * where.scale.pretrain_steps / 100), 1)})
 
 
+def _budget(task: str, value: float, where: Where) -> Point:
+    return Point(task, f"{100 * value:g} %", finetuning={"budget": value})
+
+
 CONTROLS = {
     "as in the course": {}, "4 x the steps": {"budget": 4}, "frozen": {"freeze_epochs": -1},
     "permuted": {"permuted": True}, "plain U-Net": {"network": "unet"},
@@ -134,6 +138,7 @@ def _control(task: str, value: str, where: Where) -> Point | None:
 
 
 MASKED = {"smoke": ("simmim",), "laptop": ("simmim", "mae")}
+CLUSTERS = {"smoke": ("simmim",), "laptop": ("pixel_clusters",), "workstation": tuple(TASKS)}
 AND_CLUSTERS = MASKED | {"laptop": (*MASKED["laptop"], "pixel_clusters")}
 STUDIES = {
     study.name: study
@@ -159,8 +164,7 @@ STUDIES = {
         Study(
             name="pretraining_volumes", title="Pretraining volumes", varied="how many volumes were pretrained on",
             question="How many volumes without labels does it take, at the same number of steps?", point=_volumes,
-            tasks={"smoke": ("simmim",), "laptop": ("pixel_clusters",), "workstation": tuple(TASKS)},
-            values={"smoke": (2, None), "laptop": (3, 15, None)},
+            tasks=CLUSTERS, values={"smoke": (2, None), "laptop": (3, 15, None)},
         ),
         Study(
             name="restoration", title="Restoration with and without contrast", varied="loss of the pretraining",
@@ -172,6 +176,12 @@ STUDIES = {
             question="When does pretraining begin to help, and does it stop?", point=_length,
             tasks=AND_CLUSTERS | {"workstation": tuple(TASKS)},
             values={"smoke": (10, 100), "laptop": (1, 3, 10, 30, 100)},
+        ),
+        Study(
+            name="finetuning_length", title="Fine-tuning length", varied="share of the fine-tuning steps",
+            question="Is the gain a better end, or a head start that more fine-tuning makes up for?", point=_budget,
+            tasks={level: (RANDOM, *tasks) for level, tasks in CLUSTERS.items()},
+            values={"smoke": (0.5, 1), "laptop": (0.5, 1, 2, 4)},
         ),
         Study(
             name="controls", title="Controls", varied="what was changed",

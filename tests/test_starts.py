@@ -76,6 +76,8 @@ def test_options_name_the_run_and_the_budget_multiplies_its_steps(pretrained):
     folder = experiments.finetune(pretrained, init="random", num_labeled=2, budget=4)
     assert folder.parts[-3] == "random__budget=4" and runs.history(folder)["step"].iloc[-1] == 20
     assert runs.metrics(folder)["init"] == "random__budget=4"
+    half = experiments.finetune(pretrained, init="random", num_labeled=2, budget=0.5)
+    assert half.parts[-3] == "random__budget=0.5" and runs.history(half)["step"].iloc[-1] < 5
     frozen = experiments.finetune(pretrained, init="random", num_labeled=2, freeze_epochs=-1)
     assert frozen.parts[-3] == "random__freeze=-1"
 

@@ -68,6 +68,18 @@ def test_lengths_are_shares_of_the_steps_and_the_longest_is_the_course():
     assert found == {f"{s} %": f"mae__steps={steps * s // 100}" for s in (1, 3, 10, 30)} | {"100 %": "mae"}
 
 
+def test_fine_tunings_of_any_length_start_from_both_and_share_the_runs_of_the_controls():
+    found = {(p["task"], p["value"]): p["name"] for p in plan("finetuning_length", "laptop")["points"]}
+    assert found == {
+        (task, f"{share} %"): task + end
+        for task in ("random", "pixel_clusters")
+        for share, end in ((50, "__budget=0.5"), (100, ""), (200, "__budget=2"), (400, "__budget=4"))
+    }
+    controls = {p["name"] for p in plan("controls", "laptop")["points"]}
+    assert controls & set(found.values()) == {"random", "random__budget=4", "pixel_clusters"}
+    assert plan("finetuning_length")["finetune"]["random__budget=0.5"] == ["random", "--budget=0.5"]
+
+
 def test_a_default_outside_the_values_joins_them_in_order():
     values = {p["task"]: [] for p in plan("mask_ratio", "laptop")["points"]}
     for point in plan("mask_ratio", "laptop")["points"]:

@@ -21,7 +21,7 @@ from ssl_utils.naming import base
 
 PROJECT = Path(__file__).resolve().parents[2]
 OF_ONE_RUN = ("init", "num_labeled", "draw", "seed")  # what tells the fine-tunings of a course apart
-OF_A_COURSE = re.compile(r"random(__.+)?|((?!__).)+(__permuted=True|__budget=\d+)?")  # starts and controls
+OF_A_COURSE = re.compile(r"random(__.+)?|((?!__).)+(__permuted=True|__budget=[\d.]+)?")  # starts and controls
 OF_AN_INIT = ("budget", "steps", "freeze_epochs", "permuted", "network", "scope", "layer_decay")  # options differ here
 PACKAGES = ("torch", "monai", "lightning", "numpy", "nibabel")
 

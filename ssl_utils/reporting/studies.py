@@ -142,7 +142,8 @@ def text(about: Mapping[str, Any], table: pd.DataFrame) -> str:
 def figure(about: Mapping[str, Any], table: pd.DataFrame) -> Figure:
     """Gain over the random start against the varied value: a panel per task, a line per number of labels, intervals;
     the course's own value is ringed. Values are set at equal distances, and joined where they are numbers."""
-    points = table[table["name"] != BASELINE]
+    varied = table.loc[table["name"] != BASELINE, "task"]
+    points = table[table["task"].isin(varied)]  # the random start itself stands at 0, where it is varied too
     tasks, counts = list(dict.fromkeys(points["task"])), sorted(points["num_labeled"].unique())
     drawn = Picture(figsize=(max(8.0, 1.6 + 4.2 * len(tasks)), 4.0), dpi=110, facecolor="white", layout="constrained")
     panels = drawn.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
@@ -168,6 +169,7 @@ def figure(about: Mapping[str, Any], table: pd.DataFrame) -> Figure:
 def _line(axes, part: pd.DataFrame, values: list, count: int, colour: str, *, shift: float, joined: bool) -> None:
     at = np.array([values.index(value) for value in part["value"]]) + shift
     gain, low, high = (100 * part[name].to_numpy(float) for name in ("gain", "gain_low", "gain_high"))
+    gain = np.nan_to_num(gain)
     errors = np.nan_to_num(np.abs([gain - low, high - gain]))
     axes.errorbar(at, gain, yerr=errors, label=f"{count} labels", color=colour, marker="o", markersize=5, capsize=3,
                   linewidth=1.6 if joined else 0, elinewidth=1.2)  # fmt: skip
