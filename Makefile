@@ -1,6 +1,7 @@
 # The words of the README. `make` alone lists them.
 #   SCALE=smoke|laptop|workstation|paper   DATASET=phantom|hippocampus|sarcoma|btcv|folder   DATA=/path   CORES=n
 #   REPEATS=3 makes 3 label draws x 3 seeds of every fine-tuning   LABELS=1,2,3,6,12,24
+#   TASKS=mae,restoration: a study of these pretext tasks, in place of its own
 #   PYTHON=/path/to/python uses that environment (a conda one, say) and creates none.
 #   SSL_DATA_ROOT and SSL_RUNS_ROOT move the data and the runs out of this folder.
 ifneq ($(origin PYTHON),command line)
@@ -13,6 +14,7 @@ export DATASET ?= $(if $(DATA),folder,phantom)
 export CORES ?=
 export REPEATS ?=
 export LABELS ?=
+export TASKS ?=
 
 .DEFAULT_GOAL := help
 .PHONY: help env course study site test browser lab lint clean
@@ -42,8 +44,8 @@ MORE = $${DATA:+--data "$$DATA"} $${CORES:+--cores "$$CORES"} $${REPEATS:+--repe
 course: $(READY) ## run chapters 00 to 06 and print the results; SCALE= DATASET= DATA= CORES= REPEATS= LABELS=
 	@"$(PYTHON)" -m ssl_utils.workflow course --scale "$$SCALE" --dataset "$$DATASET" $(MORE)
 
-study: $(READY) ## vary one thing on top of the course; STUDY=mask_ratio|freezing|pretraining_data|pretraining_volumes|restoration|pretraining_length|controls
-	@"$(PYTHON)" -m ssl_utils.workflow study "$(STUDY)" --scale "$$SCALE" --dataset "$$DATASET" $(MORE)
+study: $(READY) ## vary one thing on top of the course; STUDY=mask_ratio|freezing|pretraining_data|pretraining_volumes|restoration|pretraining_length|finetuning_length|controls TASKS=
+	@"$(PYTHON)" -m ssl_utils.workflow study "$(STUDY)" --scale "$$SCALE" --dataset "$$DATASET" $${TASKS:+--tasks "$$TASKS"} $(MORE)
 
 test: $(READY) ## run the tests
 	@"$(PYTHON)" -m pytest

@@ -27,6 +27,7 @@ class Where:
     scale: Scale
     other: str  # the dataset that stands for "other volumes"
     equal_channels: bool  # can the same encoder read both?
+    tasks: tuple[str, ...] = ()  # asked for, in place of the study's own
 
 
 @dataclass(frozen=True)
@@ -65,19 +66,30 @@ class Study:
     option: str | None = None  # of the task; its default is always among the values
 
     def points(self, where: Where) -> list[Point]:
-        """Every point at this scale, tasks that the registry lacks left out; no two are the same run."""
+        """Every point at this scale, tasks that the registry lacks left out; no two are the same run.
+
+        Raises:
+            CourseError: a task that was asked for does not exist, or has not what is varied.
+        """
         level, found = where.scale.name, {}
-        for task in (task for task in _from(self.tasks, level) if task in (RANDOM, *TASKS)):
+        for task in self._tasks(where):
             defaults = _defaults(task, where)
             values = _from(self.values, level)
-            if self.option and defaults[self.option] not in values:
+            if self.option and defaults.get(self.option, values[0]) not in values:
                 values = tuple(sorted((*values, defaults[self.option])))
             for point in filter(None, (self.point(task, value, where) for value in values)):
-                pretraining = {k: v for k, v in point.pretraining.items() if v != defaults.get(k)}
+                if unknown := point.pretraining.keys() - defaults:
+                    raise CourseError(f"study {self.name}: {task} has no {', '.join(unknown)} to vary; leave it out")
+                pretraining = {k: v for k, v in point.pretraining.items() if v != defaults[k]}
                 finetuning = {k: v for k, v in point.finetuning.items() if v != UNCHANGED[k]}
                 point = Point(task, point.value, pretraining, finetuning)
                 found.setdefault(point.name, point)
         return list(found.values())
+
+    def _tasks(self, where: Where) -> list[str]:
+        """Those asked for, else its own; the random start wherever the study varies it."""
+        own = _from(self.tasks, where.scale.name)
+        return [task for task in own if task == RANDOM or (task in TASKS and not where.tasks)] + list(where.tasks)
 
 
 def _from(by_scale: Mapping[str, tuple], level: str) -> tuple:
@@ -175,7 +187,7 @@ STUDIES = {
             name="pretraining_length", title="Pretraining length", varied="share of the pretraining steps",
             question="When does pretraining begin to help, and does it stop?", point=_length,
             tasks=AND_CLUSTERS | {"workstation": tuple(TASKS)},
-            values={"smoke": (10, 100), "laptop": (1, 3, 10, 30, 100)},
+            values={"smoke": (10, 100), "laptop": (1, 3, 10, 30, 100, 300)},
         ),
         Study(
             name="finetuning_length", title="Fine-tuning length", varied="share of the fine-tuning steps",
@@ -205,25 +217,27 @@ def get(name: str) -> Study:
 
 
 def plan(
-    name: str, *, scale: Scale, dataset: str, data: str | None, num_labeled: list[int], all_labels: bool = False
-) -> dict[str, Any]:
+    name: str, *, scale: Scale, dataset: str, data: str | None, num_labeled: list[int], all_labels: bool = False,
+    tasks: tuple[str, ...] = (),
+) -> dict[str, Any]:  # fmt: skip
     """What the graph and the results need to know of a study, as plain values.
 
     Args:
         num_labeled: the label counts that this dataset has at this scale.
         all_labels: they were asked for, so the study takes them all.
+        tasks: in place of those that the study has.
 
     Returns:
         name, title, question, varied, num_labeled, needs (other datasets), points (task, value, name, init, default:
         a run of the course), pretrain {run: words of the command line}, finetune {run: words}.
 
     Raises:
-        CourseError: no such study, or nothing to compare with this dataset.
+        CourseError: no such study or task, or nothing to compare with this dataset.
     """
     study = get(name)
     other = {"phantom": "hippocampus"}.get(dataset, "phantom")
     channels = len(datasets.get(dataset, data).channels)
-    where = Where(scale, other, equal_channels=channels == len(datasets.get(other).channels))
+    where = Where(scale, other, equal_channels=channels == len(datasets.get(other).channels), tasks=tuple(tasks))
     points = study.points(where)
     if len(points) < 2:
         raise CourseError(

@@ -35,6 +35,7 @@ DatasetName = Annotated[str, typer.Option(help=", ".join(datasets.NAMES))]
 Data = Annotated[str | None, typer.Option(help="your own MSD-style folder, for --dataset folder")]
 Cores = Annotated[int | None, typer.Option(min=1, help="processor cores to use; all of them by default")]
 Repeats = Annotated[int | None, typer.Option(min=1, help="label draws and seeds of every fine-tuning, n x n runs")]
+Tasks = Annotated[str | None, typer.Option(help="pretext tasks in place of the study's own, such as mae,restoration")]
 Labels = Annotated[str | None, typer.Option(help="numbers of labelled volumes, such as 1,2,3,6,12,24")]
 Executor = Annotated[str, typer.Option(help="local, or slurm: one job per part (docs/cluster.md)")]
 Jobs = Annotated[int, typer.Option(min=1, help="with slurm: jobs in the queue at a time")]
@@ -68,7 +69,7 @@ def course(
 def study(
     name: Annotated[str, typer.Argument(help="mask_ratio, freezing, pretraining_data, restoration, ...")],
     scale: Scale = "laptop", dataset: DatasetName = "phantom", data: Data = None, cores: Cores = None,
-    repeats: Repeats = None, labels: Labels = None, notebooks: Notebooks = PROJECT / "notebooks",
+    repeats: Repeats = None, labels: Labels = None, tasks: Tasks = None, notebooks: Notebooks = PROJECT / "notebooks",
     executor: Executor = "local", jobs: Jobs = 20, partition: Partition = None, profile: Profile = Cluster.profile,
 ) -> None:  # fmt: skip
     """Vary one thing on top of the course: only runs that the course or another study has not made are made."""
@@ -79,7 +80,7 @@ def study(
         where = cluster(executor, jobs=jobs, partition=partition, profile=profile)
         run, report = bring_up(
             scale, dataset, data, cores=cores, repeats=repeats, labels=labels, notebooks=notebooks, where=where,
-            study=name,
+            study=name, tasks=tuple(tasks.split(",")) if tasks else (),
         )  # fmt: skip
         folder = run / "studies" / name
         print_end(run, report, table=folder / "results.md")
@@ -88,7 +89,7 @@ def study(
 
 def bring_up(
     scale: str, dataset: str, data: str | None, *, cores: int | None, repeats: int | None, labels: str | None,
-    notebooks: Path, where: Cluster | None = None, study: str | None = None,
+    notebooks: Path, where: Cluster | None = None, study: str | None = None, tasks: tuple[str, ...] = (),
 ) -> tuple[Path, dict]:  # fmt: skip
     """The run folder and the report of its graph, all of which is up to date: the course, or one study on it."""
     numbers = repeated(scale, repeats)
@@ -111,7 +112,7 @@ def bring_up(
         if study:
             plan = studies.plan(
                 study, scale=numbers, dataset=dataset, data=data, num_labeled=config["num_labeled"],
-                all_labels=bool(counts),
+                all_labels=bool(counts), tasks=tasks,
             )  # fmt: skip
             for other in plan["needs"]:
                 prepare(other, scale)

@@ -65,7 +65,7 @@ def test_options_are_in_range_and_known_to_the_task(tiny_setup):
 def test_lengths_are_shares_of_the_steps_and_the_longest_is_the_course():
     found = {p["value"]: p["name"] for p in plan("pretraining_length", "workstation")["points"] if p["task"] == "mae"}
     steps = scales.get("workstation").pretrain_steps
-    assert found == {f"{s} %": f"mae__steps={steps * s // 100}" for s in (1, 3, 10, 30)} | {"100 %": "mae"}
+    assert found == {f"{s} %": f"mae__steps={steps * s // 100}" for s in (1, 3, 10, 30, 300)} | {"100 %": "mae"}
 
 
 def test_fine_tunings_of_any_length_start_from_both_and_share_the_runs_of_the_controls():
@@ -78,6 +78,21 @@ def test_fine_tunings_of_any_length_start_from_both_and_share_the_runs_of_the_co
     controls = {p["name"] for p in plan("controls", "laptop")["points"]}
     assert controls & set(found.values()) == {"random", "random__budget=4", "pixel_clusters"}
     assert plan("finetuning_length")["finetune"]["random__budget=0.5"] == ["random", "--budget=0.5"]
+
+
+def test_a_study_of_the_tasks_that_were_asked_for():
+    def tasks(name: str, *asked: str) -> list[str]:
+        numbers = {"scale": scales.get("laptop"), "dataset": "phantom", "data": None, "num_labeled": [6, 12, 24]}
+        return list(dict.fromkeys(p["task"] for p in studies.plan(name, **numbers, tasks=asked)["points"]))
+
+    assert tasks("pretraining_length", "restoration") == ["restoration"]
+    assert tasks("controls", "restoration", "mae") == ["random", "restoration", "mae"]
+    with pytest.raises(CourseError, match="task='sinmim': no such pretext task"):
+        tasks("controls", "sinmim")
+    with pytest.raises(CourseError, match="study mask_ratio: restoration has no mask_ratio to vary"):
+        tasks("mask_ratio", "restoration")
+    with pytest.raises(CourseError, match="study restoration: simmim has no contrast to vary"):
+        tasks("restoration", "simmim")
 
 
 def test_a_default_outside_the_values_joins_them_in_order():
