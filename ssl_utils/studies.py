@@ -193,7 +193,7 @@ STUDIES = {
             name="finetuning_length", title="Fine-tuning length", varied="share of the fine-tuning steps",
             question="Is the gain a better end, or a head start that more fine-tuning makes up for?", point=_budget,
             tasks={level: (RANDOM, *tasks) for level, tasks in CLUSTERS.items()},
-            values={"smoke": (0.5, 1), "laptop": (0.5, 1, 2, 4)},
+            values={"smoke": (0.5, 1), "laptop": (0.5, 1, 4), "workstation": (0.25, 0.5, 1, 2, 4)},
         ),
         Study(
             name="controls", title="Controls", varied="what was changed",

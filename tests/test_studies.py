@@ -73,7 +73,7 @@ def test_fine_tunings_of_any_length_start_from_both_and_share_the_runs_of_the_co
     assert found == {
         (task, f"{share} %"): task + end
         for task in ("random", "pixel_clusters")
-        for share, end in ((50, "__budget=0.5"), (100, ""), (200, "__budget=2"), (400, "__budget=4"))
+        for share, end in ((50, "__budget=0.5"), (100, ""), (400, "__budget=4"))
     }
     controls = {p["name"] for p in plan("controls", "laptop")["points"]}
     assert controls & set(found.values()) == {"random", "random__budget=4", "pixel_clusters"}
