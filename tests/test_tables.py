@@ -187,33 +187,6 @@ def test_a_record_replaces_the_one_of_the_same_course(course, tmp_path):
     assert {"date", "data", "versions", "commit", "pretraining"} <= content["runs"][1].keys()
 
 
-def test_a_record_keeps_the_starts_of_an_earlier_one_beside_the_same_random_start(course, tmp_path):
-    into = tmp_path / "reference.json"
-
-    def starts(folder: Path, dice: list[float]) -> dict[str, float]:
-        write_course(folder, {
-            ("random", 6): {"liver": dice, "spleen": dice}, ("clusters", 6): {"liver": [0.5] * 4, "spleen": [0.7] * 4},
-        })  # fmt: skip
-        record.record(folder, into=into)
-        found = read_json(into)
-        assert {run["dataset"] for run in found["runs"]} == {"phantom"} and len(found["runs"]) == 1
-        cells = {(c["init"], c["num_labeled"]): c["dice"] for c in found["label_efficiency"]}
-        gains = pd.DataFrame(found["gains"])
-        assert {*gains["init"]} == {init for init, _ in cells} - {"random"}
-        assert gains["p_holm"].tolist() == statistics.holm(gains["p"]).tolist()
-        return cells
-
-    record.record(course, into=into)
-    first = read_json(into)["runs"][0]["pretraining"]
-    again = starts(tmp_path / "again" / "phantom" / "laptop", [0.4, 0.5, 0.6, 0.7])
-    assert again == {
-        ("random", 6): 55, ("clusters", 6): 60, ("simmim", 6): 65, ("simmim", 12): 90, ("mae", 6): 40,
-    }  # fmt: skip
-    assert first == read_json(into)["runs"][0]["pretraining"] != {}
-    other = starts(tmp_path / "other" / "phantom" / "laptop", [0.4, 0.5, 0.6, 0.6])
-    assert other == {("random", 6): 52.5, ("clusters", 6): 60}
-
-
 def test_runs_that_were_not_made_alike_are_named_and_not_recorded(course, tmp_path):
     assert runs.unlike(course) == []
     config = course / "finetune" / "simmim" / "n6" / "draw0_seed0" / "config.json"

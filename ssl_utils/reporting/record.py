@@ -26,14 +26,11 @@ BLOCK = re.compile(r"(<!-- results -->).*?(<!-- /results -->)", re.DOTALL)
 NUMBERS = {  # kind of entry -> what is in points
     "label_efficiency": ["dice", "low", "high"], "gains": ["gain", "low", "high", "relative"], "labels_saved": ["dice"],
 }  # fmt: skip
-Record = dict[str, list[dict[str, Any]]]  # kind of entry -> its rows
 OF_PRETRAINING = ("seconds", "volumes", "baselines", "first", "last")
 
 
 def record(course_dir: Path | str, *, into: Path = REFERENCE) -> None:
     """Put a finished course into the record, in the place of an earlier one of the same dataset and scale.
-
-    Starts that only the earlier one has stay, where its random start came out the same: they can stand beside this one.
 
     Raises:
         CourseError: it holds no finished fine-tuning, or runs that were not made alike.
@@ -61,32 +58,7 @@ def record(course_dir: Path | str, *, into: Path = REFERENCE) -> None:
     new = {"runs": [run], "label_efficiency": cells, "gains": gained, "labels_saved": saved}
     old = read_json(into) if into.exists() else {}
     kept = {key: [e for e in old.get(key, []) if any(e[k] != name[k] for k in name)] for key in new}
-    before = {key: [e for e in old.get(key, []) if e not in kept[key]] for key in new}
-    new = _joined(new, before) if _same_random(new, before) else new
     write_json(into, {key: sorted(kept[key] + new[key], key=lambda e: (e["dataset"], e["scale"])) for key in new})
-
-
-def _same_random(new: Record, before: Record) -> bool:
-    """Did the random start come out the same, for every number of labels that the earlier course had?"""
-    same = ("num_labeled", "dice", "draws", "seeds", "cases")
-    found, earlier = (
-        {tuple(cell[key] for key in same) for cell in each["label_efficiency"] if cell["init"] == "random"}
-        for each in (new, before)
-    )
-    return bool(earlier) and earlier <= found
-
-
-def _joined(new: Record, before: Record) -> Record:
-    """The new course with the starts that only the earlier one has; p is corrected for all of them anew."""
-    ours, (run,), (earlier,) = {cell["init"] for cell in new["label_efficiency"]}, new["runs"], before["runs"]
-    if not (others := {cell["init"] for cell in before["label_efficiency"]} - ours):
-        return new
-    joined = {key: rows + [e for e in before[key] if e.get("init") in others] for key, rows in new.items()}
-    gains = joined["gains"] = sorted(joined["gains"], key=lambda row: (row["init"], row["num_labeled"]))
-    for row, p in zip(gains, statistics.corrected(pd.DataFrame(gains)), strict=True):
-        row["p_holm"] = None if pd.isna(p) else p
-    made = {"commit": ", ".join(sorted({*run["commit"].split(", "), *earlier["commit"].split(", ")}))}
-    return joined | {"runs": [run | made | {"pretraining": earlier["pretraining"] | run["pretraining"]}]}
 
 
 def expected(course_dir: Path) -> list[str]:

@@ -134,12 +134,8 @@ def gains(per_case: pd.DataFrame, *, baseline: str = "random", level: float = 0.
     columns = ["init", "baseline", "num_labeled", "gain", "low", "high", "relative", "p", "p_holm", "win_rate",
                "effect_size", "cases", "draws", "seeds"]  # fmt: skip
     table = pd.DataFrame(rows, columns=columns).sort_values(CELL, kind="stable", ignore_index=True)
-    return table.assign(p_holm=corrected(table))
-
-
-def corrected(gains: pd.DataFrame) -> pd.Series:
-    """The p of the gains after Holm: inits by themselves, controls (`is_control`) by themselves."""
-    return gains.groupby(gains["init"].map(is_control).astype(bool))["p"].transform(holm)
+    table["p_holm"] = table.groupby(table["init"].map(is_control).astype(bool))["p"].transform(holm)
+    return table
 
 
 def win_rate(pairs: pd.DataFrame) -> float:
