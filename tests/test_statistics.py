@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from ssl_utils.errors import CourseError
-from ssl_utils.reporting import intervals, savings, statistics
+from ssl_utils.reporting import intervals, savings, statistics, tables
 
 
 def table(dice: dict[tuple, dict[str, list[float]]]) -> pd.DataFrame:
@@ -97,6 +97,14 @@ def test_summary_averages_classes_then_runs_then_cases():
     assert rows[["cases", "draws", "seeds"]].values.tolist() == [[2, 2, 1], [2, 1, 1], [2, 1, 1]]
     assert (rows["low"] <= rows["dice"]).all() and (rows["dice"] <= rows["high"]).all()
     assert (rows["low"][0], rows["high"][0]) == (0, 1)  # two draws, two cases: nothing is known
+
+
+def test_seeds_are_those_of_the_draw_with_the_fewest():
+    runs = grid(3, 1) | {("random", 6, 1, 5): {"a": [0.9, 0.9], "b": [0.0, 0.0]}}
+    (row,) = statistics.summary(table(runs)).to_dict("records")
+    assert (row["draws"], row["seeds"], row["runs"], row["collapsed"]) == (3, 1, 4, 1)
+    cell = tables.label_efficiency(pd.DataFrame([row])).loc["random", "6 labels"]
+    assert cell.endswith("], 1 of 4 collapsed")
 
 
 def test_collapse_is_found_per_run_and_named():

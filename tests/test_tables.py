@@ -179,7 +179,7 @@ def test_a_record_replaces_the_one_of_the_same_course(course, tmp_path):
     cell = next(c for c in content["label_efficiency"] if (c["init"], c["num_labeled"]) == ("simmim", 6))
     assert cell == {
         "dataset": "phantom", "scale": "laptop", "init": "simmim", "num_labeled": 6, "dice": 65.0, "low": 55.0,
-        "high": 75.0, "cases": 4, "draws": 1, "seeds": 1, "collapsed": 0, "device": "cpu", "commit": "abc",
+        "high": 75.0, "cases": 4, "draws": 1, "seeds": 1, "runs": 1, "collapsed": 0, "device": "cpu", "commit": "abc",
         "seconds": 12.0,
     }  # fmt: skip
     gain = next(g for g in content["gains"] if g["init"] == "simmim")

@@ -74,8 +74,9 @@ def estimate(rows: pd.DataFrame, column: str, *, level: float = 0.95, seed: int 
 
 
 def summary(per_case: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
-    """A row per (init, num_labeled): dice, low, high (see `estimate`), and how many cases, draws and seeds.
+    """A row per (init, num_labeled): dice, low, high (see `estimate`), and how many cases, draws, seeds and runs.
 
+    `seeds` is of the draw that has the fewest, so there may be more `runs` than draws times seeds.
     `collapsed` counts the collapsed runs (see `run_means`): they are in the mean, which hides them.
     """
     means, flags, rows = case_means(per_case), run_means(per_case).groupby(CELL)["collapsed"].sum(), []
@@ -84,11 +85,16 @@ def summary(per_case: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd
         low, high = np.clip([found["low"], found["high"]], 0, 1)  # two draws can ask for more than a Dice can be
         rows.append({
             "init": init, "num_labeled": num_labeled, "dice": found["mean"], "low": low, "high": high,
-            "cases": part.dropna(subset="dice")["case"].nunique(), "draws": part["draw"].nunique(),
-            "seeds": part["seed"].nunique(), "collapsed": int(flags[init, num_labeled]),
+            "cases": part.dropna(subset="dice")["case"].nunique(), **_repeats(part),
+            "collapsed": int(flags[init, num_labeled]),
         })  # fmt: skip
-    columns = ["init", "num_labeled", "dice", "low", "high", "cases", "draws", "seeds", "collapsed"]
+    columns = ["init", "num_labeled", "dice", "low", "high", "cases", "draws", "seeds", "runs", "collapsed"]
     return pd.DataFrame(rows, columns=columns).sort_values("num_labeled", kind="stable", ignore_index=True)
+
+
+def _repeats(rows: pd.DataFrame) -> dict[str, int]:
+    seeds = rows.groupby("draw")["seed"].nunique()
+    return {"draws": seeds.size, "seeds": int(seeds.min()), "runs": int(seeds.sum())}
 
 
 def structures(per_case: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
@@ -129,7 +135,7 @@ def gains(per_case: pd.DataFrame, *, baseline: str = "random", level: float = 0.
             "p": found["p"], "p_holm": float("nan"), "win_rate": win_rate(part),
             "effect_size": effect_size(*cell_table(part, "gain")),
             "cases": part.dropna(subset="gain")["case"].nunique(),
-            "draws": part["draw"].nunique(), "seeds": part["seed"].nunique(),
+            **_repeats(part),
         })  # fmt: skip
     columns = ["init", "baseline", "num_labeled", "gain", "low", "high", "relative", "p", "p_holm", "win_rate",
                "effect_size", "cases", "draws", "seeds"]  # fmt: skip
