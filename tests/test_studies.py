@@ -17,6 +17,7 @@ from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json, write_json
 from ssl_utils.reporting import claims, runs
 from ssl_utils.reporting import studies as results
+from ssl_utils.study import UNCHANGED, Where
 
 PROJECT = Path(__file__).resolve().parents[1]
 EVERY = [(name, scale) for name in studies.STUDIES for scale in scales.SCALES]
@@ -53,13 +54,13 @@ def test_a_larger_scale_has_no_fewer_points():
 
 def test_options_are_in_range_and_known_to_the_task(tiny_setup):
     for name in studies.STUDIES:
-        for point in studies.get(name).points(studies.Where(tiny_setup.scale, "phantom", True)):
+        for point in studies.get(name).points(Where(tiny_setup.scale, "phantom", True)):
             options = {key: value for key, value in point.pretraining.items() if key not in setups.OF_POOL}
             if point.task != "random":
                 task = experiments.build_task(tiny_setup, task=point.task, seed=0, options=options)
                 assert all(getattr(task, key) == value for key, value in options.items())
             assert experiments.variant(point.task, dict(point.pretraining)) == point.init
-            assert set(point.finetuning) <= set(studies.UNCHANGED)
+            assert set(point.finetuning) <= set(UNCHANGED)
 
 
 def test_lengths_are_shares_of_the_steps_and_the_longest_is_the_course():
