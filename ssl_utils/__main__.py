@@ -152,7 +152,7 @@ def finetune(
     freeze_epochs: Annotated[int, typer.Option(help="epochs with a frozen encoder; -1 always")] = 0,
     layer_decay: Annotated[float, typer.Option(help="learning rate of a block over that of the next one")] = 1.0,
     scope: Annotated[str | None, typer.Option(help="encoder or whole; by default what the run holds")] = None,
-    budget: Annotated[float, typer.Option(min=0, help="so many times the steps, such as 0.5 or 4")] = 1,
+    budget: Annotated[float, typer.Option(min=0.01, help="so many times the steps, such as 0.5 or 4")] = 1,
     permuted: Annotated[bool, typer.Option("--permuted", help="shuffle the weights within each tensor")] = False,
     network: Annotated[str, typer.Option(help="unetr, or unet (with random)")] = "unetr",
     dataset: DatasetOption = "phantom", scale: ScaleOption = "laptop", data: DataOption = None,

@@ -63,7 +63,7 @@ def test_options_are_in_range_and_known_to_the_task(tiny_setup):
             assert set(point.finetuning) <= set(UNCHANGED)
 
 
-def test_lengths_are_shares_of_the_steps_and_the_longest_is_the_course():
+def test_lengths_are_shares_of_the_steps_and_all_of_them_is_the_course():
     found = {p["value"]: p["name"] for p in plan("pretraining_length", "workstation")["points"] if p["task"] == "mae"}
     steps = scales.get("workstation").pretrain_steps
     assert found == {f"{s} %": f"mae__steps={steps * s // 100}" for s in (1, 3, 10, 30, 300)} | {"100 %": "mae"}
@@ -115,8 +115,10 @@ def test_only_the_first_volumes_are_pretrained_on(tiny_setup):
     (part,) = setups.pool(tiny_setup, volumes=2)
     assert part.pool == tiny_setup.pool[:2] and part.datalist.sides() == tiny_setup.datalist.sides()
     assert setups.pool(tiny_setup) == [tiny_setup]
-    for volumes in (0, len(tiny_setup.pool) + 1):
-        with pytest.raises(CourseError, match=f"volumes={volumes}: the pool of {tiny_setup.dataset.name} has"):
+    most = len(tiny_setup.pool)
+    for volumes in (0, most + 1):
+        said = f"volumes={volumes}: the pool of {tiny_setup.dataset.name} has {most}; choose 1 to {most}"
+        with pytest.raises(CourseError, match=said):
             setups.pool(tiny_setup, volumes=volumes)
 
 

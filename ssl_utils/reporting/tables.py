@@ -35,8 +35,8 @@ def label_efficiency(summary: pd.DataFrame) -> pd.DataFrame:
     table = pd.DataFrame("", index=index, columns=[f"{n} labels" for n in counts])
     for row in summary.itertuples():
         bracket = "" if pd.isna(row.low) else f" [{100 * row.low:.1f}, {100 * row.high:.1f}]"
-        runs = getattr(row, "runs", row.draws * row.seeds)  # an older record has no count of them
-        fallen = f", {row.collapsed} of {runs} collapsed" if row.collapsed else ""
+        made = getattr(row, "runs", row.draws * row.seeds)  # an older record has no count of them
+        fallen = f", {row.collapsed} of {made} collapsed" if row.collapsed else ""
         table.loc[row.init, f"{row.num_labeled} labels"] = f"{100 * row.dice:.1f}{bracket}{fallen}"
     return table
 
