@@ -130,13 +130,14 @@ def run_graph(
 def graph_command(
     run: Path, config: Path, *, cores: int, cluster: Cluster | None = None, study: bool = False
 ) -> list[str]:  # fmt: skip
-    alive, where = [], ["--cores", str(cores)]
+    alive, driver, where = [], "snakemake", ["--cores", str(cores)]
     if cluster:
+        driver = "ssl_utils.slurm_driver"
         alive = ["setpriv", "--pdeathsig", "KILL"]  # here chapters watch the course; on a cluster nothing else would
         where = ["--workflow-profile", str(cluster.profile.resolve()), "--jobs", str(cluster.jobs)]
         where += ["--default-resources", f"slurm_partition={cluster.partition}"] if cluster.partition else []
     return [
-        *alive, sys.executable, "-m", "snakemake", *(["study"] if study else []),
+        *alive, sys.executable, "-m", driver, *(["study"] if study else []),
         "--snakefile", str(PROJECT / ("Snakefile.studies" if study else "Snakefile")), "--directory", str(run),
         "--configfile", str(config), "--profile", "none", *where, "--scheduler", "greedy",
         "--nolock", "--rerun-incomplete", "--rerun-triggers", "mtime", "params", "input", "--nocolor",

@@ -30,12 +30,20 @@ def queued(run: Path) -> list[str]:
     """Ids of the jobs that were submitted from this run folder and have not ended."""
     if not shutil.which("squeue"):
         raise CourseError("executor='slurm': no squeue on this machine; start the course on a login node")
-    look = subprocess.run(["squeue", "--me", "--noheader", "--format=%A %Z"], capture_output=True, text=True)
+    look = _ask()
     if look.returncode:
         said = (look.stderr.strip().splitlines() or ["squeue failed"])[-1]
         raise CourseError(f"executor='slurm': Slurm does not answer ({said}); try again when sinfo shows the nodes")
     pairs = (line.split(" ", 1) for line in look.stdout.splitlines())
     return [job for job, folder in pairs if folder == str(run.resolve())]
+
+
+def answers() -> bool:
+    return _ask().returncode == 0
+
+
+def _ask() -> subprocess.CompletedProcess:
+    return subprocess.run(["squeue", "--me", "--noheader", "--format=%A %Z"], capture_output=True, text=True)
 
 
 def cancel(run: Path) -> None:

@@ -29,6 +29,9 @@ TINY = {
     "phantom_sizes": (0, 1, 1, 1), "pretrain_steps": 20, "finetune_steps": 10, "hidden_size": 24, "mlp_dim": 24,
     "num_layers": 2, "num_heads": 2, "max_validation": 1, "max_test": 2,
 }  # fmt: skip
+SMALL_FILES = (  # in a process of its own: between fork and exec, Python beside another thread may wait for ever
+    "import os, resource as r, sys; r.setrlimit(r.RLIMIT_FSIZE, (20_000, 20_000)); os.execv(sys.argv[1], sys.argv[1:])"
+)
 FULL = ("No space left on device", "File too large")
 NO_MEMORY = "error: not enough memory; close programs, or choose a smaller --scale"
 
@@ -199,10 +202,7 @@ def run_chapter(folder: Path, *sources: str) -> subprocess.CompletedProcess:
     """A chapter as the graph runs it, where no file can have more than 20 kB."""
     notebook = save(folder / "07_toy.ipynb", "seed = 0", *sources)
     command = [sys.executable, "-m", "ssl_utils.workflow", "run-chapter", str(notebook), str(folder / "out.ipynb")]
-    return subprocess.run(
-        command, capture_output=True, text=True,
-        preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, 20_000)),
-    )  # fmt: skip
+    return subprocess.run([sys.executable, "-c", SMALL_FILES, *command], capture_output=True, text=True)
 
 
 @pytest.mark.parametrize(("cell", "line"), [

@@ -23,6 +23,7 @@ MAY_IMPORT = {  # room or module -> what it may import besides the leaves and it
     "naming": set(),
     "processes": set(),
     "slurm": set(),
+    "slurm_driver": {"slurm"},
     "plan": {"data", "networks", "pretext", "progress", "scales", "setups"},
     "status": {"plan", "reporting", "slurm"},
     "exercises": {"data"},

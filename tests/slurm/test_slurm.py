@@ -9,9 +9,11 @@ import sys
 import tempfile
 import time
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pandas as pd
+import psutil
 import pytest
 import yaml
 
@@ -66,6 +68,17 @@ def state(run: Path, name: str) -> status.Row:
     return next(found, status.Row(name, "pending"))  # before the graph has written what it will do
 
 
+@contextmanager
+def no_driver_left():
+    """A test that fails must not wait for a graph that hangs, nor leave it to the tests that follow."""
+    try:
+        yield
+    finally:
+        for process in psutil.Process().children():
+            if "ssl_utils.slurm_driver" in process.cmdline():
+                process.kill()
+
+
 @pytest.mark.timeout(900)
 def test_failures_limits_and_a_dead_controller_are_survived(node, tmp_path, monkeypatch, capfd):
     course = Course(tmp_path)
@@ -81,14 +94,14 @@ def test_failures_limits_and_a_dead_controller_are_survived(node, tmp_path, monk
         done.write_text("{}")
     where = Cluster(jobs=6, partition="lesson", profile=quick(tmp_path / "profile", runtime=1))
     late = "finetune/random/n6/draw0_seed0"
-    with ThreadPoolExecutor(1) as pool:
+    with ThreadPoolExecutor(1) as pool, no_driver_left():
         running = pool.submit(graph.run_graph, course.run, course.config, cores=2, cluster=where)
         wait_for(lambda: running.done() or state(course.run, late).state == "running", "it did not start", seconds=300)
         assert state(course.run, late).job in said("squeue", "--me", "-h", "-o", "%A").split()
         with pytest.raises(CourseError, match=r"still in the queue; .* scancel \d+"):
             slurm.refuse_if_queued(course.run)
         node.kill_controller()
-        time.sleep(8)  # several looks at the queue and, with luck, a submission fall into this time
+        time.sleep(15)  # Slurm's commands wait 9 s for it: looks at the queue fail, and with luck a submission waits
         node.start_controller()
         wait_for(lambda: running.done() or state(course.run, late).state == "timed out", "no time-out", seconds=120)
         told = state(course.run, late)
