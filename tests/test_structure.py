@@ -4,6 +4,7 @@ import ast
 import json
 import re
 import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -52,7 +53,7 @@ MAY_IMPORT = {  # room or module -> what it may import besides the leaves and it
     "study": {"pretext", "scales"},
     "studies": {"data", "pretext", "scales", "study"},
     "workflow": {"data", "execution", "graph", "plan", "progress", "reporting", "scales", "studies"},
-    "__main__": {"data", "experiments", "parallel", "reporting", "scales", "status"},
+    "__main__": {"data", "experiments", "parallel", "reporting", "scales", "setups", "status"},
     "__init__": set(),
 }
 EXCEPTIONS = {"reporting/chapter.py": {"training"}}  # says on which device the chapter runs, and keeps Lightning quiet
@@ -93,6 +94,12 @@ def test_a_module_has_at_most_250_lines(path):
 @pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
 def test_no_module_is_called_after_nothing(path):
     assert path.stem not in ("utils", "helpers", "common", "misc")
+
+
+def test_what_every_course_starts_with_needs_no_torch():
+    """Its import takes seconds, and a course that is done already should say so at once."""
+    look = "import sys; from ssl_utils import plan, setups, workflow; print({'torch', 'monai'} & {*sys.modules})"
+    assert subprocess.run([sys.executable, "-c", look], capture_output=True, text=True).stdout == "set()\n"
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)

@@ -17,7 +17,6 @@ import numpy as np
 from ssl_utils.data import formats, volumes
 from ssl_utils.data.datalists import Case
 from ssl_utils.data.datasets import Dataset, Grid
-from ssl_utils.data.transforms import preprocess
 from ssl_utils.files import atomic, read_json, sha256, write_json
 
 VERSION = 1  # raise it when preprocessing changes: old entries are then no longer found
@@ -112,6 +111,8 @@ def _hashed(path: Path, size: int, changed: int) -> str:
 
 
 def _write(case: Case, dataset: Dataset, grid: Grid, folder: Path) -> None:
+    from ssl_utils.data.transforms import preprocess  # needs MONAI, whose import takes seconds; most callers only read
+
     image = volumes.read_image(case.image, channels=len(dataset.channels))
     label = volumes.read_label(case.label, values=dataset.labels) if case.label else None
     if label:
