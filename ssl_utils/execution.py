@@ -11,6 +11,7 @@ import threading
 import time
 from contextlib import suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import psutil
 
@@ -128,12 +129,14 @@ def _execute(notebook: Path, executed: Path, parameters: dict) -> None:
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
 
     try:
-        with writing(executed):
+        with writing(executed), TemporaryDirectory(prefix="ssl-kernel-", ignore_cleanup_errors=True) as folder:
             papermill.execute_notebook(
                 str(notebook), str(executed), parameters=parameters, kernel_name="python3", cwd=str(notebook.parent),
                 progress_bar=False, log_output=False,
+                config=Config(KernelManager=_connection(folder)),
                 extra_arguments=["--IPKernelApp.log_level=CRITICAL", f"--IPKernelApp.exec_lines={LIGHTER}"],
             )  # fmt: skip
     except PapermillExecutionError as error:
@@ -143,6 +146,14 @@ def _execute(notebook: Path, executed: Path, parameters: dict) -> None:
     finally:
         with suppress(CourseError):  # of a full disk, which ends the chapter in a line of its own
             _strip_widgets(executed)
+
+
+def _connection(folder: str) -> dict[str, str]:
+    """Sockets in a folder instead of five ports, which Jupyter chooses long before it uses them: where 20 kernels start
+    together, two want the same port in more than one start of four, and one of them fails or loses its heartbeat."""
+    sockets = f"{folder}/kernel-ipc-5"
+    transport = "ipc" if len(sockets) <= 100 else "tcp"  # a system takes 103 or 107 characters
+    return {"transport": transport, "connection_file": f"{folder}/kernel.json"}
 
 
 def _what_happened(error, executed: Path) -> str:

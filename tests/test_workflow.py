@@ -207,6 +207,11 @@ def run_chapter(tmp_path, *sources, **options):
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
+def own_lines(stderr: str) -> list[str]:
+    """The package's own words: the messaging library of a kernel that ends may add a line about itself."""
+    return [line for line in stderr.splitlines() if not line.startswith("Assertion failed: pfd")]
+
+
 def test_exit_in_a_cell_is_no_success(tmp_path):
     found = run_chapter(tmp_path, "import sys\nsys.exit(0)", "late = 1")
     assert found.returncode == 1
@@ -218,10 +223,18 @@ def test_a_course_error_is_told_as_it_is_also_when_the_chapter_hides_its_traceba
     fail = "from ssl_utils.errors import CourseError\nraise CourseError('a.nii: is empty; replace it')"
     found = run_chapter(tmp_path, plain, fail)
     assert found.returncode == 1
-    # of the package's own words: the messaging library of a kernel that ends may add a line about itself
-    said = [line for line in found.stderr.splitlines() if not line.startswith("Assertion failed: pfd")]
-    assert len(said) == 1
-    assert said[0].startswith("error: 07_toy failed: cell [3]: a.nii: is empty; replace it; executed notebook: ")
+    (said,) = own_lines(found.stderr)
+    assert said.startswith("error: 07_toy failed: cell [3]: a.nii: is empty; replace it; executed notebook: ")
+
+
+def test_a_kernel_talks_through_files_for_which_no_other_kernel_can_compete(tmp_path, monkeypatch):
+    look = "from ipykernel import get_connection_info\nassert get_connection_info(unpack=True)['transport'] == "
+    assert run_chapter(tmp_path, look + "'ipc'").returncode == 0
+    far = tmp_path / ("far_" * 20)
+    far.mkdir()
+    monkeypatch.setenv("TMPDIR", str(far))  # where the name of a socket would be too long
+    assert run_chapter(tmp_path, look + "'tcp'").returncode == 0
+    assert not list(far.iterdir()), "the folder goes with the kernel"
 
 
 def test_the_collector_waits_for_the_imports_of_a_chapter_and_no_longer(tmp_path):
