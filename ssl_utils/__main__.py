@@ -58,9 +58,8 @@ def doctor(
     json: Annotated[Path | None, typer.Option(help="write everything found into this file as well")] = None,
 ) -> None:  # fmt: skip
     """Look at every file before training: what is wrong, where, how to mend it. Exits with 1 if a run would break."""
-    from ssl_utils import experiments
-    from ssl_utils.data import datasets, doctor_tables, forecast
     from ssl_utils.data import doctor as data_doctor
+    from ssl_utils.data import doctor_tables
     from ssl_utils.files import write_json
 
     labels: dict[int, str] = {}
@@ -74,6 +73,9 @@ def doctor(
         if paths:
             report = data_doctor.report(paths, channels=channels, progress=step)
         else:
+            from ssl_utils import experiments
+            from ssl_utils.data import datasets, forecast
+
             where = experiments.Setup(datasets.get(dataset, data), scales.get(scale))
             grid, labels = where.grid, where.datalist.labels
             report = data_doctor.report_datalist(

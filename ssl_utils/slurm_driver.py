@@ -20,29 +20,28 @@ class Executor(plugin.Executor):
     """The plugin's; only what every executor of Snakemake has is changed, nothing of the plugin's inside."""
 
     def __init__(self, workflow, logger):
-        self.ended = set()  # ids of jobs since the last look; before `super` starts to look
+        self.accounted = set()  # ids of jobs of which the last look knew something; before `super` starts to look
         super().__init__(workflow, logger)
 
     async def check_active_jobs(self, active_jobs):
         """Yields the jobs that go on: those of the plugin, and those that it neither yields nor says how they ended."""
-        self.ended.clear()
-        seen = set()
+        self.accounted.clear()
         async for job in super().check_active_jobs(active_jobs):
-            seen.add(job.external_jobid)
+            self.accounted.add(job.external_jobid)
             yield job
         for job in active_jobs:
-            if job.external_jobid not in seen | self.ended:
+            if job.external_jobid not in self.accounted:
                 yield job
 
     async def sleep(self):
         await asyncio.sleep(self.workflow.remote_execution_settings.seconds_between_status_checks)
 
     def report_job_success(self, job_info):
-        self.ended.add(job_info.external_jobid)
+        self.accounted.add(job_info.external_jobid)
         super().report_job_success(job_info)
 
     def report_job_error(self, job_info, msg=None, **kwargs):
-        self.ended.add(job_info.external_jobid)
+        self.accounted.add(job_info.external_jobid)
         super().report_job_error(job_info, msg=msg, **kwargs)
 
     def run_job(self, job):

@@ -214,9 +214,9 @@ def run_chapter(folder: Path, *sources: str) -> subprocess.CompletedProcess:
 ], ids=["its file", "its notebook", "killed for memory", "no memory"])  # fmt: skip
 def test_a_chapter_says_in_one_line_what_it_had_too_little_of(tmp_path, cell, line):
     found = run_chapter(tmp_path, cell)
-    assert found.returncode == 1 and not (tmp_path / "done.json").exists()
-    (said,) = own_lines(found.stderr)
-    assert said.startswith(line.format(folder=tmp_path))
+    said = own_lines(found.stderr)
+    assert found.returncode == 1 and said[0].startswith(line.format(folder=tmp_path)), found.stderr
+    assert len(said) == 1 and not (tmp_path / "done.json").exists(), found.stderr
 
 
 def test_too_little_memory_is_one_line(whole, own, tmp_path):

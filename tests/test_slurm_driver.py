@@ -16,7 +16,7 @@ def executor(monkeypatch):
     told = SimpleNamespace(finish_callback=lambda job: None, error_callback=lambda job: None)
     executor.workflow = SimpleNamespace(scheduler=told)
     executor.print_job_error = lambda *_, **__: None
-    executor.ended, executor.submitted = {"0"}, []
+    executor.accounted, executor.submitted = {"0"}, []
 
     async def check(self, active_jobs):
         for job in active_jobs:

@@ -223,8 +223,9 @@ def test_a_course_error_is_told_as_it_is_also_when_the_chapter_hides_its_traceba
     fail = "from ssl_utils.errors import CourseError\nraise CourseError('a.nii: is empty; replace it')"
     found = run_chapter(tmp_path, plain, fail)
     assert found.returncode == 1
-    (said,) = own_lines(found.stderr)
-    assert said.startswith("error: 07_toy failed: cell [3]: a.nii: is empty; replace it; executed notebook: ")
+    said = own_lines(found.stderr)
+    assert len(said) == 1, found.stderr
+    assert said[0].startswith("error: 07_toy failed: cell [3]: a.nii: is empty; replace it; executed notebook: ")
 
 
 def test_a_kernel_talks_through_files_for_which_no_other_kernel_can_compete(tmp_path, monkeypatch):
