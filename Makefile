@@ -42,10 +42,10 @@ env: $(READY) ## create the environment in .venv (once; about 2 GB)
 MORE = $${DATA:+--data "$$DATA"} $${CORES:+--cores "$$CORES"} $${REPEATS:+--repeats "$$REPEATS"} $${LABELS:+--labels "$$LABELS"}
 
 course: $(READY) ## run chapters 00 to 06 and print the results; SCALE= DATASET= DATA= CORES= REPEATS= LABELS=
-	@"$(PYTHON)" -m ssl_utils.workflow course --scale "$$SCALE" --dataset "$$DATASET" $(MORE)
+	@"$(PYTHON)" -m course run --scale "$$SCALE" --dataset "$$DATASET" $(MORE)
 
 study: $(READY) ## vary one thing on top of the course; STUDY=mask_ratio|freezing|pretraining_data|pretraining_volumes|restoration|pretraining_length|finetuning_length|controls TASKS=
-	@"$(PYTHON)" -m ssl_utils.workflow study "$(STUDY)" --scale "$$SCALE" --dataset "$$DATASET" $${TASKS:+--tasks "$$TASKS"} $(MORE)
+	@"$(PYTHON)" -m course study "$(STUDY)" --scale "$$SCALE" --dataset "$$DATASET" $${TASKS:+--tasks "$$TASKS"} $(MORE)
 
 test: $(READY) ## run the tests
 	@"$(PYTHON)" -m pytest
@@ -57,7 +57,7 @@ site: $(READY) ## make a static site of an executed course, in build/site; SCALE
 	@"$(PYTHON)" -c 'import latex2mathml, myst_nb, sphinx_book_theme' 2>/dev/null || { \
 	  echo "Installing the packages of the site (once; about 45 MB) ..."; \
 	  "$(PYTHON)" -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[site]'; }
-	@"$(PYTHON)" -m ssl_utils.site --scale "$$SCALE" --dataset "$$DATASET"
+	@"$(PYTHON)" -m course.site --scale "$$SCALE" --dataset "$$DATASET"
 
 # Only this machine may knock, whatever a person's own settings say; its token is Jupyter's, new at every start.
 lab: $(READY) ## open the chapters in JupyterLab
@@ -65,9 +65,9 @@ lab: $(READY) ## open the chapters in JupyterLab
 
 lint: $(READY) ## check style, and that no notebook holds outputs
 	@"$(PYTHON)" -m ruff check .
-	@"$(PYTHON)" -m codespell_lib README.md CONTRIBUTING.md CHANGELOG.md docs ssl_utils
+	@"$(PYTHON)" -m codespell_lib README.md CONTRIBUTING.md CHANGELOG.md docs ssl_utils course
 	@"$(PYTHON)" -m nbstripout --verify --keep-id --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill" notebooks/*.ipynb
 
 clean: ## delete ./runs and caches; keep ./data and .venv
 	rm -rf runs .pytest_cache .ruff_cache build lightning_logs .snakemake
-	find ssl_utils tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | while IFS= read -r folder; do rm -rf "$$folder"; done
+	find ssl_utils course tests notebooks -name __pycache__ -o -name .ipynb_checkpoints | while IFS= read -r folder; do rm -rf "$$folder"; done

@@ -6,7 +6,7 @@
 #   snakemake --directory $R --configfile $R/.course/config.json --rerun-triggers mtime params input --cores 4
 #   ... --workflow-profile profiles/slurm --jobs 20     # on Slurm, in place of --cores: docs/cluster.md
 #
-# On Slurm by one command: python -m ssl_utils.workflow course --executor slurm --jobs 20 --partition gpu
+# On Slurm by one command: python -m course run --executor slurm --jobs 20 --partition gpu
 # Retries are the profile's alone: a rule's own would be obeyed by the driver and again inside the Slurm job.
 #
 # Paths are relative to the run folder. A part runs again when its file is missing, when an input was made anew, or
@@ -32,7 +32,7 @@ THREADS = 1 if workflow.remote_exec else max(1, (workflow.resource_settings.core
 DAY = 24 * 60
 MINUTES = {"smoke": 15, "laptop": 90, "workstation": 2 * DAY}.get(config["scale"], 7 * DAY)  # limit of one chapter
 RUN = (
-    "OMP_NUM_THREADS={threads} exec {PYTHON} -m ssl_utils.workflow run-chapter {NOTEBOOKS:q}/{params.chapter}.ipynb"
+    "OMP_NUM_THREADS={threads} exec {PYTHON} -m course run-chapter {NOTEBOOKS:q}/{params.chapter}.ipynb"
     " {log.notebook:q} --parameters {params.parameters:q} --writes {output[0]:q} --minutes {resources.runtime}"
     " --events .course/events.jsonl"
 )

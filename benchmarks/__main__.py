@@ -1,17 +1,17 @@
 """Speed against the published implementations, measured here.
 
-    python -m benchmarks                       # all of them, about 20 minutes on 2 cores; prints, changes nothing
-    python -m benchmarks mae_step_1728 crops   # only rows whose name holds one of these words
-    python -m benchmarks --record              # and keeps them in json_files/reference_benchmarks.json
-    python -m benchmarks gpu                   # one GPU, under ten minutes: benchmarks/gpu.py
+python -m benchmarks                       # all of them, about 20 minutes on 2 cores; prints, changes nothing
+python -m benchmarks mae_step_1728 crops   # only rows whose name holds one of these words
+python -m benchmarks --record              # and keeps them in json_files/reference_benchmarks.json
+python -m benchmarks gpu                   # one GPU, under ten minutes: benchmarks/gpu.py
 """
 
 import argparse
 import sys
 from collections.abc import Callable
 
+from ssl_utils.experiments.runs import PROJECT
 from ssl_utils.files import read_json, write_json
-from ssl_utils.reporting.runs import PROJECT
 
 REFERENCE = PROJECT / "json_files" / "reference_benchmarks.json"
 

@@ -39,15 +39,15 @@ def crops_per_second(*, repeats: int) -> dict:
     with tempfile.TemporaryDirectory() as name:
         image, _ = write_ct(Path(name))
         made, case = [], Case(id="ct", image=image, label=None, patient="ct")
-        once = seconds(
-            lambda: made.extend(prepare([case], dataset=dataset, grid=grid, root=Path(name, "cache")))
-        )  # fmt: skip
+        once = seconds(lambda: made.extend(prepare([case], dataset=dataset, grid=grid, root=Path(name, "cache"))))
         fixed = [
-            t.LoadImaged("image"), t.EnsureChannelFirstd("image"),
+            t.LoadImaged("image"),
+            t.EnsureChannelFirstd("image"),
             t.Spacingd("image", pixdim=grid.spacing, mode="bilinear"),
             t.ScaleIntensityRanged("image", dataset.intensity.low, dataset.intensity.high, 0, 1, clip=True),
-            t.CropForegroundd("image", source_key="image"), t.SpatialPadd("image", spatial_size=grid.roi),
-        ]  # fmt: skip
+            t.CropForegroundd("image", source_key="image"),
+            t.SpatialPadd("image", spatial_size=grid.roi),
+        ]
         two = t.RandSpatialCropSamplesd("image", roi_size=grid.roi, random_size=False, num_samples=2)
         chain = Dataset([{"image": str(image)}], t.Compose([*fixed, two]))
         rival = DataLoader(chain, collate_fn=lambda found: found[0])
@@ -58,8 +58,13 @@ def crops_per_second(*, repeats: int) -> dict:
             f"{made[0].image.mean(dtype=np.float64):.3f}"
         )
         found = race(
-            "crops_per_second", lambda: list(own), lambda: list(rival), made=(CROPS, 2), equality=equality,
-            repeats=repeats, unit="crops a second",
-        )  # fmt: skip
+            "crops_per_second",
+            lambda: list(own),
+            lambda: list(rival),
+            made=(CROPS, 2),
+            equality=equality,
+            repeats=repeats,
+            unit="crops a second",
+        )
         volume = (made[0].folder / "image.npy").stat().st_size
         return found | {"prepare_seconds": round(once, 1), "cache_mb": round(volume / 1e6, 2)}

@@ -27,7 +27,7 @@ from playwright.sync_api import Page, sync_playwright
 
 FLAGS = ["--no-sandbox", "--disable-dev-shm-usage", "--disable-background-networking", "--disable-component-update"]
 CELL = """import numpy as np
-from ssl_utils.reporting.explorer import SliceExplorer
+from ssl_utils.widgets.explorer import SliceExplorer
 x, y, z = np.mgrid[-1:1:{size}j, -1:1:{size}j, -1:1:{size}j]
 image = np.exp(-3 * (x**2 + 2 * y**2 + z**2)) + 0.1 * np.random.default_rng(0).random(x.shape)
 label = np.digitize(image, [0.5, 0.7, 0.9])
@@ -60,9 +60,17 @@ def jupyterlab(folder: Path) -> Iterator[str]:
     news.parent.mkdir(parents=True)
     news.write_text('{"fetchNews": "false", "checkForUpdates": false}')
     command = [
-        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
-        "--IdentityProvider.token=", f"--ServerApp.root_dir={folder}", "--LabApp.expose_app_in_browser=True",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--allow-root",
+        "--ip=127.0.0.1",
+        f"--port={port}",
+        "--IdentityProvider.token=",
+        f"--ServerApp.root_dir={folder}",
+        "--LabApp.expose_app_in_browser=True",
+    ]
     path = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
     server = subprocess.Popen(command, env={**os.environ, **state, "PATH": path}, stderr=subprocess.DEVNULL)
     try:
@@ -95,8 +103,12 @@ def measured(page: Page, moves: int) -> dict[str, float]:
         page.keyboard.press("ArrowRight" if i < moves // 2 else "ArrowLeft")
         waits.append(page.evaluate("() => window.changed"))
         draws.append(float(page.locator(".ssl-explorer").get_attribute("data-redraw")))
-    return {"moves": moves, "median_ms": round(median(waits), 1), "slowest_ms": round(max(waits), 1),
-            "median_draw_ms": round(median(draws), 1)}  # fmt: skip
+    return {
+        "moves": moves,
+        "median_ms": round(median(waits), 1),
+        "slowest_ms": round(max(waits), 1),
+        "median_draw_ms": round(median(draws), 1),
+    }
 
 
 def main() -> None:

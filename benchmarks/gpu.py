@@ -14,14 +14,14 @@ import torch
 
 from benchmarks.pretraining import BASE
 from benchmarks.race import furthest, hardware, matrix_rate, operations, stepper, timed
+from ssl_utils.experiments.runs import PROJECT, commit
 from ssl_utils.files import write_json
 from ssl_utils.networks.unetr import UNETR
 from ssl_utils.networks.vit import ViT
 from ssl_utils.pretext import TASKS, task_class
-from ssl_utils.reporting.runs import PROJECT, commit
 from ssl_utils.segmentation import inference
 from ssl_utils.segmentation.finetune import SegmentationTask
-from ssl_utils.training import autocast, device
+from ssl_utils.training.loop import autocast, device
 
 REFERENCE = PROJECT / "json_files" / "reference_gpu.json"
 
@@ -42,7 +42,7 @@ class Size:
 
 def training_row(
     name: str, module, step: Callable[[], torch.Tensor], *, items: int, unit: str, rate: float, repeats: int
-) -> dict:  # fmt: skip
+) -> dict:
     """Forward, backward and optimiser of a task whose `step` returns the loss."""
     whole = stepper(module, step)
     flops = operations(whole)
@@ -55,10 +55,14 @@ def training_row(
 def row(name: str, took: float, *, items: int, unit: str, flops: float, rate: float) -> dict:
     memory = torch.cuda.max_memory_allocated() / 1e9 if torch.cuda.is_available() else float("nan")
     return {
-        "name": name, "ms": round(1e3 * took, 2), "per_second": round(items / took, 1), "unit": unit,
-        "tflops": round(flops / took / 1e12, 3), "share_of_matrix_rate": round(flops / took / rate, 4),
+        "name": name,
+        "ms": round(1e3 * took, 2),
+        "per_second": round(items / took, 1),
+        "unit": unit,
+        "tflops": round(flops / took / 1e12, 3),
+        "share_of_matrix_rate": round(flops / took / rate, 4),
         "memory_gb": round(memory, 2),
-    }  # fmt: skip
+    }
 
 
 def pretraining(size: Size, rate: float) -> list[dict]:
@@ -69,10 +73,17 @@ def pretraining(size: Size, rate: float) -> list[dict]:
             encoder = ViT(in_channels=1, img_size=side, **dict(size.network))
             task = task_class(name)(encoder=encoder, lr=1e-4, steps=100).to(device())
             images = torch.randn(size.batch, 1, side, side, side, device=device())
-            found.append(training_row(
-                f"{name}_{side}", task, lambda t=task, x=images: t.losses(x, t.generator(0))["loss"], rate=rate,
-                items=size.batch * encoder.num_tokens, unit="tokens", repeats=size.repeats,
-            ))  # fmt: skip
+            found.append(
+                training_row(
+                    f"{name}_{side}",
+                    task,
+                    lambda t=task, x=images: t.losses(x, t.generator(0))["loss"],
+                    rate=rate,
+                    items=size.batch * encoder.num_tokens,
+                    unit="tokens",
+                    repeats=size.repeats,
+                )
+            )
             found[-1]["error_to_float32_cpu"] = encoder_error(encoder, images[:1])
             del task, encoder, images
     return found
@@ -93,15 +104,29 @@ def segmentation(size: Size, rate: float) -> list[dict]:
         in_channels=1, out_channels=classes, img_size=side, feature_size=size.feature_size, **dict(size.network)
     )
     task = SegmentationTask(
-        network=network, values=list(range(classes)), regions=None, shares=np.full(classes, 1 / classes), held_out=[],
-        roi=(side,) * 3, overlap=0.5, lr=1e-4, steps=100,
-    ).to(device())  # fmt: skip
+        network=network,
+        values=list(range(classes)),
+        regions=None,
+        shares=np.full(classes, 1 / classes),
+        held_out=[],
+        roi=(side,) * 3,
+        overlap=0.5,
+        lr=1e-4,
+        steps=100,
+    ).to(device())
     shape = (size.labelled_batch, 1, side, side, side)
     batch = {"image": torch.randn(shape, device=device()), "label": torch.randint(0, classes, shape, device=device())}
-    rows = [training_row(
-        f"unetr_{side}", task, lambda: task.training_step(batch, 0), items=size.labelled_batch, unit="crops", rate=rate,
-        repeats=size.repeats,
-    )]  # fmt: skip
+    rows = [
+        training_row(
+            f"unetr_{side}",
+            task,
+            lambda: task.training_step(batch, 0),
+            items=size.labelled_batch,
+            unit="crops",
+            rate=rate,
+            repeats=size.repeats,
+        )
+    ]
     volume = np.random.default_rng(0).normal(size=(1, *size.volume)).astype(np.float32)
 
     def predict() -> torch.Tensor:

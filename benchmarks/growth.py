@@ -31,17 +31,17 @@ from matplotlib.figure import Figure
 from monai.losses import DiceCELoss
 from scipy.stats import linregress
 
-from ssl_utils import scales
 from ssl_utils.data import cache, datasets, volumes
 from ssl_utils.data.cases import Case
+from ssl_utils.experiments import scales
+from ssl_utils.experiments.runs import PROJECT, commit
+from ssl_utils.figures.panels import PALETTE, Picture
 from ssl_utils.files import atomic, read_json, write_json
 from ssl_utils.networks.unetr import UNETR
 from ssl_utils.networks.vit import ViT
 from ssl_utils.pretext.mae import MAETask
 from ssl_utils.pretext.simmim import SimMIMTask
-from ssl_utils.reporting.panels import PALETTE, Picture
-from ssl_utils.reporting.runs import PROJECT, commit
-from ssl_utils.training import autocast, device, precision
+from ssl_utils.training.loop import autocast, device, precision
 
 REFERENCE = PROJECT / "json_files" / "reference_growth.json"
 PICTURE = PROJECT / "figures" / "expected_cost_growth.png"
@@ -54,8 +54,15 @@ PREPARING, BODY = "preprocessing", (400.0, 350.0, 300.0)  # mm: a finer volume i
 
 def training_step(kind: str, side: int) -> Callable[[], None]:
     """One step of the network on a cube of `side` tokens a side."""
-    size = {"img_size": side * PATCH, "patch_size": PATCH, "in_channels": 1, "hidden_size": LAPTOP.hidden_size,
-            "mlp_dim": LAPTOP.mlp_dim, "num_layers": LAPTOP.num_layers, "num_heads": LAPTOP.num_heads}  # fmt: skip
+    size = {
+        "img_size": side * PATCH,
+        "patch_size": PATCH,
+        "in_channels": 1,
+        "hidden_size": LAPTOP.hidden_size,
+        "mlp_dim": LAPTOP.mlp_dim,
+        "num_layers": LAPTOP.num_layers,
+        "num_heads": LAPTOP.num_heads,
+    }
     images = torch.randn(1, 1, *[side * PATCH] * 3, device=device())
     if kind == "UNETR":
         module = UNETR(out_channels=CLASSES, feature_size=LAPTOP.feature_size, **size).to(device())
@@ -165,8 +172,15 @@ def draw(found: dict) -> Figure:
         axes.set(xscale="log", yscale="log", title=title, xlabel=xlabel, ylabel=unit)
         axes.grid(color="#dddddd", linewidth=0.8)
         axes.spines[["top", "right"]].set_visible(False)
-        axes.legend(title="exponent of the line", frameon=False, fontsize=9, title_fontsize=8, alignment="left",
-                    loc="upper center", bbox_to_anchor=(0.5, -0.15))  # fmt: skip
+        axes.legend(
+            title="exponent of the line",
+            frameon=False,
+            fontsize=9,
+            title_fontsize=8,
+            alignment="left",
+            loc="upper center",
+            bbox_to_anchor=(0.5, -0.15),
+        )
     return figure
 
 

@@ -1,6 +1,6 @@
 """What each lever is worth: the same step with it and without it, at the sizes of scale laptop unless named.
 
-    python -m benchmarks.levers kept|freed        # seconds of a fine-tuning step in this process
+python -m benchmarks.levers kept|freed        # seconds of a fine-tuning step in this process
 """
 
 import sys
@@ -18,10 +18,10 @@ from ssl_utils.networks.unetr import UNETR
 from ssl_utils.networks.vit import Block, PatchEmbedding, ViT
 from ssl_utils.pretext.restoration import RestorationTask
 from ssl_utils.pretext.simmim import SimMIMTask
-from ssl_utils.processes import keep_freed_memory
 from ssl_utils.segmentation import inference
 from ssl_utils.segmentation.finetune import SegmentationTask
-from ssl_utils.training import autocast, device
+from ssl_utils.training.loop import autocast, device
+from ssl_utils.training.processes import keep_freed_memory
 
 ROI, PATCH = datasets.get("phantom").grids["coarse"].roi, 8
 
@@ -31,9 +31,16 @@ def finetuning(memory_format: torch.memory_format | None = None, half: bool = Tr
     torch.manual_seed(0)
     network = UNETR(in_channels=1, out_channels=14, img_size=ROI, patch_size=PATCH, feature_size=8, **SMALL)
     task = SegmentationTask(
-        network=network, values=list(range(14)), regions=None, shares=np.full(14, 1 / 14), held_out=[], roi=ROI,
-        overlap=0.25, lr=1e-3, steps=100,
-    ).to(device())  # fmt: skip
+        network=network,
+        values=list(range(14)),
+        regions=None,
+        shares=np.full(14, 1 / 14),
+        held_out=[],
+        roi=ROI,
+        overlap=0.25,
+        lr=1e-3,
+        steps=100,
+    ).to(device())
     if memory_format is not None:
         network.to(memory_format=memory_format)
     labels = torch.randint(0, 14, (2, 1, *ROI), device=device())
@@ -98,7 +105,7 @@ def patch_embedding(*, repeats: int, side: int = 192, patch: int = 16, hidden_si
     """Forward and backward of the layer alone."""
     layer = PatchEmbedding(
         in_channels=1, patch_size=(patch,) * 3, hidden_size=hidden_size, grid=(side // patch,) * 3
-    ).to(device())  # fmt: skip
+    ).to(device())
     crop = torch.randn(1, 1, side, side, side, device=device())
 
     def convolution(x: torch.Tensor) -> torch.Tensor:
@@ -157,9 +164,14 @@ def freed_memory(*, repeats: int) -> dict:
             found.append(float(in_child("benchmarks.levers", how)))
     ours, theirs = (float(np.median(found)) for found in told.values())
     return row(
-        "lever_freed_memory", ours=ours, theirs=theirs, ratio=theirs / ours, unit="seconds a step", repeats=repeats,
+        "lever_freed_memory",
+        ours=ours,
+        theirs=theirs,
+        ratio=theirs / ours,
+        unit="seconds a step",
+        repeats=repeats,
         equality="same step, a process each",
-    )  # fmt: skip
+    )
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ from ssl_utils.networks.vit import ViT
 from ssl_utils.pretext.mae import MAETask
 from ssl_utils.pretext.restoration import RestorationTask
 from ssl_utils.pretext.simmim import SimMIMTask
-from ssl_utils.training import device
+from ssl_utils.training.loop import device
 
 SIDES = {216: 96, 512: 128, 1728: 192}  # tokens of a cube -> its side in voxels
 BASE = {"hidden_size": 768, "mlp_dim": 3072, "num_layers": 12, "num_heads": 12}
@@ -77,7 +77,7 @@ def restoration(tokens: int, *, repeats: int, batch: int = 2) -> dict:
     side, where = SIDES[tokens], device()
     task = RestorationTask(
         encoder=ViT(in_channels=1, img_size=side, **BASE), lr=1e-4, steps=100, contrast="published"
-    ).to(where)  # fmt: skip
+    ).to(where)
     other = nets.ViTAutoEnc(1, (side,) * 3, (16,) * 3, proj_type="conv", hidden_size=768, mlp_dim=3072).to(where)
     other.load_state_dict(task.encoder.state_dict() | task.head.state_dict(), strict=False)
     images = torch.rand(batch, 1, side, side, side, device=where)

@@ -13,9 +13,9 @@ from statistics import median
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from ssl_utils.processes import give_back_memory, keep_freed_memory
-from ssl_utils.reporting.runs import PROJECT, commit
-from ssl_utils.training import autocast, device, precision
+from ssl_utils.experiments.runs import PROJECT, commit
+from ssl_utils.training.loop import autocast, device, precision
+from ssl_utils.training.processes import give_back_memory, keep_freed_memory
 
 
 def hardware() -> str:
@@ -82,9 +82,15 @@ def stepper(module, loss: Callable[[], torch.Tensor], *, half: bool = True) -> C
 
 
 def race(
-    name: str, ours: Callable[[], object], theirs: Callable[[], object], *, equality: str, repeats: int = 3,
-    unit: str = "seconds a step", made: tuple[int, int] | None = None,
-) -> dict:  # fmt: skip
+    name: str,
+    ours: Callable[[], object],
+    theirs: Callable[[], object],
+    *,
+    equality: str,
+    repeats: int = 3,
+    unit: str = "seconds a step",
+    made: tuple[int, int] | None = None,
+) -> dict:
     """Medians of both, ours and theirs in turns after one round that does not count. Both keep freed memory, as a
     course does: what one has freed the other one would find.
 
@@ -112,10 +118,17 @@ def race(
 
 def row(name: str, *, ours: float, theirs: float, ratio: float, unit: str, equality: str, repeats: int) -> dict:
     found = {
-        "name": name, "ours": round(ours, 4), "theirs": round(theirs, 4), "ratio": round(ratio, 2), "unit": unit,
-        "equality": equality, "repeats": repeats, "device": hardware(), "commit": commit(),
+        "name": name,
+        "ours": round(ours, 4),
+        "theirs": round(theirs, 4),
+        "ratio": round(ratio, 2),
+        "unit": unit,
+        "equality": equality,
+        "repeats": repeats,
+        "device": hardware(),
+        "commit": commit(),
         "date": datetime.now(UTC).date().isoformat(),
-    }  # fmt: skip
+    }
     print(f"{name:36} {ours:9.3f} against {theirs:9.3f} {unit}: {ratio:.2f} x   ({equality})", flush=True)
     return found
 

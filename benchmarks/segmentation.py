@@ -1,6 +1,6 @@
 """Fine-tuning steps, and the prediction of a whole CT, against MONAI's UNETR and inferer at their defaults.
 
-    python -m benchmarks.segmentation ours WEIGHTS CT.nii.gz OUT.npy       # one prediction, its seconds and memory
+python -m benchmarks.segmentation ours WEIGHTS CT.nii.gz OUT.npy       # one prediction, its seconds and memory
 """
 
 import json
@@ -27,7 +27,7 @@ from ssl_utils.networks.unetr import UNETR
 from ssl_utils.segmentation import inference
 from ssl_utils.segmentation.finetune import SegmentationTask, class_shares
 from ssl_utils.segmentation.metrics import dice
-from ssl_utils.training import device
+from ssl_utils.training.loop import device
 
 PHANTOM = datasets.get("phantom")
 GRID = PHANTOM.grids["fine"]  # 1.5 x 1.5 x 2 mm, crops of 96^3
@@ -46,9 +46,16 @@ def networks(sizes: dict) -> tuple[UNETR, nn.Module]:
 
 def task_of(network: UNETR, shares: np.ndarray, steps: int = 100) -> SegmentationTask:
     return SegmentationTask(
-        network=network, values=sorted(PHANTOM.labels), regions=None, shares=shares, held_out=[], roi=GRID.roi,
-        overlap=OVERLAP, lr=2e-3, steps=steps,
-    )  # fmt: skip
+        network=network,
+        values=sorted(PHANTOM.labels),
+        regions=None,
+        shares=shares,
+        held_out=[],
+        roi=GRID.roi,
+        overlap=OVERLAP,
+        lr=2e-3,
+        steps=steps,
+    )
 
 
 def labelled(batch: int) -> dict[str, torch.Tensor]:
@@ -146,9 +153,14 @@ def _to_file(network: UNETR, folder: Path, image: Path, label: Path) -> dict:
         f"{ours['gigabytes']:.1f} and {theirs['gigabytes']:.1f} GB of the whole process"
     )
     return row(
-        "prediction_to_file", ours=ours["seconds"], theirs=theirs["seconds"], unit="seconds a CT", repeats=1,
-        ratio=theirs["seconds"] / ours["seconds"], equality=equality,
-    )  # fmt: skip
+        "prediction_to_file",
+        ours=ours["seconds"],
+        theirs=theirs["seconds"],
+        unit="seconds a CT",
+        repeats=1,
+        ratio=theirs["seconds"] / ours["seconds"],
+        equality=equality,
+    )
 
 
 def _ours(weights: Path, path: Path) -> np.ndarray:
@@ -170,16 +182,23 @@ def _theirs(weights: Path, path: Path) -> np.ndarray:
 
     _, network = networks(SMALL)
     network.load_state_dict(checkpoints.read_checkpoint(weights), strict=False)
-    chain = t.Compose([
-        t.LoadImaged("image"), t.EnsureChannelFirstd("image"), t.Orientationd("image", axcodes="RAS", labels=None),
-        t.Spacingd("image", pixdim=GRID.spacing, mode="bilinear"),
-        t.ScaleIntensityRanged("image", PHANTOM.intensity.low, PHANTOM.intensity.high, 0, 1, clip=True),
-        t.CropForegroundd("image", source_key="image"), t.NormalizeIntensityd("image"),
-    ])  # fmt: skip
-    undo = t.Compose([
-        t.Invertd("pred", transform=chain, orig_keys="image", nearest_interp=False, to_tensor=True),
-        t.AsDiscreted("pred", argmax=True),
-    ])  # fmt: skip
+    chain = t.Compose(
+        [
+            t.LoadImaged("image"),
+            t.EnsureChannelFirstd("image"),
+            t.Orientationd("image", axcodes="RAS", labels=None),
+            t.Spacingd("image", pixdim=GRID.spacing, mode="bilinear"),
+            t.ScaleIntensityRanged("image", PHANTOM.intensity.low, PHANTOM.intensity.high, 0, 1, clip=True),
+            t.CropForegroundd("image", source_key="image"),
+            t.NormalizeIntensityd("image"),
+        ]
+    )
+    undo = t.Compose(
+        [
+            t.Invertd("pred", transform=chain, orig_keys="image", nearest_interp=False, to_tensor=True),
+            t.AsDiscreted("pred", argmax=True),
+        ]
+    )
     batch = list_data_collate([chain({"image": str(path)})])
     with torch.no_grad():
         batch["pred"] = sliding_window_inference(batch["image"].to(device()), GRID.roi, 4, network.eval())

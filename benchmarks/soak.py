@@ -21,10 +21,10 @@ import numpy as np
 import psutil
 import torch
 
-from ssl_utils import experiments, scales
+from ssl_utils import experiments
+from ssl_utils.experiments import runs, scales
 from ssl_utils.files import write_json
-from ssl_utils.reporting import runs
-from ssl_utils.training import device, precision
+from ssl_utils.training.loop import device, precision
 
 REFERENCE = runs.PROJECT / "json_files" / "reference_soak.json"
 MARKS = (10, 50, 100, 150, 200)  # runs after which memory is recorded
@@ -36,10 +36,12 @@ def state() -> dict[str, float]:
     """What this process holds: resident memory in MB, open files, threads, memory maps, objects of the collector."""
     process = psutil.Process()
     return {
-        "rss_mb": round(process.memory_info().rss / 1e6, 1), "fds": process.num_fds(),
-        "threads": process.num_threads(), "maps": len(process.memory_maps(grouped=False)),
+        "rss_mb": round(process.memory_info().rss / 1e6, 1),
+        "fds": process.num_fds(),
+        "threads": process.num_threads(),
+        "maps": len(process.memory_maps(grouped=False)),
         "objects": len(gc.get_objects()),
-    }  # fmt: skip
+    }
 
 
 def rows(where: experiments.Setup, count: int) -> Iterator[dict[str, float]]:
@@ -65,20 +67,26 @@ def summary(found: list[dict[str, float]]) -> dict:
     columns = {key: [row[key] for row in found] for key in found[0]}
     fits = {key: slope(values) for key, values in columns.items()}
     return {
-        "runs": len(found), "rss_mb": {str(mark): columns["rss_mb"][mark - 1] for mark in MARKS if mark <= len(found)},
-        **{key: {"first_quarter": max(columns[key][:after]), "last": columns[key][-1]}
-           for key in ("fds", "threads", "maps", "objects")},
-        "slope_mb_per_run": round(fits["rss_mb"][0], 4), "slope_standard_error": round(fits["rss_mb"][1], 4),
-        "fitted_runs": len(found) - after, "objects_per_run": round(fits["objects"][0], 2),
-    }  # fmt: skip
+        "runs": len(found),
+        "rss_mb": {str(mark): columns["rss_mb"][mark - 1] for mark in MARKS if mark <= len(found)},
+        **{
+            key: {"first_quarter": max(columns[key][:after]), "last": columns[key][-1]}
+            for key in ("fds", "threads", "maps", "objects")
+        },
+        "slope_mb_per_run": round(fits["rss_mb"][0], 4),
+        "slope_standard_error": round(fits["rss_mb"][1], 4),
+        "fitted_runs": len(found) - after,
+        "objects_per_run": round(fits["objects"][0], 2),
+    }
 
 
 def grown(about: dict) -> list[str]:
     """What grew, one line each; empty when the soak was passed."""
     lines = [
         f"{key}: {about[key]['first_quarter']} in the first quarter, {about[key]['last']} at the end"
-        for key in COUNTED if about[key]["last"] > about[key]["first_quarter"]
-    ]  # fmt: skip
+        for key in COUNTED
+        if about[key]["last"] > about[key]["first_quarter"]
+    ]
     if about["slope_mb_per_run"] > ALLOWED:
         lines.append(f"memory: {about['slope_mb_per_run']:.2f} MB a run, {ALLOWED} is allowed")
     return lines
@@ -94,9 +102,13 @@ def main() -> None:
         found.append(row)
         print(f"run {len(found):3}  " + "  ".join(f"{key} {value}" for key, value in row.items()), flush=True)
     about = summary(found) | {
-        "minutes": round((time.monotonic() - began) / 60, 1), "steps_per_run": scale.finetune_steps,
-        "device": device(), "precision": precision(), "torch_threads": torch.get_num_threads(), "commit": commit,
-    }  # fmt: skip
+        "minutes": round((time.monotonic() - began) / 60, 1),
+        "steps_per_run": scale.finetune_steps,
+        "device": device(),
+        "precision": precision(),
+        "torch_threads": torch.get_num_threads(),
+        "commit": commit,
+    }
     write_json(REFERENCE, about)
     print(about)
     if lines := grown(about):

@@ -1,4 +1,4 @@
-"""Settings of Sphinx for `make site`. The pages are laid out by ssl_utils/site.py, which runs no chapter."""
+"""Settings of Sphinx for `make site`. The pages are laid out by course/site.py, which runs no chapter."""
 
 import sys
 import tomllib

@@ -15,9 +15,21 @@ ROOT = Path()  # entries are relative to wherever the dataset lies
 SEED = 0
 
 BTCV_ORGANS = (
-    "background", "spleen", "right kidney", "left kidney", "gallbladder", "esophagus", "liver", "stomach", "aorta",
-    "inferior vena cava", "portal and splenic veins", "pancreas", "right adrenal gland", "left adrenal gland",
-)  # fmt: skip
+    "background",
+    "spleen",
+    "right kidney",
+    "left kidney",
+    "gallbladder",
+    "esophagus",
+    "liver",
+    "stomach",
+    "aorta",
+    "inferior vena cava",
+    "portal and splenic veins",
+    "pancreas",
+    "right adrenal gland",
+    "left adrenal gland",
+)
 BTCV_LABELED = [*range(1, 11), *range(21, 41)]
 BTCV_UNLABELED = range(61, 81)
 # The Task04 training ids of which image and label could be checked; ids 2k-1 and 2k are one scan.

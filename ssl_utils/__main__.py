@@ -1,4 +1,4 @@
-"""The command line: data | doctor | pretrain | finetune | predict | status. It parses, calls and prints."""
+"""The command line: data | doctor | pretrain | finetune | predict. It parses, calls and prints."""
 
 import os
 import sys
@@ -9,10 +9,9 @@ from typing import Annotated
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-from ssl_utils import scales
 from ssl_utils.errors import CourseError, out_of_memory
+from ssl_utils.experiments import scales
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 console = Console()
@@ -33,16 +32,19 @@ def bar() -> Progress:
 @app.command()
 def data(dataset: str, scale: ScaleOption = "laptop", data: DataOption = None) -> None:
     """Fetch or generate a dataset, check its list, and write down what the course needs to know of it."""
-    from ssl_utils import setups  # `experiments` would bring torch and MONAI: 6 s at the start of every course
     from ssl_utils.data import datasets
+    from ssl_utils.experiments import (
+        setups,  # `experiments` would bring torch and MONAI: 6 s at the start of every course
+    )
 
     chosen, numbers = datasets.get(dataset, data), scales.get(scale)
     with bar() as progress:
         task = progress.add_task(f"{chosen.name}: volumes", total=None)
         root = datasets.fetch(
-            chosen, phantom_sizes=numbers.phantom_sizes,
+            chosen,
+            phantom_sizes=numbers.phantom_sizes,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
-        )  # fmt: skip
+        )
         progress.update(task, visible=False)
     where = setups.setup(dataset=dataset, scale=numbers, data=data)
     sides = ", ".join(f"{len(cases)} {side}" for side, cases in where.datalist.sides().items() if cases)
@@ -53,13 +55,15 @@ def data(dataset: str, scale: ScaleOption = "laptop", data: DataOption = None) -
 @app.command()
 def doctor(
     paths: Annotated[list[Path] | None, typer.Argument(help="files or folders; none: the whole dataset")] = None,
-    dataset: DatasetOption = "phantom", scale: ScaleOption = "laptop", data: DataOption = None,
+    dataset: DatasetOption = "phantom",
+    scale: ScaleOption = "laptop",
+    data: DataOption = None,
     channels: Annotated[int, typer.Option(help="channels that files given as paths must have")] = 1,
     json: Annotated[Path | None, typer.Option(help="write everything found into this file as well")] = None,
-) -> None:  # fmt: skip
+) -> None:
     """Look at every file before training: what is wrong, where, how to mend it. Exits with 1 if a run would break."""
     from ssl_utils.data import doctor as data_doctor
-    from ssl_utils.data import doctor_tables
+    from ssl_utils.data.doctor import show as doctor_tables
     from ssl_utils.files import write_json
 
     labels: dict[int, str] = {}
@@ -74,7 +78,8 @@ def doctor(
             report = data_doctor.report(paths, channels=channels, progress=step)
         else:
             from ssl_utils import experiments
-            from ssl_utils.data import datasets, forecast
+            from ssl_utils.data import datasets
+            from ssl_utils.data.doctor import forecast
 
             where = experiments.Setup(datasets.get(dataset, data), scales.get(scale))
             grid, labels = where.grid, where.datalist.labels
@@ -82,10 +87,13 @@ def doctor(
                 where.datalist, roi=grid.required_roi, spacing=grid.spacing, progress=step
             )
             cost = forecast.forecast(
-                lambda: experiments.build_network(where, init="random", seed=0)[0], roi=grid.roi,
-                channels=len(where.dataset.channels), patch_size=where.scale.patch_size,
-                batch_size=where.scale.finetune_batch_size, steps=where.scale.finetune_steps,
-            )  # fmt: skip
+                lambda: experiments.build_network(where, init="random", seed=0)[0],
+                roi=grid.roi,
+                channels=len(where.dataset.channels),
+                patch_size=where.scale.patch_size,
+                batch_size=where.scale.finetune_batch_size,
+                steps=where.scale.finetune_steps,
+            )
         progress.update(task, visible=False)
     for table in doctor_tables.tables(report, labels):
         (console if console.is_terminal else Console(width=160)).print(table)
@@ -100,14 +108,22 @@ def doctor(
 @app.command()
 def pretrain(
     task: Annotated[str, typer.Argument(help="a task of the registry: restoration, simmim, ...")],
-    dataset: DatasetOption = "phantom", scale: ScaleOption = "laptop", data: DataOption = None, seed: int = 0,
-    mask_ratio: float | None = None, mask_unit: int | None = None, contrast: str | None = None, fill: str | None = None,
+    dataset: DatasetOption = "phantom",
+    scale: ScaleOption = "laptop",
+    data: DataOption = None,
+    seed: int = 0,
+    mask_ratio: float | None = None,
+    mask_unit: int | None = None,
+    contrast: str | None = None,
+    fill: str | None = None,
     option: Annotated[list[str] | None, typer.Option(help="name=value, any option of the task; repeat it")] = None,
-    devices: DevicesOption = 1, num_nodes: NodesOption = 1, wandb: WandbOption = False,
-) -> None:  # fmt: skip
+    devices: DevicesOption = 1,
+    num_nodes: NodesOption = 1,
+    wandb: WandbOption = False,
+) -> None:
     """Pretrain an encoder without labels."""
     from ssl_utils import experiments
-    from ssl_utils.parallel import Team
+    from ssl_utils.training.parallel import Team
 
     if wandb:
         os.environ["SSL_WANDB"] = "1"  # as for the chapters; no part of what a run depends on
@@ -150,20 +166,26 @@ def task_options(task: str, options: dict):
 @app.command()
 def finetune(
     init: Annotated[str, typer.Argument(help="random, or the name of a pretraining run")] = "random",
-    num_labeled: int = 6, draw: int = 0, seed: int = 0,
+    num_labeled: int = 6,
+    draw: int = 0,
+    seed: int = 0,
     freeze_epochs: Annotated[int, typer.Option(help="epochs with a frozen encoder; -1 always")] = 0,
     layer_decay: Annotated[float, typer.Option(help="learning rate of a block over that of the next one")] = 1.0,
     scope: Annotated[str | None, typer.Option(help="encoder or whole; by default what the run holds")] = None,
     budget: Annotated[float, typer.Option(min=0.01, help="so many times the steps, such as 0.5 or 4")] = 1,
     permuted: Annotated[bool, typer.Option("--permuted", help="shuffle the weights within each tensor")] = False,
     network: Annotated[str, typer.Option(help="unetr, or unet (with random)")] = "unetr",
-    dataset: DatasetOption = "phantom", scale: ScaleOption = "laptop", data: DataOption = None,
-    devices: DevicesOption = 1, num_nodes: NodesOption = 1, wandb: WandbOption = False,
-) -> None:  # fmt: skip
+    dataset: DatasetOption = "phantom",
+    scale: ScaleOption = "laptop",
+    data: DataOption = None,
+    devices: DevicesOption = 1,
+    num_nodes: NodesOption = 1,
+    wandb: WandbOption = False,
+) -> None:
     """Fine-tune a UNETR on a few labelled volumes and score it on the test set."""
     from ssl_utils import experiments
-    from ssl_utils.parallel import Team
-    from ssl_utils.reporting import runs
+    from ssl_utils.experiments import runs
+    from ssl_utils.training.parallel import Team
 
     if wandb:
         os.environ["SSL_WANDB"] = "1"
@@ -171,10 +193,19 @@ def finetune(
     where = experiments.setup(dataset=dataset, scale=scales.get(scale), data=data)
     team = Team(devices, num_nodes)
     folder = experiments.finetune(
-        where, init=init, num_labeled=num_labeled, draw=draw, seed=seed, freeze_epochs=freeze_epochs,
-        layer_decay=layer_decay, scope=scope, budget=budget, permuted=permuted, network=network,
+        where,
+        init=init,
+        num_labeled=num_labeled,
+        draw=draw,
+        seed=seed,
+        freeze_epochs=freeze_epochs,
+        layer_decay=layer_decay,
+        scope=scope,
+        budget=budget,
+        permuted=permuted,
+        network=network,
         team=team,
-    )  # fmt: skip
+    )
     console.quiet = not team.first
     found = runs.metrics(folder)
     console.print(f"Dice {found['dice']:.3f} on {found['cases']} test cases. Run in {folder}", soft_wrap=True)
@@ -197,31 +228,6 @@ def predict(
             model, files, output, progress=lambda done, total: progress.update(task, completed=done)
         )
     console.print(f"{len(written)} label maps in {output}", soft_wrap=True)
-
-
-@app.command()
-def status(dataset: DatasetOption = "phantom", scale: ScaleOption = "laptop", data: DataOption = None) -> None:
-    """Every run of a course: pending, running (how far, where), done with its figure, failed, timed out."""
-    from ssl_utils import status as state
-    from ssl_utils.data import datasets
-    from ssl_utils.reporting import runs
-
-    scales.get(scale)
-    root = runs.course_dir(datasets.run_name(dataset, data), scale)
-    rows = state.rows(root)
-    if not rows:
-        chosen = f"SCALE={scale} DATASET={dataset}" + (f" DATA={data}" if data else "")
-        console.print(f"{root}: no runs yet; start with: make course {chosen}", soft_wrap=True)
-        return
-    table = Table("run", "state", "step", "figure", "seconds", "device", "job")
-    for row in rows:
-        table.add_row(row.run, row.state, row.step, row.figure, row.seconds, row.device, row.job)
-    wide = console if console.is_terminal else Console(width=160)
-    wide.print(table)
-    wide.print(state.summary(rows))
-    for row in rows:
-        if row.reason:
-            wide.print(f"{row.run}: {row.reason}", soft_wrap=True, highlight=False, markup=False)
 
 
 def main() -> None:

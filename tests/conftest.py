@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssl_utils import scales
 from ssl_utils.data import datasets, volumes
-from ssl_utils.experiments import Setup
+from ssl_utils.experiments import scales
+from ssl_utils.experiments.run import Setup
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("JPY_SESSION_NAME", None)
@@ -51,9 +51,9 @@ class Finished:
 def blobs_course(blobs, tmp_path_factory) -> Finished:
     """The smoke course on a person's own folder, run once for all tests; none of them may write into it."""
     root, began = tmp_path_factory.mktemp("undisturbed"), time.monotonic()
-    words = ["course", "--scale", "smoke", "--dataset", "folder", "--data", str(blobs)]
+    words = ["run", "--scale", "smoke", "--dataset", "folder", "--data", str(blobs)]
     environment = os.environ | {"SSL_RUNS_ROOT": str(root), "SSL_DATA_ROOT": str(root / "data")}
-    command = [sys.executable, "-m", "ssl_utils.workflow", *words]
+    command = [sys.executable, "-m", "course", *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     return Finished(root / "folder_my_blobs" / "smoke", done.stdout, time.monotonic() - began)
@@ -62,7 +62,14 @@ def blobs_course(blobs, tmp_path_factory) -> Finished:
 @pytest.fixture
 def tiny_setup(blobs) -> Setup:
     scale = replace(
-        scales.get("smoke"), pretrain_steps=20, finetune_steps=10, hidden_size=24, mlp_dim=24, num_layers=2,
-        num_heads=2, max_validation=1, max_test=2,
-    )  # fmt: skip
+        scales.get("smoke"),
+        pretrain_steps=20,
+        finetune_steps=10,
+        hidden_size=24,
+        mlp_dim=24,
+        num_layers=2,
+        num_heads=2,
+        max_validation=1,
+        max_test=2,
+    )
     return Setup(datasets.get("folder", blobs), scale)

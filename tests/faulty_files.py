@@ -151,7 +151,8 @@ FAULTY: dict[str, tuple[bytes, str]] = {
     "ascii.nrrd": (nrrd_bytes(_VOXELS, np.eye(4), encoding="ascii"), "encoded as ascii"),
     "metres.nrrd": (nrrd_bytes(_VOXELS, np.eye(4), extra='space units: "m" "m" "m"\n'), "measures in m"),
     "nowhere.nrrd": (
-        nrrd_bytes(_VOXELS, np.eye(4)).replace(b"right-anterior-superior", b"scanner-xyz"), "where left is",
+        nrrd_bytes(_VOXELS, np.eye(4)).replace(b"right-anterior-superior", b"scanner-xyz"),
+        "where left is",
     ),
     "elsewhere.nhdr": (nrrd_bytes(_VOXELS, np.eye(4), extra="data file: ../secret.raw\n"), "keeps its voxels in"),
     "damaged.mha": (_damaged(mha_bytes(_VOXELS, np.eye(4)), -3000), "damaged"),

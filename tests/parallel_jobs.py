@@ -12,13 +12,15 @@ from unittest import mock
 
 import torch
 
-from ssl_utils import experiments, parallel, scales
+from ssl_utils import experiments
 from ssl_utils.data import datasets
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import Setup
-from ssl_utils.parallel import Team
+from ssl_utils.experiments import scales
+from ssl_utils.experiments.run import Setup
 from ssl_utils.pretext.simmim import SimMIMTask
 from ssl_utils.segmentation.finetune import SegmentationTask
+from ssl_utils.training import parallel
+from ssl_utils.training.parallel import Team
 
 JOBS: dict[str, Callable] = {
     # units that do not divide the 3 x 3 x 3 tokens, and weights: processes charge for different numbers of voxels
@@ -33,9 +35,18 @@ JOBS: dict[str, Callable] = {
 def setup(blobs: Path) -> Setup:
     """9 steps of 4 crops in pretraining and of 2 in fine-tuning, with a network of 2 blocks."""
     scale = replace(
-        scales.get("smoke"), pretrain_steps=9, pretrain_batch_size=4, finetune_steps=9, finetune_batch_size=2,
-        hidden_size=24, mlp_dim=24, num_layers=2, num_heads=2, max_validation=1, max_test=1,
-    )  # fmt: skip
+        scales.get("smoke"),
+        pretrain_steps=9,
+        pretrain_batch_size=4,
+        finetune_steps=9,
+        finetune_batch_size=2,
+        hidden_size=24,
+        mlp_dim=24,
+        num_layers=2,
+        num_heads=2,
+        max_validation=1,
+        max_test=1,
+    )
     return Setup(datasets.get("folder", blobs), scale)
 
 

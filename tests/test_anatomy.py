@@ -23,8 +23,7 @@ REPOSITORY = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"][
 GITHUB = REPOSITORY.removeprefix("https://github.com/")
 COLAB = "https://colab.research.google.com/github/{}/blob/main/notebooks/{}"
 BINDER = "https://mybinder.org/v2/gh/{}/main?urlpath=lab/tree/notebooks/{}"
-VERBS = {"Set", "Inspect", "Learn", "Restore", "Hide", "Fine-tune", "Read", "Judge", "Compare", "Train", "Do",
-         "Sort"}  # fmt: skip
+VERBS = {"Set", "Inspect", "Learn", "Restore", "Hide", "Fine-tune", "Read", "Judge", "Compare", "Train", "Do", "Sort"}
 LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|!\[[^\]]*\]\([^)]*\))*)\]\(([^)\s]+)\)")
 IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
 DETAILS = re.compile(r"<details>.*?</details>", re.DOTALL)
@@ -234,7 +233,7 @@ def quiz(chapter):
         if not answer:
             yield f"question {asked!r} has no <details><summary>Answer</summary>"
         elif not re.search(r'\b[a-e]\)|\*"', answer[1]):
-            yield f"question {asked!r}: the answer does not say why the wrong ones, a) or *\"...\"*, are wrong"
+            yield f'question {asked!r}: the answer does not say why the wrong ones, a) or *"..."*, are wrong'
 
 
 @rule
@@ -293,7 +292,7 @@ def widgets(chapter):
     pictured = False
     for cell in chapter.code():
         if re.search(r"\bipywidgets\b|\binteract\(|slice_explorer\(|import ipyniivue|import itkwidgets", cell.text):
-            yield f"cell {cell.id}: widgets come from ssl_utils.reporting.viewers, which show a static picture first"
+            yield f"cell {cell.id}: widgets come from ssl_utils.widgets.viewers, which show a static picture first"
         if re.search(r"viewers\.(explore|playground|results_explorer)\(|figures\.\w+\(", cell.text):
             pictured = True
         elif "viewers.volume3d(" in cell.text and not pictured:
@@ -445,7 +444,8 @@ def test_a_chapter_is_spelt_right(path, tmp_path):
 
 
 def test_pages_and_modules_are_spelt_right(tmp_path):
-    paths = [*PAGES, *sorted((PROJECT / "ssl_utils").rglob("*.py"))]  # docstrings, comments and messages alike
+    modules = [path for wing in ("ssl_utils", "course") for path in sorted((PROJECT / wing).rglob("*.py"))]
+    paths = [*PAGES, *modules]  # docstrings, comments and messages alike
     texts = {path.relative_to(PROJECT).as_posix(): path.read_text(encoding="utf-8") for path in paths}
     found = spelling(texts, tmp_path)
     assert not found, "file:line: word ==> correction\n" + "\n".join(found)
@@ -465,35 +465,47 @@ def put(cells: list[Cell], at: int, old: str, new: str) -> None:
     cells[at] = cells[at]._replace(text=cells[at].text.replace(old, new))
 
 
-@pytest.mark.parametrize(("name", "change"), [
-    ("title", lambda cells: put(cells, 0, "# Set up", "# Setting up")),
-    ("badges", lambda cells: put(cells, 0, GITHUB, "somebody/fork")),
-    ("opening", lambda cells: cells.pop(1)),
-    ("opening", lambda cells: put(cells, 2, "**After this chapter", "**Afterwards")),
-    ("idea", lambda cells: put(cells, 5, "| symbol |", "word " * 121 + "\n| symbol |")),
-    ("idea", lambda cells: put(cells, 5, "| symbol |", "| sign |")),
-    ("toy", lambda cells: cells.__setitem__(slice(None), [c for c in cells if not c.id.startswith("toy")])),
-    ("recap", lambda cells: put(cells, 2, "4. ", "   ")),
-    ("sizes", lambda cells: cells.extend(cells)),
-    ("sizes", lambda cells: cells.append(Cell("long", "code", [], "1\n" * 31))),
-    ("rows_of_code", lambda cells: cells.extend([Cell("a", "code", [], "1")] * 2)),
-    ("amount_of_prose", lambda cells: cells.append(Cell("essay", "markdown", [], "word " * 9000))),
-    ("names_of_cells", lambda cells: cells.append(Cell("a1b2c3d4", "markdown", [], "x"))),
-    ("widgets", lambda cells: cells.insert(0, Cell("early", "code", [], "viewers.volume3d(image)"))),
-    ("markup", lambda cells: cells.append(Cell("open", "markdown", [], "<details><summary>x</summary>"))),
-    ("pictures", lambda cells: cells.append(Cell("far", "markdown", [], "![a b c d e](https://example.org/a.png)"))),
-    ("pictures", lambda cells: cells.append(Cell("mute", "markdown", [], "![](../figures/concept_course_map.svg)"))),
-    ("links", lambda cells: cells.append(Cell("lost", "markdown", [], "[x](nowhere.ipynb)"))),
-    ("links", lambda cells: cells.append(Cell("lost", "markdown", [], "[x](#no-such-heading)"))),
-    ("british", lambda cells: cells.append(Cell("us", "markdown", [], "normalize the gray center"))),
-    ("quiz", lambda cells: cells.insert(0, Cell("quiz", "markdown", [], "## Quiz\n\n**1. Why?**"))),
-    ("closing", lambda cells: cells.pop()),
-    ("errors", lambda cells: cells.__setitem__(slice(None), [c for c in cells if "Common errors" not in c.text])),
-    ("reading", lambda cells: cells.__setitem__(slice(None), [c for c in cells if "## Reading" not in c.text])),
-    ("blocks", lambda cells: cells.__setitem__(slice(None), [c for c in cells if "## Block 2" not in c.text])),
-    ("montage", lambda cells: cells.__setitem__(slice(None), [c for c in cells if "What you" not in c.text])),
-    ("broken_on_purpose", lambda cells: cells.__setitem__(slice(None), [c for c in cells if "## Break" not in c.text])),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("title", lambda cells: put(cells, 0, "# Set up", "# Setting up")),
+        ("badges", lambda cells: put(cells, 0, GITHUB, "somebody/fork")),
+        ("opening", lambda cells: cells.pop(1)),
+        ("opening", lambda cells: put(cells, 2, "**After this chapter", "**Afterwards")),
+        ("idea", lambda cells: put(cells, 5, "| symbol |", "word " * 121 + "\n| symbol |")),
+        ("idea", lambda cells: put(cells, 5, "| symbol |", "| sign |")),
+        ("toy", lambda cells: cells.__setitem__(slice(None), [c for c in cells if not c.id.startswith("toy")])),
+        ("recap", lambda cells: put(cells, 2, "4. ", "   ")),
+        ("sizes", lambda cells: cells.extend(cells)),
+        ("sizes", lambda cells: cells.append(Cell("long", "code", [], "1\n" * 31))),
+        ("rows_of_code", lambda cells: cells.extend([Cell("a", "code", [], "1")] * 2)),
+        ("amount_of_prose", lambda cells: cells.append(Cell("essay", "markdown", [], "word " * 9000))),
+        ("names_of_cells", lambda cells: cells.append(Cell("a1b2c3d4", "markdown", [], "x"))),
+        ("widgets", lambda cells: cells.insert(0, Cell("early", "code", [], "viewers.volume3d(image)"))),
+        ("markup", lambda cells: cells.append(Cell("open", "markdown", [], "<details><summary>x</summary>"))),
+        (
+            "pictures",
+            lambda cells: cells.append(Cell("far", "markdown", [], "![a b c d e](https://example.org/a.png)")),
+        ),
+        (
+            "pictures",
+            lambda cells: cells.append(Cell("mute", "markdown", [], "![](../figures/concept_course_map.svg)")),
+        ),
+        ("links", lambda cells: cells.append(Cell("lost", "markdown", [], "[x](nowhere.ipynb)"))),
+        ("links", lambda cells: cells.append(Cell("lost", "markdown", [], "[x](#no-such-heading)"))),
+        ("british", lambda cells: cells.append(Cell("us", "markdown", [], "normalize the gray center"))),
+        ("quiz", lambda cells: cells.insert(0, Cell("quiz", "markdown", [], "## Quiz\n\n**1. Why?**"))),
+        ("closing", lambda cells: cells.pop()),
+        ("errors", lambda cells: cells.__setitem__(slice(None), [c for c in cells if "Common errors" not in c.text])),
+        ("reading", lambda cells: cells.__setitem__(slice(None), [c for c in cells if "## Reading" not in c.text])),
+        ("blocks", lambda cells: cells.__setitem__(slice(None), [c for c in cells if "## Block 2" not in c.text])),
+        ("montage", lambda cells: cells.__setitem__(slice(None), [c for c in cells if "What you" not in c.text])),
+        (
+            "broken_on_purpose",
+            lambda cells: cells.__setitem__(slice(None), [c for c in cells if "## Break" not in c.text]),
+        ),
+    ],
+)
 def test_a_broken_rule_is_found(name, change):
     assert list(RULES[name](changed(change)))
 

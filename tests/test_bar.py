@@ -1,6 +1,6 @@
 """The progress of long loops in a chapter."""
 
-from ssl_utils.reporting import chapter
+from course import chapter
 
 
 def test_headless_a_long_loop_is_one_line(capsys):

@@ -6,9 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import __main__ as benchmarks
-from benchmarks import crops, gpu, pretraining, race, segmentation
-from ssl_utils.data.datasets import Grid
+from benchmarks import __main__ as benchmarks, crops, gpu, pretraining, race, segmentation
+from ssl_utils.data.dataset import Grid
 from ssl_utils.networks import checkpoints
 from ssl_utils.pretext import TASKS
 from ssl_utils.segmentation.metrics import dice
@@ -80,9 +79,15 @@ def test_both_ways_from_a_file_to_a_label_map_agree(tmp_path, monkeypatch):
 
 def test_the_gpu_rows_run_on_any_device():
     size = gpu.Size(
-        sides=(32,), batch=2, labelled_batch=1, network=tuple((TINY | {"patch_size": 8}).items()), feature_size=4,
-        volume=(48, 32, 32), repeats=1, matrix=64,
-    )  # fmt: skip
+        sides=(32,),
+        batch=2,
+        labelled_batch=1,
+        network=tuple((TINY | {"patch_size": 8}).items()),
+        feature_size=4,
+        volume=(48, 32, 32),
+        repeats=1,
+        matrix=64,
+    )
     found = gpu.measure(size)
     names = [row["name"] for row in found["rows"]]
     assert names == [*(f"{task}_32" for task in TASKS), "unetr_32", "sliding_window_32"]

@@ -55,7 +55,7 @@ def rented(tmp_path) -> Path:
 def elsewhere(tmp_path) -> dict[str, str]:
     """Environment in which the address leads to a repository of these files, and pip asks no index."""
     origin = tmp_path / "origin"
-    for room in ("ssl_utils", "json_files"):
+    for room in ("ssl_utils", "course", "json_files"):
         shutil.copytree(PROJECT / room, origin / room, ignore=shutil.ignore_patterns("__pycache__"))
     for name in ("pyproject.toml", "README.md", "LICENSE"):
         shutil.copy(PROJECT / name, origin / name)
@@ -64,11 +64,14 @@ def elsewhere(tmp_path) -> dict[str, str]:
         subprocess.run([*git, *words], check=True)
     kept = {name: value for name, value in os.environ.items() if not name.startswith(("PYTHON", "PIP_", "GIT_"))}
     return kept | {
-        "GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": f"url.{origin.as_uri()}.insteadOf",
+        "GIT_CONFIG_COUNT": "1",
+        "GIT_CONFIG_KEY_0": f"url.{origin.as_uri()}.insteadOf",
         "GIT_CONFIG_VALUE_0": REPOSITORY,
-        "PIP_NO_INDEX": "1", "PIP_NO_DEPS": "1", "PIP_DISABLE_PIP_VERSION_CHECK": "1",
+        "PIP_NO_INDEX": "1",
+        "PIP_NO_DEPS": "1",
+        "PIP_DISABLE_PIP_VERSION_CHECK": "1",
         "PIP_NO_BUILD_ISOLATION": "0",  # pip reads the value as that of build_isolation
-    }  # fmt: skip
+    }
 
 
 def test_where_it_is_missing_it_fetches_and_installs_it(tmp_path, rented, elsewhere):
@@ -87,5 +90,5 @@ def test_where_it_is_missing_it_fetches_and_installs_it(tmp_path, rented, elsewh
         done = run(source)
         assert done.returncode == 0, done.stderr
         where, lists = done.stdout.splitlines()
-        assert Path(where).resolve() == (content / "course" / "ssl_utils" / "__init__.py").resolve()
+        assert Path(where).resolve() == (content / "ssl-utils" / "ssl_utils" / "__init__.py").resolve()
         assert lists == f"{(content / 'course' / 'json_files' / 'hippocampus.json').resolve()} True"

@@ -9,7 +9,7 @@ import torch
 
 from ssl_utils.data import cache, volumes
 from ssl_utils.data.crops import Consecutive, Crops, FixedCrops, random_corner
-from ssl_utils.data.datasets import Grid, Intensity
+from ssl_utils.data.dataset import Grid, Intensity
 from ssl_utils.data.transforms import augmentation, preprocess, rescale
 from ssl_utils.data.volumes import Volume
 from ssl_utils.errors import CourseError
@@ -148,9 +148,11 @@ def test_a_fitted_grid_holds_the_whole_field_of_view(signs):
     affine = np.diag([*(s * d for s, d in zip(signs, spacing, strict=True)), 1.0])
     image = Volume(label.astype(np.float32), affine, Path("image.nii.gz"))
     done = preprocess(
-        image, Volume(label, affine, Path("label.nii.gz")), grid=Grid(spacing, roi, fit=True),
+        image,
+        Volume(label, affine, Path("label.nii.gz")),
+        grid=Grid(spacing, roi, fit=True),
         intensity=Intensity("percentile", 0, 100),
-    )  # fmt: skip
+    )
     assert done.image.shape == (1, *roi) and done.label.shape == roi
     extent = np.linalg.norm(done.affine[:3, :3], axis=0) * roi
     assert extent == pytest.approx(np.array(shape) * spacing, rel=0.01)

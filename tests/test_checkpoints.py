@@ -9,17 +9,26 @@ import torch
 from safetensors import safe_open
 from safetensors.torch import save_file
 
-from ssl_utils import experiments, prediction, training
+from ssl_utils import experiments
 from ssl_utils.errors import CourseError
+from ssl_utils.experiments import prediction
+from ssl_utils.experiments.setups import Setup
 from ssl_utils.networks import checkpoints, starts
 from ssl_utils.networks.transfer import PROJECTION, load_encoder
 from ssl_utils.networks.unetr import UNETR
 from ssl_utils.networks.vit import ViT
-from ssl_utils.setups import Setup
+from ssl_utils.training import loop as training
 
 ROI = (16, 24, 16)
-SIZES = {"in_channels": 1, "img_size": ROI, "patch_size": 8, "hidden_size": 48, "mlp_dim": 96, "num_layers": 3,
-         "num_heads": 4}  # fmt: skip
+SIZES = {
+    "in_channels": 1,
+    "img_size": ROI,
+    "patch_size": 8,
+    "hidden_size": 48,
+    "mlp_dim": 96,
+    "num_layers": 3,
+    "num_heads": 4,
+}
 LOADS = {"a prefix", "another image size", "other channels"}
 
 

@@ -10,7 +10,7 @@ from monai.metrics import DiceMetric
 
 from ssl_utils import experiments
 from ssl_utils.errors import CourseError
-from ssl_utils.reporting import lens as picture
+from ssl_utils.figures import lens as picture
 from ssl_utils.segmentation import conventions, metrics
 from ssl_utils.segmentation.conventions import CONVENTIONS, lens
 from ssl_utils.segmentation.overlaps import Overlap, Scored, centre, measure, overlap, with_background
@@ -166,9 +166,14 @@ def test_only_running_means_care_for_the_order():
 def test_the_order_of_the_rules_for_absent_structures():
     cases = [counted((8, 10, 10), (0, 0, 0)), counted((6, 10, 10), (0, 3, 0))]
     zero, ours, one, skipped = (
-        score(cases) for score in (conventions.absent_is_zero, conventions.honest, conventions.absent_is_one,
-                                   conventions.absent_is_skipped)
-    )  # fmt: skip
+        score(cases)
+        for score in (
+            conventions.absent_is_zero,
+            conventions.honest,
+            conventions.absent_is_one,
+            conventions.absent_is_skipped,
+        )
+    )
     assert zero < ours < one and ours < skipped
 
 

@@ -4,17 +4,19 @@ import json
 
 import pytest
 
+from course.records import costs, record
 from ssl_utils.errors import CourseError
+from ssl_utils.experiments import runs
 from ssl_utils.files import read_json, write_json
-from ssl_utils.reporting import costs, record, runs
 
 CHAPTERS = [f"0{i}_chapter" for i in range(7)]
 
 
 def measured(course, chapters=CHAPTERS):
-    write_json(course / "costs.json", {
-        "seconds": 90.0, "cores": 2, "parts": 14, "peak_bytes": 2.5e9, "chapters": dict.fromkeys(chapters, 30.0),
-    })  # fmt: skip
+    write_json(
+        course / "costs.json",
+        {"seconds": 90.0, "cores": 2, "parts": 14, "peak_bytes": 2.5e9, "chapters": dict.fromkeys(chapters, 30.0)},
+    )
     for chapter in chapters:
         write_json(course / "chapters" / chapter / "done.json", {"peak_memory_gb": 0.7})
     run = course / "finetune" / "random" / "n6" / "draw0_seed0"
@@ -45,7 +47,7 @@ def test_a_course_that_was_only_continued_is_not_recorded(tmp_path):
 def test_readme_and_chapters_say_what_is_recorded():
     recorded = read_json(costs.REFERENCE) if costs.REFERENCE.exists() else {}
     page = (runs.PROJECT / "README.md").read_text(encoding="utf-8")
-    assert costs.readme(page, recorded) == page, "run: python -m ssl_utils.reporting readme"
+    assert costs.readme(page, recorded) == page, "run: python -m course.records readme"
     boxed = 0
     for path in sorted((runs.PROJECT / "notebooks").glob("[0-9]*.ipynb")):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
@@ -67,8 +69,10 @@ def test_expected_figures_say_where_they_are_from(tmp_path):
 
 
 def test_the_default_course_gives_every_chapter_its_picture_and_another_one_the_result(tmp_path):
-    for course, names in (("phantom/laptop", ["dice_against_labels", "first_patient"]),
-                          ("phantom/smoke", ["dice_against_labels"])):  # fmt: skip
+    for course, names in (
+        ("phantom/laptop", ["dice_against_labels", "first_patient"]),
+        ("phantom/smoke", ["dice_against_labels"]),
+    ):
         (tmp_path / course / "figures").mkdir(parents=True)
         (tmp_path / course / "figures" / "00_start_here_first_patient.png").write_bytes(b"png")
         assert record.expected(tmp_path / course) == names

@@ -12,8 +12,8 @@ import nbformat
 import pandas as pd
 import pytest
 
+from ssl_utils.experiments import runs
 from ssl_utils.pretext import TASKS
-from ssl_utils.reporting import runs
 
 ONCE = ("00_start_here", "01_data_inspection", *{entry.chapter: None for entry in TASKS.values()}, "05_results")
 CHAPTERS = {name: f"chapters/{name}" for name in ONCE} | {"04_unetr_finetuning": "finetune/*/n*/draw0_seed0"}
@@ -22,10 +22,8 @@ PARTS = len(CHAPTERS) - 1 + FINETUNINGS
 
 
 def course(root: Path, *words: str) -> subprocess.CompletedProcess:
-    environment = {
-        **os.environ, "SSL_RUNS_ROOT": str(root / "runs"), "SSL_DATA_ROOT": str(root / "data"),
-    }  # fmt: skip
-    command = [sys.executable, "-m", "ssl_utils.workflow", "course", "--scale", "smoke", *words]
+    environment = {**os.environ, "SSL_RUNS_ROOT": str(root / "runs"), "SSL_DATA_ROOT": str(root / "data")}
+    command = [sys.executable, "-m", "course", "run", "--scale", "smoke", *words]
     return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500)
 
 
@@ -97,15 +95,20 @@ def test_a_persons_own_folder_runs_without_writing_code(blobs_course):
 
 
 @pytest.mark.parametrize(
-    ("chapter", "first"),
-    [("04_unetr_finetuning", "01_data_inspection"), ("05_results", "04_unetr_finetuning")],
+    ("chapter", "first"), [("04_unetr_finetuning", "01_data_inspection"), ("05_results", "04_unetr_finetuning")]
 )
 def test_a_chapter_that_comes_too_early_says_which_one_to_run(tmp_path, blobs, chapter, first):
     words = {"scale": "smoke", "dataset": "folder", "data": str(blobs)}
     command = [
-        sys.executable, "-m", "ssl_utils.workflow", "run-chapter", str(runs.PROJECT / "notebooks" / f"{chapter}.ipynb"),
-        str(tmp_path / "out.ipynb"), "--parameters", json.dumps(words),
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "course",
+        "run-chapter",
+        str(runs.PROJECT / "notebooks" / f"{chapter}.ipynb"),
+        str(tmp_path / "out.ipynb"),
+        "--parameters",
+        json.dumps(words),
+    ]
     environment = {**os.environ, "SSL_RUNS_ROOT": str(tmp_path / "runs")}
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1 and f"run notebooks/{first}.ipynb first" in done.stderr

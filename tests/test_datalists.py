@@ -121,11 +121,13 @@ def test_hippocampus_list_fits_the_real_folder_where_it_is():
 
 def test_msd_and_nnunet_spellings_are_read(tmp_path):
     content = {
-        "modality": {"0": "FLAIR", "1": "T1"}, "labels": {"background": 0, "edema": 2, "core": 1, "enhancing": 4},
-        "regions": {"TC": [1, 4], "WT": [1, 2, 4], "ET": [4]}, "license": "CC0",
+        "modality": {"0": "FLAIR", "1": "T1"},
+        "labels": {"background": 0, "edema": 2, "core": 1, "enhancing": 4},
+        "regions": {"TC": [1, 4], "WT": [1, 2, 4], "ET": [4]},
+        "license": "CC0",
         "training": [{"image": "./imagesTr/a.nii.gz", "label": "./labelsTr/a.nii.gz", "patient": 7}],
         "test": ["./imagesTs/b.nii.gz"],
-    }  # fmt: skip
+    }
     found = datalists.read(write_json(tmp_path / "x.json", content), root=tmp_path)
     assert found.channels == ("FLAIR", "T1") and found.licence == "CC0" and found.name == "x"
     assert found.labels == {0: "background", 1: "core", 2: "edema", 4: "enhancing"}

@@ -55,9 +55,11 @@ def test_two_who_want_the_phantom_at_once_take_turns(tmp_path, monkeypatch):
     )
     environment = os.environ | {"SSL_DATA_ROOT": str(tmp_path)}
     both = [
-        subprocess.Popen([sys.executable, "-c", code], env=environment, text=True, stdout=subprocess.PIPE,
-                         stderr=subprocess.PIPE) for _ in range(2)
-    ]  # fmt: skip
+        subprocess.Popen(
+            [sys.executable, "-c", code], env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE
+        )
+        for _ in range(2)
+    ]
     said = [process.communicate(timeout=300) for process in both]
     assert [process.returncode for process in both] == [0, 0], said
     monkeypatch.setenv("SSL_DATA_ROOT", str(tmp_path))

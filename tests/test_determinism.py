@@ -20,12 +20,17 @@ from tests.test_killed import TIMES, outcome, without_times
 
 PROJECT = Path(__file__).resolve().parents[1]
 TINY = {
-    "phantom_sizes": (1, 1, 1, 0), "pretrain_steps": 4, "finetune_steps": 4, "hidden_size": 24, "mlp_dim": 24,
-    "num_layers": 2, "num_heads": 2, "max_validation": 1, "max_test": 2,
-}  # fmt: skip
-OPTIONS = (
-    ["--freeze-epochs", "2"], ["--layer-decay", "0.7"], ["--scope", "encoder", "--permuted"], ["--draw", "1"],
-)  # fmt: skip
+    "phantom_sizes": (1, 1, 1, 0),
+    "pretrain_steps": 4,
+    "finetune_steps": 4,
+    "hidden_size": 24,
+    "mlp_dim": 24,
+    "num_layers": 2,
+    "num_heads": 2,
+    "max_validation": 1,
+    "max_test": 2,
+}
+OPTIONS = (["--freeze-epochs", "2"], ["--layer-decay", "0.7"], ["--scope", "encoder", "--permuted"], ["--draw", "1"])
 
 
 def digest(content: bytes | str) -> str:
@@ -44,7 +49,7 @@ def command(*words) -> None:
 
 def everything(root: Path) -> dict[str, object]:
     """What all commands make of the blobs below `root`, by name."""
-    from ssl_utils import scales
+    from ssl_utils.experiments import scales
     from ssl_utils.pretext import TASKS
 
     scales.SCALES["smoke"] = replace(scales.get("smoke"), **TINY)
@@ -66,8 +71,10 @@ def everything(root: Path) -> dict[str, object]:
 
 def told(root: Path) -> dict[str, object]:
     """Figures, tables and weights of the runs, their settings, and what the doctor found."""
-    settings = {str(path.relative_to(root)): json.loads(path.read_text())["settings"]
-                for path in sorted(root.rglob("config.json"))}  # fmt: skip
+    settings = {
+        str(path.relative_to(root)): json.loads(path.read_text())["settings"]
+        for path in sorted(root.rglob("config.json"))
+    }
     report = json.loads((root / "doctor.json").read_text().replace(str(root), ""))
     report["forecast"].pop("seconds")
     lists = {"dataset.json": (root / "data/phantom/dataset.json").read_text()}
@@ -76,18 +83,23 @@ def told(root: Path) -> dict[str, object]:
 
 def reported(course: Path) -> dict[str, object]:
     """Tables with bootstrap intervals, and the pixels of figures."""
-    from ssl_utils.reporting import figures, runs, statistics
+    from ssl_utils import figures, statistics
+    from ssl_utils.experiments import runs
 
     table = runs.collect(course)
     more = pd.concat([table, table.assign(draw=1, dice=table["dice"] ** 1.1)])  # several draws: the other bootstrap
-    made = {f"{name}{len(rows)}": getattr(statistics, name)(rows).to_csv()
-            for name in ("summary", "gains", "structures") for rows in (table, more)}  # fmt: skip
+    made = {
+        f"{name}{len(rows)}": getattr(statistics, name)(rows).to_csv()
+        for name in ("summary", "gains", "structures")
+        for rows in (table, more)
+    }
     axes = np.indices((20, 22, 24)).sum(0)
     drawn = {
-        "labels": figures.dice_against_labels(statistics.summary(more)), "gain": figures.gain_against_labels(
-            statistics.gains(more)), "montage": figures.montage(axes, axes // 22, names={1: "one", 2: "two"}),
+        "labels": figures.dice_against_labels(statistics.summary(more)),
+        "gain": figures.gain_against_labels(statistics.gains(more)),
+        "montage": figures.montage(axes, axes // 22, names={1: "one", 2: "two"}),
         "curves": figures.curves(runs.history(course / "pretrain/simmim"), ["train_loss"]),
-    }  # fmt: skip
+    }
     return made | {f"figure {name}": pixels(figure) for name, figure in drawn.items()}
 
 
@@ -100,7 +112,8 @@ def pixels(figure) -> str:
 
 
 def planned() -> dict[str, object]:
-    from ssl_utils import scales, studies
+    from course import studies
+    from ssl_utils.experiments import scales
 
     chosen = {"dataset": "phantom", "data": None, "num_labeled": [6, 12, 24]}
     return {f"study {name}": studies.plan(name, scale=scales.get("laptop"), **chosen) for name in studies.STUDIES}
@@ -114,8 +127,13 @@ def twice(tmp_path_factory) -> list[dict[str, object]]:
         for number in range(8):
             write_blob(root / "blobs", number)
         places = {"SSL_RUNS_ROOT": str(root / "runs"), "SSL_DATA_ROOT": str(root / "data"), "PYTHONHASHSEED": hashed}
-        done = subprocess.run([sys.executable, "-m", "tests.test_determinism", str(root)], cwd=PROJECT,
-                              env=os.environ | places, capture_output=True, text=True)  # fmt: skip
+        done = subprocess.run(
+            [sys.executable, "-m", "tests.test_determinism", str(root)],
+            cwd=PROJECT,
+            env=os.environ | places,
+            capture_output=True,
+            text=True,
+        )
         assert done.returncode == 0, done.stderr[-3000:]
         made.append(json.loads((root / "everything.json").read_text()))
     return made
@@ -131,10 +149,20 @@ def test_nothing_was_left_out(twice):
     """The comparison is worth what it compares: every kind of output of every command is there."""
     names = "\n".join(twice[0])
     expected = {
-        "data/phantom/imagesTr": 2, "predicted/blob_": 8, "cache/": 18, "metrics.json": 11, "per_case.csv": 8,
-        "history.csv": 11, "inside.csv": 3, "encoder.safetensors": 3, "model.safetensors": 8, "config.json": 11,
-        "figure ": 4, "study ": 5, "gains": 2,
-    }  # fmt: skip
+        "data/phantom/imagesTr": 2,
+        "predicted/blob_": 8,
+        "cache/": 18,
+        "metrics.json": 11,
+        "per_case.csv": 8,
+        "history.csv": 11,
+        "inside.csv": 3,
+        "encoder.safetensors": 3,
+        "model.safetensors": 8,
+        "config.json": 11,
+        "figure ": 4,
+        "study ": 5,
+        "gains": 2,
+    }
     for kind, least in expected.items():
         assert names.count(kind) >= least, f"{kind}: {names.count(kind)}"
     assert {"seconds", "finished"} <= TIMES and without_times({"seconds": 1, "dice": 2}) == {"dice": 2}

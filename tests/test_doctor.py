@@ -10,9 +10,10 @@ from faulty_files import DATA, FAULTY, nifti_bytes, real_oddities, write_faulty
 from rich.console import Console
 from scipy import ndimage
 
-from ssl_utils.data import datalists, doctor, doctor_tables, volumes
+from ssl_utils.data import datalists, doctor, volumes
 from ssl_utils.data.datalists import Case, Datalist
-from ssl_utils.data.doctor import Finding
+from ssl_utils.data.doctor import show as doctor_tables
+from ssl_utils.data.doctor.examine import Finding
 
 RNG = np.random.default_rng(0)
 

@@ -241,18 +241,34 @@ HARMFUL = {
     "long_name": gzip.compress(entry("././@LongLink", 1 << 29, tarfile.GNUTYPE_LONGNAME).tobuf() + bytes(1 << 24)),
     "long_pax": gzip.compress(entry("pax", 1 << 29, tarfile.XHDTYPE).tobuf() + bytes(1 << 24)),
     "pax_without_end": b"".join(tarfile.TarInfo.create_pax_global_header({"a": str(n)}) for n in range(5000)),
-    "sparse_by_its_pax": tar_of(entry("Task/a", pax_headers={"GNU.sparse.realsize": str(1 << 40),
-                                                             "GNU.sparse.map": "0,0", "GNU.sparse.size": "1"})),
+    "sparse_by_its_pax": tar_of(
+        entry(
+            "Task/a", pax_headers={"GNU.sparse.realsize": str(1 << 40), "GNU.sparse.map": "0,0", "GNU.sparse.size": "1"}
+        )
+    ),
     "file_and_folder": tar_of(entry("Task/a", 1), entry("Task/a/b", 1)),
     "cut": GOOD[:-2_000_000],
     "cut_gzip": gzip.compress(GOOD)[:-900],
     "no_archive": b"hello" * 1000,
     "two_tops": tar_of(entry("One/a", 1), entry("Two/a", 1)),
     "empty": tar_of(),
-}  # fmt: skip
-UNTRUSTED = [name for name in HARMFUL if name not in (
-    "pax_without_end", "file_and_folder", "cut", "cut_gzip", "no_archive", "two_tops", "empty", "long_name", "long_pax",
-)]  # fmt: skip
+}
+UNTRUSTED = [
+    name
+    for name in HARMFUL
+    if name
+    not in (
+        "pax_without_end",
+        "file_and_folder",
+        "cut",
+        "cut_gzip",
+        "no_archive",
+        "two_tops",
+        "empty",
+        "long_name",
+        "long_pax",
+    )
+]
 
 
 @pytest.mark.parametrize("name", HARMFUL)

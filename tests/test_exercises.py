@@ -14,7 +14,7 @@ import torch
 from scipy import ndimage
 from torch.nn import functional as F
 
-from ssl_utils import exercises
+from course import exercises
 
 PROJECT = Path(__file__).resolve().parents[1]
 CHAPTERS = sorted(path for path in (PROJECT / "notebooks").glob("*.ipynb") if path.name[0].isdigit())
@@ -84,7 +84,7 @@ def test_an_exercise_cell_ends_with_its_check(path):
 def test_every_chapter_has_checked_exercises_and_every_check_its_exercise(path):
     found = [exercise.number for exercise in exercises_of(path)]
     assert len(found) >= 2, f"{path.stem}: two or three exercises with a check"
-    module = importlib.import_module(f"ssl_utils.exercises.chapter_{path.stem[:2]}")
+    module = importlib.import_module(f"course.exercises.chapter_{path.stem[:2]}")
     registered = sorted(number for number in exercises.CHECKS if number.startswith(path.stem[:2]))
     assert sorted(found) == registered == sorted(module.WRONG)
 
@@ -128,7 +128,7 @@ def test_the_solution_needs_no_module_that_its_chapter_does_not_import(exercise)
 
 @each_exercise
 def test_wrong_answers_are_told_and_the_solution_is_not(exercise, capsys):
-    wrong = importlib.import_module(f"ssl_utils.exercises.chapter_{exercise.chapter[:2]}").WRONG[exercise.number]
+    wrong = importlib.import_module(f"course.exercises.chapter_{exercise.chapter[:2]}").WRONG[exercise.number]
     assert len(wrong) >= 3, "three wrong answers, as a reader would make them"
     source = solution(exercise)
     right = run(source)[exercise.name]
@@ -165,20 +165,23 @@ def check_squares(answer):
     return "Squares grow fast."
 
 
-@pytest.mark.parametrize(("answer", "line"), [
-    (None, "not written yet."),
-    (lambda n: None, "not written yet."),
-    (lambda n: n * n, "right. Squares grow fast."),
-    (lambda n: torch.tensor([n * n]), "right. Squares grow fast."),
-    (lambda n: n + 2, "not yet. one of the values is off"),
-    (lambda n: n * n if n == 2 else None, "not yet. `<lambda>` returns nothing (None) for some inputs."),
-    (lambda n: 1 / 0, "not yet. `<lambda>` stopped with ZeroDivisionError: division by zero"),
-    (lambda: 4, "not yet. `<lambda>` stopped with TypeError: "),
-    (lambda n: [4, 9], "not yet. One number is wanted, you have 2 values."),
-    (lambda n: "4", "not yet. Numbers are wanted, not a value of type str."),
-    (lambda n: float("nan"), "not yet. There is a nan"),
-    ("four", "not yet. The check cannot use what it got (of type str): TypeError: 'str' object is not callable"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("answer", "line"),
+    [
+        (None, "not written yet."),
+        (lambda n: None, "not written yet."),
+        (lambda n: n * n, "right. Squares grow fast."),
+        (lambda n: torch.tensor([n * n]), "right. Squares grow fast."),
+        (lambda n: n + 2, "not yet. one of the values is off"),
+        (lambda n: n * n if n == 2 else None, "not yet. `<lambda>` returns nothing (None) for some inputs."),
+        (lambda n: 1 / 0, "not yet. `<lambda>` stopped with ZeroDivisionError: division by zero"),
+        (lambda: 4, "not yet. `<lambda>` stopped with TypeError: "),
+        (lambda n: [4, 9], "not yet. One number is wanted, you have 2 values."),
+        (lambda n: "4", "not yet. Numbers are wanted, not a value of type str."),
+        (lambda n: float("nan"), "not yet. There is a nan"),
+        ("four", "not yet. The check cannot use what it got (of type str): TypeError: 'str' object is not callable"),
+    ],
+)
 def test_every_kind_of_answer_gets_one_line(squares, capsys, answer, line):
     told = said(capsys, "99.1", answer)
     assert told.startswith(f"Exercise 99.1: {line}") and told.count("\n") == 1

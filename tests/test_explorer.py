@@ -8,8 +8,9 @@ import pytest
 from matplotlib.colors import to_rgb
 
 from ssl_utils.errors import CourseError
-from ssl_utils.reporting import explorer, panels
-from ssl_utils.reporting.explorer import SliceExplorer
+from ssl_utils.figures import panels
+from ssl_utils.widgets import explorer
+from ssl_utils.widgets.explorer import SliceExplorer
 
 RNG = np.random.default_rng(0)
 IMAGE = RNG.normal(0, 300, (8, 10, 12)).astype(np.float32)
@@ -96,14 +97,17 @@ def test_an_update_keeps_window_and_layer_and_fits_the_position():
     np.testing.assert_allclose(values(planes.after, (4, 10, 12)), -IMAGE[:4], atol=0.05)
 
 
-@pytest.mark.parametrize("given, fault", [
-    ({"label": LABEL[:-1]}, r"label \(7, 10, 12\) and image \(8, 10, 12\) differ in shape"),
-    ({"prediction": LABEL[:, :-1]}, "prediction .* differ in shape"),
-    ({"after": IMAGE[:4]}, "after .* differ in shape"),
-    ({"label": LABEL + 0.5}, "label: values 0.5 to 9.5 are no label"),
-    ({"prediction": LABEL.astype(int) - 1}, "prediction: values -1 to 8 are no label"),
-    ({"window": "liver"}, "no such window"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "given, fault",
+    [
+        ({"label": LABEL[:-1]}, r"label \(7, 10, 12\) and image \(8, 10, 12\) differ in shape"),
+        ({"prediction": LABEL[:, :-1]}, "prediction .* differ in shape"),
+        ({"after": IMAGE[:4]}, "after .* differ in shape"),
+        ({"label": LABEL + 0.5}, "label: values 0.5 to 9.5 are no label"),
+        ({"prediction": LABEL.astype(int) - 1}, "prediction: values -1 to 8 are no label"),
+        ({"window": "liver"}, "no such window"),
+    ],
+)
 def test_faults_in_one_line(given, fault):
     with pytest.raises(CourseError, match=fault) as raised:
         SliceExplorer(IMAGE, **given)

@@ -15,8 +15,9 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from nbclient import NotebookClient
 
+from ssl_utils import figures
 from ssl_utils.errors import CourseError
-from ssl_utils.reporting import figures, panels
+from ssl_utils.figures import panels
 
 matplotlib.use("Agg")
 CONCEPTS = sorted((Path(__file__).parents[1] / "figures").glob("concept_*.svg"))
@@ -42,9 +43,7 @@ def texts(figure: Figure) -> str:
 
 
 @pytest.mark.parametrize(
-    ("axis", "corner"),
-    [(2, (-1, -1, 3)), (1, (-1, 3, -1)), (0, (3, -1, -1))],
-    ids=["axial", "coronal", "sagittal"],
+    ("axis", "corner"), [(2, (-1, -1, 3)), (1, (-1, 3, -1)), (0, (3, -1, -1))], ids=["axial", "coronal", "sagittal"]
 )
 def test_the_upper_left_corner_is_right_anterior_superior(axis, corner):
     array = np.zeros((6, 7, 8))
@@ -113,7 +112,7 @@ SEEN = {  # linear RGB as it is seen without red, green or blue cones: Machado e
     "no red": [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]],
     "no green": [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]],
     "no blue": [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]],
-}  # fmt: skip
+}
 TO_XYZ = np.array([[0.4124, 0.3576, 0.1805], [0.2126, 0.7152, 0.0722], [0.0193, 0.1192, 0.9505]])
 
 
@@ -243,8 +242,14 @@ def test_paired_cases_have_one_line_of_equality():
 
 def test_a_collapsed_run_is_a_red_cross_at_its_own_dice():
     table = pd.DataFrame({"init": "random", "num_labeled": [6, 12], "dice": [0.5, 0.7], "low": 0.4, "high": 0.8})
-    runs = pd.DataFrame({"init": "random", "num_labeled": [6, 6, 6, 12], "dice": [0.6, 0.7, 0.2, 0.7],
-                         "collapsed": [False, False, True, False]})  # fmt: skip
+    runs = pd.DataFrame(
+        {
+            "init": "random",
+            "num_labeled": [6, 6, 6, 12],
+            "dice": [0.6, 0.7, 0.2, 0.7],
+            "collapsed": [False, False, True, False],
+        }
+    )
     figure = drawn(figures.dice_against_labels(table, runs=runs))
     crosses = [line for line in figure.axes[0].lines if line.get_marker() == "x" and len(line.get_ydata())]
     assert [line.get_ydata().tolist() for line in crosses] == [[0.2]] and "collapsed run" in texts(figure)
@@ -254,8 +259,15 @@ def test_a_collapsed_run_is_a_red_cross_at_its_own_dice():
 
 
 def test_gains_are_drawn_in_points_around_zero():
-    table = pd.DataFrame({"init": ["mae", "mae", "simmim"], "num_labeled": [6, 12, 6], "gain": [0.05, 0.01, -0.02],
-                          "low": [0.02, np.nan, -0.03], "high": [0.08, np.nan, 0.0]})  # fmt: skip
+    table = pd.DataFrame(
+        {
+            "init": ["mae", "mae", "simmim"],
+            "num_labeled": [6, 12, 6],
+            "gain": [0.05, 0.01, -0.02],
+            "low": [0.02, np.nan, -0.03],
+            "high": [0.08, np.nan, 0.0],
+        }
+    )
     (axes,) = drawn(figures.gain_against_labels(table)).axes
     assert axes.lines[0].get_ydata() == [0, 0] and [5.0, 1.0] in [list(line.get_ydata()) for line in axes.lines]
 
@@ -279,7 +291,7 @@ def test_labels_beyond_the_random_curve_are_arrows():
 
 
 def test_an_init_with_options_has_the_colour_of_the_one_it_varies():
-    from ssl_utils.reporting.charts import _styles
+    from ssl_utils.figures.charts import _styles
 
     styles = _styles(["random", "simmim", "simmim__permuted=True", "random__budget=4"])
     assert styles["simmim__permuted=True"]["color"] == styles["simmim"]["color"]
@@ -288,7 +300,7 @@ def test_an_init_with_options_has_the_colour_of_the_one_it_varies():
 
 
 def test_an_init_looks_the_same_in_every_figure():
-    from ssl_utils.reporting.charts import _styles
+    from ssl_utils.figures.charts import _styles
 
     assert _styles(["simmim", "random"])["simmim"] == _styles(["simmim"])["simmim"]
     assert list(_styles(["other", "simmim", "random"])) == ["random", "simmim", "other"]
@@ -296,7 +308,7 @@ def test_an_init_looks_the_same_in_every_figure():
 
 @pytest.mark.parametrize("first", ["", "import matplotlib.pyplot\n"], ids=["alone", "with pyplot"])
 def test_a_notebook_shows_a_figure_once(first):
-    source = f"{first}import numpy as np\nfrom ssl_utils.reporting import figures\nfigures.montage(np.ones((8, 8, 8)))"
+    source = f"{first}import numpy as np\nfrom ssl_utils import figures\nfigures.montage(np.ones((8, 8, 8)))"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(source)])
     NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
     pictures = [o for o in notebook.cells[0].outputs if "image/png" in o.get("data", {})]

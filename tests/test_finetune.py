@@ -7,8 +7,8 @@ import pytest
 import torch
 
 from ssl_utils import experiments
-from ssl_utils.experiments import Setup
-from ssl_utils.reporting import runs
+from ssl_utils.experiments import runs
+from ssl_utils.experiments.run import Setup
 from ssl_utils.segmentation.finetune import ALWAYS, SegmentationTask, class_shares, start_from_prior
 
 

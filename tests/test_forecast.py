@@ -4,15 +4,22 @@ import pytest
 import torch
 from torch import nn
 
-from ssl_utils.data.forecast import Forecast, forecast
+from ssl_utils.data.doctor.forecast import Forecast, forecast
 from ssl_utils.networks.unetr import UNETR
 
 
 def unetr() -> UNETR:
     return UNETR(
-        in_channels=2, out_channels=3, img_size=(16, 24, 16), patch_size=8, feature_size=4, hidden_size=24, mlp_dim=48,
-        num_layers=2, num_heads=2,
-    )  # fmt: skip
+        in_channels=2,
+        out_channels=3,
+        img_size=(16, 24, 16),
+        patch_size=8,
+        feature_size=4,
+        hidden_size=24,
+        mlp_dim=48,
+        num_layers=2,
+        num_heads=2,
+    )
 
 
 def test_tokens_and_weights_are_counted_and_time_grows_with_the_steps():

@@ -29,11 +29,14 @@ def refusal(path: Path) -> str:
 
 
 FILES = {
-    "a.nrrd": lambda a, m: nrrd_bytes(a, m), "raw.nrrd": lambda a, m: nrrd_bytes(a, m, encoding="raw"),
-    "a.seg.nrrd": lambda a, m: nrrd_bytes(a, m), "a.mha": lambda a, m: mha_bytes(a, m),
-    "raw.mha": lambda a, m: mha_bytes(a, m, compressed=False), "a.mgh": lambda a, m: mgh_bytes(a, m),
+    "a.nrrd": lambda a, m: nrrd_bytes(a, m),
+    "raw.nrrd": lambda a, m: nrrd_bytes(a, m, encoding="raw"),
+    "a.seg.nrrd": lambda a, m: nrrd_bytes(a, m),
+    "a.mha": lambda a, m: mha_bytes(a, m),
+    "raw.mha": lambda a, m: mha_bytes(a, m, compressed=False),
+    "a.mgh": lambda a, m: mgh_bytes(a, m),
     "a.mgz": lambda a, m: gzip.compress(mgh_bytes(a, m)),
-}  # fmt: skip
+}
 
 
 @pytest.mark.parametrize("degrees", [0, 35])

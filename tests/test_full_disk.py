@@ -24,11 +24,18 @@ from tests.test_killed import outcome
 from tests.test_workflow import own_lines, save
 
 FORKS = get_context("forkserver")  # its server imports the package once: a command then starts in no time
-FORKS.set_forkserver_preload(["ssl_utils.__main__", "ssl_utils.experiments"])
+FORKS.set_forkserver_preload(["ssl_utils.__main__", "ssl_utils.experiments.run"])
 TINY = {
-    "phantom_sizes": (0, 1, 1, 1), "pretrain_steps": 20, "finetune_steps": 10, "hidden_size": 24, "mlp_dim": 24,
-    "num_layers": 2, "num_heads": 2, "max_validation": 1, "max_test": 2,
-}  # fmt: skip
+    "phantom_sizes": (0, 1, 1, 1),
+    "pretrain_steps": 20,
+    "finetune_steps": 10,
+    "hidden_size": 24,
+    "mlp_dim": 24,
+    "num_layers": 2,
+    "num_heads": 2,
+    "max_validation": 1,
+    "max_test": 2,
+}
 SMALL_FILES = (  # in a process of its own: between fork and exec, Python beside another thread may wait for ever
     "import os, resource as r, sys; r.setrlimit(r.RLIMIT_FSIZE, (20_000, 20_000)); os.execv(sys.argv[1], sys.argv[1:])"
 )
@@ -49,8 +56,8 @@ class Said:
 def _work(words: list[str], root: Path, fits: int | None, megabytes: int | None, sink) -> None:
     """The command in this process: its disk is full after so many files, its memory after so many MB more."""
     from ssl_utils import __main__ as cli
-    from ssl_utils import scales
     from ssl_utils.data import phantom
+    from ssl_utils.experiments import scales
 
     for stream in (1, 2):
         os.dup2(sink.fileno(), stream)
@@ -145,8 +152,11 @@ def own(blobs) -> list:
 def whole(own, tmp_path_factory) -> Path:
     """Where every command was run once and left alone."""
     root = tmp_path_factory.mktemp("whole")
-    for words in (["data", "phantom", "--scale", "smoke"], ["pretrain", "simmim", *own],
-                  ["finetune", "simmim", "--num-labeled", "2", *own]):  # fmt: skip
+    for words in (
+        ["data", "phantom", "--scale", "smoke"],
+        ["pretrain", "simmim", *own],
+        ["finetune", "simmim", "--num-labeled", "2", *own],
+    ):
         said = run(words, root)
         assert said.code == 0, said.text
     return root
@@ -157,8 +167,10 @@ def volumes_in(root: Path) -> dict[str, bytes]:
 
 
 def test_training_on_a_disk_that_is_full_again_and_again_ends_with_the_same_numbers(whole, own, tmp_path):
-    for words, moments in ((["pretrain", "simmim", *own], (0, 1, 3, 27, 4, 9, 200)),
-                           (["finetune", "simmim", "--num-labeled", "2", *own], (0, 2, 8, 5, 200))):  # fmt: skip
+    for words, moments in (
+        (["pretrain", "simmim", *own], (0, 1, 3, 27, 4, 9, 200)),
+        (["finetune", "simmim", "--num-labeled", "2", *own], (0, 2, 8, 5, 200)),
+    ):
         struck = 0
         for fits in moments:
             struck += is_full(run(words, tmp_path, fits=fits))
@@ -201,17 +213,26 @@ def test_a_real_disk_that_is_too_small_and_then_large_enough(whole, own, tmp_pat
 def run_chapter(folder: Path, *sources: str) -> subprocess.CompletedProcess:
     """A chapter as the graph runs it, where no file can have more than 20 kB."""
     notebook = save(folder / "07_toy.ipynb", "seed = 0", *sources)
-    command = [sys.executable, "-m", "ssl_utils.workflow", "run-chapter", str(notebook), str(folder / "out.ipynb")]
+    command = [sys.executable, "-m", "course", "run-chapter", str(notebook), str(folder / "out.ipynb")]
     return subprocess.run([sys.executable, "-c", SMALL_FILES, *command], capture_output=True, text=True)
 
 
-@pytest.mark.parametrize(("cell", "line"), [
-    ("from ssl_utils.files import write_json\nwrite_json('done.json', 'x' * 30000)",
-     "error: 07_toy failed: cell [2]: done.json: cannot be written (File too large)"),
-    ("print('x' * 30000)", "error: 07_toy failed: {folder}/out.ipynb: cannot be written (File too large)"),
-    ("import os, signal\nos.kill(os.getpid(), signal.SIGKILL)", "error: 07_toy failed: its kernel died, most often"),
-    ("raise MemoryError", "error: 07_toy failed: cell [2]: MemoryError: "),
-], ids=["its file", "its notebook", "killed for memory", "no memory"])  # fmt: skip
+@pytest.mark.parametrize(
+    ("cell", "line"),
+    [
+        (
+            "from ssl_utils.files import write_json\nwrite_json('done.json', 'x' * 30000)",
+            "error: 07_toy failed: cell [2]: done.json: cannot be written (File too large)",
+        ),
+        ("print('x' * 30000)", "error: 07_toy failed: {folder}/out.ipynb: cannot be written (File too large)"),
+        (
+            "import os, signal\nos.kill(os.getpid(), signal.SIGKILL)",
+            "error: 07_toy failed: its kernel died, most often",
+        ),
+        ("raise MemoryError", "error: 07_toy failed: cell [2]: MemoryError: "),
+    ],
+    ids=["its file", "its notebook", "killed for memory", "no memory"],
+)
 def test_a_chapter_says_in_one_line_what_it_had_too_little_of(tmp_path, cell, line):
     found = run_chapter(tmp_path, cell)
     said = own_lines(found.stderr)

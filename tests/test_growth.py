@@ -30,9 +30,10 @@ def test_the_fit_finds_the_power_and_doubts_what_is_none(growth):
     assert 1.9 < found["bytes"]["exponent"] < 2 and found["bytes"]["error"] > 0 and found["bytes"]["last"] > 1.99
 
 
-@pytest.mark.parametrize(("kind", "size", "n"), [
-    ("SimMIM", [2], 8), ("MAE", [2], 8), ("UNETR", [2], 8), ("preprocessing", (20, 20, 10), 4000),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("kind", "size", "n"),
+    [("SimMIM", [2], 8), ("MAE", [2], 8), ("UNETR", [2], 8), ("preprocessing", (20, 20, 10), 4000)],
+)
 def test_a_point_is_measured(growth, monkeypatch, kind, size, n):
     monkeypatch.setattr(growth.torch, "set_num_threads", lambda n: None)
     monkeypatch.setattr(growth, "seconds_of", lambda work, least: len([work() for _ in range(least)]))

@@ -109,13 +109,16 @@ def test_comments_docstrings_and_annotations_may_differ():
     assert short != PATCHIFY and check(HEADER + short) == ["ssl_utils.networks.heads.patchify"]
 
 
-@pytest.mark.parametrize(("source", "complaint"), [
-    (HEADER + PATCHIFY.replace("flatten(4)", "flatten(3)"), "differs from the package"),
-    (HEADER.replace("heads.patchify", "heads.patchfiy") + PATCHIFY, "but the cell defines"),
-    (HEADER + PATCHIFY + "\ndef more(): pass", "but the cell defines"),
-    (HEADER.replace("heads", "feet") + PATCHIFY, "no such file|does not define"),
-    (PATCHIFY, "first line"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("source", "complaint"),
+    [
+        (HEADER + PATCHIFY.replace("flatten(4)", "flatten(3)"), "differs from the package"),
+        (HEADER.replace("heads.patchify", "heads.patchfiy") + PATCHIFY, "but the cell defines"),
+        (HEADER + PATCHIFY + "\ndef more(): pass", "but the cell defines"),
+        (HEADER.replace("heads", "feet") + PATCHIFY, "no such file|does not define"),
+        (PATCHIFY, "first line"),
+    ],
+)
 def test_a_difference_is_found(source, complaint):
     with pytest.raises(AssertionError, match=complaint):
         check(source)

@@ -8,19 +8,32 @@ import torch
 from torch.nn import functional as F
 from torch.utils.data import DataLoader
 
-from ssl_utils import training
 from ssl_utils.data.crops import Crops, FixedCrops
 from ssl_utils.errors import CourseError
+from ssl_utils.figures import inside_panel
+from ssl_utils.figures.inside_panel import verdict
 from ssl_utils.networks.vit import ViT
 from ssl_utils.pretext import TASKS, inside, probes, task_class
 from ssl_utils.pretext.inside import Fixed, Inside
 from ssl_utils.pretext.simmim import SimMIMTask
-from ssl_utils.reporting import inside_panel
-from ssl_utils.reporting.inside_panel import verdict
+from ssl_utils.training import loop as training
 
 ROI, STEPS, LOOKS = (16, 16, 16), 6, 3
-MEASURED = ["step", "psnr", "psnr_mean", "psnr_infill", "linear", "knn", "place", "feature_std", "content", "rankme",
-            "rank_most", "alarm", "reason"]  # fmt: skip
+MEASURED = [
+    "step",
+    "psnr",
+    "psnr_mean",
+    "psnr_infill",
+    "linear",
+    "knn",
+    "place",
+    "feature_std",
+    "content",
+    "rankme",
+    "rank_most",
+    "alarm",
+    "reason",
+]
 
 
 @pytest.fixture(autouse=True)
@@ -164,9 +177,16 @@ def train(name: str, folder, callbacks=(), *, until: int = LOOKS, resume=None):
     batches = DataLoader([{"image": image} for image in images], batch_size=2)
     held_out = DataLoader([{"image": images[0], "seed": 5}], batch_size=1)
     trainer = L.Trainer(
-        max_epochs=until, accelerator="cpu", logger=False, enable_checkpointing=False, enable_progress_bar=False,
-        enable_model_summary=False, num_sanity_val_steps=0, callbacks=list(callbacks), default_root_dir=folder,
-    )  # fmt: skip
+        max_epochs=until,
+        accelerator="cpu",
+        logger=False,
+        enable_checkpointing=False,
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        num_sanity_val_steps=0,
+        callbacks=list(callbacks),
+        default_root_dir=folder,
+    )
     trainer.fit(module, batches, held_out, ckpt_path=resume, weights_only=True if resume else None)
     trainer.save_checkpoint(folder / "last.ckpt")
     return module
@@ -258,11 +278,18 @@ def test_an_encoder_that_ignores_its_input_raises_the_alarm(tmp_path):
     assert row["alarm"] is True and row["content"] == 0 and "not what is there" in row["reason"]
 
 
-@pytest.mark.parametrize(("change", "reason"), [
-    ({}, ""), ({"feature_std": 0.05}, "same way"), ({"feature_std": math.nan}, "same way"),
-    ({"rankme": 3.0}, "few directions"), ({"rankme": 1.9, "rank_most": 24}, "few directions"),
-    ({"content": 0.001}, "not what is there"), ({"content": math.nan}, ""),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [
+        ({}, ""),
+        ({"feature_std": 0.05}, "same way"),
+        ({"feature_std": math.nan}, "same way"),
+        ({"rankme": 3.0}, "few directions"),
+        ({"rankme": 1.9, "rank_most": 24}, "few directions"),
+        ({"content": 0.001}, "not what is there"),
+        ({"content": math.nan}, ""),
+    ],
+)
 def test_when_the_alarm_rings(change, reason):
     row = {"feature_std": 0.7, "rankme": 60.0, "rank_most": 128, "content": 0.5} | change
     assert reason in inside.alarm(row) and bool(inside.alarm(row)) == bool(reason)
@@ -303,10 +330,20 @@ def test_the_callback_of_a_run_takes_its_cases_from_the_data(tiny_setup, tmp_pat
 def looks(**columns) -> pd.DataFrame:
     """Two looks at a healthy run that beats in-filling; `columns` change them."""
     plain = {
-        "step": [0, 700], "psnr": [12.0, 21.0], "psnr_mean": 14.0, "psnr_infill": 18.0, "linear": [0.4, 0.5],
-        "knn": [0.5, 0.505], "place": 0.3, "feature_std": [0.7, 0.7], "content": [0.5, 0.5], "rankme": [64.0, 64.5],
-        "rank_most": 128, "alarm": False, "reason": "",
-    }  # fmt: skip
+        "step": [0, 700],
+        "psnr": [12.0, 21.0],
+        "psnr_mean": 14.0,
+        "psnr_infill": 18.0,
+        "linear": [0.4, 0.5],
+        "knn": [0.5, 0.505],
+        "place": 0.3,
+        "feature_std": [0.7, 0.7],
+        "content": [0.5, 0.5],
+        "rankme": [64.0, 64.5],
+        "rank_most": 128,
+        "alarm": False,
+        "reason": "",
+    }
     return pd.DataFrame(plain | columns)
 
 
@@ -317,19 +354,22 @@ def test_verdict_on_a_healthy_run():
     assert "above what the place alone tells (30.0)" in words and "as many directions as before" in words
 
 
-@pytest.mark.parametrize(("change", "sentence"), [
-    ({"psnr": [12.0, 17.0]}, "has learnt nothing that interpolation does not know"),
-    ({"psnr": [12.0, 18.05]}, "has learnt nothing that interpolation does not know"),
-    ({"psnr": [12.0, math.nan]}, "has learnt nothing that interpolation does not know"),
-    ({"psnr": [12.0, 13.0]}, "nor even mean fill (14.0 dB)"),
-    ({"alarm": [False, True], "reason": ["", "few directions"]}, "Features have collapsed: few directions."),
-    ({"alarm": [True, False], "reason": ["few directions", None]}, "alarm at step 0 has passed"),
-    ({"linear": [0.5, 0.4]}, "linear probe fell (50.0 to 40.0)"),
-    ({"place": 0.6}, "not above what the place alone tells"),
-    ({"linear": math.nan, "knn": math.nan, "place": math.nan}, "Without labels there are no probes"),
-    ({"rankme": [64.0, 40.0]}, "fewer directions than before (RankMe 64 to 40 of 128)"),
-    ({"rankme": [40.0, 64.0]}, "more directions than before"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("change", "sentence"),
+    [
+        ({"psnr": [12.0, 17.0]}, "has learnt nothing that interpolation does not know"),
+        ({"psnr": [12.0, 18.05]}, "has learnt nothing that interpolation does not know"),
+        ({"psnr": [12.0, math.nan]}, "has learnt nothing that interpolation does not know"),
+        ({"psnr": [12.0, 13.0]}, "nor even mean fill (14.0 dB)"),
+        ({"alarm": [False, True], "reason": ["", "few directions"]}, "Features have collapsed: few directions."),
+        ({"alarm": [True, False], "reason": ["few directions", None]}, "alarm at step 0 has passed"),
+        ({"linear": [0.5, 0.4]}, "linear probe fell (50.0 to 40.0)"),
+        ({"place": 0.6}, "not above what the place alone tells"),
+        ({"linear": math.nan, "knn": math.nan, "place": math.nan}, "Without labels there are no probes"),
+        ({"rankme": [64.0, 40.0]}, "fewer directions than before (RankMe 64 to 40 of 128)"),
+        ({"rankme": [40.0, 64.0]}, "more directions than before"),
+    ],
+)
 def test_verdict_says_it_plainly(change, sentence):
     assert sentence in verdict(looks(**change))
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ssl_utils.reporting import intervals
+from ssl_utils.statistics import intervals
 
 EXPERIMENTS, DRAWS, SEEDS, PATIENTS = 1000, 3, 3, 20
 WORLDS = {  # standard deviations of draw, seed, patient, draw x patient, residual; in Dice
@@ -22,8 +22,13 @@ EVEN = {
 def experiments(deviations: tuple, seed: int = 0) -> np.ndarray:
     """(experiments, draws, seeds, patients) whose true mean is 0; patients are crossed with runs."""
     rng, (d, s, p, dp, e) = np.random.default_rng(seed), deviations
-    shape = {"d": (DRAWS, 1, 1), "s": (DRAWS, SEEDS, 1), "p": (1, 1, PATIENTS), "dp": (DRAWS, 1, PATIENTS),
-             "e": (DRAWS, SEEDS, PATIENTS)}  # fmt: skip
+    shape = {
+        "d": (DRAWS, 1, 1),
+        "s": (DRAWS, SEEDS, 1),
+        "p": (1, 1, PATIENTS),
+        "dp": (DRAWS, 1, PATIENTS),
+        "e": (DRAWS, SEEDS, PATIENTS),
+    }
     size = {"d": d, "s": s, "p": p, "dp": dp, "e": e}
     return sum(size[k] * rng.standard_normal((EXPERIMENTS, *shape[k])) for k in shape)
 

@@ -22,10 +22,16 @@ TIMES = {"seconds", "spent", "test_seconds", "peak_memory_gb", "finished", "star
 
 def start(root: Path, blobs: Path) -> subprocess.Popen:
     environment = os.environ | {"SSL_RUNS_ROOT": str(root), "SSL_DATA_ROOT": str(root / "data")}
-    words = ["course", "--scale", "smoke", "--dataset", "folder", "--data", str(blobs)]
+    words = ["run", "--scale", "smoke", "--dataset", "folder", "--data", str(blobs)]
     with open(root / "log.txt", "a") as log:
-        return subprocess.Popen([sys.executable, "-m", "ssl_utils.workflow", *words], env=environment, stdout=log,
-                                stderr=log, stdin=subprocess.DEVNULL, start_new_session=True)  # fmt: skip
+        return subprocess.Popen(
+            [sys.executable, "-m", "course", *words],
+            env=environment,
+            stdout=log,
+            stderr=log,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+        )
 
 
 def finish(root: Path, blobs: Path) -> None:

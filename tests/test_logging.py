@@ -7,11 +7,11 @@ from types import SimpleNamespace
 import pytest
 from tensorboardX.proto.event_pb2 import Event
 
-from ssl_utils import __main__ as cli
-from ssl_utils import experiments, recorder
+from ssl_utils import __main__ as cli, experiments
 from ssl_utils.errors import CourseError
-from ssl_utils.recorder import Recorder
-from ssl_utils.reporting import runs
+from ssl_utils.experiments import runs
+from ssl_utils.training import recorder
+from ssl_utils.training.recorder import Recorder
 
 
 def points(folder) -> dict[str, list[tuple[int, float]]]:
@@ -126,9 +126,7 @@ def test_wandb_gets_the_points_of_tensorboard_and_decides_nothing(tiny_setup, wa
     folder = experiments.finetune(tiny_setup, init="random", num_labeled=2)
     (run,) = wandb.runs
     settings = json.loads((folder / "config.json").read_text())["settings"]
-    assert run.words == {
-        "project": "ssl-utils", "name": "finetune random n=2", "dir": folder, "config": settings,
-    }  # fmt: skip
+    assert run.words == {"project": "ssl-utils", "name": "finetune random n=2", "dir": folder, "config": settings}
     assert "wandb" not in json.dumps(settings).lower() and run.ended == 0
     found = {}
     for step, values in run.logged:

@@ -10,7 +10,7 @@ from monai.metrics import compute_hausdorff_distance, compute_surface_dice
 from scipy.ndimage import gaussian_filter
 from torch import nn
 
-from ssl_utils.data.datasets import Grid, Intensity
+from ssl_utils.data.dataset import Grid, Intensity
 from ssl_utils.data.transforms import preprocess
 from ssl_utils.data.volumes import Volume
 from ssl_utils.segmentation import inference, metrics
@@ -118,8 +118,9 @@ def test_masks_of_classes_and_of_regions():
     labels = np.array([[[0, 1, 2, 3]]])
     plain = metrics.masks(labels, {1: "edema", 3: "enhancing"}, None)
     assert {name: mask.ravel().tolist() for name, mask in plain.items()} == {
-        "edema": [False, True, False, False], "enhancing": [False, False, False, True],
-    }  # fmt: skip
+        "edema": [False, True, False, False],
+        "enhancing": [False, False, False, True],
+    }
     regions = metrics.masks(labels, {}, {"whole": (1, 2, 3), "core": (2, 3)})
     assert regions["whole"].sum() == 3 and regions["core"].ravel().tolist() == [False, False, True, True]
 

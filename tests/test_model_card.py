@@ -10,12 +10,12 @@ import pandas as pd
 import pytest
 import torch
 
-from ssl_utils import __main__ as cli
-from ssl_utils import experiments, model_card
-from ssl_utils.data.datasets import REGISTRY, Intensity
+from ssl_utils import __main__ as cli, experiments
+from ssl_utils.data.dataset import Intensity
+from ssl_utils.data.datasets import REGISTRY
+from ssl_utils.experiments import model_card, runs
 from ssl_utils.networks.checkpoints import read_checkpoint, save_encoder
 from ssl_utils.networks.vit import ViT
-from ssl_utils.reporting import runs
 
 SMALL = {"hidden_size": 24, "mlp_dim": 24, "num_heads": 2}
 
@@ -39,9 +39,12 @@ def stand_in(folder, *, pools=None, grid=None, **sizes):
     save_encoder(folder / "encoder.safetensors", encoder, metadata={})
     (folder / "config.json").write_text(json.dumps({"commit": None, "versions": {"torch": "2"}}))
     done = {
-        "task": "toy", "seconds": 1.0, "device": "cpu", "baselines": {"mean": 1.0},
+        "task": "toy",
+        "seconds": 1.0,
+        "device": "cpu",
+        "baselines": {"mean": 1.0},
         "last": {"step": 3, "validation_loss": 0.5},
-    }  # fmt: skip
+    }
     pools = pools or [(REGISTRY["sarcoma"], 4)]
     grid = grid or pools[0][0].grids["coarse"]
     return encoder, model_card.write_encoder_card(folder, idea="An idea.", pools=pools, grid=grid, done=done)
@@ -50,8 +53,8 @@ def stand_in(folder, *, pools=None, grid=None, **sizes):
 @pytest.fixture(scope="module")
 def finished(tmp_path_factory, blobs):
     """A pretraining and a fine-tuning run from it, on a person's own folder."""
-    from ssl_utils import scales
     from ssl_utils.data import datasets
+    from ssl_utils.experiments import scales
 
     scale = replace(
         scales.get("smoke"), pretrain_steps=4, finetune_steps=2, num_layers=2, max_validation=1, max_test=2, **SMALL
@@ -108,8 +111,11 @@ def test_the_figures_are_those_of_the_run(finished):
     card, done = (folder / "README.md").read_text(), runs.metrics(folder)
     config = json.loads((folder / "config.json").read_text())
     assert f"| this encoder with its head | {done['last']['validation_loss']:.3f} |" in card
-    for name, value in zip(("mean of the visible voxels", "trilinear in-filling", "input handed back"),
-                           done["baselines"].values(), strict=True):  # fmt: skip
+    for name, value in zip(
+        ("mean of the visible voxels", "trilinear in-filling", "input handed back"),
+        done["baselines"].values(),
+        strict=True,
+    ):
         assert f"| {name} | {value:.3f} |" in card
     probe = pd.read_csv(folder / "inside.csv")["linear"].iloc[-1]
     assert f"with Dice {probe:.3f}" in card

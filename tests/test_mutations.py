@@ -22,10 +22,36 @@ from ssl_utils.errors import CourseError
 AFFINE = np.array([[0.0, -2, 0, 5], [1.5, 0, 0, -7], [0, 0, 3, 9], [0, 0, 0, 1]])
 VOXELS = np.random.default_rng(0).integers(-200, 999, (7, 6, 5)).astype(np.int16)
 FIELDS = [  # of a NIfTI-1 header: offset, length
-    (0, 4), (40, 2), (42, 2), (44, 2), (46, 2), (48, 2), (70, 2), (72, 2), (76, 4), (80, 4), (84, 4), (88, 4), (92, 4),
-    (108, 4), (112, 4), (116, 4), (123, 1), (252, 2), (254, 2), (256, 4), (260, 4), (264, 4), (268, 4), (280, 4),
-    (284, 4), (296, 4), (312, 4), (328, 4), (344, 4),
-]  # fmt: skip
+    (0, 4),
+    (40, 2),
+    (42, 2),
+    (44, 2),
+    (46, 2),
+    (48, 2),
+    (70, 2),
+    (72, 2),
+    (76, 4),
+    (80, 4),
+    (84, 4),
+    (88, 4),
+    (92, 4),
+    (108, 4),
+    (112, 4),
+    (116, 4),
+    (123, 1),
+    (252, 2),
+    (254, 2),
+    (256, 4),
+    (260, 4),
+    (264, 4),
+    (268, 4),
+    (280, 4),
+    (284, 4),
+    (296, 4),
+    (312, 4),
+    (328, 4),
+    (344, 4),
+]
 SECONDS = 60
 ITK = """
 import sys, numpy as np, SimpleITK
@@ -119,17 +145,20 @@ def same(image: volumes.Volume, voxels: np.ndarray, affine: np.ndarray) -> bool:
 def test_a_mutated_nifti_is_refused_or_read_as_others_read_it(tmp_path):
     rng = random.Random(0)
     kinds = {
-        "int16": nifti_bytes(VOXELS, AFFINE), "float32": nifti_bytes(VOXELS.astype(np.float32), AFFINE),
+        "int16": nifti_bytes(VOXELS, AFFINE),
+        "float32": nifti_bytes(VOXELS.astype(np.float32), AFFINE),
         "uint8": nifti_bytes((VOXELS % 3).astype(np.uint8), AFFINE),
         "nifti2": nib.Nifti2Image(VOXELS, AFFINE).to_bytes(),
-    }  # fmt: skip
+    }
     kept: list[tuple[Path, volumes.Volume]] = []
     for number in range(600):
         name = rng.choice(list(kinds))
         second = name == "nifti2"
-        content = mutated(kinds[name], rng, header=540 if second else 348) if second or number % 2 else field_changed(
-            kinds[name], rng
-        )  # fmt: skip
+        content = (
+            mutated(kinds[name], rng, header=540 if second else 348)
+            if second or number % 2
+            else field_changed(kinds[name], rng)
+        )
         zipped = number % 3 == 0
         path = tmp_path / f"m{number}.nii{'.gz' if zipped else ''}"
         path.write_bytes(gzip.compress(content) if zipped else content)

@@ -17,8 +17,9 @@ TEXT = (PROJECT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 PLAN = """
 import json, subprocess, sys
 from dataclasses import asdict
-from ssl_utils import graph, scales
-from ssl_utils.reporting import runs
+from course import graph
+from ssl_utils.experiments import scales
+from ssl_utils.experiments import runs
 run, notebooks = runs.course_dir("phantom", "smoke"), graph.PROJECT / "notebooks"
 config = {"scale": "smoke", "dataset": "phantom", "data": None, "notebooks": str(notebooks),
           "settings": asdict(scales.get("smoke")), **json.loads((run / "data.json").read_text())}
@@ -50,12 +51,15 @@ class Copy:
         return hidden | ({"runs", "data", "build"} & {*names} if at == PROJECT else set())
 
     def __call__(self, *words, good: bool = True) -> str:
-        """Output and errors of `python ...` in the copy, which alone is importable as ssl_utils."""
+        """Output and errors of `python ...` in the copy, which alone is importable."""
         there = {"PYTHONPATH": self.folder, "SSL_RUNS_ROOT": self.root / "runs", "SSL_DATA_ROOT": self.root / "data"}
         done = subprocess.run(
-            [sys.executable, *map(str, words)], cwd=self.folder, capture_output=True, text=True,
+            [sys.executable, *map(str, words)],
+            cwd=self.folder,
+            capture_output=True,
+            text=True,
             env={**os.environ, **{name: str(value) for name, value in there.items()}},
-        )  # fmt: skip
+        )
         assert done.returncode == 0 or not good, done.stdout[-3000:] + done.stderr[-3000:]
         return done.stdout + done.stderr
 
@@ -101,7 +105,7 @@ def trained(copy, data):
     parameters = json.dumps({"scale": "smoke", "dataset": "phantom", "seed": 0})
     chapter = copy.folder / "notebooks/07_token_means.ipynb"
     words = (chapter, executed, "--parameters", parameters, "--writes", writes, "--minutes", 10)
-    copy("-m", "ssl_utils.workflow", "run-chapter", *words)
+    copy("-m", "course", "run-chapter", *words)
     return executed
 
 
@@ -129,7 +133,7 @@ def test_the_command_line_knows_it(copy, trained):
     stamp = (copy.run / "pretrain/token_means/metrics.json").stat().st_mtime_ns
     assert "encoder.safetensors" in copy("-m", "ssl_utils", "pretrain", "token_means", "--scale", "smoke")
     assert (copy.run / "pretrain/token_means/metrics.json").stat().st_mtime_ns == stamp, "it is the run of the chapter"
-    assert "pretrain/token_means" in copy("-m", "ssl_utils", "status", "--scale", "smoke").replace("\n", "")
+    assert "pretrain/token_means" in copy("-m", "course", "status", "--scale", "smoke").replace("\n", "")
     said = copy("-m", "ssl_utils", "pretrain", "token_means", "--scale", "smoke", "--mask-ratio", "0.5", good=False)
     assert said.strip().splitlines()[-1].startswith("error: option mask_ratio: token_means has none to choose")
 

@@ -7,19 +7,37 @@ from pathlib import Path
 import pytest
 
 PROJECT = Path(__file__).resolve().parents[1]
-CODE = sorted(path for room in ("ssl_utils", "json_files", "benchmarks") for path in (PROJECT / room).rglob("*.py"))
+ROOMS = ("ssl_utils", "course", "json_files", "benchmarks")
+CODE = sorted(path for room in ROOMS for path in (PROJECT / room).rglob("*.py"))
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 MODULES = {"pickle", "cloudpickle", "dill", "joblib", "marshal", "shelve"}  # not even imported
 NEVER = {  # a call whose name ends so
-    "eval", "exec", "compile", "__import__", "os.system", "os.popen", "read_pickle", "yaml.unsafe_load",
-    "yaml.full_load", "load_from_checkpoint", "torch.hub.load", "torch.jit.load", "torch.package.PackageImporter",
-}  # fmt: skip
+    "eval",
+    "exec",
+    "compile",
+    "__import__",
+    "os.system",
+    "os.popen",
+    "read_pickle",
+    "yaml.unsafe_load",
+    "yaml.full_load",
+    "load_from_checkpoint",
+    "torch.hub.load",
+    "torch.jit.load",
+    "torch.package.PackageImporter",
+}
 ASKED = {  # call -> the keyword that makes it harmless
-    "torch.load": ("weights_only", True), "trainer.fit": ("weights_only", True), "yaml.load": ("Loader", "SafeLoader"),
-}  # fmt: skip
+    "torch.load": ("weights_only", True),
+    "trainer.fit": ("weights_only", True),
+    "yaml.load": ("Loader", "SafeLoader"),
+}
 REFUSED = {
-    "allow_pickle": True, "shell": True, "weights_only": False, "trust_remote_code": True, "filter": "fully_trusted",
-}  # fmt: skip
+    "allow_pickle": True,
+    "shell": True,
+    "weights_only": False,
+    "trust_remote_code": True,
+    "filter": "fully_trusted",
+}
 METHODS = {"eval", "compile"}  # also methods of networks and patterns; only the builtins are meant
 
 
@@ -46,8 +64,9 @@ def faults(source: str) -> list[str]:
         never = any(name == bad or (name.endswith(f".{bad}") and bad not in METHODS) for bad in NEVER)
         unasked = any(
             (name == call or name.endswith(f".{call}")) and given.get(word) != value
-            for call, (word, value) in ASKED.items() if call != "trainer.fit" or "ckpt_path" in given
-        )  # fmt: skip
+            for call, (word, value) in ASKED.items()
+            if call != "trainer.fit" or "ckpt_path" in given
+        )
         loose = any(word in given and given[word] == value for word, value in REFUSED.items())
         if never or unasked or loose:
             found.append(f"line {node.lineno}: {ast.unparse(node)[:80]}")
@@ -68,21 +87,44 @@ def test_no_notebook_runs_what_it_reads(path):
             assert not faults(source), source
 
 
-@pytest.mark.parametrize("source", [
-    "eval(text)", "exec(text)", "import numpy, pickle", "from pickle import load", "torch.load(path)",
-    "torch.load(path, weights_only=False)", "np.load(path, allow_pickle=True)", "yaml.load(text)",
-    "yaml.load(text, Loader=yaml.Loader)", "subprocess.run(text, shell=True)", "os.system(text)",
-    "pd.read_pickle(path)", "self.trainer.fit(task, ckpt_path=last)", "Task.load_from_checkpoint(path)",
-    "tar.extractall(folder, filter='fully_trusted')", "builtins.exec(text)",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "source",
+    [
+        "eval(text)",
+        "exec(text)",
+        "import numpy, pickle",
+        "from pickle import load",
+        "torch.load(path)",
+        "torch.load(path, weights_only=False)",
+        "np.load(path, allow_pickle=True)",
+        "yaml.load(text)",
+        "yaml.load(text, Loader=yaml.Loader)",
+        "subprocess.run(text, shell=True)",
+        "os.system(text)",
+        "pd.read_pickle(path)",
+        "self.trainer.fit(task, ckpt_path=last)",
+        "Task.load_from_checkpoint(path)",
+        "tar.extractall(folder, filter='fully_trusted')",
+        "builtins.exec(text)",
+    ],
+)
 def test_what_would_run_code_is_found(source):
     assert len(faults(source)) == 1
 
 
-@pytest.mark.parametrize("source", [
-    "network.eval()", "re.compile(text)", "torch.load(path, weights_only=True)", "np.load(path)",
-    "trainer.fit(task, ckpt_path=last, weights_only=True)", "yaml.load(text, Loader=yaml.SafeLoader)",
-    "subprocess.run([text])", "tar.extractall(folder, filter='data')", "json.load(stream)",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "source",
+    [
+        "network.eval()",
+        "re.compile(text)",
+        "torch.load(path, weights_only=True)",
+        "np.load(path)",
+        "trainer.fit(task, ckpt_path=last, weights_only=True)",
+        "yaml.load(text, Loader=yaml.SafeLoader)",
+        "subprocess.run([text])",
+        "tar.extractall(folder, filter='data')",
+        "json.load(stream)",
+    ],
+)
 def test_what_runs_no_code_is_not_found(source):
     assert not faults(source)

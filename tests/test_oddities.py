@@ -15,13 +15,13 @@ import pytest
 import SimpleITK
 from faulty_files import DATA, nifti_bytes, real_oddities
 
-from ssl_utils import prediction, scales
 from ssl_utils.data import cache, datalists, datasets, formats, volumes
-from ssl_utils.data.datasets import Grid, Intensity
+from ssl_utils.data.dataset import Grid, Intensity
 from ssl_utils.errors import CourseError
+from ssl_utils.experiments import prediction, scales
+from ssl_utils.experiments.setups import Setup
 from ssl_utils.files import read_json
 from ssl_utils.networks.unetr import UNETR
-from ssl_utils.setups import Setup
 
 ROOT = DATA / "oddities"
 PAIR, SLICE, POINTER, UNEVEN = "ANALYZE or NIfTI pair", "one DICOM slice", "Git LFS pointer", "unevenly spaced"
@@ -143,9 +143,13 @@ def test_each_image_is_read_right_or_refused_with_the_reason():
 
 def test_each_label_is_read_right_or_refused_with_the_reason():
     for path, what in HERE.items():
-        word = what if isinstance(what, str) else LABELS.get(path.relative_to(DATA / "oddities").as_posix()) if (
-            path.is_relative_to(ROOT)
-        ) else None  # fmt: skip
+        word = (
+            what
+            if isinstance(what, str)
+            else LABELS.get(path.relative_to(DATA / "oddities").as_posix())
+            if (path.is_relative_to(ROOT))
+            else None
+        )
         if word is None and path in READABLE and what[2] >= 0 and what[3] <= 255:
             label = volumes.read_label(path).array
             assert label.dtype == np.uint8 and np.array_equal(label, volumes.read_image(path).array), path
@@ -184,13 +188,27 @@ def model(tmp_path_factory) -> Path:
     """A network that looks at any volume as 16x16x16."""
     grid = Grid((5.0, 5.0, 5.0), (16, 16, 16), fit=True)
     dataset = datasets.Dataset(
-        name="odd", title="", source="", licence="", channels=("image",), labels={0: "background", 1: "a"},
-        intensity=Intensity("percentile", 1, 99), grids={"coarse": grid}, folders=(),
-    )  # fmt: skip
+        name="odd",
+        title="",
+        source="",
+        licence="",
+        channels=("image",),
+        labels={0: "background", 1: "a"},
+        intensity=Intensity("percentile", 1, 99),
+        grids={"coarse": grid},
+        folders=(),
+    )
     network = UNETR(
-        in_channels=1, out_channels=2, img_size=16, patch_size=8, feature_size=2, hidden_size=8, mlp_dim=8,
-        num_layers=2, num_heads=2,
-    )  # fmt: skip
+        in_channels=1,
+        out_channels=2,
+        img_size=16,
+        patch_size=8,
+        feature_size=2,
+        hidden_size=8,
+        mlp_dim=8,
+        num_layers=2,
+        num_heads=2,
+    )
     path = tmp_path_factory.mktemp("model") / "model.safetensors"
     prediction.save_network(path, network, Setup(dataset, scales.get("smoke")), init="random")
     return path
@@ -199,9 +217,16 @@ def model(tmp_path_factory) -> Path:
 def test_prediction_and_the_cache_refuse_what_reading_refuses(model, tmp_path):
     grid = Grid((5.0, 5.0, 5.0), (16, 16, 16), fit=True)
     dataset = datasets.Dataset(
-        name="odd", title="", source="", licence="", channels=("image",), labels={}, folders=(),
-        intensity=Intensity("percentile", 1, 99), grids={"coarse": grid},
-    )  # fmt: skip
+        name="odd",
+        title="",
+        source="",
+        licence="",
+        channels=("image",),
+        labels={},
+        folders=(),
+        intensity=Intensity("percentile", 1, 99),
+        grids={"coarse": grid},
+    )
     for number, (path, what) in enumerate(HERE.items()):
         case = datalists.Case(f"c{number}", path, None, f"p{number}")
 

@@ -12,27 +12,35 @@ import numpy as np
 import pytest
 import torch
 
-from ssl_utils import building
 from ssl_utils.data.crops import Ahead, Consecutive
 from ssl_utils.errors import CourseError
+from ssl_utils.experiments import building, runs
 from ssl_utils.files import read_json
 from ssl_utils.networks.checkpoints import read_checkpoint
-from ssl_utils.parallel import Team
 from ssl_utils.pretext.mae import MAETask
-from ssl_utils.recorder import Recorder
-from ssl_utils.reporting import runs
+from ssl_utils.training.parallel import Team
+from ssl_utils.training.recorder import Recorder
 from tests import parallel_jobs
 from tests.parallel_jobs import JOBS, breaks, broken, comparable
 
 PROJECT = Path(__file__).resolve().parents[1]
 OF_SLURM = {
-    "SLURM_STEP_NUM_TASKS": "4", "SLURM_NTASKS": "4", "SLURM_NTASKS_PER_NODE": "2", "SLURM_NODEID": "1",
-    "SLURM_LOCALID": "1", "SLURM_PROCID": "3",
-}  # fmt: skip
+    "SLURM_STEP_NUM_TASKS": "4",
+    "SLURM_NTASKS": "4",
+    "SLURM_NTASKS_PER_NODE": "2",
+    "SLURM_NODEID": "1",
+    "SLURM_LOCALID": "1",
+    "SLURM_PROCID": "3",
+}
 OF_TORCHRUN = {
-    "TORCHELASTIC_RUN_ID": "a", "WORLD_SIZE": "4", "GROUP_RANK": "1", "LOCAL_RANK": "0", "RANK": "2",
-    "MASTER_ADDR": "localhost", "MASTER_PORT": "29500",
-}  # fmt: skip
+    "TORCHELASTIC_RUN_ID": "a",
+    "WORLD_SIZE": "4",
+    "GROUP_RANK": "1",
+    "LOCAL_RANK": "0",
+    "RANK": "2",
+    "MASTER_ADDR": "localhost",
+    "MASTER_PORT": "29500",
+}
 
 
 @pytest.fixture(scope="module")
@@ -135,35 +143,45 @@ def test_a_loss_that_is_no_number_in_the_second_stops_both_and_one_goes_on(where
 def test_the_command_line(blobs, tmp_path):
     words = ["pretrain", "simmim", "--scale", "smoke", "--dataset", "folder", "--data", str(blobs)]
     done = subprocess.run(
-        [sys.executable, "-m", "ssl_utils", *words, "--option", "steps=4", "--devices", "2"], cwd=PROJECT,
-        env=os.environ | {"SSL_RUNS_ROOT": str(tmp_path)}, capture_output=True, text=True, timeout=900,
-    )  # fmt: skip
+        [sys.executable, "-m", "ssl_utils", *words, "--option", "steps=4", "--devices", "2"],
+        cwd=PROJECT,
+        env=os.environ | {"SSL_RUNS_ROOT": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        timeout=900,
+    )
     assert done.returncode == 0 and done.stderr == "", done.stdout + done.stderr
     assert [line.split(":")[0] for line in done.stdout.splitlines()[:4]] == ["pretrain simmim__steps=4"] * 4
     assert done.stdout.count("Encoder in") == 1 and len(done.stdout.splitlines()) == 5
 
 
-@pytest.mark.parametrize(("team", "environment", "complaint"), [
-    (Team(3), {}, "devices=3, num_nodes=1: cannot share a batch of 8 equally; choose 1, 2, 4, 8 processes"),
-    (Team(0), {}, "must be at least 1"),
-    (Team(2, 2), {}, "need 4 processes, 1 started; say srun --nodes=2 --ntasks-per-node=2"),
-    (Team(), OF_SLURM, "need 1 processes, 4 started"),
-    (Team(2, 2), {k: v for k, v in OF_SLURM.items() if k != "SLURM_NTASKS_PER_NODE"}, "add --ntasks-per-node=2"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("team", "environment", "complaint"),
+    [
+        (Team(3), {}, "devices=3, num_nodes=1: cannot share a batch of 8 equally; choose 1, 2, 4, 8 processes"),
+        (Team(0), {}, "must be at least 1"),
+        (Team(2, 2), {}, "need 4 processes, 1 started; say srun --nodes=2 --ntasks-per-node=2"),
+        (Team(), OF_SLURM, "need 1 processes, 4 started"),
+        (Team(2, 2), {k: v for k, v in OF_SLURM.items() if k != "SLURM_NTASKS_PER_NODE"}, "add --ntasks-per-node=2"),
+    ],
+)
 def test_a_team_that_does_not_fit_is_refused_in_one_line(team, environment, complaint):
     with mock.patch.dict(os.environ, environment), pytest.raises(CourseError, match=complaint) as fault:
         team.check(8)
     assert "\n" not in str(fault.value)
 
 
-@pytest.mark.parametrize(("team", "environment", "rank"), [
-    (Team(2, 2), OF_SLURM, 3),
-    (Team(2, 2), OF_TORCHRUN, 2),
-    (Team(2), {}, 0),
-    (Team(2), {"LOCAL_RANK": "1"}, 1),  # the one that Lightning starts
-    (Team(2), {"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}, 0),  # in a batch script without srun: Lightning starts it
-    (Team(), OF_SLURM | {"LOCAL_RANK": "1"}, 0),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("team", "environment", "rank"),
+    [
+        (Team(2, 2), OF_SLURM, 3),
+        (Team(2, 2), OF_TORCHRUN, 2),
+        (Team(2), {}, 0),
+        (Team(2), {"LOCAL_RANK": "1"}, 1),  # the one that Lightning starts
+        (Team(2), {"SLURM_NTASKS": "2", "SLURM_PROCID": "0"}, 0),  # in a batch script without srun: Lightning starts it
+        (Team(), OF_SLURM | {"LOCAL_RANK": "1"}, 0),
+    ],
+)
 def test_who_is_who(team, environment, rank):
     with mock.patch.dict(os.environ, environment):
         assert team.rank == rank and team.first == (rank == 0)
@@ -214,10 +232,15 @@ def test_the_others_wait_until_the_first_has_opened_the_run(tmp_path):
 
 
 TASKS = [
-    ("simmim", {}), ("simmim", {"scope": "whole"}), ("mae", {}), ("restoration", {"contrast": "none"}),
-    ("restoration", {"contrast": "latent"}), ("restoration", {"contrast": "published", "scope": "whole"}),
-    ("pixel_clusters", {}), ("pixel_clusters", {"scope": "encoder"}),
-]  # fmt: skip
+    ("simmim", {}),
+    ("simmim", {"scope": "whole"}),
+    ("mae", {}),
+    ("restoration", {"contrast": "none"}),
+    ("restoration", {"contrast": "latent"}),
+    ("restoration", {"contrast": "published", "scope": "whole"}),
+    ("voxel_clusters", {}),
+    ("voxel_clusters", {"scope": "encoder"}),
+]
 
 
 @pytest.mark.parametrize(("task", "options"), TASKS)

@@ -7,15 +7,26 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from ssl_utils.data import phantom
-from ssl_utils.data.phantom import ORGANS, make_volume, write_dataset
+from ssl_utils.data.phantom import writing
+from ssl_utils.data.phantom.writing import ORGANS, make_volume, write_dataset
 from ssl_utils.errors import CourseError
 
 SEEDS = (1, 2, 3, 4, 5)
 LITRES = {  # smallest and largest believable volume, ml
-    1: (70, 650), 2: (80, 300), 3: (80, 300), 4: (12, 80), 5: (10, 50), 6: (850, 2300), 7: (120, 650), 8: (40, 160),
-    9: (40, 170), 10: (8, 40), 11: (35, 130), 12: (2, 13), 13: (2, 13),
-}  # fmt: skip
+    1: (70, 650),
+    2: (80, 300),
+    3: (80, 300),
+    4: (12, 80),
+    5: (10, 50),
+    6: (850, 2300),
+    7: (120, 650),
+    8: (40, 160),
+    9: (40, 170),
+    10: (8, 40),
+    11: (35, 130),
+    12: (2, 13),
+    13: (2, 13),
+}
 
 
 @pytest.fixture(scope="module")
@@ -97,17 +108,17 @@ def test_the_chest_is_mostly_lung():
     assert (label == 6).any() and (label == 5).any()
 
 
-@pytest.mark.parametrize(("kind", "finding"), [(k, f) for k, findings in phantom.FINDINGS.items() for f in findings])
+@pytest.mark.parametrize(("kind", "finding"), [(k, f) for k, findings in writing.FINDINGS.items() for f in findings])
 def test_every_finding_changes_the_image(monkeypatch, kind, finding):
-    changed, paint = [], phantom.abnormal
+    changed, paint = [], writing.abnormal
 
     def watched(canvas):
         before = canvas.hu.copy()
         paint(canvas)
         changed.append((np.abs(canvas.hu - before) > 15).sum() * 0.216)
 
-    monkeypatch.setattr(phantom, "abnormal", watched)
-    monkeypatch.setattr(phantom, "FINDINGS", {kind: (finding,) * 2})
+    monkeypatch.setattr(writing, "abnormal", watched)
+    monkeypatch.setattr(writing, "FINDINGS", {kind: (finding,) * 2})
     label = make_volume(9, kind=kind, spacing=(6, 6, 6), abnormal=True)[1]
     if finding == "large spleen":
         assert (label == 1).sum() * 0.216 > 200
@@ -153,8 +164,8 @@ def test_dataset_is_complete_grows_and_heals(tmp_path):
 
 
 def test_a_case_does_not_depend_on_the_number_of_cases():
-    small = phantom.plan(unlabeled=2, training=2, validation=1, test=1, seed=0)
-    large = phantom.plan(unlabeled=300, training=24, validation=6, test=12, seed=0)
+    small = writing.plan(unlabeled=2, training=2, validation=1, test=1, seed=0)
+    large = writing.plan(unlabeled=300, training=24, validation=6, test=12, seed=0)
     assert all(large[side][: len(small[side])] == small[side] for side in small)
     kinds = [case["recipe"]["kind"] for case in large["unlabeled"]]
     assert kinds.count("chest") == 150

@@ -7,12 +7,13 @@ from dataclasses import asdict, replace
 
 import pytest
 
-from ssl_utils import graph, plan, scales
+from course import graph, plan
+from course.progress import REFERENCE
 from ssl_utils.data import datasets
+from ssl_utils.experiments import scales
+from ssl_utils.experiments.setups import Setup
 from ssl_utils.files import read_json, write_json
 from ssl_utils.pretext import TASKS
-from ssl_utils.progress import REFERENCE
-from ssl_utils.setups import Setup
 from tests.test_workflow import Course
 
 
@@ -63,7 +64,7 @@ def test_multiplications_are_those_of_the_network():
 
 
 def test_the_plan_of_the_paper_is_printed_and_nothing_is_started(tmp_path):
-    words = [sys.executable, "-m", "ssl_utils.workflow", "plan", "--scale", "paper", "--tflops", "100"]
+    words = [sys.executable, "-m", "course", "plan", "--scale", "paper", "--tflops", "100"]
     roots = {"SSL_RUNS_ROOT": str(tmp_path / "runs"), "SSL_DATA_ROOT": str(tmp_path / "data")}
     said = subprocess.run(words, capture_output=True, text=True, env=os.environ | roots)
     assert said.returncode == 0, said.stderr

@@ -4,9 +4,8 @@ import numpy as np
 import pytest
 
 from ssl_utils.errors import CourseError
-from ssl_utils.reporting import playground as module
-from ssl_utils.reporting import viewers
-from ssl_utils.reporting.viewers import Control
+from ssl_utils.widgets import playground as module, viewers
+from ssl_utils.widgets.viewers import Control
 
 IMAGE = np.linspace(0, 1, 8 * 10 * 12).reshape(8, 10, 12)
 CONTROLS = {
@@ -75,9 +74,11 @@ def test_the_picture_comes_first_and_make_is_called_once(shown):
 def test_every_control_is_a_labelled_widget_of_its_kind(shown):
     knobs, _, _ = opened(shown, Maker())
     assert [(knob["name"], knob["label"], knob["kind"]) for knob in knobs.knobs] == [
-        ("ratio", "mask ratio", "range"), ("unit", "mask unit", "choice"), ("count", "how many", "range"),
+        ("ratio", "mask ratio", "range"),
+        ("unit", "mask unit", "choice"),
+        ("count", "how many", "range"),
         ("smooth", "smooth", "box"),
-    ]  # fmt: skip
+    ]
     ratio, unit, count, _ = knobs.knobs
     assert (ratio["low"], ratio["high"], ratio["step"]) == (0, 1, 0.1) and count["step"] == 1
     assert unit["choices"] == [str(choice) for choice in CONTROLS["unit"].choices]
@@ -112,24 +113,30 @@ def test_image_alone_is_enough(shown):
     assert planes.layer == "off" and not planes.show_after and says.value == ""
 
 
-@pytest.mark.parametrize("made, fault", [
-    (IMAGE, "make gives ndarray"),
-    ({"mask": IMAGE > 0}, r"make gives \['mask'\]"),
-    ({"image": IMAGE, "masks": IMAGE > 0}, r"'masks'\]; return a dict"),
-    ({"image": IMAGE, "mask": IMAGE[:4] > 0}, "differ in shape"),
-    ({"image": IMAGE[0]}, "not one volume"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "made, fault",
+    [
+        (IMAGE, "make gives ndarray"),
+        ({"mask": IMAGE > 0}, r"make gives \['mask'\]"),
+        ({"image": IMAGE, "masks": IMAGE > 0}, r"'masks'\]; return a dict"),
+        ({"image": IMAGE, "mask": IMAGE[:4] > 0}, "differ in shape"),
+        ({"image": IMAGE[0]}, "not one volume"),
+    ],
+)
 def test_what_make_gives_is_checked(shown, made, fault):
     with pytest.raises(CourseError, match=fault) as raised:
         viewers.playground(lambda: made, {})
     assert "\n" not in str(raised.value) and not shown
 
 
-@pytest.mark.parametrize("more, fault", [
-    ({"start": 3, "choices": [1, 2]}, r"start=3 is none of \[1, 2\]"),
-    ({"start": 3}, "give choices, or low and high"),
-    ({"start": 3, "low": 0, "high": 2}, "start=3 is not in 0 to 2"),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "more, fault",
+    [
+        ({"start": 3, "choices": [1, 2]}, r"start=3 is none of \[1, 2\]"),
+        ({"start": 3}, "give choices, or low and high"),
+        ({"start": 3, "low": 0, "high": 2}, "start=3 is not in 0 to 2"),
+    ],
+)
 def test_a_control_that_cannot_work(more, fault):
     with pytest.raises(CourseError, match=f"control 'unit': {fault}"):
         Control("unit", **more)

@@ -308,10 +308,17 @@ def test_infill_changes_nothing_when_nothing_is_hidden_and_copes_with_little():
     assert infill(image, torch.ones_like(hidden)).isfinite().all()
 
 
-@pytest.mark.parametrize("options", [
-    {"mask_ratio": 0.0}, {"mask_ratio": 1.0}, {"mask_ratio": -0.5}, {"mask_ratio": float("nan")}, {"mask_unit": 0},
-    {"mask_unit": 3},
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"mask_ratio": 0.0},
+        {"mask_ratio": 1.0},
+        {"mask_ratio": -0.5},
+        {"mask_ratio": float("nan")},
+        {"mask_unit": 0},
+        {"mask_unit": 3},
+    ],
+)
 def test_bad_simmim_options(options):
     with pytest.raises(CourseError, match=next(iter(options))) as caught:
         simmim(**options)

@@ -6,7 +6,7 @@ import sys
 
 RESIDENT = """
 import numpy as np, psutil
-from ssl_utils.processes import give_back_memory, keep_freed_memory
+from ssl_utils.training.processes import give_back_memory, keep_freed_memory
 keep_freed_memory()
 blocks = [np.ones(1_000_000) for _ in range(50)]  # 400 MB
 last = np.ones(1_000)  # lies above them and stays
@@ -17,7 +17,7 @@ print(before - psutil.Process().memory_info().rss)
 """
 COUNT = """
 import resource, numpy as np
-from ssl_utils.processes import keep_freed_memory
+from ssl_utils.training.processes import keep_freed_memory
 def faults():
     before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
     for _ in range(20):

@@ -19,10 +19,11 @@ from browser.conftest import FLAGS, SHOTS, chromium  # noqa: F401 a fixture
 from browser.notebook import Watch
 from matplotlib.figure import Figure
 
-from ssl_utils import site
+from course import site
+from course.records import costs
 from ssl_utils.errors import CourseError
+from ssl_utils.experiments import runs
 from ssl_utils.files import read_json
-from ssl_utils.reporting import costs, runs
 
 matplotlib.use("Agg")
 CHAPTERS = site.chapters()
@@ -42,8 +43,11 @@ def executed_chapter(path: Path, extra: list[str] = ()) -> dict:
     notebook = nbformat.read(path, as_version=4)
     notebook.cells += [nbformat.v4.new_markdown_cell(text) for text in extra]
     widget = {"application/vnd.jupyter.widget-view+json": {"model_id": "1"}, "text/plain": "Box()"}
-    data = [{"text/html": "<table><tr><td>dark horse</td></tr></table>", "text/plain": "dark horse"},
-            {"image/png": picture(), "text/plain": "<Figure>"}, widget]  # fmt: skip
+    data = [
+        {"text/html": "<table><tr><td>dark horse</td></tr></table>", "text/plain": "dark horse"},
+        {"image/png": picture(), "text/plain": "<Figure>"},
+        widget,
+    ]
     for number, cell in enumerate((cell for cell in notebook.cells if cell.cell_type == "code"), 1):
         cell.execution_count = number
     outputs = [nbformat.v4.new_output("display_data", data=entry) for entry in data]
@@ -116,9 +120,15 @@ def test_every_page_is_there_and_every_local_link_and_picture_leads_somewhere(pa
     found = {path.resolve(): Page(path) for path in pages.rglob("*.html") if "_static" not in path.parts}
     names = {path.relative_to(pages.resolve()).as_posix() for path in found}
     assert names >= {f"notebooks/{name}.html" for name in CHAPTERS} | {
-        "index.html", "results.html", "running.html", "for_lecturers.html", "glossary.html", "CONTRIBUTING.html",
-        "CHANGELOG.html", "search.html",
-    }  # fmt: skip
+        "index.html",
+        "results.html",
+        "running.html",
+        "for_lecturers.html",
+        "glossary.html",
+        "CONTRIBUTING.html",
+        "CHANGELOG.html",
+        "search.html",
+    }
     dead = []
     for path, page in found.items():
         assert not page.mute, f"{path.name}: no alt text on {page.mute}"
@@ -143,11 +153,13 @@ def test_no_page_loads_anything_from_outside(pages):
 @pytest.mark.parametrize(
     "line",
     [
-        '<script src="https://cdn.example/x.js"></script>', '<link rel="stylesheet" href="//fonts.example/a.css">',
-        "<style>@import 'https://example.org/a.css'</style>", '<img alt="a" src=http://example.org/a.png>',
+        '<script src="https://cdn.example/x.js"></script>',
+        '<link rel="stylesheet" href="//fonts.example/a.css">',
+        "<style>@import 'https://example.org/a.css'</style>",
+        '<img alt="a" src=http://example.org/a.png>',
         '<div style="background: url(https://example.org/a.png)"></div>',
     ],
-)  # fmt: skip
+)
 def test_an_outside_address_would_be_seen(tmp_path, line):
     (tmp_path / "a.html").write_text(f'<a href="https://example.org">for readers</a>\n{line}')
     assert len(site.outside_addresses(tmp_path)) == 1

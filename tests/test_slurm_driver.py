@@ -6,7 +6,7 @@ from types import SimpleNamespace
 import pytest
 import snakemake_executor_plugin_slurm as plugin
 
-from ssl_utils import slurm, slurm_driver
+from course import slurm, slurm_driver
 
 
 @pytest.fixture

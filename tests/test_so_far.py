@@ -4,15 +4,19 @@ import json
 
 import pytest
 
+from course.records import so_far
 from ssl_utils.errors import CourseError
-from ssl_utils.reporting import so_far
 
 
 def add(course, name, first, last, infill):
     folder = course / "pretrain" / name
     folder.mkdir(parents=True)
-    done = {"seconds": 12.5, "first": {"validation_loss": first}, "last": {"validation_loss": last, "step": 20},
-            "baselines": {"mean": 0.9, "in-filling": infill, "input": 1.2}}  # fmt: skip
+    done = {
+        "seconds": 12.5,
+        "first": {"validation_loss": first},
+        "last": {"validation_loss": last, "step": 20},
+        "baselines": {"mean": 0.9, "in-filling": infill, "input": 1.2},
+    }
     (folder / "metrics.json").write_text(json.dumps(done))
 
 

@@ -2,18 +2,32 @@
 
 import pytest
 
+from course.records import speed
 from ssl_utils.files import read_json, write_json
-from ssl_utils.reporting import speed
 
 ROW = {
-    "ours": 0.5, "theirs": 2.0, "ratio": 4.0, "unit": "seconds a step", "equality": "the same", "repeats": 3,
-    "device": "cpu, 2 threads", "commit": "0123456789", "date": "2026-01-02",
-}  # fmt: skip
+    "ours": 0.5,
+    "theirs": 2.0,
+    "ratio": 4.0,
+    "unit": "seconds a step",
+    "equality": "the same",
+    "repeats": 3,
+    "device": "cpu, 2 threads",
+    "commit": "0123456789",
+    "date": "2026-01-02",
+}
 ROWS = [
     ROW | {"name": "pretraining_step_simmim", "tflop_a_crop": 0.1},
-    ROW | {"name": "crops_per_second", "ours": 100.0, "theirs": 0.5, "unit": "crops a second", "prepare_seconds": 36.0,
-           "cache_mb": 10.0},
-]  # fmt: skip
+    ROW
+    | {
+        "name": "crops_per_second",
+        "ours": 100.0,
+        "theirs": 0.5,
+        "unit": "crops a second",
+        "prepare_seconds": 36.0,
+        "cache_mb": 10.0,
+    },
+]
 
 
 def test_the_tables_hold_the_record():
@@ -52,10 +66,17 @@ def test_the_page_of_this_project_is_up_to_date(tmp_path):
     assert page.read_text(encoding="utf-8") == speed.PAGE.read_text(encoding="utf-8")
 
 
-@pytest.mark.parametrize("name", [
-    "pretraining_step_restoration", "pretraining_step_simmim", "mae_step_1728", "crops_per_second", "finetuning_step",
-    "sliding_window",
-])  # fmt: skip
+@pytest.mark.parametrize(
+    "name",
+    [
+        "pretraining_step_restoration",
+        "pretraining_step_simmim",
+        "mae_step_1728",
+        "crops_per_second",
+        "finetuning_step",
+        "sliding_window",
+    ],
+)
 def test_the_record_holds_what_the_page_promises(name):
     rows = [row for row in read_json(speed.REFERENCE) if row["name"] == name]
     assert rows and all(row["ours"] > 0 and row["theirs"] > 0 and row["equality"] for row in rows)

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 
 from ssl_utils.errors import CourseError
-from ssl_utils.reporting import spent
-from ssl_utils.stopwatch import PARTS
+from ssl_utils.figures import spent
+from ssl_utils.training.stopwatch import PARTS
 
 SECONDS = dict(data=1.0, forward=2.0, backward=4.0, optimiser=0.5, logging=0.5, validation=1.5, looking=0.5)
 

@@ -9,10 +9,10 @@ import torch
 from ssl_utils import experiments
 from ssl_utils.data import datasets
 from ssl_utils.errors import CourseError
+from ssl_utils.experiments import runs
+from ssl_utils.experiments.setups import Setup
 from ssl_utils.networks.checkpoints import read_checkpoint
 from ssl_utils.networks.unet import UNet
-from ssl_utils.reporting import runs
-from ssl_utils.setups import Setup
 
 
 @pytest.fixture

@@ -4,8 +4,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from ssl_utils import statistics
 from ssl_utils.errors import CourseError
-from ssl_utils.reporting import intervals, savings, statistics, tables
+from ssl_utils.statistics import intervals, savings, tables
 
 
 def table(dice: dict[tuple, dict[str, list[float]]]) -> pd.DataFrame:
@@ -59,12 +60,14 @@ def test_sign_flip_test_counts_the_ways_to_swap():
 
 
 def test_gains_pair_case_draw_and_seed():
-    per_case = table({
-        ("random", 6, 0, 0): {"a": [0.2, 0.4, 0.6]},
-        ("simmim", 6, 0, 0): {"a": [0.3, 0.5, 0.7]},
-        ("simmim", 6, 1, 0): {"a": [0.9, 0.9, 0.9]},  # no random run with draw 1: not counted
-        ("simmim", 12, 0, 0): {"a": [0.9, 0.9, 0.9]},  # nor with 12 labels
-    })  # fmt: skip
+    per_case = table(
+        {
+            ("random", 6, 0, 0): {"a": [0.2, 0.4, 0.6]},
+            ("simmim", 6, 0, 0): {"a": [0.3, 0.5, 0.7]},
+            ("simmim", 6, 1, 0): {"a": [0.9, 0.9, 0.9]},  # no random run with draw 1: not counted
+            ("simmim", 12, 0, 0): {"a": [0.9, 0.9, 0.9]},  # nor with 12 labels
+        }
+    )
     (row,) = statistics.gains(per_case).to_dict("records")
     assert (row["init"], row["baseline"], row["num_labeled"], row["cases"]) == ("simmim", "random", 6, 3)
     assert row["gain"] == pytest.approx(0.1) and row["relative"] == pytest.approx(0.25)
@@ -84,12 +87,14 @@ def test_summary_resamples_patients_where_they_are_named():
 
 
 def test_summary_averages_classes_then_runs_then_cases():
-    per_case = table({
-        ("random", 6, 0, 0): {"a": [0.2, 0.4], "b": [0.4, np.nan]},  # cases .3 and .4
-        ("random", 6, 1, 0): {"a": [0.5, 0.6], "b": [0.5, 0.6]},  # cases .5 and .6
-        ("simmim", 6, 0, 0): {"a": [1.0, 1.0], "b": [1.0, 1.0]},
-        ("random", 12, 0, 0): {"a": [0.0, 1.0], "b": [0.0, 1.0]},
-    })  # fmt: skip
+    per_case = table(
+        {
+            ("random", 6, 0, 0): {"a": [0.2, 0.4], "b": [0.4, np.nan]},  # cases .3 and .4
+            ("random", 6, 1, 0): {"a": [0.5, 0.6], "b": [0.5, 0.6]},  # cases .5 and .6
+            ("simmim", 6, 0, 0): {"a": [1.0, 1.0], "b": [1.0, 1.0]},
+            ("random", 12, 0, 0): {"a": [0.0, 1.0], "b": [0.0, 1.0]},
+        }
+    )
     rows = statistics.summary(per_case)
     assert list(rows.columns[:8]) == ["init", "num_labeled", "dice", "low", "high", "cases", "draws", "seeds"]
     assert rows[["init", "num_labeled"]].values.tolist() == [["random", 6], ["simmim", 6], ["random", 12]]
@@ -108,11 +113,13 @@ def test_seeds_are_those_of_the_draw_with_the_fewest():
 
 
 def test_collapse_is_found_per_run_and_named():
-    per_case = table({
-        ("random", 6, 0, 0): {"anterior": [0.0, 0.01], "posterior": [0.7, 0.8]},
-        ("random", 6, 0, 1): {"anterior": [0.7, 0.7], "posterior": [0.7, 0.8]},
-        ("random", 6, 0, 2): {"anterior": [0.0, 0.0], "posterior": [0.1, 0.1]},  # nothing learnt, not a collapse
-    })  # fmt: skip
+    per_case = table(
+        {
+            ("random", 6, 0, 0): {"anterior": [0.0, 0.01], "posterior": [0.7, 0.8]},
+            ("random", 6, 0, 1): {"anterior": [0.7, 0.7], "posterior": [0.7, 0.8]},
+            ("random", 6, 0, 2): {"anterior": [0.0, 0.0], "posterior": [0.1, 0.1]},  # nothing learnt, not a collapse
+        }
+    )
     lost = statistics.collapsed(per_case)
     assert lost[["seed", "class"]].values.tolist() == [[0, "anterior"]]
     runs = statistics.run_means(per_case)
@@ -187,9 +194,11 @@ def test_gains_are_corrected_with_holm_inits_and_controls_apart():
 
 def test_win_rate_counts_cases_within_runs_and_effect_size_patients():
     runs = {
-        ("random", 6, 0, 0): {"a": [0.5, 0.5, 0.5, 0.5]}, ("simmim", 6, 0, 0): {"a": [0.6, 0.5, 0.4, 0.7]},
-        ("random", 6, 0, 1): {"a": [0.5, 0.5, 0.5, 0.5]}, ("simmim", 6, 0, 1): {"a": [0.6, 0.6, 0.6, 0.6]},
-    }  # fmt: skip
+        ("random", 6, 0, 0): {"a": [0.5, 0.5, 0.5, 0.5]},
+        ("simmim", 6, 0, 0): {"a": [0.6, 0.5, 0.4, 0.7]},
+        ("random", 6, 0, 1): {"a": [0.5, 0.5, 0.5, 0.5]},
+        ("simmim", 6, 0, 1): {"a": [0.6, 0.6, 0.6, 0.6]},
+    }
     (row,) = statistics.gains(table(runs)).to_dict("records")
     assert row["win_rate"] == pytest.approx((2.5 / 4 + 1) / 2)
     gains = np.array([0.1, 0.05, 0.0, 0.15])

@@ -9,12 +9,11 @@ from dataclasses import asdict
 
 import pytest
 
-from ssl_utils import __main__ as cli
-from ssl_utils import execution, plan, scales, slurm, status
+from course import __main__ as cli, execution, plan, slurm, status
 from ssl_utils.errors import CourseError
+from ssl_utils.experiments import runs, scales
 from ssl_utils.files import read_json, write_json
 from ssl_utils.pretext import TASKS
-from ssl_utils.reporting import runs
 
 PLANNED = 3 + len(TASKS) + 3 * (1 + len(TASKS))  # chapters that train nothing, pretrainings, three label counts a start
 HERE = {"host": platform.node(), "process": os.getpid(), "job": None}
@@ -172,7 +171,8 @@ def test_the_plan_of_a_study_names_its_runs():
     study = {"pretrain": {name: []}, "finetune": {name: [name]}, "num_labeled": [6]}
     found = plan.parts({"study": study, "settings": {"draws": 2, "seeds": 1}})
     assert [part.writes for part in found] == [
-        "pretrain/simmim__steps=9/metrics.json", "finetune/simmim__steps=9/n6/draw0_seed0/metrics.json",
+        "pretrain/simmim__steps=9/metrics.json",
+        "finetune/simmim__steps=9/n6/draw0_seed0/metrics.json",
         "finetune/simmim__steps=9/n6/draw1_seed0/metrics.json",
-    ]  # fmt: skip
+    ]
     assert found[2].label == "finetune simmim__steps=9 n=6 draw=1 seed=0"

@@ -5,9 +5,10 @@ import pytest
 import torch
 from torch.utils.data import DataLoader, Dataset
 
-from ssl_utils import experiments, stopwatch, training
-from ssl_utils.reporting import runs
-from ssl_utils.stopwatch import PARTS, Stopwatch
+from ssl_utils import experiments
+from ssl_utils.experiments import runs
+from ssl_utils.training import loop as training, stopwatch
+from ssl_utils.training.stopwatch import PARTS, Stopwatch
 
 STEPS, VALIDATIONS = 6, 2
 ALONE = {"data": 3.0, "forward": 5.0, "backward": 7.0, "optimiser": 11.0, "logging": 13.0}  # seconds of one step
@@ -83,9 +84,16 @@ def clock(monkeypatch) -> Clock:
 
 def spent(clock: Clock, folder, callbacks=(), *, data=0.0, logging=0.0, **seconds) -> dict[str, float]:
     recorder = training.fit(
-        Line(clock, **seconds), crops=Numbers(clock, data), validation=DataLoader(range(2)), folder=folder, steps=STEPS,
-        batch_size=1, validations=VALIDATIONS, headline="a line", callbacks=[*callbacks, Slow(clock, logging)],
-    )  # fmt: skip
+        Line(clock, **seconds),
+        crops=Numbers(clock, data),
+        validation=DataLoader(range(2)),
+        folder=folder,
+        steps=STEPS,
+        batch_size=1,
+        validations=VALIDATIONS,
+        headline="a line",
+        callbacks=[*callbacks, Slow(clock, logging)],
+    )
     return recorder.spent
 
 
@@ -119,8 +127,11 @@ def test_steps_that_were_not_waited_for_are_divided_as_those_that_were(clock, mo
     """On a GPU a clock that does not wait sees a free forward and an expensive reading of the loss."""
     waits = []
     monkeypatch.setattr(torch.accelerator, "is_available", lambda: True)
-    monkeypatch.setattr(torch.accelerator, "synchronize", lambda: (waits.append(1), clock.spend(queue.pop()))
-                        if queue else waits.append(0))  # fmt: skip
+    monkeypatch.setattr(
+        torch.accelerator,
+        "synchronize",
+        lambda: (waits.append(1), clock.spend(queue.pop())) if queue else waits.append(0),
+    )
     module, watch, queue = L.LightningModule(), Stopwatch(every=4), []
     monkeypatch.setattr(L.LightningModule, "device", torch.device("cuda"))
     trainer = L.Trainer(logger=False, enable_checkpointing=False, enable_progress_bar=False, accelerator="cpu")

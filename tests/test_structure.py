@@ -12,59 +12,35 @@ import pytest
 from ssl_utils.pretext import TASKS
 
 PROJECT = Path(__file__).resolve().parents[1]
-PACKAGE = PROJECT / "ssl_utils"
-MODULES = sorted(PACKAGE.rglob("*.py"))
+WINGS = ("ssl_utils", "course")
+MODULES = sorted(path for wing in WINGS for path in (PROJECT / wing).rglob("*.py"))
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
-LEAVES = {"errors", "files", "live", "naming", "processes"}
-MAY_IMPORT = {  # room or module -> what it may import besides the leaves and itself
-    "errors": set(),
-    "files": set(),
-    "live": set(),
-    "logs": set(),
-    "naming": set(),
-    "processes": set(),
-    "slurm": set(),
-    "slurm_driver": {"slurm"},
-    "plan": {"data", "networks", "pretext", "progress", "scales", "setups"},
-    "status": {"plan", "reporting", "slurm"},
-    "exercises": {"data"},
-    "site": {"reporting"},
-    "model_card": {"data", "networks"},
-    "scales": set(),
+LEAVES = {"errors", "files", "live", "__init__"}
+MAY_IMPORT = {  # room of ssl_utils -> the rooms that it may import besides the leaves and itself
     "data": set(),
     "networks": set(),
-    "stopwatch": set(),
-    "parallel": set(),
-    "recorder": {"logs", "stopwatch"},
-    "training": {"data", "parallel", "recorder", "stopwatch"},
-    "pretext": {"data", "networks", "parallel", "training"},
-    "segmentation": {"data", "networks", "parallel", "training"},
-    "reporting": {"data", "scales"},
-    "setups": {"data", "reporting", "scales"},
-    "prediction": {"data", "networks", "scales", "segmentation", "setups", "training"},
-    "building": {"networks", "pretext", "reporting", "setups"},
-    "experiments": {
-        "building", "data", "model_card", "networks", "parallel", "prediction", "pretext", "reporting", "segmentation",
-        "setups", "training",
-    },
-    "execution": set(),
-    "progress": set(),
-    "graph": {"progress", "slurm"},
-    "study": {"pretext", "scales"},
-    "studies": {"data", "pretext", "scales", "study"},
-    "workflow": {"data", "execution", "graph", "plan", "progress", "reporting", "scales", "studies"},
-    "__main__": {"data", "experiments", "parallel", "reporting", "scales", "setups", "status"},
-    "__init__": set(),
+    "training": {"data"},
+    "pretext": {"data", "networks", "training"},
+    "segmentation": {"data", "networks", "training"},
+    "experiments": {"data", "networks", "training", "pretext", "segmentation"},
+    "statistics": {"experiments"},
+    "figures": {"experiments"},
+    "widgets": {"figures", "statistics"},
+    "__main__": {"data", "experiments", "training"},
+    **{leaf: set() for leaf in LEAVES},
 }
-EXCEPTIONS = {"reporting/chapter.py": {"training"}}  # says on which device the chapter runs, and keeps Lightning quiet
+
+
+def name_of(path: Path) -> str:
+    return path.relative_to(PROJECT).as_posix()
 
 
 def room(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    return path.relative_to(PROJECT / "ssl_utils").parts[0].removesuffix(".py")
 
 
 def imported(path: Path) -> set[str]:
-    """Rooms and top modules of the package that a file imports, at the top or inside a function."""
+    """What a file imports of the project, at the top or inside a function: dotted names, modules in full."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
@@ -74,31 +50,73 @@ def imported(path: Path) -> set[str]:
             names = [f"{node.module}.{alias.name}" for alias in node.names]
         else:
             continue
-        found |= {name.split(".")[1] for name in names if name.startswith("ssl_utils.")}
+        found |= {name for name in names if name.split(".")[0] in WINGS}
     return found
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def module_of(name: str) -> Path | None:
+    """The file that the dotted name `a.b` or `a.b.function` is from."""
+    for dotted in (name, name.rpartition(".")[0]):
+        at = PROJECT / dotted.replace(".", "/")
+        for path in (at.with_suffix(".py"), at / "__init__.py"):
+            if path.exists():
+                return path
+    return None
+
+
+@pytest.mark.parametrize("path", [p for p in MODULES if p.is_relative_to(PROJECT / "ssl_utils")], ids=name_of)
 def test_who_may_import_whom(path):
     here = room(path)
     assert here in MAY_IMPORT, f"{path.name}: a new room needs a line in MAY_IMPORT"
-    allowed = MAY_IMPORT[here] | LEAVES | {here} | EXCEPTIONS.get(path.relative_to(PACKAGE).as_posix(), set())
-    assert imported(path) <= allowed, f"{here} must not import {', '.join(sorted(imported(path) - allowed))}"
+    names = imported(path)
+    assert not {name for name in names if name.startswith("course")}, f"{here} must not import the course"
+    rooms = {name.split(".")[1] for name in names if "." in name}
+    more = rooms - MAY_IMPORT[here] - LEAVES - {here}
+    assert not more, f"{here} must not import {', '.join(sorted(more))}"
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+def test_no_module_imports_itself_through_others():
+    arrows = {path: {module_of(name) for name in imported(path)} - {None, path} for path in MODULES}
+    # a room's own __init__ hands out what its modules hold
+    arrows = {path: {to for to in targets if to != path.parent / "__init__.py"} for path, targets in arrows.items()}
+    done: set[Path] = set()
+
+    def follow(path: Path, trail: tuple[Path, ...]) -> None:
+        assert path not in trail, "a circle: " + " -> ".join(map(name_of, (*trail[trail.index(path) :], path)))
+        if path not in done:
+            for to in sorted(arrows[path]):
+                follow(to, (*trail, path))
+            done.add(path)
+
+    for path in MODULES:
+        follow(path, ())
+
+
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_a_module_has_at_most_250_lines(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 250
 
 
-@pytest.mark.parametrize("path", MODULES, ids=lambda p: str(p.relative_to(PACKAGE)))
+@pytest.mark.parametrize("path", MODULES, ids=name_of)
 def test_no_module_is_called_after_nothing(path):
     assert path.stem not in ("utils", "helpers", "common", "misc")
 
 
+def test_the_hall_is_small():
+    hall = PROJECT / "ssl_utils"
+    assert len([path for path in hall.glob("*.py")]) <= 5
+    assert len({path.parent for path in hall.glob("*/*.py")}) <= 10
+
+
+def test_no_two_modules_of_the_package_have_one_name():
+    names = [path.stem for path in MODULES if path.is_relative_to(PROJECT / "ssl_utils") and path.stem != "__init__"]
+    assert len(names) == len({*names}), sorted(name for name in {*names} if names.count(name) > 1)
+
+
 def test_what_every_course_starts_with_needs_no_torch():
     """Its import takes seconds, and a course that is done already should say so at once."""
-    look = "import sys; from ssl_utils import plan, setups, workflow; print({'torch', 'monai'} & {*sys.modules})"
+    look = "import sys; from course import __main__, plan; from ssl_utils.experiments import setups; "
+    look += "print({'torch', 'monai'} & {*sys.modules})"
     assert subprocess.run([sys.executable, "-c", look], capture_output=True, text=True).stdout == "set()\n"
 
 
@@ -126,7 +144,7 @@ def test_chapters_and_graph_name_each_other():
 def tracked() -> list[Path]:
     listed = subprocess.run(["git", "-C", PROJECT, "ls-files", "-z"], capture_output=True, text=True)
     if listed.returncode:  # an unpacked archive: everything that the project itself ships
-        rooms = ("ssl_utils", "notebooks", "tests", "json_files", "figures")
+        rooms = ("ssl_utils", "course", "notebooks", "tests", "json_files", "figures")
         return [path for path in PROJECT.glob("*") if path.is_file()] + [
             path for name in rooms for path in (PROJECT / name).rglob("*") if path.is_file() and path.suffix != ".pyc"
         ]

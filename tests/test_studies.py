@@ -11,13 +11,13 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ssl_utils import __main__ as cli
-from ssl_utils import experiments, graph, scales, setups, studies
+from course import graph, studies
+from course.records import claims, study_report as results
+from course.study import UNCHANGED, Where
+from ssl_utils import __main__ as cli, experiments
 from ssl_utils.errors import CourseError
+from ssl_utils.experiments import runs, scales, setups
 from ssl_utils.files import read_json, write_json
-from ssl_utils.reporting import claims, runs
-from ssl_utils.reporting import studies as results
-from ssl_utils.study import UNCHANGED, Where
 
 PROJECT = Path(__file__).resolve().parents[1]
 EVERY = [(name, scale) for name in studies.STUDIES for scale in scales.SCALES]
@@ -73,11 +73,11 @@ def test_fine_tunings_of_any_length_start_from_both_and_share_the_runs_of_the_co
     found = {(p["task"], p["value"]): p["name"] for p in plan("finetuning_length", "laptop")["points"]}
     assert found == {
         (task, f"{share} %"): task + end
-        for task in ("random", "pixel_clusters")
+        for task in ("random", "voxel_clusters")
         for share, end in ((50, "__budget=0.5"), (100, ""), (400, "__budget=4"))
     }
     controls = {p["name"] for p in plan("controls", "laptop")["points"]}
-    assert controls & set(found.values()) == {"random", "random__budget=4", "pixel_clusters"}
+    assert controls & set(found.values()) == {"random", "random__budget=4", "voxel_clusters"}
     assert plan("finetuning_length")["finetune"]["random__budget=0.5"] == ["random", "--budget=0.5"]
 
 
@@ -129,7 +129,7 @@ def test_a_set_with_few_labels_uses_those_it_has():
 
 @pytest.mark.parametrize("name", ["mask_ratios", ""])
 def test_an_unknown_study_is_one_line_before_anything_starts(tmp_path, name):
-    command = [sys.executable, "-m", "ssl_utils.workflow", "study", name]
+    command = [sys.executable, "-m", "course", "study", name]
     found = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"SSL_RUNS_ROOT": str(tmp_path)})
     assert (found.returncode, found.stdout, found.stderr.count("\n")) == (2, "", 1)
     assert found.stderr.startswith(f"error: study={name!r}: no such study; choose one of mask_ratio, freezing,")
@@ -138,8 +138,12 @@ def test_an_unknown_study_is_one_line_before_anything_starts(tmp_path, name):
 
 def test_options_of_the_command_line_become_values():
     assert dict(map(cli.named_value, ["a=3", "b=0.3", "c=true", "contrast=none", "pool=own+x"])) == {
-        "a": 3, "b": 0.3, "c": True, "contrast": "none", "pool": "own+x",
-    }  # fmt: skip
+        "a": 3,
+        "b": 0.3,
+        "c": True,
+        "contrast": "none",
+        "pool": "own+x",
+    }
     with pytest.raises(CourseError, match="is not name=value"):
         cli.named_value("mask_ratio")
 
@@ -157,9 +161,14 @@ def would_run(run: Path, name: str, scale: str = "smoke", **settings) -> dict[st
     """Parts that the graph of a study would run in this folder."""
     numbers = asdict(replace(scales.get(scale), **settings))
     config = {
-        "scale": scale, "dataset": "phantom", "data": None, "notebooks": str(PROJECT / "notebooks"),
-        "num_labeled": [6, 12, 24], "settings": numbers, "study": plan(name, scale),
-    }  # fmt: skip
+        "scale": scale,
+        "dataset": "phantom",
+        "data": None,
+        "notebooks": str(PROJECT / "notebooks"),
+        "num_labeled": [6, 12, 24],
+        "settings": numbers,
+        "study": plan(name, scale),
+    }
     path = run / ".course" / "study.json"
     write_json(path, config)
     command = graph.graph_command(run, path, cores=2, study=True)
@@ -171,11 +180,18 @@ def would_run(run: Path, name: str, scale: str = "smoke", **settings) -> dict[st
 def test_the_graph_makes_variants_beside_the_course(tmp_path):
     chapters = {"00_start_here": 1, "01_data_inspection": 1}
     assert would_run(tmp_path, "restoration") == chapters | {
-        "02_augmentation_pretraining": 1, "pretrain": 2, "04_unetr_finetuning": 2, "finetune": 2, "results": 1,
-    }  # fmt: skip
+        "02_augmentation_pretraining": 1,
+        "pretrain": 2,
+        "04_unetr_finetuning": 2,
+        "finetune": 2,
+        "results": 1,
+    }
     assert would_run(tmp_path, "controls") == chapters | {
-        "03_simmim_masking": 1, "04_unetr_finetuning": 2, "finetune": 5, "results": 1,
-    }  # fmt: skip
+        "03_simmim_masking": 1,
+        "04_unetr_finetuning": 2,
+        "finetune": 5,
+        "results": 1,
+    }
     more = would_run(tmp_path, "restoration", draws=2, seeds=2)
     assert (more["04_unetr_finetuning"], more["finetune"], more["pretrain"]) == (8, 8, 2)
 
@@ -201,8 +217,13 @@ def study(tmp_path_factory, blobs):
 
 def run_study(root: Path, blobs: Path) -> subprocess.CompletedProcess:
     words = ["study", "restoration", "--scale", "smoke", "--dataset", "folder", "--data", str(blobs)]
-    return subprocess.run([sys.executable, "-m", "ssl_utils.workflow", *words], capture_output=True, text=True,
-                          env=os.environ | {"SSL_RUNS_ROOT": str(root)}, timeout=600)  # fmt: skip
+    return subprocess.run(
+        [sys.executable, "-m", "course", *words],
+        capture_output=True,
+        text=True,
+        env=os.environ | {"SSL_RUNS_ROOT": str(root)},
+        timeout=600,
+    )
 
 
 def test_a_study_ends_with_a_table_a_text_and_a_figure(study):
@@ -240,15 +261,18 @@ def test_a_study_goes_on_where_it_stopped(study, blobs):
 
 
 def test_a_command_that_fails_is_one_line_with_its_log(tmp_path):
-    words = [sys.executable, "-m", "ssl_utils.workflow", "run-command", "finetune x n=5", str(tmp_path / "a b" / "log")]
+    words = [sys.executable, "-m", "course", "run-command", "finetune x n=5", str(tmp_path / "a b" / "log")]
     more = ["--events", str(tmp_path / "events")]
     for command, line in (
-        (["ssl_utils", "status", "--scale", "tiny"], "scale='tiny': no such scale; choose one of smoke, "),
+        (["course", "status", "--scale", "tiny"], "scale='tiny': no such scale; choose one of smoke, "),
         (["timeit", "1 / 0"], "ZeroDivisionError: division by zero"),
         (["json.tool", "--help"], "it ended without writing metrics.json, so it counts as not done"),
     ):
-        found = subprocess.run([*words, json.dumps(command), "--writes", str(tmp_path / "metrics.json"), *more],
-                               capture_output=True, text=True)  # fmt: skip
+        found = subprocess.run(
+            [*words, json.dumps(command), "--writes", str(tmp_path / "metrics.json"), *more],
+            capture_output=True,
+            text=True,
+        )
         assert (found.returncode, found.stdout, found.stderr.count("\n")) == (1, "", 1), found.stderr
         assert found.stderr.startswith(f"error: finetune x n=5 failed: {line}") and "; log: " in found.stderr
         assert Path(found.stderr.strip().split("; log: ")[1]).read_text()
@@ -262,20 +286,48 @@ def test_a_command_that_fails_is_one_line_with_its_log(tmp_path):
 def write_study(folder: Path, *, gain: float = 0.05) -> Path:
     """A finished mask_ratio study: random and two ratios, two label counts."""
     about = {
-        "name": "mask_ratio", "title": "Mask ratio", "question": "How much?", "varied": "share", "dataset": "phantom",
-        "scale": "laptop", "num_labeled": [6, 24], "runs": 6, "pretrainings": 2, "date": "2026-01-02", "device": "cpu",
-        "commit": "abc", "seconds": 60.0, "data": "d", "versions": {},
-    }  # fmt: skip
+        "name": "mask_ratio",
+        "title": "Mask ratio",
+        "question": "How much?",
+        "varied": "share",
+        "dataset": "phantom",
+        "scale": "laptop",
+        "num_labeled": [6, 24],
+        "runs": 6,
+        "pretrainings": 2,
+        "date": "2026-01-02",
+        "device": "cpu",
+        "commit": "abc",
+        "seconds": 60.0,
+        "data": "d",
+        "versions": {},
+    }
     rows = [
-        {"task": task, "value": value, "name": name, "default": default, "num_labeled": n, "dice": 0.5 + up, "low": 0.4,
-         "high": 0.6, "cases": 20, "draws": 1, "seeds": 1, "collapsed": 0, "gain": up if up else None,
-         "gain_low": up - 0.01 if up else None, "gain_high": up + 0.01 if up else None, "p": 0.01 if up else None}
+        {
+            "task": task,
+            "value": value,
+            "name": name,
+            "default": default,
+            "num_labeled": n,
+            "dice": 0.5 + up,
+            "low": 0.4,
+            "high": 0.6,
+            "cases": 20,
+            "draws": 1,
+            "seeds": 1,
+            "collapsed": 0,
+            "gain": up if up else None,
+            "gain_low": up - 0.01 if up else None,
+            "gain_high": up + 0.01 if up else None,
+            "p": 0.01 if up else None,
+        }
         for task, value, name, default, up in (
-            ("random", "-", "random", True, 0.0), ("simmim", "0.3", "simmim__mask_ratio=0.3", False, gain),
+            ("random", "-", "random", True, 0.0),
+            ("simmim", "0.3", "simmim__mask_ratio=0.3", False, gain),
             ("simmim", "0.6", "simmim", True, gain + 0.01),
         )
         for n in (6, 24)
-    ]  # fmt: skip
+    ]
     runs.write_table(folder / "results.csv", pd.DataFrame(rows))
     write_json(folder / "study.json", about)
     (folder / "results.md").write_text("done")
@@ -286,22 +338,37 @@ def write_study(folder: Path, *, gain: float = 0.05) -> Path:
 def files(tmp_path) -> dict[str, Path]:
     said = {"source": "them", "they_say": "much", "task": "simmim", "measured": None, "why": "other data"}
     path = tmp_path / "claims.json"
-    write_json(path, [
-        {"id": "a", "study": "mask_ratio", "num_labeled": [6], **said},
-        {"id": "b", "study": "course", "num_labeled": [6, 12], **said},
-    ])  # fmt: skip
+    write_json(
+        path,
+        [
+            {"id": "a", "study": "mask_ratio", "num_labeled": [6], **said},
+            {"id": "b", "study": "course", "num_labeled": [6, 12], **said},
+        ],
+    )
     gains = [
-        {"dataset": "phantom", "scale": "laptop", "init": init, "num_labeled": n, "gain": 10.0 + n, "low": 9.0,
-         "high": 30.0, "draws": 1, "seeds": 3} for init in ("simmim", "mae", "simmim__permuted=True") for n in (6, 24)
-    ]  # fmt: skip
+        {
+            "dataset": "phantom",
+            "scale": "laptop",
+            "init": init,
+            "num_labeled": n,
+            "gain": 10.0 + n,
+            "low": 9.0,
+            "high": 30.0,
+            "draws": 1,
+            "seeds": 3,
+        }
+        for init in ("simmim", "mae", "simmim__permuted=True")
+        for n in (6, 24)
+    ]
     write_json(tmp_path / "courses.json", {"gains": gains})
     return {"claims": path, "source": tmp_path / "studies.json", "courses": tmp_path / "courses.json"}
 
 
 def test_a_record_answers_its_claim_and_replaces_an_earlier_one(tmp_path, files):
     assert claims.table(**files)["we measured"].tolist() == [
-        "not measured yet: `make study STUDY=mask_ratio`", "not measured yet: `make course`",
-    ]  # fmt: skip
+        "not measured yet: `make study STUDY=mask_ratio`",
+        "not measured yet: `make course`",
+    ]
     for gain in (0.01, 0.05):
         folder = write_study(tmp_path / "phantom" / "laptop" / "studies" / "mask_ratio", gain=gain)
         claims.record(folder, into=files["source"], claims=files["claims"])
@@ -340,7 +407,7 @@ def test_claims_are_whole_and_name_a_study():
 
 def test_the_readme_says_what_the_records_say():
     text = (PROJECT / "README.md").read_text(encoding="utf-8")
-    assert text == claims.readme(text), "run: python -m ssl_utils.reporting readme"
+    assert text == claims.readme(text), "run: python -m course.records readme"
     assert text.count("not measured yet") == sum(not claim["measured"] for claim in read_json(claims.CLAIMS))
     with pytest.raises(CourseError, match="<!-- claims -->"):
         claims.readme("no table here")

@@ -6,9 +6,12 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
+from course.records import record
+from ssl_utils import statistics
 from ssl_utils.errors import CourseError
+from ssl_utils.experiments import runs
 from ssl_utils.files import read_json, write_json
-from ssl_utils.reporting import record, runs, savings, statistics, tables
+from ssl_utils.statistics import savings, tables
 
 PROJECT = Path(__file__).resolve().parents[1]
 MARKED = "before\n<!-- results -->\nstale words\n<!-- /results -->\nafter\n"
@@ -36,12 +39,15 @@ def write_course(folder: Path, dice: dict[tuple[str, int], dict[str, list[float]
 
 @pytest.fixture
 def course(tmp_path) -> Path:
-    return write_course(tmp_path / "phantom" / "laptop", {
-        ("simmim", 6): {"liver": [0.5, 0.6, 0.7, 0.8], "spleen": [0.5, 0.6, 0.7, 0.8]},
-        ("simmim", 12): {"liver": [0.9] * 4, "spleen": [0.9] * 4},
-        ("random", 6): {"liver": [0.4, 0.5, 0.6, 0.7], "spleen": [0.4, 0.5, 0.6, 0.7]},
-        ("mae", 6): {"liver": [0.8] * 4, "spleen": [0.0] * 4},
-    })  # fmt: skip
+    return write_course(
+        tmp_path / "phantom" / "laptop",
+        {
+            ("simmim", 6): {"liver": [0.5, 0.6, 0.7, 0.8], "spleen": [0.5, 0.6, 0.7, 0.8]},
+            ("simmim", 12): {"liver": [0.9] * 4, "spleen": [0.9] * 4},
+            ("random", 6): {"liver": [0.4, 0.5, 0.6, 0.7], "spleen": [0.4, 0.5, 0.6, 0.7]},
+            ("mae", 6): {"liver": [0.8] * 4, "spleen": [0.0] * 4},
+        },
+    )
 
 
 def test_label_efficiency_has_random_first_and_gaps_where_no_run_is(course):
@@ -66,8 +72,11 @@ def test_structures_stand_with_every_number_of_labels(course):
 def test_markdown_is_one_row_a_line():
     table = pd.DataFrame({"6 labels": ["75.3", ""]}, index=pd.Index(["random", "a"], name="init"))
     assert tables.markdown(table).splitlines() == [
-        "| init   | 6 labels |", "| ------ | -------- |", "| random | 75.3     |", "| a      |          |",
-    ]  # fmt: skip
+        "| init   | 6 labels |",
+        "| ------ | -------- |",
+        "| random | 75.3     |",
+        "| a      |          |",
+    ]
 
 
 def test_results_say_what_was_measured_and_what_was_not(course):
@@ -103,9 +112,9 @@ def test_controls_have_tables_of_their_own(course, control):
 
 def test_labels_saved_are_read_from_the_random_curve(tmp_path):
     curve = {("random", 6): [0.4, 0.5], ("random", 24): [0.6, 0.7], ("simmim", 6): [0.5, 0.6], ("mae", 6): [0.8, 0.9]}
-    folder = write_course(tmp_path / "a" / "laptop", {
-        key: {"liver": [low, low, high, high]} for key, (low, high) in curve.items()
-    })  # fmt: skip
+    folder = write_course(
+        tmp_path / "a" / "laptop", {key: {"liver": [low, low, high, high]} for key, (low, high) in curve.items()}
+    )
     table = tables.saved_table(savings.labels_saved(runs.collect(folder)))
     assert table.loc["mae"].tolist() == [6, "85.0", ">24", "[>24, >24]"]
     assert table.loc["simmim"].tolist() == [6, "55.0", "12", "[12, 12]"]  # half way from 45 to 65, on log labels
@@ -178,10 +187,22 @@ def test_a_record_replaces_the_one_of_the_same_course(course, tmp_path):
     assert [run["dataset"] for run in content["runs"]] == ["hippocampus", "phantom"]
     cell = next(c for c in content["label_efficiency"] if (c["init"], c["num_labeled"]) == ("simmim", 6))
     assert cell == {
-        "dataset": "phantom", "scale": "laptop", "init": "simmim", "num_labeled": 6, "dice": 65.0, "low": 55.0,
-        "high": 75.0, "cases": 4, "draws": 1, "seeds": 1, "runs": 1, "collapsed": 0, "device": "cpu", "commit": "abc",
+        "dataset": "phantom",
+        "scale": "laptop",
+        "init": "simmim",
+        "num_labeled": 6,
+        "dice": 65.0,
+        "low": 55.0,
+        "high": 75.0,
+        "cases": 4,
+        "draws": 1,
+        "seeds": 1,
+        "runs": 1,
+        "collapsed": 0,
+        "device": "cpu",
+        "commit": "abc",
         "seconds": 12.0,
-    }  # fmt: skip
+    }
     gain = next(g for g in content["gains"] if g["init"] == "simmim")
     assert (gain["baseline"], gain["num_labeled"], gain["gain"], gain["low"]) == ("random", 6, 10.0, 10.0)
     assert {"date", "data", "versions", "commit", "pretraining"} <= content["runs"][1].keys()
@@ -223,4 +244,4 @@ def test_a_readme_without_markers_is_one_line():
 
 def test_the_readme_says_what_the_record_says():
     text = (PROJECT / "README.md").read_text(encoding="utf-8")
-    assert text == record.readme(text), "run: python -m ssl_utils.reporting readme"
+    assert text == record.readme(text), "run: python -m course.records readme"

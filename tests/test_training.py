@@ -9,12 +9,13 @@ import pandas as pd
 import pytest
 import torch
 
-from ssl_utils import experiments, training
+from ssl_utils import experiments
 from ssl_utils.errors import CourseError
+from ssl_utils.experiments import runs
 from ssl_utils.networks.checkpoints import read_checkpoint
-from ssl_utils.recorder import Recorder
-from ssl_utils.reporting import runs
-from ssl_utils.training import Clip, adamw, parameter_groups
+from ssl_utils.training import loop as training
+from ssl_utils.training.loop import Clip, adamw, parameter_groups
+from ssl_utils.training.recorder import Recorder
 
 RUNS = {
     "pretrain": lambda where: experiments.pretrain(where, task="restoration", seed=3),

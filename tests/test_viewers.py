@@ -11,7 +11,7 @@ import pytest
 from nbclient import NotebookClient
 
 from ssl_utils.errors import CourseError
-from ssl_utils.reporting import results_explorer, viewers, volume3d
+from ssl_utils.widgets import results_explorer, viewers, volume3d
 
 IMAGE = np.arange(8 * 10 * 12, dtype=np.float32).reshape(8, 10, 12)
 LABEL = np.zeros(IMAGE.shape, np.uint8)
@@ -75,7 +75,7 @@ import os, sys
 os.environ["SSL_HEADLESS"] = "1"
 import numpy as np
 import pandas as pd
-from ssl_utils.reporting import viewers
+from ssl_utils.widgets import viewers
 image = np.random.default_rng(0).random((8, 8, 8))
 viewers.explore(image, image > 0.5, prediction=image > 0.6, after=image / 2)
 viewers.playground(lambda r: {"image": image, "mask": image > r}, {"r": viewers.Control("ratio", 0.5, low=0, high=1)})
@@ -94,7 +94,7 @@ def test_headless_imports_no_widget_library():
 
 def test_headless_notebook_shows_a_picture_and_a_sentence():
     source = (
-        "import os; os.environ['SSL_HEADLESS'] = '1'\nimport numpy as np\nfrom ssl_utils.reporting import viewers\n"
+        "import os; os.environ['SSL_HEADLESS'] = '1'\nimport numpy as np\nfrom ssl_utils.widgets import viewers\n"
         "viewers.explore(np.ones((8, 8, 8)))"
     )
     cells = [nbformat.v4.new_code_cell(source), nbformat.v4.new_code_cell("viewers.volume3d(np.ones((8, 8, 8)))")]
@@ -126,15 +126,29 @@ def test_the_still_has_a_row_for_the_prediction_and_one_for_the_second_image(hea
 
 
 def case(init, dice, *, name="a", num_labeled=6, seed=0, structure="liver"):
-    return {"init": init, "num_labeled": num_labeled, "draw": 0, "seed": seed, "case": name, "class": structure,
-            "dice": dice}  # fmt: skip
+    return {
+        "init": init,
+        "num_labeled": num_labeled,
+        "draw": 0,
+        "seed": seed,
+        "case": name,
+        "class": structure,
+        "dice": dice,
+    }
 
 
-TABLE = pd.DataFrame([
-    case("random", 0.5), case("simmim", 0.7), case("random", 0.3, structure="spleen"),
-    case("simmim", 0.1, structure="spleen"), case("random", 0.6, name="b"), case("simmim", 0.65, name="b"),
-    case("random", 0.8, num_labeled=12), case("mae", 0.9, num_labeled=12),
-])  # fmt: skip
+TABLE = pd.DataFrame(
+    [
+        case("random", 0.5),
+        case("simmim", 0.7),
+        case("random", 0.3, structure="spleen"),
+        case("simmim", 0.1, structure="spleen"),
+        case("random", 0.6, name="b"),
+        case("simmim", 0.65, name="b"),
+        case("random", 0.8, num_labeled=12),
+        case("mae", 0.9, num_labeled=12),
+    ]
+)
 
 
 def found(**which):

@@ -134,16 +134,18 @@ def test_tiles_are_exact(monkeypatch):
 
 
 @pytest.mark.parametrize("tokens", [4, 8])
-@pytest.mark.parametrize(("half", "dropout", "device", "products"), [
-    (True, 0.0, "cpu", True), (False, 0.0, "cpu", False), (True, 0.5, "cpu", False), (True, 0.0, "meta", False),
-])  # fmt: skip
+@pytest.mark.parametrize(
+    ("half", "dropout", "device", "products"),
+    [(True, 0.0, "cpu", True), (False, 0.0, "cpu", False), (True, 0.5, "cpu", False), (True, 0.0, "meta", False)],
+)
 def test_products_are_for_bfloat16_on_a_processor_without_dropout(half, dropout, device, products, tokens, monkeypatch):
     monkeypatch.setattr(vit, "PLAIN_TOKENS", 4)
     block = vit.Block(hidden_size=48, mlp_dim=96, num_heads=4, dropout=dropout).to(device)
     with (
-        spied(attention.TiledAttention, "forward") as tiled, spied(vit, "plain_attention") as plain,
+        spied(attention.TiledAttention, "forward") as tiled,
+        spied(vit, "plain_attention") as plain,
         torch.autocast("cpu", torch.bfloat16, enabled=half),
-    ):  # fmt: skip
+    ):
         block(torch.randn(1, tokens, 48, device=device))
     assert block.attn.use_flash_attention
     assert (plain.call_count, tiled.call_count) == (products and tokens == 4, products and tokens == 8)

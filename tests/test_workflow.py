@@ -12,10 +12,11 @@ from pathlib import Path
 import psutil
 import pytest
 
-from ssl_utils import execution, graph, scales, workflow
+from course import execution, graph, workflow
+from course.progress import Progress, clock
 from ssl_utils.errors import CourseError
+from ssl_utils.experiments import scales
 from ssl_utils.pretext import TASKS
-from ssl_utils.progress import Progress, clock
 
 TRAINED = {chapter: [task for task, e in TASKS.items() if e.chapter == chapter] for _, chapter in TASKS.values()}
 PRETRAININGS, FINETUNINGS = len(TRAINED), 3 * (1 + len(TASKS))  # three label counts, random and every task
@@ -31,10 +32,16 @@ folder.mkdir(parents=True, exist_ok=True)
 
 def save(path: Path, *sources: str) -> Path:
     cells = [
-        {"cell_type": "code", "id": f"c{i}", "execution_count": None, "outputs": [], "source": source,
-         "metadata": {"tags": ["parameters"]} if i == 0 else {}}
+        {
+            "cell_type": "code",
+            "id": f"c{i}",
+            "execution_count": None,
+            "outputs": [],
+            "source": source,
+            "metadata": {"tags": ["parameters"]} if i == 0 else {},
+        }
         for i, source in enumerate(sources)
-    ]  # fmt: skip
+    ]
     cells.insert(0, {"cell_type": "markdown", "id": "title", "metadata": {}, "source": f"# {path.stem}"})
     kernel = {"kernelspec": {"name": "python3", "display_name": "Python 3", "language": "python"}}
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -61,9 +68,13 @@ class Course:
         self.run = root / "my runs" / "phantom" / "smoke"
         save_toys(self.notebooks)
         self.config = {
-            "scale": "smoke", "dataset": "phantom", "data": None, "notebooks": str(self.notebooks),
-            "num_labeled": [6, 12, 24], "settings": asdict(scales.get("smoke")),
-        }  # fmt: skip
+            "scale": "smoke",
+            "dataset": "phantom",
+            "data": None,
+            "notebooks": str(self.notebooks),
+            "num_labeled": [6, 12, 24],
+            "settings": asdict(scales.get("smoke")),
+        }
         (self.run / ".course").mkdir(parents=True)
 
     def start(self, **changes) -> dict:
@@ -203,7 +214,7 @@ def test_a_fault_of_the_graph_itself_is_shown(tmp_path, capfd):
 def run_chapter(tmp_path, *sources, **options):
     notebook = save(tmp_path / "07_toy.ipynb", "seed = 0", *sources)
     arguments = [str(notebook), str(tmp_path / "out.ipynb"), *(f"--{k}={v}" for k, v in options.items())]
-    command = [sys.executable, "-m", "ssl_utils.workflow", "run-chapter", *arguments]
+    command = [sys.executable, "-m", "course", "run-chapter", *arguments]
     return subprocess.run(command, capture_output=True, text=True, env=os.environ | {"OMP_NUM_THREADS": "1"})
 
 
@@ -219,7 +230,7 @@ def test_exit_in_a_cell_is_no_success(tmp_path):
 
 
 def test_a_course_error_is_told_as_it_is_also_when_the_chapter_hides_its_traceback(tmp_path):
-    plain = "from ssl_utils.reporting import chapter\nchapter._plain_errors()"
+    plain = "from course import chapter\nchapter._plain_errors()"
     fail = "from ssl_utils.errors import CourseError\nraise CourseError('a.nii: is empty; replace it')"
     found = run_chapter(tmp_path, plain, fail)
     assert found.returncode == 1
@@ -241,7 +252,7 @@ def test_a_kernel_talks_through_files_for_which_no_other_kernel_can_compete(tmp_
 def test_the_collector_waits_for_the_imports_of_a_chapter_and_no_longer(tmp_path):
     start = "chapter.start('07_toy', scale='smoke', dataset='phantom', data=None, seed=seed)"
     same = "\nimport gc\nassert gc.get_threshold() == chapter.COLLECTOR and bool(gc.get_freeze_count()) == {}"
-    waits = "import gc\nassert gc.get_threshold()[0] > 10_000\nfrom ssl_utils.reporting import chapter\n" + start
+    waits = "import gc\nassert gc.get_threshold()[0] > 10_000\nfrom course import chapter\n" + start
     again = "gc.unfreeze()\n" + start  # as a person who opens a notebook, where nothing waits
     found = run_chapter(tmp_path, waits + same.format(True), again + same.format(False))
     assert found.returncode == 0, found.stderr
@@ -260,8 +271,11 @@ def test_a_misspelt_parameter_is_refused_before_any_work(tmp_path):
 
 
 def test_a_chapter_has_a_time_limit_and_leaves_no_kernel(tmp_path):
-    found = run_chapter(tmp_path, f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\n"
-                        "time.sleep(60)", minutes=0.08)  # fmt: skip
+    found = run_chapter(
+        tmp_path,
+        f"import os, time\nopen({str(tmp_path / 'pid')!r}, 'w').write(str(os.getpid()))\ntime.sleep(60)",
+        minutes=0.08,
+    )
     assert (found.returncode, "it took more than 0.08 minutes" in found.stderr) == (1, True)
     assert not psutil.pid_exists(int((tmp_path / "pid").read_text()))
 
@@ -284,7 +298,7 @@ def test_stopping_the_course_ends_the_kernel_and_counts_nothing(tmp_path):
     slow = f"import os, time\nopen({str(pid)!r}, 'w').write(str(os.getpid()))\ntime.sleep(100)"
     save(course.notebooks / "00_start_here.ipynb", "scale = dataset = ''\nseed = 0", slow)
     program = (
-        "import json, sys; from pathlib import Path; from ssl_utils import workflow\n"
+        "import json, sys; from pathlib import Path; from course import workflow\n"
         "with workflow.one_line_errors(code=2), workflow.locked(Path(sys.argv[1])) as lock:\n"
         "    workflow.run_graph(Path(sys.argv[1]), json.loads(sys.argv[2]), cores=2, lock=lock)"
     )
@@ -329,7 +343,7 @@ def wait_for(condition, seconds: float = 120) -> None:
     ],
 )
 def test_an_unknown_name_is_one_line_before_anything_starts(tmp_path, arguments, line):
-    command = [sys.executable, "-m", "ssl_utils.workflow", "course", *arguments]
+    command = [sys.executable, "-m", "course", "run", *arguments]
     found = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"SSL_RUNS_ROOT": str(tmp_path)})
     assert (found.returncode, found.stdout, found.stderr.count("\n")) == (2, "", 1)
     assert found.stderr.startswith(line)

@@ -16,7 +16,7 @@ import numpy as np
 
 from ssl_utils.data import formats, volumes
 from ssl_utils.data.datalists import Case
-from ssl_utils.data.datasets import Dataset, Grid
+from ssl_utils.data.dataset import Dataset, Grid
 from ssl_utils.files import atomic, read_json, sha256, write_json
 
 VERSION = 1  # raise it when preprocessing changes: old entries are then no longer found
@@ -66,9 +66,13 @@ def _mapped(path: Path) -> np.ndarray:
 
 
 def prepare(
-    cases: Sequence[Case], *, dataset: Dataset, grid: Grid, root: Path,
+    cases: Sequence[Case],
+    *,
+    dataset: Dataset,
+    grid: Grid,
+    root: Path,
     progress: Callable[[int, int], None] | None = None,
-) -> list[Prepared]:  # fmt: skip
+) -> list[Prepared]:
     """Preprocess what is not in the cache yet, and return the cached cases in the order given.
 
     Raises:
@@ -120,9 +124,13 @@ def _write(case: Case, dataset: Dataset, grid: Grid, folder: Path) -> None:
     done = preprocess(image, label, grid=grid, intensity=dataset.intensity)
     mean, std = done.moments()
     meta = {
-        "id": case.id, "patient": case.patient, "affine": done.affine.tolist(), "shape": list(done.image.shape),
-        "mean": mean, "std": std,
-    }  # fmt: skip
+        "id": case.id,
+        "patient": case.patient,
+        "affine": done.affine.tolist(),
+        "shape": list(done.image.shape),
+        "mean": mean,
+        "std": std,
+    }
     _save(folder / "image.npy", done.image.astype(np.float16))
     if done.label is not None:
         _save(folder / "label.npy", done.label)

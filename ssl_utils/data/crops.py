@@ -43,9 +43,14 @@ class Crops(Dataset):
     """Training crops, numbered without end; `augment(crop, seed)` is the random half of the pipeline."""
 
     def __init__(
-        self, cases: Sequence[Prepared], *, roi: Sequence[int], seed: int, balanced: bool = False,
+        self,
+        cases: Sequence[Prepared],
+        *,
+        roi: Sequence[int],
+        seed: int,
+        balanced: bool = False,
         augment: Callable[[dict, int], dict] | None = None,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.cases, self.roi, self.seed, self.balanced, self.augment = list(cases), roi, seed, balanced, augment
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:

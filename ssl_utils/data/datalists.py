@@ -10,14 +10,26 @@ from pathlib import Path
 
 from ssl_utils.data import volumes
 from ssl_utils.data.cases import SIDES, Case, Datalist, by_patient, draw_labels, in_turn, split_by_patient
-from ssl_utils.data.datalist_json import parse, read, write
-from ssl_utils.data.formats import NAMES, is_series, stem, strangers, volumes_in
+from ssl_utils.data.formats.reading import NAMES, is_series, stem, strangers, volumes_in
+from ssl_utils.data.lists.datalist_json import parse, read, write
 from ssl_utils.errors import CourseError
 
 __all__ = [
-    "Case", "Datalist", "as_listed", "by_patient", "draw_labels", "faults", "from_folder", "in_turn", "leaks",
-    "overlooked", "problems", "read", "split_by_patient", "write",
-]  # fmt: skip
+    "Case",
+    "Datalist",
+    "as_listed",
+    "by_patient",
+    "draw_labels",
+    "faults",
+    "from_folder",
+    "in_turn",
+    "leaks",
+    "overlooked",
+    "problems",
+    "read",
+    "split_by_patient",
+    "write",
+]
 
 POOL = ("training", "unlabeled")  # what pretraining may see: one side as far as leaks go
 

@@ -18,8 +18,8 @@ from monai.transforms import (
 from nibabel.orientations import io_orientation
 from scipy.ndimage import gaussian_filter
 
-from ssl_utils.data.datasets import Grid, Intensity
-from ssl_utils.data.stored import shape_text
+from ssl_utils.data.dataset import Grid, Intensity
+from ssl_utils.data.formats.stored import shape_text
 from ssl_utils.data.volumes import Volume
 from ssl_utils.errors import CourseError
 
@@ -116,12 +116,16 @@ def augmentation(labelled: bool = True) -> Callable[[dict, int], dict]:
     """
     keys = ["image", "label"] if labelled else ["image"]
     modes = ["bilinear", "nearest"][: len(keys)]
-    chain = Compose([
-        RandAffined(keys, prob=0.5, rotate_range=[0.15] * 3, scale_range=[0.1] * 3, mode=modes, padding_mode="border"),
-        RandScaleIntensityd("image", factors=0.15, prob=0.5),
-        RandAdjustContrastd("image", gamma=(0.8, 1.25), prob=0.3),
-        RandGaussianNoised("image", prob=0.3, std=0.03),
-    ])  # fmt: skip
+    chain = Compose(
+        [
+            RandAffined(
+                keys, prob=0.5, rotate_range=[0.15] * 3, scale_range=[0.1] * 3, mode=modes, padding_mode="border"
+            ),
+            RandScaleIntensityd("image", factors=0.15, prob=0.5),
+            RandAdjustContrastd("image", gamma=(0.8, 1.25), prob=0.3),
+            RandGaussianNoised("image", prob=0.3, std=0.03),
+        ]
+    )
 
     def augment(crop: dict, seed: int) -> dict:
         set_track_meta(False)  # the cached crop has no geometry left to follow: 2.7 times faster

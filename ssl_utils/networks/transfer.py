@@ -17,10 +17,13 @@ from torch import Tensor
 from torch.nn.functional import interpolate
 
 from ssl_utils.errors import CourseError
-from ssl_utils.networks.checkpoints import read, state_dict_in
-from ssl_utils.networks.checkpoints import read_checkpoint as read_checkpoint  # part of this module's interface
-from ssl_utils.networks.checkpoints import save_encoder as save_encoder
-from ssl_utils.networks.checkpoints import save_model as save_model
+from ssl_utils.networks.checkpoints import (
+    read,
+    read_checkpoint as read_checkpoint,  # part of this module's interface
+    save_encoder as save_encoder,
+    save_model as save_model,
+    state_dict_in,
+)
 from ssl_utils.networks.vit import Size, ViT, triple
 
 MINIMUM_SHARE = 0.95
@@ -128,10 +131,15 @@ def _account(
     extra = {key: tuple(tensor.shape) for key, tensor in found.items() if key not in used}
     share = sum(tensor.numel() for tensor in weights.values()) / sum(tensor.numel() for tensor in wanted.values())
     return weights, TransferReport(
-        source=name, prefix=prefix, matched=matched, resized=resized, missing=missing, share=share,
+        source=name,
+        prefix=prefix,
+        matched=matched,
+        resized=resized,
+        missing=missing,
+        share=share,
         unexpected={key: shape for key, shape in extra.items() if not IGNORED.search(key)},
         ignored=tuple(key for key in extra if IGNORED.search(key)),
-    )  # fmt: skip
+    )
 
 
 def _prefix(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name: str) -> str:

@@ -15,8 +15,11 @@ class UNet(nn.Module):
     def __init__(self, *, in_channels: int, out_channels: int, feature_size: int = 16, levels: int = 4) -> None:
         super().__init__()
         self.config: dict[str, Any] = {
-            "in_channels": in_channels, "out_channels": out_channels, "feature_size": feature_size, "levels": levels,
-        }  # fmt: skip
+            "in_channels": in_channels,
+            "out_channels": out_channels,
+            "feature_size": feature_size,
+            "levels": levels,
+        }
         width = [feature_size * 2**level for level in range(levels)]
         inputs = [in_channels, *width]
         self.down = nn.ModuleList(

@@ -53,18 +53,32 @@ class UNETR(nn.Module):
         self.levels = k = doublings(patch_size)
         self.taps = [min(round(i * num_layers / k), num_layers - 1) for i in range(1, k)]  # 3, 6, 9 of 12 at patch 16
         self.vit = ViT(
-            in_channels=in_channels, img_size=img_size, patch_size=patch_size, hidden_size=hidden_size,
-            mlp_dim=mlp_dim, num_layers=num_layers, num_heads=num_heads, dropout=dropout,
-        )  # fmt: skip
+            in_channels=in_channels,
+            img_size=img_size,
+            patch_size=patch_size,
+            hidden_size=hidden_size,
+            mlp_dim=mlp_dim,
+            num_layers=num_layers,
+            num_heads=num_heads,
+            dropout=dropout,
+        )
         self.grid = self.vit.grid
         self.config: dict[str, Any] = {**self.vit.config, "out_channels": out_channels, "feature_size": feature_size}
         width = [feature_size * 2**level for level in range(k)] + [hidden_size]  # of levels 1 .. k + 1
         self.encoder1 = UnetrBasicBlock(in_channels=in_channels, out_channels=width[0], stride=1, **BLOCK)
         for i in range(2, k + 1):
-            self.add_module(f"encoder{i}", UnetrPrUpBlock(
-                in_channels=hidden_size, out_channels=width[i - 1], num_layer=k - i, stride=1,
-                upsample_kernel_size=2, conv_block=True, **BLOCK,
-            ))  # fmt: skip
+            self.add_module(
+                f"encoder{i}",
+                UnetrPrUpBlock(
+                    in_channels=hidden_size,
+                    out_channels=width[i - 1],
+                    num_layer=k - i,
+                    stride=1,
+                    upsample_kernel_size=2,
+                    conv_block=True,
+                    **BLOCK,
+                ),
+            )
         for i in range(k + 1, 1, -1):
             block = UnetrUpBlock(in_channels=width[i - 1], out_channels=width[i - 2], upsample_kernel_size=2, **BLOCK)
             self.add_module(f"decoder{i}", block)

@@ -17,7 +17,7 @@ TASKS = {
     "restoration": Entry("RestorationTask", "02_augmentation_pretraining"),
     "simmim": Entry("SimMIMTask", "03_simmim_masking"),
     "mae": Entry("MAETask", "03_simmim_masking"),
-    "pixel_clusters": Entry("PixelClustersTask", "06_pixel_clusters"),
+    "voxel_clusters": Entry("VoxelClustersTask", "07_voxel_clusters"),
 }
 
 

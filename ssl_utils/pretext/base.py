@@ -9,8 +9,8 @@ from torch.nn import functional as F
 
 from ssl_utils.networks.unetr import UNETR
 from ssl_utils.networks.vit import ViT
-from ssl_utils.parallel import SharedStep
-from ssl_utils.training import adamw, parameter_groups
+from ssl_utils.training.loop import adamw, parameter_groups
+from ssl_utils.training.parallel import SharedStep
 
 
 class PretextTask(SharedStep, ABC):

@@ -53,9 +53,15 @@ def fixed(cases: Sequence[Prepared], roi: Sequence[int]) -> Fixed:
 
 
 def callback(
-    folder: Path, *, labelled: Sequence[Prepared], held_out: Sequence[Prepared], roi: Sequence[int],
-    values: Sequence[int], cases: int = 8, every: int = 1,
-) -> "Inside":  # fmt: skip
+    folder: Path,
+    *,
+    labelled: Sequence[Prepared],
+    held_out: Sequence[Prepared],
+    roi: Sequence[int],
+    values: Sequence[int],
+    cases: int = 8,
+    every: int = 1,
+) -> "Inside":
     """The callback for a run folder, on the first `cases` of either side.
 
     Args:
@@ -85,9 +91,14 @@ class Inside(L.Callback):
     """
 
     def __init__(
-        self, folder: Path, *, held_out: Fixed, labelled: Fixed | None = None, values: Sequence[int] = (),
+        self,
+        folder: Path,
+        *,
+        held_out: Fixed,
+        labelled: Fixed | None = None,
+        values: Sequence[int] = (),
         every: int = 1,
-    ) -> None:  # fmt: skip
+    ) -> None:
         self.folder, self.held_out, self.values, self.every = Path(folder), held_out, tuple(values), every
         both = labelled is not None and labelled.labels is not None and held_out.labels is not None
         self.labelled = labelled if both and len(self.values) > 1 else None
@@ -192,9 +203,11 @@ def spread(tokens: Tensor) -> dict[str, float]:
     """How far the tokens (B, N, E) of different cases and places lie apart."""
     rows = tokens.flatten(0, 1)
     return {
-        "feature_std": round(probes.feature_std(rows), 4), "content": round(probes.content_share(tokens), 4),
-        "rankme": round(probes.rankme(rows), 3), "rank_most": min(rows.shape),
-    }  # fmt: skip
+        "feature_std": round(probes.feature_std(rows), 4),
+        "content": round(probes.content_share(tokens), 4),
+        "rankme": round(probes.rankme(rows), 3),
+        "rank_most": min(rows.shape),
+    }
 
 
 def alarm(row: dict) -> str:

@@ -45,9 +45,9 @@ class LightDecoder(nn.Module):
     def __init__(self, *, encoder: ViT, width: int, depth: int, num_heads: int) -> None:
         super().__init__()
         self.register_buffer("positions", sincos_positions(encoder.grid, width))  # (1, N, width)
-        self.blocks = nn.Sequential(*(
-            Block(hidden_size=width, mlp_dim=4 * width, num_heads=num_heads, dropout=0.0) for _ in range(depth)
-        ))  # fmt: skip
+        self.blocks = nn.Sequential(
+            *(Block(hidden_size=width, mlp_dim=4 * width, num_heads=num_heads, dropout=0.0) for _ in range(depth))
+        )
         self.norm = nn.LayerNorm(width)
         self.voxels = LinearHead(
             hidden_size=width, patch_size=encoder.patch_size, out_channels=encoder.config["in_channels"]
@@ -71,14 +71,29 @@ class MAETask(SimMIMTask):
     """
 
     def __init__(
-        self, *, encoder: ViT, lr: float, steps: int, seed: int = 0, mask_ratio: float = 0.75, mask_unit: int = 1,
-        normalise_target: bool = False, foreground_weight: float = 1.0, decoder_width: int = 64,
+        self,
+        *,
+        encoder: ViT,
+        lr: float,
+        steps: int,
+        seed: int = 0,
+        mask_ratio: float = 0.75,
+        mask_unit: int = 1,
+        normalise_target: bool = False,
+        foreground_weight: float = 1.0,
+        decoder_width: int = 64,
         decoder_depth: int = 2,
-    ) -> None:  # fmt: skip
+    ) -> None:
         super().__init__(
-            encoder=encoder, lr=lr, steps=steps, seed=seed, mask_ratio=mask_ratio, mask_unit=mask_unit,
-            normalise_target=normalise_target, foreground_weight=foreground_weight,
-        )  # fmt: skip
+            encoder=encoder,
+            lr=lr,
+            steps=steps,
+            seed=seed,
+            mask_ratio=mask_ratio,
+            mask_unit=mask_unit,
+            normalise_target=normalise_target,
+            foreground_weight=foreground_weight,
+        )
         if any(g % mask_unit for g in encoder.grid):
             raise CourseError(
                 f"mask_unit={mask_unit}: does not divide the {encoder.grid} tokens, so crops would keep different "

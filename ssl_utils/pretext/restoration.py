@@ -10,8 +10,8 @@ from torch.nn import functional as F
 from ssl_utils.errors import CourseError
 from ssl_utils.networks.heads import TransposedConvHead
 from ssl_utils.networks.vit import ViT
-from ssl_utils.parallel import of_all_processes
 from ssl_utils.pretext.base import PretextTask
+from ssl_utils.training.parallel import of_all_processes
 
 CONTRASTS = ("none", "latent", "published")
 FILLS = ("noise", "mean")
@@ -93,9 +93,17 @@ class RestorationTask(PretextTask):
     """
 
     def __init__(
-        self, *, encoder: ViT, lr: float, steps: int, seed: int = 0, contrast: str = "latent",
-        contrast_weight: float = 0.05, temperature: float | None = None, fill: str = "noise",
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        encoder: ViT,
+        lr: float,
+        steps: int,
+        seed: int = 0,
+        contrast: str = "latent",
+        contrast_weight: float = 0.05,
+        temperature: float | None = None,
+        fill: str = "noise",
+    ) -> None:
         super().__init__(encoder=encoder, lr=lr, steps=steps, seed=seed)
         if contrast not in CONTRASTS:
             raise CourseError(f"contrast={contrast!r}: unknown; choose one of {', '.join(CONTRASTS)}")

@@ -39,9 +39,17 @@ class SimMIMTask(PretextTask):
     """
 
     def __init__(
-        self, *, encoder: ViT, lr: float, steps: int, seed: int = 0, mask_ratio: float = 0.6, mask_unit: int = 1,
-        normalise_target: bool = False, foreground_weight: float = 1.0,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        encoder: ViT,
+        lr: float,
+        steps: int,
+        seed: int = 0,
+        mask_ratio: float = 0.6,
+        mask_unit: int = 1,
+        normalise_target: bool = False,
+        foreground_weight: float = 1.0,
+    ) -> None:
         super().__init__(encoder=encoder, lr=lr, steps=steps, seed=seed)
         if not 0 < mask_ratio < 1:
             raise CourseError(f"mask_ratio={mask_ratio}: must lie between 0 and 1; try 0.6")
@@ -64,9 +72,9 @@ class SimMIMTask(PretextTask):
 
     def mask(self, images: Tensor, generator: torch.Generator) -> Tensor:
         of_step = len(images) * self.processes
-        return self.own(block_mask(
-            of_step, self.encoder.grid, mask_ratio=self.mask_ratio, unit=self.mask_unit, generator=generator
-        ))  # fmt: skip
+        return self.own(
+            block_mask(of_step, self.encoder.grid, mask_ratio=self.mask_ratio, unit=self.mask_unit, generator=generator)
+        )
 
     def voxel_mask(self, mask: Tensor, channels: int) -> Tensor:
         """(B, N) tokens -> (B, C, D, H, W) voxels."""
@@ -110,6 +118,7 @@ class SimMIMTask(PretextTask):
             mean, deviation = self.patch_statistics(images)
             prediction = prediction * deviation + mean
         return {
-            "corrupted": images.masked_fill(hidden, float(images.min())), "hidden": hidden,
+            "corrupted": images.masked_fill(hidden, float(images.min())),
+            "hidden": hidden,
             "reconstruction": torch.where(hidden, prediction, images),
-        }  # fmt: skip
+        }

@@ -14,7 +14,7 @@ from torch.nn import functional as F
 from ssl_utils.data import volumes
 from ssl_utils.data.cache import Prepared
 from ssl_utils.data.cases import Case
-from ssl_utils.data.datasets import Dataset, Grid
+from ssl_utils.data.dataset import Dataset, Grid
 from ssl_utils.data.transforms import preprocess
 from ssl_utils.data.volumes import Volume
 from ssl_utils.segmentation import inference, metrics
@@ -41,9 +41,12 @@ def predict(average: Tensor, image: Volume, *, dataset: Dataset, grid: Grid) -> 
     p = F.interpolate(average[None], size=done.image.shape[1:], mode="trilinear")[0].clamp(1e-6, 1 - 1e-6)
     background = (1 - p.sum(0, keepdim=True)).clamp(min=1e-6)
     found = inference.to_original(
-        p.logit() if dataset.regions else torch.cat([background, p]).log(), affine=done.affine,
-        target_affine=image.affine, target_shape=image.shape, regions=bool(dataset.regions),
-    )  # fmt: skip
+        p.logit() if dataset.regions else torch.cat([background, p]).log(),
+        affine=done.affine,
+        target_affine=image.affine,
+        target_shape=image.shape,
+        regions=bool(dataset.regions),
+    )
     if dataset.regions:
         return dict(zip(dataset.regions, found, strict=True))
     return {name: found == k for k, name in enumerate(structures(dataset).values(), 1)}

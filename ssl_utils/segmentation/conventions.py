@@ -15,8 +15,9 @@ from ssl_utils.errors import CourseError
 from ssl_utils.segmentation.overlaps import Overlap, Scored
 
 
-def case_scores(cases: Sequence[Scored], *, on: str = "file", background: bool = False,
-                absent: float = float("nan")) -> np.ndarray:  # fmt: skip
+def case_scores(
+    cases: Sequence[Scored], *, on: str = "file", background: bool = False, absent: float = float("nan")
+) -> np.ndarray:
     """Mean Dice of each case (N,); a structure that is in neither mask counts as `absent`, NaN: not at all."""
     dice = np.array([getattr(case, on).dice()[0 if background else 1 :] for case in cases])
     return _mean(np.where(np.isnan(dice), absent, dice), axis=1)

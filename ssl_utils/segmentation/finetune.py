@@ -9,10 +9,10 @@ from torch import Tensor, nn
 
 from ssl_utils.data.cache import Prepared
 from ssl_utils.networks.unetr import UNETR
-from ssl_utils.parallel import SharedStep
 from ssl_utils.segmentation.inference import decide, predict_logits
 from ssl_utils.segmentation.metrics import dice
-from ssl_utils.training import adamw, parameter_groups
+from ssl_utils.training.loop import adamw, parameter_groups
+from ssl_utils.training.parallel import SharedStep
 
 ALWAYS = -1  # of freeze_epochs
 
@@ -51,10 +51,21 @@ class SegmentationTask(SharedStep):
     """
 
     def __init__(
-        self, *, network: nn.Module, values: Sequence[int], regions: Mapping[str, Sequence[int]] | None,
-        shares: np.ndarray, held_out: Sequence[Prepared], roi: Sequence[int], overlap: float, lr: float, steps: int,
-        freeze_epochs: int = 0, layer_decay: float = 1.0, weight_decay: float = 0.01,
-    ) -> None:  # fmt: skip
+        self,
+        *,
+        network: nn.Module,
+        values: Sequence[int],
+        regions: Mapping[str, Sequence[int]] | None,
+        shares: np.ndarray,
+        held_out: Sequence[Prepared],
+        roi: Sequence[int],
+        overlap: float,
+        lr: float,
+        steps: int,
+        freeze_epochs: int = 0,
+        layer_decay: float = 1.0,
+        weight_decay: float = 0.01,
+    ) -> None:
         super().__init__()
         self.network, self.values, self.regions = network, list(values), regions
         self.lr, self.steps, self.roi, self.overlap, self.held_out = lr, steps, tuple(roi), overlap, list(held_out)
@@ -64,9 +75,13 @@ class SegmentationTask(SharedStep):
         # structures from being given up: with them all 13 organs of the phantom are found, without them 8 in our trial
         weight = torch.from_numpy(shares).float().clamp(min=1e-5).rsqrt()
         self.loss = DiceCELoss(
-            to_onehot_y=regions is None, softmax=regions is None, sigmoid=regions is not None,
-            include_background=regions is not None, batch=True, weight=None if regions else weight / weight.mean(),
-        )  # fmt: skip
+            to_onehot_y=regions is None,
+            softmax=regions is None,
+            sigmoid=regions is not None,
+            include_background=regions is not None,
+            batch=True,
+            weight=None if regions else weight / weight.mean(),
+        )
         start_from_prior(network, shares, regions=regions is not None)
         self.best: dict = {"dice": -1.0, "step": 0, "weights": {}}
 

@@ -8,8 +8,8 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_utils.processes import keep_freed_memory
-from ssl_utils.training import autocast
+from ssl_utils.training.loop import autocast
+from ssl_utils.training.processes import keep_freed_memory
 
 
 @torch.inference_mode()
@@ -24,9 +24,15 @@ def predict_logits(network: nn.Module, image: np.ndarray, *, roi: Sequence[int],
     batch = torch.from_numpy(np.ascontiguousarray(image, dtype=np.float32))[None]
     with autocast(device.type):
         logits = sliding_window_inference(
-            batch, tuple(roi), sw_batch_size=4, predictor=network, overlap=overlap, mode="gaussian", sw_device=device,
+            batch,
+            tuple(roi),
+            sw_batch_size=4,
+            predictor=network,
+            overlap=overlap,
+            mode="gaussian",
+            sw_device=device,
             device="cpu",
-        )  # fmt: skip
+        )
     return logits[0]
 
 
@@ -36,9 +42,14 @@ def decide(scores: Tensor, *, regions: bool) -> Tensor:
 
 
 def to_original(
-    logits: Tensor, *, affine: np.ndarray, target_affine: np.ndarray, target_shape: Sequence[int], regions: bool,
+    logits: Tensor,
+    *,
+    affine: np.ndarray,
+    target_affine: np.ndarray,
+    target_shape: Sequence[int],
+    regions: bool,
     slab: int = 32,
-) -> np.ndarray:  # fmt: skip
+) -> np.ndarray:
     """Resample scores (not labels) trilinearly to the voxels of the original file, then decide.
 
     Works in slabs along the first axis, so memory stays at `slab` planes times K classes. Outside the preprocessed

@@ -25,9 +25,12 @@ def dice(prediction: np.ndarray, reference: np.ndarray) -> float:
 
 
 def evaluate_case(
-    prediction: Mapping[str, np.ndarray], reference: Mapping[str, np.ndarray], *, spacing: Sequence[float],
+    prediction: Mapping[str, np.ndarray],
+    reference: Mapping[str, np.ndarray],
+    *,
+    spacing: Sequence[float],
     tolerance: float,
-) -> list[dict]:  # fmt: skip
+) -> list[dict]:
     """One row per structure from boolean masks (D, H, W): Dice, NSD at `tolerance` mm, HD95 in mm, volumes in ml."""
     return [
         {"class": name, **_structure(prediction[name], mask, spacing, tolerance)} for name, mask in reference.items()
@@ -38,9 +41,11 @@ def _structure(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[
     millilitres = float(np.prod(spacing)) / 1000
     row = {
         "dice": dice(prediction, reference),
-        "volume_ml": float(prediction.sum()) * millilitres, "reference_ml": float(reference.sum()) * millilitres,
-        "reference_empty": not reference.any(), "prediction_empty": not prediction.any(),
-    }  # fmt: skip
+        "volume_ml": float(prediction.sum()) * millilitres,
+        "reference_ml": float(reference.sum()) * millilitres,
+        "reference_empty": not reference.any(),
+        "prediction_empty": not prediction.any(),
+    }
     if row["reference_empty"] and row["prediction_empty"]:
         return {**row, "nsd": float("nan"), "hd95": float("nan")}
     if row["reference_empty"] or row["prediction_empty"]:

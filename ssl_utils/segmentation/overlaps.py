@@ -8,7 +8,7 @@ import torch
 from torch import nn
 
 from ssl_utils.data import datalists, volumes
-from ssl_utils.data.datasets import Dataset, Grid
+from ssl_utils.data.dataset import Dataset, Grid
 from ssl_utils.data.transforms import preprocess
 from ssl_utils.segmentation import inference
 from ssl_utils.segmentation.metrics import masks
@@ -44,8 +44,9 @@ def overlap(predicted: np.ndarray, reference: np.ndarray) -> Overlap:
     pairs = list(zip(predicted, reference, strict=True))
     return Overlap(
         np.array([float((p * r).sum()) for p, r in pairs]),
-        np.array([float(p.sum()) for p, _ in pairs]), np.array([float(r.sum()) for _, r in pairs]),
-    )  # fmt: skip
+        np.array([float(p.sum()) for p, _ in pairs]),
+        np.array([float(r.sum()) for _, r in pairs]),
+    )
 
 
 def with_background(structures: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -68,9 +69,12 @@ def measure(network: nn.Module, case: datalists.Case, *, dataset: Dataset, grid:
     soft = torch.cat([1 - logits.sigmoid().amax(0, keepdim=True), logits.sigmoid()]) if regions else logits.softmax(0)
     box = (slice(None), *centre(grid_truth.shape[1:], grid.roi))
     return Scored(
-        case.id, case.patient, overlap(_decided(on_file, dataset), truth),
-        overlap(_decided(on_grid, dataset), grid_truth), overlap(soft.numpy()[box], grid_truth[box]),
-    )  # fmt: skip
+        case.id,
+        case.patient,
+        overlap(_decided(on_file, dataset), truth),
+        overlap(_decided(on_grid, dataset), grid_truth),
+        overlap(soft.numpy()[box], grid_truth[box]),
+    )
 
 
 def _structures(labels: np.ndarray, dataset: Dataset) -> np.ndarray:

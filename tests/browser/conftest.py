@@ -12,12 +12,20 @@ from browser.notebook import PATIENCE, Notebook, Watch
 SHOTS = server.PROJECT / "build" / "browser"
 ADVICE = "no Chromium: install it (apt-get install chromium), or name one in the environment variable CHROMIUM"
 FLAGS = [
-    "--no-sandbox", "--disable-dev-shm-usage", "--disable-quic", "--no-first-run", "--disable-background-networking",
-    "--disable-component-update", "--disable-sync", "--no-proxy-server",
+    "--no-sandbox",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--no-proxy-server",
     "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1",  # whatever asks outside, gets no answer
-    "--use-gl=angle", "--use-angle=swiftshader", "--enable-unsafe-swiftshader",  # WebGL on the CPU
+    "--use-gl=angle",
+    "--use-angle=swiftshader",
+    "--enable-unsafe-swiftshader",  # WebGL on the CPU
     "--enable-blink-features=ComputedAccessibilityInfo",  # an element can be asked for its accessible name
-]  # fmt: skip
+]
 
 
 @pytest.fixture(scope="session")

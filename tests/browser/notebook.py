@@ -5,8 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from playwright.sync_api import Locator, Page, Request, WebSocket
-from playwright.sync_api import TimeoutError as Late
+from playwright.sync_api import Locator, Page, Request, TimeoutError as Late, WebSocket
 
 PATIENCE = 20_000  # milliseconds for anything that should take a second: the machine may be busy
 HERE = "window.jupyterapp.shell.currentWidget"
@@ -204,9 +203,10 @@ def changed(element: Locator, do: Callable[[], Any], patience: int = PATIENCE) -
     do()
     try:
         element.page.wait_for_function(
-            f"([element, before]) => ({PIXELS})(element) !== before", arg=[element.element_handle(), before],
+            f"([element, before]) => ({PIXELS})(element) !== before",
+            arg=[element.element_handle(), before],
             timeout=patience,
-        )  # fmt: skip
+        )
     except Late:
         return False
     return True

@@ -64,10 +64,18 @@ def start(course: Path, state: Path, log: Path) -> tuple[subprocess.Popen, Lab]:
         port = probe.getsockname()[1]
     lab = Lab(course, environment(state), port, secrets.token_hex(16))
     command = [
-        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", "--ip=127.0.0.1", f"--port={port}",
-        "--ServerApp.port_retries=0", f"--ServerApp.root_dir={course}",
-        f"--IdentityProvider.token={lab.token}", "--LabApp.expose_app_in_browser=True",
-    ]  # fmt: skip
+        sys.executable,
+        "-m",
+        "jupyterlab",
+        "--no-browser",
+        "--allow-root",
+        "--ip=127.0.0.1",
+        f"--port={port}",
+        "--ServerApp.port_retries=0",
+        f"--ServerApp.root_dir={course}",
+        f"--IdentityProvider.token={lab.token}",
+        "--LabApp.expose_app_in_browser=True",
+    ]
     with log.open("w") as stream:
         process = subprocess.Popen(command, cwd=course, env=lab.environment, stdout=stream, stderr=subprocess.STDOUT)
     wait_for(process, lab, log)

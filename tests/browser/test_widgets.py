@@ -5,26 +5,14 @@ import statistics
 import nbformat
 import pytest
 
-from browser.notebook import (
-    BARE,
-    LATENCY,
-    PATIENCE,
-    PIXELS,
-    Notebook,
-    Watch,
-    changed,
-    drag,
-    faults,
-    pixels,
-    turned,
-)
+from browser.notebook import BARE, LATENCY, PATIENCE, PIXELS, Notebook, Watch, changed, drag, faults, pixels, turned
 
 BARE_MS = 50  # of a bare canvas on two idle cores: two or three frames
 CELLS = {
     "volume": """
 import numpy as np
 import pandas as pd
-from ssl_utils.reporting import viewers
+from ssl_utils.widgets import viewers
 
 z, y, x = np.meshgrid(*[np.linspace(-1, 1, 128)] * 3, indexing="ij")
 image = (400 * np.exp(-3 * (x**2 + 2 * y**2 + z**2)) + 60 * np.sin(9 * x + 7 * y + 5 * z)).astype(np.float32)
@@ -219,8 +207,10 @@ def test_a_picked_point_shows_its_case(opened):
     cell.locator(f".ssl-picked[data-case={other}]").wait_for()
     opened.page.wait_for_function(
         f"([cell, seen]) => {{ const canvas = cell.querySelector('canvas[data-plane=axial]');"
-        f"return canvas && ({PIXELS})(canvas) !== seen }}", arg=[cell.element_handle(), seen], timeout=PATIENCE,
-    )  # fmt: skip
+        f"return canvas && ({PIXELS})(canvas) !== seen }}",
+        arg=[cell.element_handle(), seen],
+        timeout=PATIENCE,
+    )
 
 
 def test_a_drag_turns_the_volume(opened):

@@ -81,9 +81,12 @@ class OneNode:
         for name in ("munge", "state", "spool"):
             (self.folder / name).mkdir(parents=True, exist_ok=True)
         numbers = {
-            "node": socket.gethostname().split(".")[0], "folder": self.folder, "cpus": max(4, os.cpu_count() or 1),
-            "control_port": free_port(), "node_port": free_port(),
-        }  # fmt: skip
+            "node": socket.gethostname().split(".")[0],
+            "folder": self.folder,
+            "cpus": max(4, os.cpu_count() or 1),
+            "control_port": free_port(),
+            "node_port": free_port(),
+        }
         SETTINGS.mkdir(exist_ok=True)
         (SETTINGS / "slurm.conf").write_text(CONF.format(**numbers))
         (SETTINGS / "gres.conf").write_text(GRES.format(**numbers))

@@ -17,9 +17,9 @@ import psutil
 import pytest
 import yaml
 
-from ssl_utils import graph, plan, slurm, status
+from course import graph, plan, slurm, status
+from course.graph import PROJECT, Cluster
 from ssl_utils.errors import CourseError
-from ssl_utils.graph import PROJECT, Cluster
 from ssl_utils.pretext import TASKS
 from tests.slurm.one_node import OneNode, obstacle, said, wait_for
 from tests.test_workflow import Course, save
@@ -75,7 +75,7 @@ def no_driver_left():
         yield
     finally:
         for process in psutil.Process().children():
-            if "ssl_utils.slurm_driver" in process.cmdline():
+            if "course.slurm_driver" in process.cmdline():
                 process.kill()
 
 
@@ -132,7 +132,7 @@ def test_a_course_through_slurm_gives_the_numbers_of_a_local_one(node, tmp_path,
     environment = {**os.environ, "SSL_RUNS_ROOT": str(tmp_path), "SSL_DATA_ROOT": str(tmp_path / "data")}
     words = ["--scale", "smoke", "--dataset", "folder", "--data", str(blobs), "--executor", "slurm", "--jobs", "4"]
     words += ["--partition", "lesson", "--profile", str(quick(tmp_path / "profile"))]
-    command = [sys.executable, "-m", "ssl_utils.workflow", "course", *words]
+    command = [sys.executable, "-m", "course", "run", *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=800)
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     out, found = done.stdout, {"local": blobs_course.run, "slurm": tmp_path / "folder_my_blobs" / "smoke"}
@@ -152,8 +152,8 @@ def test_a_course_through_slurm_gives_the_numbers_of_a_local_one(node, tmp_path,
     assert not (found["slurm"] / "costs.json").exists(), "its times are not those of one machine"
 
 
-DRIVER = """import json, sys; from pathlib import Path; from ssl_utils import workflow
-from ssl_utils.graph import Cluster
+DRIVER = """import json, sys; from pathlib import Path; from course import workflow
+from course.graph import Cluster
 with workflow.one_line_errors(code=2), workflow.locked(Path(sys.argv[1])) as lock:
     where = Cluster(4, "lesson", Path(sys.argv[3]))
     workflow.run_graph(Path(sys.argv[1]), json.loads(sys.argv[2]), cores=2, cluster=where, lock=lock)"""

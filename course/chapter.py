@@ -1,0 +1,167 @@
+"""The frame of a chapter: check the parameters, find what earlier chapters wrote, keep figures, say what it cost.
+The only module that knows it is in a notebook."""
+
+import difflib
+import gc
+import sys
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from matplotlib.figure import Figure
+
+from ssl_utils.data import datasets
+from ssl_utils.errors import CourseError
+from ssl_utils.experiments import runs, scales
+from ssl_utils.files import atomic, write_json
+from ssl_utils.live import live
+
+PARAMETERS: dict[str, tuple[type, ...]] = {
+    "scale": (str,),
+    "dataset": (str,),
+    "data": (str, type(None)),
+    "seed": (int,),
+    "init": (str,),
+    "num_labeled": (int,),
+    "draw": (int,),
+    "mask_ratio": (float, int, type(None)),
+    "mask_unit": (int, type(None)),
+    "clusters": (int, type(None)),
+    "contrast": (str, type(None)),
+    "fill": (str, type(None)),
+    "freeze_epochs": (int,),
+    "layer_decay": (float, int),
+}
+NEEDS = {  # chapter -> the file that shows it has run, below runs/<dataset>/<scale>/
+    "01_data_inspection": "chapters/01_data_inspection/done.json",
+    "04_unetr_finetuning": "finetune/*/n*/draw*/metrics.json",
+}
+COLLECTOR = (700, 10, 10)  # Python's own thresholds; an executed chapter starts with others, see course.execution
+
+
+@dataclass
+class Chapter:
+    """A running chapter. `folder` is where its figures and its done.json go."""
+
+    name: str
+    scale: scales.Scale
+    dataset: str
+    data: str | None
+    seed: int
+    started: float = field(default_factory=time.perf_counter)
+
+    @property
+    def course(self) -> Path:
+        return runs.course_dir(datasets.run_name(self.dataset, self.data), self.scale.name)
+
+    @property
+    def folder(self) -> Path:
+        return self.course / "chapters" / self.name
+
+    def needs(self, *chapters: str) -> None:
+        """Stop with one line when a chapter that this one builds on has not run."""
+        for chapter in chapters:
+            if not any(self.course.glob(NEEDS[chapter])):
+                raise CourseError(
+                    f"chapter {self.name}: needs what {chapter} writes for dataset={self.dataset}, "
+                    f"scale={self.scale.name}; "
+                    f"run notebooks/{chapter}.ipynb first"
+                )
+
+    def keep(self, figure: Figure, name: str) -> Figure:
+        """Save a figure as PNG in the course's figures folder and hand it back to be shown."""
+        path = self.course / "figures" / f"{self.name}_{name}.png"
+        with atomic(path) as temporary:
+            figure.savefig(temporary, dpi=110, bbox_inches="tight")
+        return figure
+
+    def finish(self, **figures: Any) -> None:
+        """Say what the chapter cost, and leave done.json for the chapters after it."""
+        seconds = round(time.perf_counter() - self.started, 1)
+        cost = {"seconds": seconds, "peak_memory_gb": runs.peak_memory_gb()}
+        write_json(self.folder / "done.json", {"chapter": self.name, **cost, **figures, "versions": runs.versions()})
+        print(f"Chapter {self.name} done: {seconds:.0f} s, {cost['peak_memory_gb']:.1f} GB at most.")
+
+
+def start(name: str, **parameters: Any) -> Chapter:
+    """Open a chapter with the values of its parameters cell.
+
+    Raises:
+        CourseError: an unknown name, a wrong type or an impossible value; before any work.
+    """
+    for key, value in parameters.items():
+        check(key, value)
+    _plain_errors()
+    if gc.get_threshold()[0] > COLLECTOR[0]:
+        gc.freeze()  # so far nothing but imports, which stay: the collector need never look at them again
+        gc.set_threshold(*COLLECTOR)
+    import torch
+
+    from ssl_utils.training.loop import device, quiet
+
+    quiet()
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    chapter = Chapter(
+        name, scales.get(parameters["scale"]), parameters["dataset"], parameters.get("data"), parameters["seed"]
+    )
+    where = f"{torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
+    print(
+        f"Chapter {name}: dataset {chapter.dataset}, scale {chapter.scale.name}, seed {chapter.seed}, "
+        f"{device()} ({where})"
+    )
+    return chapter
+
+
+def check(key: str, value: Any) -> None:
+    """One parameter: known name, right type, possible value. papermill itself would run on with a misspelt name."""
+    if key not in PARAMETERS:
+        near = difflib.get_close_matches(key, PARAMETERS, n=1)
+        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(PARAMETERS)}"
+        raise CourseError(f"parameter {key!r}: no such parameter; {hint}")
+    types = PARAMETERS[key]
+    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
+        wanted = " or ".join("None" if t is type(None) else t.__name__ for t in types)
+        raise CourseError(f"parameter {key}={value!r}: is of type {type(value).__name__}, must be {wanted}")
+    if key == "scale":
+        scales.get(value)
+    if key == "dataset" and value not in datasets.NAMES:
+        raise CourseError(f"dataset={value!r}: no such dataset; choose one of {', '.join(datasets.NAMES)}")
+    if isinstance(value, int) and value < (
+        -1 if key == "freeze_epochs" else 1 if key in ("num_labeled", "mask_unit") else 0
+    ):
+        raise CourseError(f"parameter {key}={value}: is too small; see the comment beside it")
+
+
+def bar(what: str, unit: str = "volumes") -> Callable[[int, int], None]:
+    """A `progress(done, total)` for a long loop: a moving bar when live, else one line when all is done."""
+    if not live():
+        return lambda done, total: print(f"{what}: {total} {unit}", flush=True) if done == total else None
+    shown = None
+
+    def progress(done: int, total: int) -> None:
+        nonlocal shown
+        if shown is None:
+            from tqdm.auto import tqdm
+
+            shown = tqdm(total=total, desc=what, unit=f" {unit}")
+        shown.update(done - shown.n)
+        if done == total:
+            shown.close()
+
+    return progress
+
+
+def _plain_errors() -> None:
+    """In a notebook a CourseError is one line, not a page of frames. The cell still fails."""
+    shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
+    if shell is None:
+        return
+
+    def show(self, kind, value, trace, tb_offset=None):
+        print(f"{kind.__name__}: {value}", file=sys.stderr)
+        return [f"{kind.__name__}: {value}"]
+
+    shell.set_custom_exc((CourseError,), show)

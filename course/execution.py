@@ -1,0 +1,260 @@
+"""Run one chapter or command without a person: papermill, what papermill leaves out, and a log."""
+
+import ast
+import json
+import logging
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from contextlib import suppress
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import psutil
+
+from ssl_utils.errors import CourseError
+from ssl_utils.files import atomic, read_json, writing
+from ssl_utils.training import processes
+
+# Jupyter's packages bring a module that MONAI's then find and import, unused, in 1.2 s: a kernel does without it. And
+# Python's collector looks through what is being imported again and again, 1 s in all: it may wait for `chapter.start`.
+LIGHTER = (
+    "import gc, sys; gc.set_threshold(50_000, 50, 100); sys.modules.setdefault('rfc3987_syntax', None); del gc, sys"
+)
+SHOWN = ("init", "num_labeled", "draw", "seed")  # parameters that tell the parts of one chapter apart
+
+
+class TimedOut(CourseError):
+    """A part was stopped at its time limit."""
+
+
+def label(chapter: str, parameters: dict) -> str:
+    """`04_unetr_finetuning init=random n=6 draw=0 seed=0`; the chapter alone when it runs only once."""
+    if "init" not in parameters:
+        return chapter
+    named = (f"{name}={parameters[name]}" for name in SHOWN if name in parameters)
+    return " ".join((chapter, *named)).replace("num_labeled=", "n=")
+
+
+def run_chapter(
+    notebook: Path,
+    executed: Path,
+    parameters: dict,
+    *,
+    writes: Path | None = None,
+    minutes: float = 60,
+    events: Path | None = None,
+) -> float:
+    """Execute a chapter in a fresh kernel of this environment and keep the executed notebook, also when it fails.
+
+    Args:
+        notebook: the chapter; its own folder is the working directory of the kernel.
+        executed: where the executed notebook goes.
+        parameters: scalars and lists; a name the chapter does not have is refused.
+        writes: the file that the chapter must have written when it ends.
+        minutes: limit for the whole chapter.
+        events: a file that gets one line of JSON when the chapter starts, and one when it ends.
+
+    Returns:
+        seconds it took.
+
+    Raises:
+        CourseError: it failed: chapter, cell, error, executed notebook, in one line.
+    """
+
+    def work() -> None:
+        _refuse_unknown(notebook, parameters)
+        executed.parent.mkdir(parents=True, exist_ok=True)
+        _watched(lambda: _execute(notebook, executed, parameters), minutes=minutes)
+        _check_complete(executed)
+
+    name = label(notebook.stem, parameters)
+    return _told(work, notebook.stem, name, writes=writes, events=events, kept=("executed notebook", executed))
+
+
+def run_command(
+    name: str,
+    log: Path,
+    words: list[str],
+    *,
+    writes: Path | None = None,
+    minutes: float = 60,
+    events: Path | None = None,
+) -> float:
+    """Run `python -m` with these words as a part of a graph, its output in `log`; returns the seconds it took.
+
+    `name` is what progress shows, and its first word is the kind of step. The rest as in `run_chapter`.
+
+    Raises:
+        CourseError: it failed: name, the last line it said, log, in one line.
+    """
+
+    def work() -> None:
+        log.parent.mkdir(parents=True, exist_ok=True)
+        _watched(lambda: _call(words, log), minutes=minutes)
+
+    return _told(work, name.split()[0], name, writes=writes, events=events, kept=("log", log))
+
+
+def _call(words: list[str], log: Path) -> None:
+    with open(log, "w", encoding="utf-8") as stream:
+        command = [sys.executable, "-m", *words]
+        code = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL).returncode
+    if code:
+        said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [f"it ended with code {code}"]
+        raise CourseError(said[-1].removeprefix("error: ")[:500])
+
+
+def _told(work, kind: str, name: str, *, writes: Path | None, events: Path | None, kept: tuple[str, Path]) -> float:
+    """Do the work of a part and tell the graph when it starts and ends; a fault names the file that was kept of it."""
+    started = time.monotonic()
+    _note(events, event="started", chapter=kind, label=name, **processes.here())
+    try:
+        work()
+        if writes and not writes.exists():
+            raise CourseError(f"it ended without writing {writes.name}, so it counts as not done")
+    except CourseError as error:
+        what, path = kept
+        message = f"{name} failed: {error}" + (f"; {what}: {path.resolve()}" if path.exists() else "")
+        late = isinstance(error, TimedOut)
+        _note(events, event="failed", chapter=kind, label=name, message=message, timed_out=late)
+        raise CourseError(message) from None
+    seconds = time.monotonic() - started
+    _note(events, event="finished", chapter=kind, label=name, seconds=round(seconds, 1))
+    return seconds
+
+
+def _execute(notebook: Path, executed: Path, parameters: dict) -> None:
+    os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel "python3" of this environment, not one of the user's
+    os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
+    sys.modules.setdefault("rfc3987_syntax", None)  # as in the kernel, see LIGHTER
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it would say comes in one line of ours
+    import papermill
+    from nbclient.exceptions import DeadKernelError
+    from papermill.exceptions import PapermillExecutionError
+    from traitlets.config import Config
+
+    try:
+        with writing(executed), TemporaryDirectory(prefix="ssl-kernel-", ignore_cleanup_errors=True) as folder:
+            papermill.execute_notebook(
+                str(notebook),
+                str(executed),
+                parameters=parameters,
+                kernel_name="python3",
+                cwd=str(notebook.parent),
+                progress_bar=False,
+                log_output=False,
+                config=Config(KernelManager=_connection(folder)),
+                extra_arguments=["--IPKernelApp.log_level=CRITICAL", f"--IPKernelApp.exec_lines={LIGHTER}"],
+            )
+    except PapermillExecutionError as error:
+        raise CourseError(f"cell [{error.exec_count}]: {_what_happened(error, executed)}") from None
+    except DeadKernelError:
+        raise CourseError("its kernel died, most often for want of memory; close programs or use CORES=1") from None
+    finally:
+        with suppress(CourseError):  # of a full disk, which ends the chapter in a line of its own
+            _strip_widgets(executed)
+
+
+def _connection(folder: str) -> dict[str, str]:
+    """Sockets in a folder instead of five ports, which Jupyter chooses long before it uses them: where 20 kernels start
+    together, two want the same port in more than one start of four, and one of them fails or loses its heartbeat."""
+    sockets = f"{folder}/kernel-ipc-5"
+    transport = "ipc" if len(sockets) <= 100 else "tcp"  # a system takes 103 or 107 characters
+    return {"transport": transport, "connection_file": f"{folder}/kernel.json"}
+
+
+def _what_happened(error, executed: Path) -> str:
+    """A CourseError speaks for itself; anything else comes with its name and the line its cell begins with."""
+    name, text = error.ename, " ".join(str(error.evalue).split())
+    if not text:  # the chapter prints a CourseError as one line on stderr instead of a traceback
+        cells = (c for c in read_json(executed)["cells"] if c["metadata"].get("papermill", {}).get("exception"))
+        said = "".join("".join(o["text"]) for o in next(cells, {}).get("outputs", []) if o.get("name") == "stderr")
+        name, _, text = (said.strip().splitlines() or [name])[-1].partition(": ")
+    if name == "CourseError":
+        return text
+    first = next((line.strip() for line in error.source.splitlines() if line.strip()), "")
+    return f"{name}: {text[:300]} (in the cell that begins with `{first[:60]}`)"
+
+
+def _refuse_unknown(notebook: Path, parameters: dict) -> None:
+    """papermill only warns about a name that the chapter does not have, and runs on with the defaults."""
+    cells = read_json(notebook)["cells"]
+    tagged = ["".join(c["source"]) for c in cells if "parameters" in c["metadata"].get("tags", [])]
+    if not tagged:
+        raise CourseError(f"{notebook.name} has no cell tagged `parameters`; tag the cell that holds them")
+    nodes = ast.walk(ast.parse(tagged[0]))
+    known = [node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)]
+    if unknown := sorted(set(parameters) - set(known)):
+        raise CourseError(f"no parameter {', '.join(unknown)} in {notebook.name}; it has {', '.join(known)}")
+
+
+def _check_complete(executed: Path) -> None:
+    """After `sys.exit(0)` in a cell papermill reports success although no later cell has run."""
+    for cell in read_json(executed)["cells"]:
+        if cell["cell_type"] == "code" and "".join(cell["source"]).strip() and cell["execution_count"] is None:
+            line = "".join(cell["source"]).strip().splitlines()[0]
+            raise CourseError(f"it stopped before its end; the first cell that did not run begins with `{line[:60]}`")
+
+
+def _strip_widgets(executed: Path) -> None:
+    """Widget state is megabytes of viewer code, and a malformed one keeps GitHub from showing the notebook."""
+    if executed.exists():
+        content = read_json(executed)
+        if content["metadata"].pop("widgets", None):
+            with atomic(executed) as temporary:
+                temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+
+
+def _note(events: Path | None, **content) -> None:
+    if events:
+        line = json.dumps(content) + "\n"
+        # one short write: lines of parallel chapters do not mix; news of the work are worth less than the work
+        with suppress(OSError), open(events, "a", encoding="utf-8") as stream:
+            stream.write(line)
+
+
+def _watched(work, *, minutes: float) -> None:
+    """Run `work` in a thread and watch: a kernel must not outlive its chapter, nor a chapter its course."""
+    caught: list[BaseException] = []
+
+    def call():
+        try:
+            work()
+        except BaseException as error:
+            caught.append(error)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, lambda number, _: _end(128 + number))
+    thread = threading.Thread(target=call, daemon=True)
+    thread.start()
+    if "SLURM_JOB_ID" in os.environ:  # Slurm counts from before Python started, and would end it without a word
+        minutes -= min(2, minutes / 2)
+    parent, deadline = os.getppid(), time.monotonic() + 60 * minutes
+    course = int(os.environ.get("SSL_COURSE_PROCESS") or parent)
+    while thread.is_alive():
+        thread.join(0.5)
+        if os.getppid() != parent or not psutil.pid_exists(course):
+            _end(1)
+        if time.monotonic() > deadline:
+            _kill_kernels()
+            thread.join(20)
+            raise TimedOut(f"it took more than {minutes:g} minutes")
+    if caught:
+        raise caught[0]
+
+
+def _kill_kernels() -> None:
+    for process in psutil.Process().children(recursive=True):
+        try:
+            process.kill()
+        except psutil.Error:
+            continue
+
+
+def _end(code: int) -> None:
+    _kill_kernels()
+    os._exit(code)

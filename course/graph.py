@@ -1,0 +1,195 @@
+"""The graph of a run folder: hold the folder, bring it up to date with Snakemake, tell what happens meanwhile."""
+
+import fcntl
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from course import slurm
+from course.progress import Memory, Progress, reference_costs
+from ssl_utils.errors import CourseError
+from ssl_utils.files import write_json
+
+PROJECT = Path(__file__).resolve().parents[1]
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Where the parts go when it is not this machine: to Slurm, so many at a time."""
+
+    jobs: int
+    partition: str | None = None
+    profile: Path = PROJECT / "profiles" / "slurm"
+
+
+def cluster(executor: str, *, jobs: int, partition: str | None, profile: Path) -> Cluster | None:
+    """Where the parts go; None: they run here."""
+    if executor not in ("local", "slurm"):
+        raise CourseError(f"executor={executor!r}: no such executor; choose local or slurm")
+    if executor == "local":
+        return None
+    if not (profile / "config.yaml").exists():
+        raise CourseError(f"profile={str(profile)!r}: no config.yaml in it; copy profiles/slurm and change the copy")
+    if not find_spec("snakemake_executor_plugin_slurm"):
+        raise CourseError("executor='slurm': not installed; pip install -c constraints.txt -e '.[slurm]'")
+    return Cluster(jobs, partition, profile)
+
+
+@contextmanager
+def locked(run: Path):
+    """Hold the run folder: a second course on it would write into the same files. Yields the lock's descriptor."""
+    (run / ".course").mkdir(parents=True, exist_ok=True)
+    with open(run / ".course" / "lock", "a+") as stream:
+        try:
+            fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            stream.seek(0)
+            who = stream.read().strip() or "unknown"
+            raise CourseError(f"{run}: a course already runs here (process {who}); wait for it, or stop it") from None
+        stream.truncate(0)
+        stream.write(str(os.getpid()))
+        stream.flush()
+        yield stream.fileno()
+
+
+def run_graph(run: Path, config: dict, *, cores: int, cluster: Cluster | None = None, lock: int | None = None) -> dict:
+    """Bring the run folder up to date; print a line per finished part.
+
+    Args:
+        run: runs/<dataset>/<scale>.
+        config: scale, dataset, data, notebooks, num_labeled, settings (numbers of the scale); read by the Snakefile.
+            With a plan under "study" (`studies.plan`) that study is brought up to date instead of the course.
+        cores: processor cores to use.
+        cluster: send the parts to Slurm instead.
+
+    Returns:
+        exit code under "code", "parts" that ran, mean "chapters" seconds, "seconds", peak memory in bytes.
+    """
+    course = run / ".course"
+    study = (config.get("study") or {}).get("name")
+    if cluster:
+        slurm.refuse_if_queued(run)
+    settings = course / (f"study_{study}.json" if study else "config.json")
+    write_json(settings, config)
+    events, log = course / "events.jsonl", course / "snakemake.log"
+    events.write_text("")
+    command = graph_command(run, settings, cores=cores, cluster=cluster, study=bool(study))
+    slots = cluster.jobs if cluster else cores // max(1, cores // 4)
+    progress = Progress(reference_costs(run.parent.name, run.name), slots=slots)
+    memory, failed, offset, ticks = Memory(), False, 0, 0
+    with open(log, "w") as stream:
+        snakemake = subprocess.Popen(
+            command,
+            stdout=stream,
+            stderr=subprocess.STDOUT,
+            stdin=subprocess.DEVNULL,
+            start_new_session=True,
+            pass_fds=[lock] if lock is not None else [],
+            cwd=run if cluster else None,  # by which Slurm knows its jobs
+            env=os.environ | ({} if cluster else {"SSL_COURSE_PROCESS": str(os.getpid())}),  # of this machine only
+        )
+    try:
+        running = True
+        while running:
+            running = snakemake.poll() is None
+            if ticks % 5 == 0:  # once a second
+                memory.look()
+            ticks += 1
+            if not progress.total:
+                progress.left = planned(log.read_text(errors="replace"), config["notebooks"])
+            with open(events, "rb") as stream:
+                stream.seek(offset)
+                new = stream.read()
+            new = new[: new.rfind(b"\n") + 1]
+            offset += len(new)
+            for event in map(json.loads, new.splitlines()):
+                if line := progress.take(event):
+                    wrong = event["event"] == "failed"
+                    print(line, file=sys.stderr if wrong else sys.stdout, flush=True)
+                    failed = failed or wrong
+            time.sleep(0.2 * running)
+    finally:
+        if stop_group(snakemake) and cluster:
+            slurm.cancel(run)
+    if snakemake.returncode and not failed:
+        reason = " ".join(log.read_text(errors="replace").split()[-60:])
+        print(f"error: the graph of chapters could not be run: {reason} (all of it in {log})", file=sys.stderr)
+    return {
+        "code": 1 if snakemake.returncode else 0,
+        "parts": progress.finished,
+        "cores": cores,
+        "jobs": cluster.jobs if cluster else None,
+        "seconds": round(time.time() - progress.started, 1),
+        "chapters": {c: round(sum(s) / len(s), 1) for c, s in sorted(progress.seconds.items())},
+        "peak_bytes": memory.together,
+        "largest_process_bytes": memory.largest,
+    }
+
+
+def graph_command(
+    run: Path, config: Path, *, cores: int, cluster: Cluster | None = None, study: bool = False
+) -> list[str]:
+    alive, driver, where = [], "snakemake", ["--cores", str(cores)]
+    if cluster:
+        driver = "course.slurm_driver"
+        alive = ["setpriv", "--pdeathsig", "KILL"]  # here chapters watch the course; on a cluster nothing else would
+        where = ["--workflow-profile", str(cluster.profile.resolve()), "--jobs", str(cluster.jobs)]
+        where += ["--default-resources", f"slurm_partition={cluster.partition}"] if cluster.partition else []
+    return [
+        *alive,
+        sys.executable,
+        "-m",
+        driver,
+        *(["study"] if study else []),
+        "--snakefile",
+        str(PROJECT / ("Snakefile.studies" if study else "Snakefile")),
+        "--directory",
+        str(run),
+        "--configfile",
+        str(config),
+        "--profile",
+        "none",
+        *where,
+        "--scheduler",
+        "greedy",
+        "--nolock",
+        "--rerun-incomplete",
+        "--rerun-triggers",
+        "mtime",
+        "params",
+        "input",
+        "--nocolor",
+    ]
+
+
+def planned(log: str, notebooks: Path | str) -> dict[str, int]:
+    """Parts to run per chapter (or kind of step of a study), read from the job table that Snakemake prints first;
+    empty while it is not there."""
+    table = re.search(r"^Job stats:\n(.*?)^total\s+\d+", log, re.DOTALL | re.MULTILINE)
+    counts = dict(re.findall(r"^(\w+)\s+(\d+)\s*$", table[1], re.MULTILINE)) if table else {}
+    chapters = {path.stem[3:]: path.stem for path in Path(notebooks).glob("[0-9][0-9]_*.ipynb")}
+    chapters |= {f"study_{step}": step for step in ("pretrain", "finetune", "results")}
+    return {chapters[rule]: int(count) for rule, count in counts.items() if rule in chapters}
+
+
+def stop_group(process: subprocess.Popen, *, patience: float = 10.0) -> bool:
+    """End Snakemake and the chapters below it, gently first. False, and nothing done, when it had ended by itself."""
+    if process.poll() is not None:
+        return False
+    for number in (signal.SIGTERM, signal.SIGKILL):
+        if process.poll() is not None:
+            break
+        os.killpg(process.pid, number)
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            continue
+    return True

@@ -1,0 +1,1 @@
+"""Results, costs and claims that were recorded, and the pages that show them."""

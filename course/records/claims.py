@@ -1,0 +1,145 @@
+"""What published systems say, and what was measured here: claims and recorded studies, from json_files into README.
+
+A claim names the study that answers it, and under `measured` the records it is compared with, as "dataset/scale"; the
+study `course` stands for the recorded courses. No measured number is written by hand.
+"""
+
+import re
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from course.records import study_report as studies
+from ssl_utils.errors import CourseError
+from ssl_utils.experiments import runs
+from ssl_utils.files import read_json, write_json
+
+CLAIMS = runs.PROJECT / "json_files" / "claims.json"
+REFERENCE = runs.PROJECT / "json_files" / "reference_studies.json"
+COURSES = runs.PROJECT / "json_files" / "reference_results.json"
+BLOCK = re.compile(r"(<!-- claims -->).*?(<!-- /claims -->)", re.DOTALL)
+IN_POINTS = ("dice", "low", "high", "gain", "gain_low", "gain_high")  # 0 to 100 in the record
+COURSE = "course"
+
+
+def record(folder: Path | str, *, into: Path = REFERENCE, claims: Path = CLAIMS, courses: Path = COURSES) -> None:
+    """Put a finished study into the record, in the place of an earlier one of the same name, dataset and scale, and
+    name it in the claims that it answers. For the folder of a course, which is recorded already, only the latter.
+
+    Raises:
+        CourseError: it is not finished, or the course is not recorded.
+    """
+    folder = Path(folder).resolve()
+    if folder.parent.name != "studies":
+        if _of_course(folder.parent.name, folder.name, courses) is None:
+            raise CourseError(f"{folder}: no recorded course; run python -m course.records record {folder}")
+        return _name_in(claims, COURSE, f"{folder.parent.name}/{folder.name}")
+    about, table = studies.read(folder)
+    table = table.assign(**{name: (100 * table[name]).round(3) for name in IN_POINTS})
+    points = table.astype(object).where(table.notna(), None).to_dict("records")  # JSON has no NaN
+    keys = ("name", "dataset", "scale")
+    old = read_json(into)["studies"] if into.exists() else []
+    kept = [entry for entry in old if any(entry[key] != about[key] for key in keys)]
+    found = sorted([*kept, {**about, "points": points}], key=lambda entry: [entry[key] for key in keys])
+    write_json(into, {"studies": found})
+    return _name_in(claims, about["name"], f"{about['dataset']}/{about['scale']}")
+
+
+def _name_in(claims: Path, study: str, key: str) -> None:
+    said = read_json(claims)
+    for claim in said:
+        if claim["study"] == study:
+            claim["measured"] = sorted({*(claim["measured"] or ()), key})
+    write_json(claims, said)
+
+
+def recorded(name: str, *, source: Path = REFERENCE) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    """Every record of a study, as `studies.read` gives it."""
+    found = []
+    for entry in read_json(source)["studies"] if source.exists() else []:
+        if entry["name"] == name:
+            table = pd.DataFrame(entry["points"])
+            table[[*IN_POINTS, "p"]] = table[[*IN_POINTS, "p"]].astype(float)
+            table[list(IN_POINTS)] /= 100
+            found.append(({key: value for key, value in entry.items() if key != "points"}, table))
+    return found
+
+
+def table(*, claims: Path = CLAIMS, source: Path = REFERENCE, courses: Path = COURSES) -> pd.DataFrame:
+    """A row per claim: source, they say, we measured, why it differs.
+
+    Raises:
+        CourseError: a claim names a record that is not there.
+    """
+    rows = []
+    for claim in read_json(claims):
+        said = [_measured(claim, key, source=source, courses=courses) for key in claim["measured"] or ()]
+        command = "make course" if claim["study"] == COURSE else f"make study STUDY={claim['study']}"
+        rows.append(
+            (claim["source"], claim["they_say"], "<br>".join(said) or f"not measured yet: `{command}`", claim["why"])
+        )
+    return pd.DataFrame(rows, columns=["source", "they say", "we measured", "why it differs"])
+
+
+def _measured(claim: dict[str, Any], key: str, *, source: Path, courses: Path) -> str:
+    """One record in a line: what was gained over the random start, in points."""
+    dataset, scale = key.split("/")
+    if claim["study"] == COURSE:
+        points = _of_course(dataset, scale, courses)
+    else:
+        found = [
+            t
+            for about, t in recorded(claim["study"], source=source)
+            if (about["dataset"], about["scale"]) == (dataset, scale)
+        ]
+        points = found[0] if found else None
+    if points is None:
+        raise CourseError(f"claim {claim['id']}: no record of {claim['study']} for {key}; record it, or take it out")
+    points = points[points["num_labeled"].isin(claim["num_labeled"]) & points["gain"].notna()]
+    if claim["task"]:
+        points = points[points["task"] == claim["task"]]
+    several = points["task"].nunique() > 1
+    said = []
+    for count, part in points.groupby("num_labeled"):
+        cells = [f"{_name(row, several)} {studies.gain_text(row)}{_once(row)}" for row in part.itertuples()]
+        said.append(f"{count} labels: {'; '.join(cells)}")
+    return f"**{dataset}, {scale}**, gain over random. " + ". ".join(said or ["not with these labels"])
+
+
+def _once(row: Any) -> str:
+    """A single run has an interval, too: that of the test patients, and of nothing else."""
+    return " (one run)" if row.draws * row.seeds == 1 else ""
+
+
+def _name(row: Any, several: bool) -> str:
+    return " ".join(filter(None, [row.task if several or not row.value else "", row.value]))
+
+
+def _of_course(dataset: str, scale: str, courses: Path) -> pd.DataFrame | None:
+    """The gains of a recorded course in the columns of a study; its value is the start itself."""
+    entries = read_json(courses)["gains"] if courses.exists() else []
+    found = pd.DataFrame([e for e in entries if (e["dataset"], e["scale"]) == (dataset, scale)])
+    if found.empty:
+        return None
+    found = found[~found["init"].str.contains("__")]
+    gain, low, high = (found[name].astype(float) / 100 for name in ("gain", "low", "high"))
+    found = found[["init", "num_labeled", "draws", "seeds"]].rename(columns={"init": "task"})
+    return found.assign(value="", gain=gain, gain_low=low, gain_high=high)
+
+
+def markdown(claims: pd.DataFrame) -> str:
+    """A Markdown table; its cells are sentences, so it is not padded."""
+    lines = ["| " + " | ".join(claims.columns) + " |", "|---" * len(claims.columns) + "|"]
+    return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in claims.itertuples(index=False)])
+
+
+def readme(text: str, **files: Path) -> str:
+    """The README with the claims between its markers.
+
+    Raises:
+        CourseError: it has no `<!-- claims -->` and `<!-- /claims -->`.
+    """
+    if not BLOCK.search(text):
+        raise CourseError("README.md: has no <!-- claims --> and <!-- /claims -->; put both where the table belongs")
+    return BLOCK.sub(lambda found: f"{found[1]}\n\n{markdown(table(**files))}\n\n{found[2]}", text)

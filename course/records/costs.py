@@ -1,0 +1,102 @@
+"""What a course costs: from a measured run into json_files, from there into README and chapters."""
+
+import json
+import re
+from pathlib import Path
+
+import pandas as pd
+
+from ssl_utils.errors import CourseError
+from ssl_utils.experiments import runs
+from ssl_utils.files import atomic, read_json, write_json
+from ssl_utils.statistics import tables
+
+REFERENCE = runs.PROJECT / "json_files" / "reference_costs.json"
+BLOCK = re.compile(r"(<!-- costs -->).*?(<!-- /costs -->)", re.DOTALL)
+ROW = re.compile(r"^(\| \[[^\]]+\]\(notebooks/(\w+)\.ipynb\) \|[^|\n]*\|[^|\n]*\|).*$", re.MULTILINE)  # of the README
+BOX = re.compile(r"<!-- cost:(\w+) -->\n(?:\s*\n)?(?:\|.*(?:\n|$))*")
+
+
+def record(course_dir: Path | str, *, into: Path = REFERENCE) -> None:
+    """Keep what a whole course cost, in the place of an earlier one of the same dataset and scale.
+
+    Raises:
+        CourseError: the course was not run in one go, so its wall time says nothing.
+    """
+    course_dir = Path(course_dir).resolve()
+    found = read_json(course_dir / "costs.json")
+    memory = {c: read_json(course_dir / "chapters" / c / "done.json")["peak_memory_gb"] for c in found["chapters"]}
+    if len(memory) < len(list((runs.PROJECT / "notebooks").glob("[0-9]*.ipynb"))):
+        ran = ", ".join(memory)
+        raise CourseError(f"{course_dir}: only {ran} ran in its last course; run a whole one to measure it")
+    (metrics, *_) = runs.finished(course_dir)
+    config = read_json(metrics.parent / "config.json")
+    entry = {
+        **{key: found[key] for key in ("seconds", "cores", "parts", "chapters")},
+        "memory_gb": memory,
+        "peak_memory_gb": round(found["peak_bytes"] / 1e9, 1),
+        "device": read_json(metrics)["device"],
+        "commit": config["commit"],
+        "date": config["started"][:10],
+        "versions": config["versions"],
+    }
+    costs = read_json(into) if into.exists() else {}
+    costs.setdefault(course_dir.parent.name, {})[course_dir.name] = entry
+    write_json(into, costs)
+
+
+def readme(text: str, costs: dict) -> str:
+    """The README with the table of whole courses between its markers, and minutes and memory in its chapter table (its
+    last two columns; scale laptop on the phantom)."""
+    found = costs.get("phantom", {}).get("laptop", {"chapters": {}})
+
+    def row(match: re.Match) -> str:
+        known = match[2] in found["chapters"]
+        cells = [minutes(found["chapters"][match[2]]), f"{found['memory_gb'][match[2]]:.1f} GB"] if known else ["", ""]
+        return f"{match[1]} {cells[0]} | {cells[1]} |"
+
+    text = ROW.sub(row, text)
+    rows = {
+        f"{dataset}, {scale}": [minutes(c["seconds"]), f"{c['peak_memory_gb']:.1f} GB", c["cores"], c["date"]]
+        for dataset, scales in costs.items()
+        for scale, c in scales.items()
+    }
+    columns = ["minutes", "memory, all processes", "cores", "measured"]
+    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
+    shown = tables.markdown(table.rename_axis("course")) if rows else "No recorded run yet."
+    return BLOCK.sub(lambda found: f"{found[1]}\n\n{shown}\n\n{found[2]}", text)
+
+
+def boxes(text: str, costs: dict) -> str:
+    """A chapter's text with its cost box filled, from the recorded courses on the phantom."""
+
+    def box(found: re.Match) -> str:
+        recorded = {scale: c for scale, c in costs.get("phantom", {}).items() if found[1] in c["chapters"]}
+        rows = {scale: ["not recorded yet"] * 2 for scale in ("smoke", "laptop", "workstation, paper")}
+        for scale, c in recorded.items():
+            rows[scale] = [minutes(c["chapters"][found[1]]), f"{c['memory_gb'][found[1]]:.1f} GB"]
+        table = pd.DataFrame.from_dict(rows, orient="index", columns=["minutes on one CPU core", "memory"])
+        return f"<!-- cost:{found[1]} -->\n\n{tables.markdown(table.rename_axis('scale'))}\n"
+
+    return BOX.sub(box, text)
+
+
+def minutes(seconds: float) -> str:
+    return f"{seconds / 60:.1f}"
+
+
+def fill(project: Path = runs.PROJECT) -> None:
+    """Write the recorded costs into README.md, the page for lecturers and the chapters."""
+    costs = read_json(REFERENCE) if REFERENCE.exists() else {}
+    pages = [project / "README.md", project / "docs" / "for_lecturers.md"]
+    changed = {page: readme(page.read_text(encoding="utf-8"), costs) for page in pages if page.exists()}
+    for path in sorted((project / "notebooks").glob("[0-9]*.ipynb")):
+        notebook = json.loads(path.read_text(encoding="utf-8"))
+        for cell in notebook["cells"]:
+            if cell["cell_type"] == "markdown":
+                cell["source"] = boxes("".join(cell["source"]), costs).splitlines(keepends=True)
+        changed[path] = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
+    for path, text in changed.items():
+        if text != path.read_text(encoding="utf-8"):
+            with atomic(path) as temporary:
+                temporary.write_text(text, encoding="utf-8")

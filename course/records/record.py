@@ -1,0 +1,148 @@
+"""The recorded results: from a finished course into json_files, from there into README.md."""
+
+import hashlib
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from ssl_utils import statistics
+from ssl_utils.errors import CourseError
+from ssl_utils.experiments import runs
+from ssl_utils.files import atomic, read_json, write_json
+from ssl_utils.statistics import savings, tables
+
+REFERENCE = runs.PROJECT / "json_files" / "reference_results.json"
+FIGURES = runs.PROJECT / "figures"
+EXPECTED = {  # a picture to expect -> its chapter, and what the chapter keeps it as
+    "dice_against_labels": ("05_results", "dice_against_labels"),
+    "first_patient": ("00_start_here", "first_patient"),
+    "restoration_curve": ("02_augmentation_pretraining", "curve"),
+    "simmim_curve": ("03_simmim_masking", "curve"),
+    "voxel_clusters_cross_entropy": ("07_voxel_clusters", "cross_entropy"),
+    "finetuning_validation": ("04_unetr_finetuning", "validation_random_n6_draw0_seed0"),
+}
+BLOCK = re.compile(r"(<!-- results -->).*?(<!-- /results -->)", re.DOTALL)
+NUMBERS = {  # kind of entry -> what is in points
+    "label_efficiency": ["dice", "low", "high"],
+    "gains": ["gain", "low", "high", "relative"],
+    "labels_saved": ["dice"],
+}
+OF_PRETRAINING = ("seconds", "volumes", "baselines", "first", "last")
+
+
+def record(course_dir: Path | str, *, into: Path = REFERENCE) -> None:
+    """Put a finished course into the record, in the place of an earlier one of the same dataset and scale.
+
+    Raises:
+        CourseError: it holds no finished fine-tuning, or runs that were not made alike.
+    """
+    course_dir = Path(course_dir).resolve()
+    if odd := runs.unlike(course_dir):
+        raise CourseError(f"{course_dir}: its runs were not made alike ({'; '.join(odd)}); run the odd ones again")
+    name, per_case = {"dataset": course_dir.parent.name, "scale": course_dir.name}, runs.collect(course_dir)
+    made = [read_json(path.parent / "config.json") | read_json(path) for path in runs.finished(course_dir)]
+    before = {path.parent.name: read_json(path) for path in sorted(course_dir.glob("pretrain/*/metrics.json"))}
+    before = {name: found for name, found in before.items() if name in {m["init"] for m in made}}
+    data = "".join(sorted({m["settings"]["data"] for m in made}))
+    run = {
+        **name,
+        "date": max(m["finished"] for m in made)[:10],
+        **_made(made),
+        "versions": made[-1]["versions"],
+        "data": hashlib.sha256(data.encode()).hexdigest()[:16],
+        "cases": int(per_case["case"].nunique()),
+        "patients": int(per_case["patient"].nunique()),
+        "pretraining": {task: {key: m[key] for key in OF_PRETRAINING} for task, m in before.items()},
+    }
+    cells = [  # seconds: of one fine-tuning and its test, without the pretraining
+        {**name, **row, **_made([m for m in made if all(m[k] == row[k] for k in ("init", "num_labeled"))])}
+        for row in _points(statistics.summary(per_case), "label_efficiency")
+    ]
+    gained = [{**name, **row} for row in _points(statistics.gains(per_case), "gains")]
+    saved = [{**name, **row} for row in _points(_in_words(savings.labels_saved(per_case)), "labels_saved")]
+    new = {"runs": [run], "label_efficiency": cells, "gains": gained, "labels_saved": saved}
+    old = read_json(into) if into.exists() else {}
+    kept = {key: [e for e in old.get(key, []) if any(e[k] != name[k] for k in name)] for key in new}
+    write_json(into, {key: sorted(kept[key] + new[key], key=lambda e: (e["dataset"], e["scale"])) for key in new})
+
+
+def expected(course_dir: Path) -> list[str]:
+    """The pictures to keep of a course: of the default one those of all chapters, of another one the result."""
+    names = list(EXPECTED) if course_dir.parts[-2:] == ("phantom", "laptop") else []
+    drawn = [name for name in names if (course_dir / "figures" / f"{'_'.join(EXPECTED[name])}.png").exists()]
+    return list(dict.fromkeys(["dice_against_labels", *drawn]))
+
+
+def expected_figure(course_dir: Path | str, name: str = "dice_against_labels", *, into: Path = FIGURES) -> Path:
+    """Keep a figure of the course as the picture to expect, and say where it is from.
+
+    Raises:
+        CourseError: the chapter did not draw it, or no fine-tuning is finished.
+    """
+    course_dir = Path(course_dir).resolve()
+    dataset, scale, made = course_dir.parent.name, course_dir.name, runs.finished(course_dir)
+    chapter, figure = EXPECTED[name]
+    drawn = course_dir / "figures" / f"{chapter}_{figure}.png"
+    if not drawn.exists() or not made:
+        raise CourseError(f"{drawn}: no such file; run chapter {chapter} first")
+    target = into / f"expected_{name}_{dataset}_{scale}.png"
+    with atomic(target) as temporary:
+        shutil.copyfile(drawn, temporary)
+    config, provenance = read_json(made[0].parent / "config.json"), into / "provenance.json"
+    about = {"chapter": chapter, "dataset": dataset, "scale": scale, "commit": config["commit"]}
+    about["date"] = config["started"][:10]
+    write_json(provenance, (read_json(provenance) if provenance.exists() else {}) | {target.name: about})
+    return target
+
+
+def _made(by: list[dict]) -> dict[str, Any]:
+    """Where, from what code and in how many seconds (mean) these runs were made."""
+    said = {key: ", ".join(sorted({str(m[key]) for m in by})) for key in ("device", "commit")}
+    return {**said, "seconds": round(sum(m["seconds"] + m["test_seconds"] for m in by) / len(by), 1)}
+
+
+def _points(table: pd.DataFrame, kind: str) -> list[dict]:
+    table = table.assign(**{name: (100 * table[name]).round(3) for name in NUMBERS[kind]})
+    return table.astype(object).where(table.notna(), None).to_dict("records")  # JSON has no NaN
+
+
+def _in_words(saved: pd.DataFrame) -> pd.DataFrame:
+    """Labels beyond the baseline's curve as `>24`, which JSON can say."""
+
+    def said(row: pd.Series, name: str) -> float | str | None:
+        known = 0 < row[name] < float("inf")
+        return round(row[name], 2) if known else savings.needs_text(row[name], row["fewest"], row["most"])
+
+    return saved.assign(**{name: [said(row, name) for _, row in saved.iterrows()] for name in ("needs", "low", "high")})
+
+
+def readme(text: str, *, results: dict | None = None) -> str:
+    """The README with the recorded results (default: those in json_files) between its markers.
+
+    Raises:
+        CourseError: it has no `<!-- results -->` and `<!-- /results -->`.
+    """
+    if not BLOCK.search(text):
+        raise CourseError("README.md: has no <!-- results --> and <!-- /results -->; put both where the tables belong")
+    if results is None:
+        results = read_json(REFERENCE) if REFERENCE.exists() else {}
+    parts = [tables.POINTS] if results.get("runs") else ["No recorded run yet."]
+    for run in results.get("runs", []):
+        cells, gains = (_fractions(results, kind, run) for kind in ("label_efficiency", "gains"))
+        about = f"{run['cases']} test cases, {run['device']}, {run['date']}"
+        parts.append(f"**{run['dataset']}, scale {run['scale']}** ({about})")
+        parts += [tables.markdown(tables.label_efficiency(part)) for part in tables.split(cells) if len(part)]
+        if len(gains):
+            parts += [tables.markdown(tables.gain_table(part)) for part in tables.split(gains) if len(part)]
+            parts.append(tables.gain_note(gains))
+        parts.append(tables.limits(cells, run["scale"]))
+    return BLOCK.sub(lambda found: "\n\n".join([found[1], *parts, found[2]]), text)
+
+
+def _fractions(results: dict, kind: str, run: dict) -> pd.DataFrame:
+    rows = [entry for entry in results[kind] if all(entry[key] == run[key] for key in ("dataset", "scale"))]
+    table = pd.DataFrame(rows)
+    return table.assign(**table[NUMBERS[kind]].astype(float) / 100) if rows else table

@@ -1,0 +1,240 @@
+"""A finished study as a table, a text and a figure, in runs/<dataset>/<scale>/studies/<name>.
+
+python -m course.records.study_report RUN_DIR PLAN   # PLAN: JSON of `course.studies.plan`, as the graph does
+"""
+
+import hashlib
+import json
+import re
+import sys
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ssl_utils import statistics
+from ssl_utils.errors import CourseError
+from ssl_utils.experiments import runs
+from ssl_utils.figures.panels import PALETTE, Picture
+from ssl_utils.files import atomic, read_json, write_json
+from ssl_utils.statistics import tables
+
+BASELINE = "random"
+LABEL_COLOURS = [PALETTE[i] for i in (6, 0, 2, 4, 5, 1)]
+NUMBER = re.compile(r"[\d.]+( %)?")
+READ = (
+    "Dice and gain in points (0 to 100); in brackets the 95 % interval. The gain is over the random start with the "
+    "same labels, draws, seeds and test cases. The value that the course uses stands in *italics*."
+)
+
+
+def write(run_dir: Path | str, plan: Mapping[str, Any]) -> Path:
+    """Write study.json, results.csv, figure.png and, last, results.md of a study whose runs are finished.
+
+    Args:
+        run_dir: runs/<dataset>/<scale>.
+        plan: what `course.studies.plan` returns.
+
+    Raises:
+        CourseError: a run is missing, or runs were not made alike.
+    """
+    run_dir = Path(run_dir).resolve()
+    folder, names = run_dir / "studies" / plan["name"], {BASELINE, *(point["name"] for point in plan["points"])}
+    per_case = runs.collect(run_dir, names=names)
+    per_case = per_case[per_case["num_labeled"].isin(plan["num_labeled"])]
+    if missing := names - set(per_case["init"]):
+        raise CourseError(f"{folder}: no finished run of {', '.join(sorted(missing))}; run the study again")
+    if odd := runs.unlike(run_dir, names=names):
+        raise CourseError(f"{run_dir}: the runs were not made alike ({'; '.join(odd)}); run the odd ones again")
+    table = rows(plan, per_case)
+    known = {key: plan[key] for key in ("name", "title", "question", "varied", "num_labeled")}
+    about = known | {"dataset": run_dir.parent.name, "scale": run_dir.name} | _made(run_dir, plan)
+    runs.write_table(folder / "results.csv", table)
+    write_json(folder / "study.json", about)
+    with atomic(folder / "figure.png") as temporary:
+        figure(about, table).savefig(temporary, dpi=110, bbox_inches="tight")
+    with atomic(folder / "results.md") as temporary:
+        temporary.write_text(text(about, table) + "\n", encoding="utf-8")
+    return folder
+
+
+def rows(plan: Mapping[str, Any], per_case: pd.DataFrame) -> pd.DataFrame:
+    """A row per point and number of labels: task, value, name, default, num_labeled, dice, low, high, cases, draws,
+    seeds, collapsed, gain, gain_low, gain_high, p. Dice in 0..1; random has no gain."""
+    summary = statistics.summary(per_case).rename(columns={"init": "name"})
+    gains = statistics.gains(per_case, baseline=BASELINE)[["init", "num_labeled", "gain", "low", "high", "p"]]
+    gains = gains.rename(columns={"init": "name", "low": "gain_low", "high": "gain_high"})
+    points = pd.DataFrame(plan["points"])[["task", "value", "name", "default"]]
+    if BASELINE not in set(points["name"]):
+        start = {"task": BASELINE, "value": "-", "name": BASELINE, "default": True}
+        points = pd.concat([pd.DataFrame([start]), points], ignore_index=True)
+    found = points.merge(summary, on="name").merge(gains, on=["name", "num_labeled"], how="left")
+    order = [
+        "task",
+        "value",
+        "name",
+        "default",
+        "num_labeled",
+        "dice",
+        "low",
+        "high",
+        "cases",
+        "draws",
+        "seeds",
+        "collapsed",
+        "gain",
+        "gain_low",
+        "gain_high",
+        "p",
+    ]
+    return found[order]
+
+
+def _made(run_dir: Path, plan: Mapping[str, Any]) -> dict[str, Any]:
+    """On what, from what code, when, and in how many seconds of training (pretraining included) the runs were made."""
+    names = {BASELINE, *(point["name"] for point in plan["points"])}
+    paths = [p for p in runs.finished(run_dir, names=names) if int(p.parts[-3][1:]) in plan["num_labeled"]]
+    done = [read_json(path.with_name("config.json")) | read_json(path) for path in paths]
+    inits = {point["init"] for point in plan["points"]} - {BASELINE}
+    before = [m for init in inits if (m := runs.metrics(run_dir / "pretrain" / init))]
+    data = "".join(sorted({m["settings"]["data"] for m in done}))
+    return {
+        "runs": len(done),
+        "pretrainings": len(before),
+        "date": max(m["finished"] for m in done)[:10],
+        **{key: ", ".join(sorted({str(m[key]) for m in done})) for key in ("device", "commit")},
+        "seconds": round(sum(m["seconds"] for m in before) + sum(m["seconds"] + m["test_seconds"] for m in done), 1),
+        "data": hashlib.sha256(data.encode()).hexdigest()[:16],
+        "versions": done[-1]["versions"],
+    }
+
+
+def shown(table: pd.DataFrame) -> pd.DataFrame:
+    """`rows` for reading: a row per point, for every number of labels its Dice and its gain."""
+    lines = {}
+    for row in table.itertuples():
+        value = f"*{row.value}*" if row.default and row.value != "-" else row.value
+        cells = lines.setdefault((row.task, value), {})
+        cells[f"Dice, {row.num_labeled} labels"] = f"{100 * row.dice:.1f}{_bracket(row.low, row.high)}"
+        cells[f"gain, {row.num_labeled}"] = "" if pd.isna(row.gain) else gain_text(row)
+    found = pd.DataFrame(list(lines.values()), index=pd.Index([task for task, _ in lines], name="pretraining"))
+    found.insert(0, "value", [value for _, value in lines])
+    return found.fillna("")
+
+
+def gain_text(row: Any) -> str:
+    """`+1.2 [+0.3, +2.1]` points, from a row with gain, gain_low and gain_high in 0..1."""
+    return f"{_signed(row.gain)}{_bracket(row.gain_low, row.gain_high, signed=True)}"
+
+
+def _signed(value: float) -> str:
+    return f"{round(100 * value, 1) + 0:+.1f}"
+
+
+def _bracket(low: float, high: float, *, signed: bool = False) -> str:
+    if pd.isna(low):
+        return ""
+    return f" [{_signed(low)}, {_signed(high)}]" if signed else f" [{100 * low:.1f}, {100 * high:.1f}]"
+
+
+def text(about: Mapping[str, Any], table: pd.DataFrame) -> str:
+    """results.md: question, table, how to read it, and what it can not say."""
+    head = f"# {about['title']}: {about['dataset']}, scale {about['scale']}, {table['cases'].iloc[0]} test cases"
+    made = (
+        f"{about['runs']} fine-tunings ({tables.repeats(table)}), {about['pretrainings']} "
+        f"pretrainings, {about['seconds'] / 60:.1f} minutes of training on {about['device']}, {about['date']}."
+    )
+    limits = [
+        "What this can not say: each pretraining was made once, so a difference between two values may be its chance; "
+        "values were looked at on the test cases, so the best of them is no choice to report as a result."
+    ]
+    if about["scale"] == "smoke":
+        limits.insert(0, "Scale smoke trains for seconds: these numbers show that everything runs and nothing else.")
+    if table["draws"].min() * table["seeds"].min() < 3:
+        limits.append("Where there are so few repeats, intervals hold the chance of the test patients only.")
+    if lost := int(table["collapsed"].sum()):
+        limits.append(f"{lost} runs collapsed; they are in the means.")
+    return "\n\n".join([head, about["question"], tables.markdown(shown(table)), READ, made, " ".join(limits)])
+
+
+def figure(about: Mapping[str, Any], table: pd.DataFrame) -> Figure:
+    """Gain over the random start against the varied value: a panel per task, a line per number of labels, intervals;
+    the course's own value is ringed. Values are set at equal distances, and joined where they are numbers."""
+    varied = table.loc[table["name"] != BASELINE, "task"]
+    points = table[table["task"].isin(varied)]  # the random start itself stands at 0, where it is varied too
+    tasks, counts = list(dict.fromkeys(points["task"])), sorted(points["num_labeled"].unique())
+    drawn = Picture(figsize=(max(8.0, 1.6 + 4.2 * len(tasks)), 4.0), dpi=110, facecolor="white", layout="constrained")
+    panels = drawn.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
+    for axes, task in zip(panels, tasks, strict=True):
+        part = points[points["task"] == task]
+        values = list(dict.fromkeys(part["value"]))
+        for i, count in enumerate(counts):
+            _line(
+                axes,
+                part[part["num_labeled"] == count],
+                values,
+                count,
+                LABEL_COLOURS[i % 6],
+                shift=0.08 * (i - (len(counts) - 1) / 2),
+                joined=all(map(NUMBER.fullmatch, values)),
+            )
+        axes.axhline(0, color="#444444", linewidth=1.2, linestyle="--")
+        axes.set_xticks(range(len(values)), [value.replace(" the ", " the\n") for value in values], fontsize=8)
+        axes.set(title=f"start: {task}", xlim=(-0.5, len(values) - 0.5))
+        axes.spines[["top", "right"]].set_visible(False)
+        axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+    panels[0].set_ylabel("gain over the random start\n(Dice points)")
+    drawn.supxlabel(about["varied"], fontsize=10)
+    drawn.suptitle(f"{about['title']}: {about['dataset']}, scale {about['scale']}", fontsize=11)
+    drawn.legend(
+        *panels[0].get_legend_handles_labels(),
+        loc="outside right upper",
+        frameon=False,
+        fontsize=9,
+        title="labels (95 % interval);\nring: as in the course",
+        title_fontsize=8,
+    )
+    return drawn
+
+
+def _line(axes, part: pd.DataFrame, values: list, count: int, colour: str, *, shift: float, joined: bool) -> None:
+    at = np.array([values.index(value) for value in part["value"]]) + shift
+    gain, low, high = (100 * part[name].to_numpy(float) for name in ("gain", "gain_low", "gain_high"))
+    gain = np.nan_to_num(gain)
+    errors = np.nan_to_num(np.abs([gain - low, high - gain]))
+    axes.errorbar(
+        at,
+        gain,
+        yerr=errors,
+        label=f"{count} labels",
+        color=colour,
+        marker="o",
+        markersize=5,
+        capsize=3,
+        linewidth=1.6 if joined else 0,
+        elinewidth=1.2,
+    )
+    ours = part["default"].to_numpy(bool)
+    axes.scatter(at[ours], gain[ours], s=130, facecolors="none", edgecolors="black", linewidths=1.2, zorder=3)
+
+
+def read(folder: Path | str) -> tuple[dict[str, Any], pd.DataFrame]:
+    """study.json and the rows of a finished study.
+
+    Raises:
+        CourseError: it is not finished.
+    """
+    folder = Path(folder)
+    if not (folder / "results.md").exists():
+        raise CourseError(f"{folder}: holds no finished study; run: make study STUDY={folder.name}")
+    return read_json(folder / "study.json"), pd.read_csv(folder / "results.csv", dtype={"value": str})
+
+
+if __name__ == "__main__":
+    try:
+        print(write(sys.argv[1], json.loads(sys.argv[2])))
+    except CourseError as fault:
+        sys.exit(f"error: {fault}")

@@ -1,0 +1,246 @@
+"""A static site from the executed chapters: Sphinx without network, and no page asks an outside address for anything.
+
+    python -m course.site --scale laptop --dataset phantom
+
+`docs/` holds the pages, the settings of Sphinx and the look. README, CONTRIBUTING, CHANGELOG, figures and the executed
+chapters are laid out beside them as they lie in the project, so that links between them hold.
+"""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tomllib
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ssl_utils.errors import CourseError
+from ssl_utils.experiments import runs
+from ssl_utils.experiments.naming import base
+from ssl_utils.files import read_json
+
+PROJECT = runs.PROJECT
+RESULTS = ("<!-- results -->", "<!-- claims -->")  # what tells the sections of the README apart
+CHAPTERS = "(notebooks/00_"
+HELD = re.compile(r"figures/|notebooks/\d\d_|(CONTRIBUTING|CHANGELOG)\.md$")  # files of the project that become pages
+LINK = re.compile(r"(\]\()(?!\w+:)([^)\s#]*)(#[^)\s]+)?(?=\))")
+FOLDED = {"bootstrap": "For Colab and Binder", "injected-parameters": "The parameters of this run"}  # by tag
+OUTSIDE = re.compile(
+    r"""<(?:script|img|iframe|source|video|audio|embed|link(?![^>]*rel="?canonical))\b[^>]*?\s"""
+    r"""(?:src|href|srcset|data)\s*=\s*["']?((?:https?:)?//[^"'\s>]+)"""
+    r"""|(?:url\(\s*["']?|@import\s*["'])((?:https?:)?//[^"')\s]+)""",
+    re.IGNORECASE,
+)
+
+
+def chapters(notebooks: Path = PROJECT / "notebooks") -> list[str]:
+    return [path.stem for path in sorted(notebooks.glob("[0-9][0-9]_*.ipynb"))]
+
+
+def executed(course: Path, chapter: str) -> Path | None:
+    """The executed notebook of a chapter in a course's run folder; None where the chapter has not been run.
+
+    Chapter 04 runs once per fine-tuning: the one with most labels of the first pretrained start, by name.
+    """
+    path = course / "chapters" / chapter / "notebook.ipynb"
+    if not chapter.startswith("04_"):
+        return path if path.exists() and complete(path) else None
+
+    def rank(path: Path) -> tuple:
+        init, labels, repeat = path.parts[-4:-1]
+        return init == "random", init, -int(labels[1:]), repeat
+
+    found = sorted(course.glob("finetune/*/n*/draw*/notebook.ipynb"), key=rank)
+    return next((path for path in found if base(path.parts[-4]) == path.parts[-4] and complete(path)), None)
+
+
+def complete(path: Path) -> bool:
+    """Every code cell of an executed notebook ran, and none failed."""
+    cells = [cell for cell in read_json(path)["cells"] if cell["cell_type"] == "code" and "".join(cell["source"])]
+    failed = any(output["output_type"] == "error" for cell in cells for output in cell["outputs"])
+    return not failed and all(cell["execution_count"] for cell in cells)
+
+
+def collect(course: Path, names: list[str]) -> dict[str, Path]:
+    """Executed notebook per chapter.
+
+    Raises:
+        CourseError: chapters that have not been run, and the command that runs them.
+    """
+    found = {name: executed(course, name) for name in names}
+    if missing := [name for name, path in found.items() if path is None]:
+        command = f"make course SCALE={course.name} DATASET={course.parent.name}"
+        raise CourseError(f"{course}: {', '.join(missing)} not executed yet; run `{command}` first")
+    return found
+
+
+def stage(source: Path, found: dict[str, Path], *, project: Path = PROJECT) -> None:
+    """Lay out everything that Sphinx reads: pages of docs/, parts of the README, figures, executed chapters."""
+    shutil.rmtree(source, ignore_errors=True)
+    shutil.copytree(project / "docs", source, ignore=shutil.ignore_patterns("__pycache__", "*.py", "_static"))
+    shutil.copytree(project / "figures", source / "figures")
+    for name in ("CONTRIBUTING.md", "CHANGELOG.md"):
+        (source / name).write_text(text_for_the_site((project / name).read_text(encoding="utf-8")), encoding="utf-8")
+    readme = text_for_the_site((project / "README.md").read_text(encoding="utf-8"))
+    (source / "readme").mkdir()
+    for part, text in readme_parts(readme).items():
+        (source / "readme" / f"{part}.md").write_text(text, encoding="utf-8")
+    (source / "notebooks").mkdir()
+    for name, path in found.items():
+        notebook = for_the_site(read_json(path), number=name[:2])
+        (source / "notebooks" / f"{name}.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
+
+
+def readme_parts(text: str) -> dict[str, str]:
+    """The README in four: `intro` (up to the commands), `chapters`, `results`, and the rest as `running`."""
+    head, *sections = re.split(r"^(?=## )", text, flags=re.MULTILINE)
+    parts = {"intro": head.split("\n", 1)[1] + sections[0], "chapters": "", "results": "", "running": ""}
+    for section in sections[1:]:
+        measured = any(mark in section for mark in RESULTS)
+        parts["results" if measured else "chapters" if CHAPTERS in section else "running"] += section
+    return parts
+
+
+def text_for_the_site(text: str, *, folder: str = "") -> str:
+    """Links as the site has them: its own page for the README, the repository for files it does not hold, and anchors
+    in the small letters that Sphinx gives them. `folder` is where the text lies in the project."""
+
+    def link(found: re.Match) -> str:
+        page, anchor = found[2], (found[3] or "").lower()
+        inside = Path(os.path.normpath(Path(folder, page))).as_posix()
+        if inside == "README.md":
+            page = page.replace("README.md", "running.md")
+        elif inside.startswith("docs/"):
+            page = page.replace("docs/", "", 1)
+        elif page and not HELD.match(inside) and (PROJECT / inside).exists():
+            page = f"{repository()}/blob/main/{inside}"
+        return found[1] + page + anchor
+
+    return LINK.sub(link, text)
+
+
+def repository() -> str:
+    return tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+
+
+def for_the_site(notebook: dict, *, number: str) -> dict:
+    """An executed notebook without widgets and paths of this machine, its title numbered, a word on every picture."""
+    about = notebook["metadata"].pop("papermill", {})
+    notebook["metadata"].pop("widgets", None)
+    for cell in notebook["cells"]:
+        cell["source"] = "".join(cell["source"])
+        if cell["cell_type"] == "markdown":
+            cell["source"] = text_for_the_site(cell["source"], folder="notebooks")
+        elif cell["cell_type"] == "code":
+            dress(cell)
+    first = notebook["cells"][0]
+    first["source"] = re.sub(r"^# ", f"# {number}. ", first["source"], count=1, flags=re.MULTILINE)
+    if parameters := about.get("parameters"):
+        first["source"] += f"\n\n*Executed on {about['start_time'][:10]}: "
+        first["source"] += ", ".join(f"{name} {value}" for name, value in parameters.items()) + ".*"
+    return notebook
+
+
+def dress(cell: dict) -> None:
+    """Fold plumbing away, say in words what pictures show, and drop what only a kernel can show."""
+    written = [output.get("metadata", {}).get("image/png", {}).get("alt") for output in cell["outputs"]]
+    words = next(filter(None, written), cell.get("id", "").replace("-", " "))
+    cell["metadata"]["mystnb"] = {"image": {"alt": f"what the code above draws: {words}"}}
+    for tag in {*FOLDED} & {*cell["metadata"].setdefault("tags", [])}:
+        cell["metadata"]["tags"].append("hide-input")
+        cell["metadata"]["mystnb"] |= {"code_prompt_show": FOLDED[tag], "code_prompt_hide": FOLDED[tag]}
+    cell["outputs"] = [kept for output in cell["outputs"] if (kept := without_widget(output))]
+
+
+def without_widget(output: dict) -> dict | None:
+    """The static side of an output, free of paths; None when it has a widget alone."""
+    if data := output.get("data"):
+        live = {kind for kind in data if "jupyter.widget" in kind}
+        output["data"] = {kind: data[kind] for kind in data if kind not in live}
+        if live and not set(output["data"]) - {"text/plain"}:
+            return None
+    content = json.dumps(output)
+    for root, name in private_roots().items():
+        content = content.replace(json.dumps(root)[1:-1], name)
+    return json.loads(content)
+
+
+def private_roots() -> dict[str, str]:
+    """Folders of this machine, longest first, and how the README calls them."""
+    roots = {str(runs.runs_root()): "runs", str(PROJECT): "."}
+    if data := os.environ.get("SSL_DATA_ROOT"):
+        roots[str(Path(data).expanduser().resolve())] = "data"
+    return dict(sorted(roots.items(), key=lambda item: -len(item[0])))
+
+
+def build(source: Path, site: Path, *, project: Path = PROJECT) -> None:
+    """Run Sphinx; every warning is a fault, since it is a link, a figure or a formula that readers would miss.
+
+    Raises:
+        CourseError: the first fault, how many there are, and the log. The pages are written all the same.
+    """
+    shutil.rmtree(site, ignore_errors=True)
+    log = site.with_name(f"{site.name}.log")
+    command = [
+        sys.executable,
+        "-m",
+        "sphinx",
+        "-q",
+        "-W",
+        "--keep-going",
+        "-j",
+        "auto",
+        "-b",
+        "html",
+        "-c",
+        project / "docs",
+        "-d",
+        source.with_name(f"{source.name}_parsed"),
+        "-w",
+        log,
+        source,
+        site,
+    ]
+    log.parent.mkdir(parents=True, exist_ok=True)
+    ended = subprocess.run([str(word) for word in command], capture_output=True, text=True)
+    faults = [line for line in log.read_text(encoding="utf-8").splitlines() if re.search("WARNING|ERROR", line)]
+    faults = faults or ended.stderr.strip().splitlines()[-1:] if ended.returncode else []
+    faults += outside_addresses(site)
+    if faults:
+        raise CourseError(f"{site}: {len(faults)} faults, the first: {faults[0]} (all of Sphinx's in {log})")
+
+
+def outside_addresses(site: Path) -> list[str]:
+    """Everything that a page or style sheet would load from outside; links that a reader follows are not among it."""
+    found = []
+    for path in sorted((*site.rglob("*.html"), *site.rglob("*.css"))):
+        for match in OUTSIDE.finditer(path.read_text(encoding="utf-8")):
+            found.append(f"{path.relative_to(site)}: loads {match[1] or match[2]}")
+    return found
+
+
+app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+
+
+@app.command()
+def main(
+    scale: Annotated[str, typer.Option(help="scale of the executed course")] = "laptop",
+    dataset: Annotated[str, typer.Option(help="its dataset, as its folder in runs is called")] = "phantom",
+) -> None:
+    """Build the site from an executed course into build/site."""
+    built = PROJECT / "build"
+    try:
+        stage(built / "site_source", collect(runs.course_dir(dataset, scale), chapters()))
+        build(built / "site_source", built / "site")
+    except CourseError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(1)
+    print(f"the site: {built / 'site' / 'index.html'}")
+
+
+if __name__ == "__main__":
+    app()

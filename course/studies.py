@@ -1,0 +1,217 @@
+"""Studies: one thing is varied, everything else stays as in the course, in the course's own run folder.
+
+A point of a study is what is pretrained and how it is fine-tuned. Options at their default are left out of it, so a
+point without options is a run of the course itself, and no run is made twice for two studies.
+"""
+
+from typing import Any
+
+from course.study import RANDOM, Point, Study, Where, of_scale
+from ssl_utils.data import datasets
+from ssl_utils.errors import CourseError
+from ssl_utils.experiments.scales import Scale
+from ssl_utils.pretext import TASKS
+
+
+def _mask_ratio(task: str, value: float, where: Where) -> Point:
+    return Point(task, f"{value:g}", {"mask_ratio": value})
+
+
+def _freezing(task: str, value: str, where: Where) -> Point:
+    return Point(task, value, finetuning={"freeze_epochs": {"never": 0, "first epoch": 1, "always": -1}[value]})
+
+
+def _pool(task: str, value: str, where: Where) -> Point | None:
+    pool = {"this set": None, "other set": where.other, "both": f"own+{where.other}"}[value]
+    return Point(task, value, {"pool": pool}) if value == "this set" or where.equal_channels else None
+
+
+def _volumes(task: str, value: int | None, where: Where) -> Point:
+    return Point(task, "all" if value is None else str(value), {"volumes": value})
+
+
+def _restoration(task: str, value: str, where: Where) -> Point:
+    return Point(task, {"none": "L1", "latent": "L1 + latent", "published": "published"}[value], {"contrast": value})
+
+
+def _length(task: str, value: float, where: Where) -> Point:
+    return Point(task, f"{value} %", {"steps": max(round(value * where.scale.pretrain_steps / 100), 1)})
+
+
+def _budget(task: str, value: float, where: Where) -> Point:
+    return Point(task, f"{100 * value:g} %", finetuning={"budget": value})
+
+
+CONTROLS = {
+    "as in the course": {},
+    "4 x the steps": {"budget": 4},
+    "frozen": {"freeze_epochs": -1},
+    "permuted": {"permuted": True},
+    "plain U-Net": {"network": "unet"},
+}
+
+
+def _control(task: str, value: str, where: Where) -> Point | None:
+    """Budget and another network are controls of the random start; there is nothing to permute in it."""
+    of_random = value in ("4 x the steps", "plain U-Net")
+    if (value == "permuted" and task == RANDOM) or (of_random and task != RANDOM):
+        return None
+    return Point(task, value, finetuning=CONTROLS[value])
+
+
+MASKED = {"smoke": ("simmim",), "laptop": ("simmim", "mae")}
+CLUSTERS = {"smoke": ("simmim",), "laptop": ("voxel_clusters",), "workstation": tuple(TASKS)}
+AND_CLUSTERS = MASKED | {"laptop": (*MASKED["laptop"], "voxel_clusters")}
+STUDIES = {
+    study.name: study
+    for study in (
+        Study(
+            name="mask_ratio",
+            title="Mask ratio",
+            varied="share of hidden tokens in pretraining",
+            point=_mask_ratio,
+            question="How much should be hidden, and does it matter more at few labels?",
+            tasks=MASKED,
+            option="mask_ratio",
+            values={
+                "smoke": (0.3,),
+                "laptop": (0.1, 0.3, 0.6, 0.9),
+                "workstation": (0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.9),
+            },
+        ),
+        Study(
+            name="freezing",
+            title="Freezing the encoder",
+            varied="how long the encoder is frozen in fine-tuning",
+            question="Should the pretrained encoder be protected from the first steps, or from all?",
+            tasks=MASKED,
+            point=_freezing,
+            values={"smoke": ("never", "first epoch", "always")},
+        ),
+        Study(
+            name="pretraining_data",
+            title="Pretraining data",
+            varied="volumes that were pretrained on",
+            question="Do volumes of another organ help, alone or beside one's own?",
+            tasks=AND_CLUSTERS,
+            point=_pool,
+            values={"smoke": ("this set", "other set", "both")},
+        ),
+        Study(
+            name="pretraining_volumes",
+            title="Pretraining volumes",
+            varied="how many volumes were pretrained on",
+            question="How many volumes without labels does it take, at the same number of steps?",
+            point=_volumes,
+            tasks=CLUSTERS,
+            values={"smoke": (2, None), "laptop": (3, 15, None)},
+        ),
+        Study(
+            name="restoration",
+            title="Restoration with and without contrast",
+            varied="loss of the pretraining",
+            question="Does an agreement of two views help, and which one?",
+            tasks={"smoke": ("restoration",)},
+            point=_restoration,
+            values={"smoke": ("none", "latent", "published")},
+        ),
+        Study(
+            name="pretraining_length",
+            title="Pretraining length",
+            varied="share of the pretraining steps",
+            question="When does pretraining begin to help, and does it stop?",
+            point=_length,
+            tasks=AND_CLUSTERS | {"workstation": tuple(TASKS)},
+            values={"smoke": (10, 100), "laptop": (1, 3, 10, 30, 100, 300)},
+        ),
+        Study(
+            name="finetuning_length",
+            title="Fine-tuning length",
+            varied="share of the fine-tuning steps",
+            question="Is the gain a better end, or a head start that more fine-tuning makes up for?",
+            point=_budget,
+            tasks={level: (RANDOM, *tasks) for level, tasks in CLUSTERS.items()},
+            values={"smoke": (0.5, 1), "laptop": (0.5, 1, 4), "workstation": (0.25, 0.5, 1, 2, 4)},
+        ),
+        Study(
+            name="controls",
+            title="Controls",
+            varied="what was changed",
+            question="Is it what was learnt, or the budget, the scale of the weights, the network?",
+            point=_control,
+            tasks={"smoke": (RANDOM, "simmim"), "laptop": (RANDOM, "simmim", "mae", "voxel_clusters")},
+            values={"smoke": tuple(CONTROLS)},
+        ),
+    )
+}
+
+
+def get(name: str) -> Study:
+    """The study of that name.
+
+    Raises:
+        CourseError: no such study.
+    """
+    if name not in STUDIES:
+        raise CourseError(f"study={name!r}: no such study; choose one of {', '.join(STUDIES)}")
+    return STUDIES[name]
+
+
+def plan(
+    name: str,
+    *,
+    scale: Scale,
+    dataset: str,
+    data: str | None,
+    num_labeled: list[int],
+    all_labels: bool = False,
+    tasks: tuple[str, ...] = (),
+) -> dict[str, Any]:
+    """What the graph and the results need to know of a study, as plain values.
+
+    Args:
+        num_labeled: the label counts that this dataset has at this scale.
+        all_labels: they were asked for, so the study takes them all.
+        tasks: in place of those that the study has.
+
+    Returns:
+        name, title, question, varied, num_labeled, needs (other datasets), points (task, value, name, init, default:
+        a run of the course), pretrain {run: words of the command line}, finetune {run: words}.
+
+    Raises:
+        CourseError: no such study or task, or nothing to compare with this dataset.
+    """
+    study = get(name)
+    other = {"phantom": "hippocampus"}.get(dataset, "phantom")
+    channels = len(datasets.get(dataset, data).channels)
+    where = Where(scale, other, equal_channels=channels == len(datasets.get(other).channels), tasks=tuple(tasks))
+    points = study.points(where)
+    if len(points) < 2:
+        raise CourseError(
+            f"study {name}: {other} cannot stand beside {dataset}, their channels differ; try another set"
+        )
+    usual = num_labeled if all_labels else of_scale(study.labels, scale.name)
+    counts = [n for n in num_labeled if n in usual] or list(num_labeled[:1])
+    pools = {point.pretraining.get("pool") for point in points} - {None}
+    return {
+        "name": name,
+        "title": study.title,
+        "question": study.question,
+        "varied": study.varied,
+        "num_labeled": counts,
+        "needs": [other] if pools else [],
+        "points": [
+            {"task": p.task, "value": p.value, "init": p.init, "name": p.name, "default": p.name == p.task}
+            for p in points
+        ],
+        "pretrain": {
+            p.init: [p.task, *(f"--option={k}={v}" for k, v in p.pretraining.items())] for p in points if p.pretraining
+        },
+        "finetune": {RANDOM: [RANDOM]}
+        | {p.name: [p.init, *(_flag(k, v) for k, v in p.finetuning.items())] for p in points},
+    }
+
+
+def _flag(name: str, value: Any) -> str:
+    flag = "--" + name.replace("_", "-")
+    return flag if value is True else f"{flag}={value}"

@@ -1,0 +1,69 @@
+"""What a dataset is: its channels and labels, the rule that prepares its volumes, and where it comes from."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssl_utils.data.download import Archive
+
+
+@dataclass(frozen=True)
+class Intensity:
+    """How intensities become 0..1: `window` clips to [low, high] HU, `percentile` to the volume's own percentiles."""
+
+    kind: str
+    low: float
+    high: float
+
+
+@dataclass(frozen=True)
+class Grid:
+    """Voxel spacing in mm and region of interest in voxels, both in (x, y, z) order.
+
+    `fit`: the whole field of view of every volume is resampled to the ROI, and `spacing` is only typical. For crops
+    around one structure whose extents differ so much that one spacing would waste or cut most of them.
+    """
+
+    spacing: tuple[float, float, float]
+    roi: tuple[int, int, int]
+    fit: bool = False
+
+    @property
+    def required_roi(self) -> tuple[int, int, int] | None:
+        """The ROI that a volume should fill by itself; None where it is fitted to it."""
+        return None if self.fit else self.roi
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """One named dataset. `folders` are the names it may have under the data root; `lists` names its datalists."""
+
+    name: str
+    title: str
+    source: str
+    licence: str
+    channels: tuple[str, ...]
+    labels: dict[int, str]
+    intensity: Intensity
+    grids: dict[str, Grid]
+    folders: tuple[str, ...]
+    lists: tuple[str, ...] = ()
+    tolerance: float = 2.0  # mm, of the normalised surface Dice
+    regions: dict[str, tuple[int, ...]] | None = None  # overlapping regions as unions of label values (sigmoid)
+    archive: Archive | None = None
+    how_to_get: str = ""
+    root: Path | None = None  # a person's own folder
+
+    @property
+    def classes(self) -> dict[int, str]:
+        """Output channel -> name of the structures that are scored; background is not one of them."""
+        if self.regions:
+            return dict(enumerate(self.regions))
+        return {i: name for i, (value, name) in enumerate(sorted(self.labels.items())) if value != 0}
+
+    @property
+    def out_channels(self) -> int:
+        return len(self.regions) if self.regions else len(self.labels)
+
+
+ABDOMEN = Intensity("window", -175, 250)  # one soft-tissue rule for pretraining and fine-tuning alike
+COARSE_CT = Grid((6.0, 6.0, 6.0), (48, 40, 32))

@@ -1,0 +1,1 @@
+"""A list or a folder becomes a Datalist; no voxel is read."""

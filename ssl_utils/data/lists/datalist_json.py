@@ -1,0 +1,154 @@
+"""The JSON of a datalist, in the style of the Medical Segmentation Decathlon (MSD): checked when read, and written.
+
+    {"name": ..., "description": ..., "licence": ..., "reference": ..., "channels": ["CT"],
+     "labels": {"0": "background", "1": "spleen"}, "regions": {"WT": [1, 2, 4]},
+     "training": [{"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz", "patient": "7"}],
+     "validation": [...], "test": [...], "unlabeled": ["imagesTs/b.nii.gz"]}
+
+Paths are relative to the dataset's folder. A list without `labels` holds images alone.
+"""
+
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path, PurePath
+from typing import Any
+
+from ssl_utils.data.cases import SIDES, Case, Datalist
+from ssl_utils.data.formats.reading import stem
+from ssl_utils.errors import CourseError
+from ssl_utils.files import read_json, write_json
+
+
+def read(path: Path | str, *, root: Path | str) -> Datalist:
+    """Read a datalist; its paths are taken relative to `root`. No file it names is opened.
+
+    Accepts MSD's `modality` for `channels`, bare strings as entries, and labels as value -> name or name -> value.
+    A case's id is its file name without suffix; its patient, when none is given, is its id.
+
+    Raises:
+        CourseError: the file is not JSON, or a key or an entry has the wrong form.
+    """
+    return parse(read_json(path), Path(path), root=Path(root))
+
+
+def write(datalist: Datalist, path: Path | str, *, root: Path | str) -> None:
+    """Write a datalist with paths relative to `root`.
+
+    Raises:
+        CourseError: a file lies outside `root`.
+    """
+    default = _ids([_relative(case.image, root) for cases in datalist.sides().values() for case in cases])
+
+    def entry(case: Case) -> dict[str, str]:
+        image = _relative(case.image, root)
+        label = {} if case.label is None else {"label": _relative(case.label, root)}
+        return {"image": image, **label, "patient": case.patient} | (
+            {} if default[image] == case.id else {"id": case.id}
+        )
+
+    content: dict[str, Any] = {key: getattr(datalist, key) for key in ("name", "description", "licence", "reference")}
+    content["channels"] = list(datalist.channels)
+    if datalist.labels:
+        content["labels"] = {str(value): name for value, name in datalist.labels.items()}
+    if datalist.regions:
+        content["regions"] = {name: list(values) for name, values in datalist.regions.items()}
+    write_json(path, content | {side: [entry(case) for case in cases] for side, cases in datalist.sides().items()})
+
+
+def parse(content: Any, path: Path, *, root: Path) -> Datalist:
+    """The datalist that the JSON `content` of `path` describes; errors as `read`."""
+    if not isinstance(content, dict):
+        raise CourseError(f"{path}: is not a datalist; it must be one JSON object with a list named training")
+    entries = {side: _entries(path, side, content.get(side)) for side in SIDES}
+    if not any(entries.values()):
+        raise CourseError(f"{path}: lists no case; fill training, validation, test or unlabeled")
+    name_of = _ids([entry["image"] for side in SIDES for entry in entries[side]])
+    labels = _labels(path, content.get("labels") or {})
+    return Datalist(
+        name=str(content.get("name") or path.stem),
+        description=str(content.get("description", "")),
+        licence=str(content.get("licence") or content.get("license") or "not stated"),
+        reference=str(content.get("reference", "")),
+        channels=_channels(path, content.get("channels") or content.get("modality") or ["image"]),
+        labels=labels,
+        regions=_regions(path, content.get("regions") or {}, labels),
+        **{side: tuple(_case(entry, root, name_of) for entry in entries[side]) for side in SIDES},
+    )
+
+
+def _entries(path: Path, side: str, entries: Any) -> list[dict[str, str]]:
+    """Every entry as a dictionary of strings with an image."""
+    if entries is None:
+        return []
+    if not isinstance(entries, list):
+        raise CourseError(f'{path}: {side} is not a list; write [{{"image": ..., "label": ...}}, ...]')
+    found = []
+    for number, entry in enumerate(entries):
+        entry = {"image": entry} if isinstance(entry, str) else entry
+        if not isinstance(entry, dict) or not isinstance(entry.get("image"), str) or not entry["image"]:
+            raise CourseError(f"{path}: {side}[{number}] names no image file; give one path (4D if it has channels)")
+        if not isinstance(entry.get("label"), str | None):
+            raise CourseError(f"{path}: the label of {side}[{number}] is not one path; name a file or leave it out")
+        if any(mark in str(entry.get("id", "")) for mark in "/\\"):
+            raise CourseError(
+                f"{path}: id {entry['id']} of {side}[{number}] has a slash; ids name folders, choose another"
+            )
+        found.append(
+            {key: str(entry[key]) for key in ("image", "label", "patient", "id") if entry.get(key) is not None}
+        )
+    return found
+
+
+def _case(entry: dict[str, str], root: Path, name_of: dict[str, str]) -> Case:
+    name = entry.get("id", name_of[entry["image"]])
+    label = root / entry["label"] if entry.get("label") else None
+    return Case(name, root / entry["image"], label, entry.get("patient", name))
+
+
+def _ids(images: Iterable[str]) -> dict[str, str]:
+    """File name without suffix; with its folders where two files would share it."""
+
+    images = list(images)
+    paths_of: dict[str, set[PurePath]] = defaultdict(set)
+    for path in images:
+        paths_of[stem(path)].add(PurePath(path))
+    alone = {name for name, paths in paths_of.items() if len(paths) == 1}
+    folders = {path: PurePath(path.strip("/")).parts[:-1] for path in images}
+    return {path: stem(path) if stem(path) in alone else "_".join([*folders[path], stem(path)]) for path in images}
+
+
+def _relative(path: Path, root: Path | str) -> str:
+    try:
+        return path.relative_to(root).as_posix()
+    except ValueError:
+        raise CourseError(f"{path}: lies outside {root}; move it there, or choose a root above both") from None
+
+
+def _labels(path: Path, labels: Any) -> dict[int, str]:
+    """value -> name with the background; nnU-Net's name -> value is turned round."""
+    try:
+        pairs = [(key, name) if isinstance(name, str) else (name, key) for key, name in labels.items()]
+        found = {int(value): name for value, name in pairs}
+    except (AttributeError, TypeError, ValueError):
+        raise CourseError(f'{path}: labels must look like {{"0": "background", "1": "liver"}}; mend them') from None
+    if len(found) < len(pairs) or any(not 0 <= value <= 255 for value in found):
+        raise CourseError(f"{path}: label values must be different whole numbers in 0 to 255; mend labels")
+    return dict(sorted(({0: "background"} | found).items())) if found else {}
+
+
+def _channels(path: Path, channels: Any) -> tuple[str, ...]:
+    names = list(channels.values()) if isinstance(channels, dict) else channels
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise CourseError(f'{path}: channels must be a list of names such as ["CT"]; mend it')
+    return tuple(names)
+
+
+def _regions(path: Path, regions: Any, labels: dict[int, str]) -> dict[str, tuple[int, ...]]:
+    try:
+        found = {str(name): tuple(int(value) for value in values) for name, values in regions.items()}
+    except (AttributeError, TypeError, ValueError):
+        raise CourseError(f'{path}: regions must look like {{"WT": [1, 2, 4]}}; mend them') from None
+    for name, values in found.items():
+        if not values or 0 in values or not set(values) <= set(labels):
+            raise CourseError(f"{path}: region {name} unites {list(values)}, not all of them labels; mend it or labels")
+    return found

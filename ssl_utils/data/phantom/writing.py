@@ -1,0 +1,226 @@
+"""The embedded dataset: procedural trunk CT with the thirteen organs of BTCV, deterministic from a seed."""
+
+import os
+import zlib
+from collections.abc import Callable
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+import nibabel as nib
+import numpy as np
+from scipy.ndimage import find_objects, gaussian_filter, label as components
+
+from ssl_utils.data.phantom import organs as organs, trunk as frame
+from ssl_utils.data.phantom.canvas import PHASES, Canvas, smooth_noise
+from ssl_utils.data.phantom.lesions import FINDINGS, abnormal
+from ssl_utils.errors import CourseError
+from ssl_utils.files import atomic, write_json
+
+ORGANS = {
+    1: "spleen",
+    2: "right kidney",
+    3: "left kidney",
+    4: "gallbladder",
+    5: "esophagus",
+    6: "liver",
+    7: "stomach",
+    8: "aorta",
+    9: "inferior vena cava",
+    10: "portal and splenic veins",
+    11: "pancreas",
+    12: "right adrenal gland",
+    13: "left adrenal gland",
+}
+VERSION = 1  # raise it when the same seed gives other voxels: files of another version are written anew
+FIELD = {"abdomen": (-150.0, 300.0), "chest": (-10.0, 288.0)}  # lowest point above L1 and height, mm
+SIDES = {"training": 0, "validation": 2000, "test": 4000, "unlabeled": 6000}  # first case number of a side, less one
+
+
+def make_volume(
+    seed: int, *, kind: str, spacing: tuple[float, float, float] = (3.0, 3.0, 4.0), abnormal: bool = False
+) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """One patient: image int16 (D, H, W) in HU, label uint8 (D, H, W) with the keys of ORGANS, affine (4, 4) in mm.
+
+    Axes are right, anterior, superior (RAS). `kind` is "abdomen" (all organs) or "chest" (chest and upper abdomen; its
+    labels are cut by the field of view). The same seed at another spacing is the same body with other noise.
+
+    Raises:
+        CourseError: unknown kind, or a spacing that is not three numbers from 1 to 10 mm.
+    """
+    if kind not in FIELD:
+        raise CourseError(f"kind={kind!r}: no such phantom; choose one of {', '.join(FIELD)}")
+    if len(spacing) != 3 or not all(1 <= h <= 10 for h in spacing):
+        raise CourseError(f"spacing={spacing!r}: the phantom needs three numbers from 1 to 10 mm")
+    rng = np.random.default_rng([seed, list(FIELD).index(kind), int(abnormal)])
+    fat = float(np.clip(rng.gamma(5, 3.6), 6, 34))
+    scale = np.clip(rng.normal((1.0, 1.0, 1.0), (0.04, 0.05, 0.04)), 0.9, 1.1)
+    size = np.array([2 * (160 + fat) * scale[0] + 32, (238 + 1.3 * fat) * scale[1] + 56, FIELD[kind][1]])
+    low = np.array([-size[0] / 2, -(130 + 0.4 * fat) * scale[1] - 36, FIELD[kind][0] + rng.normal(0, 6)])
+    count = rng.integers(1, 3) if abnormal else 0
+    findings = set(rng.choice(FINDINGS[kind], size=count, replace=False).tolist())
+    phase = int(rng.choice(len(PHASES), p=(0.2, 0.25, 0.55)))
+    c = Canvas(rng=rng, size=size, spacing=spacing, low=low, scale=scale, phase=phase, findings=findings)
+    c.grain, c.fold, c.cloud = (smooth_noise(rng, size, spacing, w) for w in (7.0, 13.0, 45.0))
+    c.perirenal = 3 + 0.35 * fat
+    paint(c, fat)
+    image = scan(c)
+    affine = np.diag([*spacing, 1.0])
+    affine[:3, 3] = low + np.array([rng.uniform(-12, 12), rng.uniform(-190, -130), rng.uniform(-900, -200)])
+    return image, one_piece(c.label), affine
+
+
+def paint(c: Canvas, fat: float) -> None:
+    """From the outside in; what comes later lies on top."""
+    oral = bool(c.rng.random() < 0.3)
+    frame.trunk(c, fat=fat, domes=np.clip(c.rng.normal(0, 6, 2), -10, 10))
+    frame.muscles(c)
+    if c.axes[2][-1] > 60:
+        frame.chest(c)
+    organs.bowel(c, oral=oral)
+    hila = {side: organs.kidney(c, side, label) for side, label in ((1, 2), (-1, 3))}
+    move = organs.liver(c)
+    organs.spleen(c)
+    organs.stomach(c, oral=oral)
+    organs.gallbladder(c, move)
+    shift = c.jitter(2.5)[0]
+    organs.pancreas(c, shift)
+    organs.vessels(c, hila, shift)
+    for side, label in ((1, 12), (-1, 13)):
+        organs.adrenal(c, side, label)
+    frame.skeleton(c)
+    abnormal(c)
+
+
+def scan(c: Canvas) -> np.ndarray:
+    """What the scanner makes of it: tissue texture, couch, noise, the blur of the system, whole HU."""
+    hu = c.hu
+    hu += (c.grain + 0.8 * c.fold) * np.select([hu < -980, hu < -500, hu < 200], [0, 22, 4.5], 24).astype(np.float32)
+    x, y = c.axes[0][:, None], c.axes[1][None]
+    lowest = y[0, np.argmax((hu > -500).any(axis=(0, 2)))]
+    couch = np.clip(4.5 - np.abs(y - lowest + 6 - 0.0004 * x**2), 0, c.edge) / c.edge
+    hu += np.where(hu < -900, couch[..., None] * 620, 0).astype(np.float32)
+    noise = c.rng.uniform(7, 14) * 2.0
+    hu += noise * c.rng.standard_normal(hu.shape, dtype=np.float32)
+    hu = gaussian_filter(hu, [1.5 / h for h in c.spacing], truncate=2.5)
+    return np.clip(np.rint(hu), -1024, 1500).astype(np.int16)
+
+
+def one_piece(label: np.ndarray) -> np.ndarray:
+    """Unlabel the few voxels that a neighbour cut off from their organ."""
+    for organ, box in enumerate(find_objects(label), start=1):
+        if box is not None:
+            parts, count = components(label[box] == organ, np.ones((3, 3, 3)))
+            if count > 1:
+                label[box][(parts > 0) & (parts != np.bincount(parts.ravel())[1:].argmax() + 1)] = 0
+    return label
+
+
+def plan(*, unlabeled: int, training: int, validation: int, test: int, seed: int) -> dict[str, list[dict]]:
+    """The cases of every side. Case i of a side does not depend on how many there are."""
+    sizes = {"training": training, "validation": validation, "test": test, "unlabeled": unlabeled}
+    out = {}
+    for side, size in sizes.items():
+        if not 0 <= size < 2000:
+            raise CourseError(f"{side}={size}: a side of the phantom holds 0 to 1999 cases")
+        out[side] = [_case(side, number, seed) for number in range(1, size + 1)]
+    return out
+
+
+def _case(side: str, number: int, seed: int) -> dict:
+    number += SIDES[side]
+    name, folder = f"phantom_{number:04d}", {"test": "Ts", "unlabeled": "Un"}.get(side, "Tr")
+    dice = np.random.default_rng([seed, number])
+    case = {"image": f"images{folder}/{name}.nii.gz", "patient": f"patient_{number:04d}"}
+    if side != "unlabeled":
+        case["label"] = f"labels{folder}/{name}.nii.gz"
+    kind = "chest" if side == "unlabeled" and number % 2 else "abdomen"
+    case["recipe"] = {"seed": int(dice.integers(2**31)), "kind": kind, "abnormal": bool(dice.random() < 1 / 8)}
+    return case
+
+
+def _mark(recipe: dict) -> str:
+    return f"phantom {VERSION} {recipe['seed']} {recipe['kind']}" + " abnormal" * recipe["abnormal"]
+
+
+def _complete(path: Path, mark: str) -> bool:
+    """Whether the file was written by this version from this recipe (its header says so)."""
+    try:
+        return bytes(nib.load(path).header["descrip"]).decode().rstrip("\0") == mark
+    except (OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError):
+        return False
+
+
+def _write_case(root: Path, case: dict) -> None:
+    image, label, affine = make_volume(**{k: case["recipe"][k] for k in ("seed", "kind", "abnormal")})
+    for key, array in (("label", label), ("image", image)):
+        if key in case:
+            file = nib.Nifti1Image(array, affine)
+            file.header.set_xyzt_units("mm")
+            file.header["descrip"] = _mark(case["recipe"])
+            with atomic(root / case[key]) as path:
+                nib.save(file, path)
+
+
+def write_dataset(
+    root: Path,
+    *,
+    unlabeled: int,
+    training: int,
+    validation: int,
+    test: int,
+    seed: int = 0,
+    workers: int | None = None,
+    progress: Callable[[int, int], None] | None = None,
+) -> Path:
+    """Write an MSD-style dataset below `root` and return the path of its dataset.json, which is written last.
+
+    Unlabelled cases alternate between chest and abdomen, about one case in eight is abnormal. Only missing files are
+    made, so another size or an interrupted run costs what is new. `progress(done, total)` counts volumes.
+
+    Raises:
+        CourseError: a side that is too large, a folder that cannot be written, a full disk.
+    """
+    root = Path(root)
+    sides = plan(unlabeled=unlabeled, training=training, validation=validation, test=test, seed=seed)
+    cases = [case for side in sides.values() for case in side]
+    todo = [
+        x for x in cases if not all(_complete(root / x[k], _mark(x["recipe"])) for k in ("image", "label") if k in x)
+    ]
+    kept = len(cases) - len(todo)
+    report = progress or (lambda done, total: None)
+    report(kept, len(cases))
+    for made, _ in enumerate(_each(root, todo, workers or min(os.cpu_count() or 1, 4)), 1):
+        report(kept + made, len(cases))
+    entries = {
+        side: [{k: v for k, v in case.items() if k != "recipe"} for case in side_cases]
+        for side, side_cases in sides.items()
+    }
+    write_json(
+        root / "dataset.json",
+        {
+            "name": "phantom",
+            "description": "Procedural trunk CT with the thirteen organs of BTCV; no patient was scanned",
+            "licence": "CC0-1.0",
+            "tensorImageSize": "3D",
+            "modality": {"0": "CT"},
+            "channels": ["CT"],
+            "labels": {"0": "background", **{str(k): v for k, v in ORGANS.items()}},
+            **{f"num{side.capitalize()}": len(entries[side]) for side in entries},
+            **entries,
+        },
+    )
+    return root / "dataset.json"
+
+
+def _each(root: Path, cases: list[dict], workers: int):
+    """Write the cases, in processes of their own when there are several, and yield as each is done."""
+    if workers == 1 or len(cases) < 4:
+        yield from (_write_case(root, case) for case in cases)
+        return
+    with ProcessPoolExecutor(min(workers, len(cases)), mp_context=get_context("spawn")) as pool:
+        try:
+            for job in as_completed([pool.submit(_write_case, root, case) for case in cases]):
+                yield job.result()
+        finally:
+            pool.shutdown(cancel_futures=True)

@@ -1,0 +1,235 @@
+"""What `inside.csv` of a pretraining run says, as one figure and in plain words. (Its columns: `pretext.inside`.)"""
+
+from pathlib import Path
+from textwrap import fill
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
+
+from ssl_utils.errors import CourseError
+from ssl_utils.figures.panels import PALETTE, Picture
+
+ORANGE, GREEN, RED, BLUE, GREY = PALETTE[0], PALETTE[2], PALETTE[4], PALETTE[6], "#444444"
+MARGIN_DB, MARGIN_DICE, MARGIN_RANK = 0.1, 0.01, 0.05  # changes below these (rank: of the first value) count as none
+COLUMNS = (
+    "step",
+    "psnr",
+    "psnr_mean",
+    "psnr_infill",
+    "linear",
+    "knn",
+    "place",
+    "feature_std",
+    "content",
+    "rankme",
+    "rank_most",
+    "alarm",
+    "reason",
+)
+
+
+def read(folder: Path) -> pd.DataFrame:
+    """The table of a pretraining run's folder, one row per look.
+
+    Raises:
+        CourseError: there is none.
+    """
+    path = Path(folder) / "inside.csv"
+    if not path.exists():
+        raise CourseError(
+            f"{path}: no such file; this run was made without looking inside: delete it and pretrain again"
+        )
+    return check(pd.read_csv(path))
+
+
+def check(table: pd.DataFrame) -> pd.DataFrame:
+    """The table with reasons as text. Raises CourseError when a column, or every row, is missing."""
+    missing = [name for name in COLUMNS if name not in table]
+    if missing or table.empty:
+        raise CourseError(f"inside table: no {', '.join(missing) or 'rows'}; pass inside.csv as pretraining wrote it")
+    return table.assign(reason=table["reason"].astype(object).fillna("").astype(str), alarm=table["alarm"].astype(bool))
+
+
+def verdict(table: pd.DataFrame) -> str:
+    """The sentences of `says` as one text."""
+    return " ".join(says(table))
+
+
+def says(table: pd.DataFrame) -> list[str]:
+    """Does it beat in-filling, have features collapsed, what improved: plain sentences, Dice in points (0 to 100)."""
+    table = check(table)
+    first, last = table.iloc[0], table.iloc[-1]
+    found = [_against_infill(last), _collapse(table)]
+    if len(table) == 1:
+        return [*found, f"One look only, at step {int(last['step'])}: no change to report."]
+    return [*found, _labels(first, last), _directions(first, last)]
+
+
+def _against_infill(last: pd.Series) -> str:
+    ours, filled, mean = last["psnr"], last["psnr_infill"], last["psnr_mean"]
+    at = f"At step {int(last['step'])} hidden voxels come back at {ours:.1f} dB"
+    if not ours > filled + MARGIN_DB:
+        worse = f", nor even mean fill ({mean:.1f} dB)" if not ours > mean + MARGIN_DB else ""
+        return (
+            f"{at}, which does not beat in-filling ({filled:.1f} dB){worse}: "
+            "the task has learnt nothing that interpolation does not know."
+        )
+    return f"{at}, {ours - filled:.1f} dB above in-filling ({filled:.1f} dB): it knows more than interpolation."
+
+
+def _collapse(table: pd.DataFrame) -> str:
+    last, rung = table.iloc[-1], table[table["alarm"]]
+    if last["alarm"]:
+        return f"Features have collapsed: {last['reason']}."
+    if len(rung):
+        steps = ", ".join(str(int(step)) for step in rung["step"])
+        return f"A collapse alarm at step {steps} has passed."
+    return "No sign of collapse."
+
+
+def _labels(first: pd.Series, last: pd.Series) -> str:
+    if pd.isna(last["linear"]):
+        return "Without labels there are no probes."
+    words = []
+    for name, title in (("linear", "linear probe"), ("knn", "nearest neighbours")):
+        words.append(f"the {title} {_moved(first[name], last[name])}")
+    best = max(last["linear"], last["knn"])
+    above = "above" if best > last["place"] + MARGIN_DICE else "not above"
+    return (
+        f"Since step {int(first['step'])} {' and '.join(words)}, in Dice points; the better of the two is {above} what "
+        f"the place alone tells ({100 * last['place']:.1f})."
+    )
+
+
+def _moved(before: float, after: float) -> str:
+    change = after - before
+    verb = "rose" if change > MARGIN_DICE else "fell" if change < -MARGIN_DICE else "stayed"
+    return f"{verb} ({100 * before:.1f} to {100 * after:.1f})"
+
+
+def _directions(first: pd.Series, last: pd.Series) -> str:
+    change = (last["rankme"] - first["rankme"]) / first["rankme"]
+    verb = "more" if change > MARGIN_RANK else "fewer" if change < -MARGIN_RANK else "as many"
+    return (
+        f"Features use {verb} directions {'as' if verb == 'as many' else 'than'} before "
+        f"(RankMe {first['rankme']:.0f} to {last['rankme']:.0f} of {int(last['rank_most'])})."
+    )
+
+
+def panel(table: pd.DataFrame, history: pd.DataFrame | None = None, *, title: str = "") -> Figure:
+    """Six panels: the loss that training sees, and five that it does not show.
+
+    Args:
+        table: as `read` gives it.
+        history: the run's history.csv, for the first panel.
+    """
+    table = check(table)
+    figure = Picture(figsize=(12.0, 6.4), dpi=110, facecolor="white", layout="constrained")
+    grid = figure.subplots(2, 3)
+    _loss(grid[0, 0], history)
+    _psnr(grid[0, 1], table)
+    _words(grid[0, 2], table)
+    _probes(grid[1, 0], table)
+    _spread(grid[1, 1], table)
+    _rank(grid[1, 2], table)
+    figure.suptitle(title)
+    return figure
+
+
+def _frame(axes: Axes, title: str, ylabel: str) -> None:
+    axes.spines[["top", "right"]].set_visible(False)
+    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
+    axes.set_axisbelow(True)
+    axes.set_title(title, fontsize=10, loc="left")
+    axes.set(xlabel="training step", ylabel=ylabel)
+    if axes.lines:
+        axes.xaxis.set_major_locator(MaxNLocator(6, integer=True))
+    if axes.get_legend_handles_labels()[1]:
+        axes.legend(fontsize=8, framealpha=0.85, edgecolor="none")
+
+
+def _empty(axes: Axes, text: str) -> None:
+    axes.text(0.5, 0.5, fill(text, 34), transform=axes.transAxes, ha="center", va="center", color=GREY, fontsize=9)
+    axes.set(xticks=[], yticks=[])
+
+
+def _line(
+    axes: Axes, table: pd.DataFrame, column: str, label: str, colour: str, marker: str, factor: float = 1
+) -> None:
+    axes.plot(
+        table["step"], factor * table[column], color=colour, marker=marker, markersize=4, linewidth=1.8, label=label
+    )
+    rung = table[table["alarm"]]
+    if len(rung) and column in ("feature_std", "content", "rankme"):
+        axes.plot(
+            rung["step"],
+            factor * rung[column],
+            "x",
+            color=RED,
+            markersize=10,
+            markeredgewidth=2,
+            label="collapse alarm" if column != "content" else None,
+        )
+
+
+def _loss(axes: Axes, history: pd.DataFrame | None) -> None:
+    if history is None:
+        return _empty(axes, "no history of the loss given")
+    for column, colour, marker in (("train_loss", GREY, "s"), ("validation_loss", BLUE, "o")):
+        if column in history:
+            axes.plot(
+                history["step"],
+                history[column],
+                color=colour,
+                marker=marker,
+                markersize=4,
+                label=column.replace("_", " "),
+            )
+    _frame(axes, "the loss that training sees", "loss (the task's own units)")
+
+
+def _psnr(axes: Axes, table: pd.DataFrame) -> None:
+    _line(axes, table, "psnr", "network", BLUE, "o")
+    for column, label, dash in (("psnr_infill", "in-filling", "--"), ("psnr_mean", "mean fill", ":")):
+        axes.axhline(table[column].iloc[-1], color=GREY, linestyle=dash, linewidth=1.3, label=label)
+    axes.margins(y=0.1)
+    _frame(axes, "restored on fixed masks", "PSNR over hidden voxels (dB)")
+
+
+def _probes(axes: Axes, table: pd.DataFrame) -> None:
+    if table["linear"].isna().all():
+        _empty(axes, "no labels in this dataset: no probes")
+        return _frame(axes, "what frozen tokens know of the labels", "")
+    _line(axes, table, "linear", "linear probe", ORANGE, "s", 100)
+    _line(axes, table, "knn", "5 nearest neighbours", GREEN, "^", 100)
+    axes.axhline(100 * table["place"].iloc[-1], color=GREY, linestyle="--", linewidth=1.3, label="the place alone")
+    axes.set_ylim(0, 110 * table[["linear", "knn", "place"]].max(axis=None))
+    _frame(axes, "what frozen tokens know of the labels", "Dice of token shares (points)")
+
+
+def _spread(axes: Axes, table: pd.DataFrame) -> None:
+    _line(axes, table, "feature_std", "feature std", ORANGE, "s")
+    _line(axes, table, "content", "share between cases", GREEN, "^")
+    axes.set_ylim(0, 1.02)
+    _frame(axes, "do tokens differ?", "of what is possible (0 to 1)")
+
+
+def _rank(axes: Axes, table: pd.DataFrame) -> None:
+    _line(axes, table, "rankme", "RankMe", BLUE, "o")
+    axes.set_ylim(0, 1.1 * table["rankme"].max())
+    _frame(axes, f"directions in use, of {int(table['rank_most'].iloc[-1])}", "RankMe (directions)")
+
+
+def _words(axes: Axes, table: pd.DataFrame) -> None:
+    axes.axis("off")
+    axes.text(
+        0,
+        1,
+        "\n\n".join(fill(sentence, 46) for sentence in says(table)),
+        transform=axes.transAxes,
+        va="top",
+        fontsize=9.5,
+        linespacing=1.35,
+    )

@@ -1,0 +1,274 @@
+"""Slices of volumes laid out on one millimetre scale: what `figures` and `viewers` are made of.
+
+Arrays are (D, H, W) = x to Right, y to Anterior, z to Superior. Slices are shown as radiologists do: the
+patient's right is on the left of the picture, anterior and superior up.
+"""
+
+from base64 import b64encode
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from io import BytesIO
+from textwrap import fill
+from typing import Any
+
+import matplotlib.patheffects as effects
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_rgb
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from ssl_utils.errors import CourseError
+from ssl_utils.live import live
+
+# Okabe & Ito (2008), readable with every common colour blindness; black is left for text and for "random"
+PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7", "#0072B2")
+PLANES = {"axial": 2, "coronal": 1, "sagittal": 0}  # the axis a plane is cut across
+WINDOWS = {"soft tissue": (-160.0, 240.0), "lung": (-1350.0, 150.0), "bone": (-450.0, 1050.0)}  # HU
+_LETTERS = {0: "APSI", 1: "RLSI", 2: "RLAP"}  # at the left, right, top and bottom edge of a picture
+_WIDTH, _HEIGHT, _NARROWEST = 12.0, 5.0, 1.25  # inches
+OUTLINE = [effects.withStroke(linewidth=1.8, foreground="black")]
+
+
+class Picture(Figure):
+    """A Figure that a notebook can show even where no matplotlib backend was chosen.
+
+    JupyterLab draws image/png without an alternative text: there, for a person, it is an <img> with one.
+    """
+
+    def _repr_png_(self) -> bytes:
+        stream = BytesIO()
+        self.savefig(stream, format="png", bbox_inches="tight")
+        return stream.getvalue()
+
+    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
+        png, words = b64encode(self._repr_png_()).decode(), self.words()
+        if not live():
+            return {"image/png": png}, {"image/png": {"alt": words}}  # for the site, and for nbconvert
+        return {"text/html": f'<img alt="{escape(words)}" src="data:image/png;base64,{png}">'}, {}
+
+    def words(self) -> str:
+        """What is written on the picture: titles, sides, axes and legends; no single letters and no numbers."""
+        found = [text.get_text() for text in self.texts]
+        for axes in self.axes:
+            found += [axes.get_title(), axes.get_ylabel(), axes.get_xlabel()]
+        for legend in [*self.legends, *(axes.get_legend() for axes in self.axes)]:
+            found += [text.get_text() for text in legend.get_texts()] if legend else []
+        found = [" ".join(text.split()) for text in found if len(text.strip()) > 1]
+        return "Picture: " + "; ".join(dict.fromkeys(found)) if found else "Picture without words"
+
+
+@dataclass
+class Panel:
+    """One slice, ready to draw: `picture` in display order (rows, columns), `size` its (width, height) in mm."""
+
+    picture: np.ndarray
+    axis: int
+    size: tuple[float, float]
+    window: tuple[float, float]
+    title: str = ""  # above the picture
+    note: str = ""  # in its upper left corner
+    cmap: str = "gray"
+    label: np.ndarray | None = None
+    hidden: np.ndarray | None = None  # these voxels are covered with `paint`
+    paint: str = "#0072B2"
+    cross: tuple[float, float] | None = None  # where the other planes cut, in mm from the left and from the bottom
+
+
+def colour(value: int) -> tuple[float, float, float]:
+    """RGB 0..1 of a label value: the palette for 1..7, its light tints for 8..14, then again."""
+    rgb = np.array(to_rgb(PALETTE[(value - 1) % 7]))
+    return tuple(rgb if (value - 1) // 7 % 2 == 0 else 0.45 * rgb + 0.55)
+
+
+def volume(array: Any) -> np.ndarray:
+    """The (D, H, W) array; a leading channel axis of length 1 is dropped.
+
+    Raises:
+        CourseError: not a single three-dimensional volume.
+    """
+    array = np.asarray(array)
+    if array.ndim == 4 and array.shape[0] == 1:
+        array = array[0]
+    if array.ndim != 3 or 0 in array.shape:
+        raise CourseError(f"array of shape {array.shape}: not one volume (D, H, W); choose a channel, such as image[0]")
+    return array
+
+
+def plane(array: np.ndarray, axis: int, index: int) -> np.ndarray:
+    """The slice `index` across `axis` in display order: (D, H, W) -> (rows, columns)."""
+    return np.take(array, index, axis=axis).T[::-1, ::-1]
+
+
+def choose_window(image: np.ndarray, window: tuple[float, float] | str | None = None) -> tuple[float, float]:
+    """(low, high) drawn as black and white: a pair, a name in WINDOWS, or None for the 0.5 and 99.5 percentiles."""
+    if isinstance(window, str):
+        if window not in WINDOWS:
+            raise CourseError(f"window={window!r}: no such window; choose one of {', '.join(WINDOWS)}, or (low, high)")
+        return WINDOWS[window]
+    if window is None:
+        sample = np.asarray(image[tuple(slice(None, None, max(1, n // 96)) for n in image.shape)], np.float64)
+        sample = sample[np.isfinite(sample)]
+        window = tuple(np.percentile(sample, (0.5, 99.5))) if sample.size else (0.0, 1.0)
+    low, high = float(window[0]), float(window[1])
+    return (low, high) if high > low else (low, low + 1.0)
+
+
+def busiest(label: np.ndarray) -> tuple[int, int, int]:
+    """For each axis, the slice that holds the largest share of every class together; the middle without a label."""
+    values = [value for value in np.unique(label) if value > 0]
+    if not values:
+        return tuple(n // 2 for n in label.shape)
+    counts = [(label == value) for value in values]
+    others = ((1, 2), (0, 2), (0, 1))
+    return tuple(int(np.argmax(sum(c.sum(axis=o) / c.sum() for c in counts))) for o in others)
+
+
+def cut(array: Any, axis: int, index: int, spacing: Sequence[float], window: tuple[float, float], **more: Any) -> Panel:
+    """A Panel of one slice; `label` and `hidden` in `more` are volumes and are cut alike."""
+    array = volume(array)
+    across, up = [n * s for i, (n, s) in enumerate(zip(array.shape, spacing, strict=True)) if i != axis]
+    for key in ("label", "hidden"):
+        if more.get(key) is not None:
+            if volume(more[key]).shape != array.shape:
+                raise CourseError(f"{key} {volume(more[key]).shape} and image {array.shape} differ in shape")
+            more[key] = plane(volume(more[key]), axis, index)
+    return Panel(plane(array, axis, index).astype(np.float32), axis, (across, up), window, **more)
+
+
+def overlay(label: np.ndarray, opacity: float) -> np.ndarray:
+    """RGBA picture (rows, columns, 4) of a label slice, clear where it is 0."""
+    table = np.zeros((256, 4))
+    table[1:] = [(*colour(value), opacity) for value in range(1, 256)]
+    return table[label.astype(np.uint8)]
+
+
+def draw(panel: Panel, axes: Axes, *, opacity: float = 0.35, letters: bool = True) -> None:
+    """Draw one slice into axes whose unit is the millimetre."""
+    width, height = panel.size
+    place = {"extent": (0, width, 0, height), "origin": "upper"}
+    low, high = panel.window
+    axes.imshow(panel.picture, cmap=panel.cmap, vmin=low, vmax=high, **place)
+    if panel.hidden is not None:
+        paint = np.where(panel.hidden[..., None], (*to_rgb(panel.paint), 1.0), 0.0)
+        axes.imshow(paint, interpolation="nearest", **place)
+    if panel.label is not None:
+        axes.imshow(overlay(panel.label, opacity), interpolation="nearest", **place)
+        for value in np.unique(panel.label[panel.label > 0]):
+            here = panel.label == value
+            if not here.all():
+                axes.contour(here.astype(float), levels=[0.5], colors=[colour(int(value))], linewidths=1.1, **place)
+    if panel.cross is not None:
+        x, y = panel.cross  # just outside the picture; markers 0, 1 and 3 are ticks to the left, right and down
+        for at, marker in (((0, y), 0), ((width, y), 1), ((x, 0), 3)):
+            axes.plot(*at, marker=marker, markersize=5, color="#D55E00", markeredgewidth=1.6, clip_on=False)
+    if letters:
+        spots = ((0.02, 0.5), (0.98, 0.5), (0.5, 0.98), (0.5, 0.02))
+        sides = (("left", "center"), ("right", "center"), ("center", "top"), ("center", "bottom"))
+        for letter, (x, y), (ha, va) in zip(_LETTERS[panel.axis], spots, sides, strict=True):
+            axes.text(
+                x,
+                y,
+                letter,
+                transform=axes.transAxes,
+                ha=ha,
+                va=va,
+                color="white",
+                fontsize=9,
+                fontweight="bold",
+                path_effects=OUTLINE,
+            )
+    axes.text(
+        0.03, 0.98, panel.note, transform=axes.transAxes, va="top", color="white", fontsize=8, path_effects=OUTLINE
+    )
+    axes.set(xlim=(0, width), ylim=(0, height), xticks=[], yticks=[])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+
+
+def scale_bar(axes: Axes, width: float) -> None:
+    """A bar of a round length, at most four tenths of the picture's `width` in mm, in its lower right corner."""
+    length = max((n for n in (1, 2, 5, 10, 20, 50, 100, 200) if n <= 0.4 * width), default=width)
+    ends = [0.96 * width - length, 0.96 * width]
+    for thick, shade in ((4.0, "black"), (2.2, "white")):
+        axes.plot(ends, [0.04 * width] * 2, linewidth=thick, color=shade, solid_capstyle="butt")
+    axes.text(
+        ends[1],
+        0.06 * width,
+        f"{length:g} mm",
+        ha="right",
+        va="bottom",
+        fontsize=8,
+        color="white",
+        path_effects=OUTLINE,
+    )
+
+
+def compose(
+    grid: Sequence[Sequence[Panel | None]],
+    *,
+    sides: Sequence[str] = (),
+    title: str = "",
+    right: float = 0.1,
+    block: int = 99,
+    tallest: float = 3.4,
+    letters: bool = True,
+) -> tuple[Picture, list[list[Axes]]]:
+    """Lay panels out on one millimetre scale, titles above, `sides` before the rows, `right` inches free.
+
+    Columns stand in groups of `block`; no panel is taller than `tallest` inches.
+    """
+    columns = max(len(row) for row in grid)
+    wide = [max((row[c].size[0] for row in grid if c < len(row) and row[c]), default=0.0) for c in range(columns)]
+    high = [max(panel.size[1] for panel in row if panel) for row in grid]
+    heads = [0.3 if any(panel and panel.title for panel in row) else 0.0 for row in grid]
+    left, top, gap = (1.15 if any(sides) else 0.1), (0.3 if title else 0.05), 0.1
+    between = [0.35 if c and c % block == 0 else gap for c in range(columns)]  # before each column
+    between[0] = 0.0
+    room = max(_HEIGHT, 1.9 * len(grid)) - top - sum(heads) - gap * (len(grid) + 1)
+    inch = min((_WIDTH - left - right - sum(between)) / sum(wide), room / sum(high), tallest / max(high))
+    columns_in = [max(w * inch, _NARROWEST) for w in wide]
+    size = (left + sum(columns_in) + sum(between) + right, top + sum(heads) + sum(high) * inch + gap * len(grid))
+    figure = Picture(figsize=size, dpi=110, facecolor="white")
+    if title:
+        figure.text(left / size[0], 1 - 0.08 / size[1], title, ha="left", va="top", fontsize=11, fontweight="bold")
+    drawn, y = [], size[1] - top
+    for r, row in enumerate(grid):
+        y, x, made = y - heads[r], left, []
+        if r < len(sides):
+            figure.text(
+                (left - 0.12) / size[0],
+                (y - high[r] * inch / 2) / size[1],
+                sides[r],
+                ha="right",
+                va="center",
+                fontsize=9,
+            )
+        for panel, column, before in zip(row, columns_in, between, strict=False):
+            x += before
+            if panel:
+                w, h = panel.size[0] * inch, panel.size[1] * inch
+                axes = figure.add_axes(((x + (column - w) / 2) / size[0], (y - h) / size[1], w / size[0], h / size[1]))
+                draw(panel, axes, letters=letters)
+                axes.set_title(fill(panel.title, max(10, int(column * 13))), fontsize=9, pad=4)
+                made.append(axes)
+            x += column
+        drawn.append(made)
+        y -= high[r] * inch + gap
+    return figure, drawn
+
+
+def legend(figure: Figure, names: Mapping[int, str], *, right: float) -> None:
+    """Colour and name of each label, in the free `right` inches of the figure."""
+    handles = [Patch(facecolor=colour(value), edgecolor="#444444", label=name) for value, name in names.items()]
+    x = 1 - (right - 0.05) / figure.get_figwidth()
+    figure.legend(
+        handles=handles,
+        loc="center left",
+        bbox_to_anchor=(x, 0.5),
+        frameon=False,
+        fontsize=9,
+        borderaxespad=0,
+        handlelength=1.2,
+    )

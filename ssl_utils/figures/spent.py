@@ -1,0 +1,50 @@
+"""Where the seconds of a run went: its table and its bars."""
+
+from collections.abc import Mapping
+
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.patches import Patch
+
+from ssl_utils.errors import CourseError
+from ssl_utils.figures.panels import PALETTE, Picture
+
+GROUPS = {  # of the parts in metrics.json: colour, parts
+    "bringing data": (PALETTE[0], ("data",)),
+    "the network": (PALETTE[6], ("forward", "backward", "optimiser")),
+    "looking on": ("#999999", ("validation", "looking", "logging")),
+}
+NAMES = {"looking": "looking inside"}
+
+
+def table(spent: Mapping[str, float], *, steps: int) -> pd.DataFrame:
+    """One row per part of a run, in the order of GROUPS: seconds, ms per step (a mean over all steps), share in %.
+
+    Args:
+        spent: seconds by part, as metrics.json keeps them under "spent".
+    Raises:
+        CourseError: no step, or no time at all.
+    """
+    whole = sum(spent.values())
+    if steps < 1 or whole <= 0:
+        raise CourseError(f"{steps} steps in {whole:g} s: nothing to divide; pass times and steps of a finished run")
+    parts = [part for _, parts in GROUPS.values() for part in parts if part in spent]
+    seconds = pd.Series({NAMES.get(part, part): spent[part] for part in parts}).rename_axis("part")
+    return pd.DataFrame({"seconds": seconds, "ms per step": 1000 * seconds / steps, "share %": 100 * seconds / whole})
+
+
+def bars(found: pd.DataFrame, *, title: str = "") -> Figure:
+    """The rows of `table` as horizontal bars of milliseconds per step, coloured by group, each with its share."""
+    colours = {NAMES.get(part, part): colour for colour, parts in GROUPS.values() for part in parts}
+    figure = Picture(figsize=(7.0, 0.9 + 0.28 * len(found)), dpi=110, facecolor="white", layout="constrained")
+    axes = figure.add_subplot(facecolor="white")
+    axes.spines[["top", "right", "left"]].set_visible(False)
+    drawn = axes.barh(found.index, found["ms per step"], color=[colours[part] for part in found.index], height=0.7)
+    axes.bar_label(drawn, [f"{share:.0f} %" for share in found["share %"]], padding=4, fontsize=9)
+    axes.set(xlabel="milliseconds per step", title=title)
+    axes.tick_params(axis="y", length=0)
+    axes.invert_yaxis()
+    axes.margins(x=0.12)
+    handles = [Patch(facecolor=colour, label=name) for name, (colour, _) in GROUPS.items()]
+    figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9)
+    return figure

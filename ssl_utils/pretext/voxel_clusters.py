@@ -1,0 +1,146 @@
+"""Pixel clusters: k-means sorts the voxels of all unlabelled volumes into kinds, by value and place, and a network
+learns to say the kind of every voxel, also where it may not look.
+
+After the pixel-level clustering of RadioSSL (Gogou 2024), which clusters the features of a network trained on
+photographs; here k-means is told what a voxel looks like and where it lies, so nothing has to be downloaded.
+"""
+
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from ssl_utils.errors import CourseError
+from ssl_utils.networks.heads import TransposedConvHead
+from ssl_utils.networks.vit import ViT
+from ssl_utils.pretext.simmim import SimMIMTask
+
+ROUNDS = 30  # of k-means; in our trials nothing moved after 20
+SAMPLE = 4000  # voxels of a crop that k-means looks at
+
+
+def describe(images: Tensor, place: Tensor | None = None) -> Tensor:
+    """What k-means is told of every voxel: its value, the mean of the 27 around it, and where in the volume it lies.
+
+    Args:
+        images: standardised crops (B, C, D, H, W).
+        place: lowest and highest corner of each crop as shares of its volume, (B, 2, 3); None: the crop is the volume.
+    Returns:
+        (B, D, H, W, 2 C + 3), each column of a deviation near 1, so that value and place weigh alike.
+    """
+    around = F.avg_pool3d(images, 3, stride=1, padding=1, count_include_pad=False)
+    if place is None:
+        place = images.new_tensor([[0.0] * 3, [1.0] * 3]).expand(len(images), 2, 3)
+    low, high = place.to(images)[:, :, :, None].unbind(1)  # (B, 3, 1) each
+    axes = []
+    for axis, n in enumerate(images.shape[2:]):
+        share = (torch.arange(n, device=images.device) + 0.5) / n  # of the crop
+        along = low[:, axis] + (high - low)[:, axis] * share  # (B, n), 0..1 of the volume
+        shape = [len(images), 1, 1, 1, 1]
+        shape[2 + axis] = n
+        axes.append(((along - 0.5) * 12**0.5).view(shape).expand(-1, -1, *images.shape[2:]))
+    return torch.cat([images, around, *axes], 1).movedim(1, -1)
+
+
+def nearest(points: Tensor, centres: Tensor) -> Tensor:
+    """Number of the nearest centre (N,) of every point: (N, F), (K, F)."""
+    parts = points.split(65_536)  # all N x K distances at once can be a gigabyte
+    return torch.cat([torch.cdist(part, centres).argmin(1) for part in parts])
+
+
+def kmeans(points: Tensor, clusters: int, *, rounds: int = ROUNDS, generator: torch.Generator) -> Tensor:
+    """Centres (K, F) of points (N, F), by Lloyd's rounds: sort points to their nearest centre, move centres to the mean
+    of their points. A centre that nobody is nearest to stays where it is.
+
+    Raises:
+        CourseError: fewer points than clusters.
+    """
+    if len(points) < clusters:
+        raise CourseError(f"clusters={clusters}: there are only {len(points)} points; choose fewer clusters")
+    centres = points[torch.randperm(len(points), generator=generator)[:clusters]]
+    for _ in range(rounds):
+        kinds = nearest(points, centres)
+        members = torch.bincount(kinds, minlength=clusters)[:, None]
+        means = torch.zeros_like(centres).index_add_(0, kinds, points) / members.clamp(min=1)
+        centres = torch.where(members > 0, means, centres)
+    return centres
+
+
+class VoxelClustersTask(SimMIMTask):
+    """Say the cluster of every voxel of a crop of which some tokens are hidden.
+
+    A segmentation without an expert: the network that learns it is a whole UNETR (`scope="encoder"` leaves a ViT and a
+    light head), and its decoder is moved along with its encoder.
+
+    Args:
+        clusters: how many kinds of voxels there are.
+        mask_ratio, mask_unit: as in SimMIM.
+    """
+
+    scope = "whole"
+    batch_share = 0.5  # a step of a whole UNETR costs more than two of an encoder with a light head
+
+    def __init__(
+        self,
+        *,
+        encoder: ViT,
+        lr: float,
+        steps: int,
+        seed: int = 0,
+        clusters: int = 48,
+        mask_ratio: float = 0.3,
+        mask_unit: int = 1,
+    ) -> None:
+        super().__init__(encoder=encoder, lr=lr, steps=steps, seed=seed, mask_ratio=mask_ratio, mask_unit=mask_unit)
+        if clusters < 2:
+            raise CourseError(f"clusters={clusters}: one kind is nothing to tell apart; try 48")
+        self.clusters, self.out_channels = clusters, clusters
+        features = 2 * encoder.config["in_channels"] + 3
+        self.register_buffer("centres", torch.zeros(clusters, features))
+        self.head = TransposedConvHead(
+            hidden_size=encoder.hidden_size, patch_size=encoder.patch_size, out_channels=clusters
+        )
+
+    @torch.no_grad()
+    def prepare(self, crops: Iterable[dict]) -> None:
+        generator = torch.Generator().manual_seed(self.seed)
+        sample = []
+        for crop in crops:
+            one = torch.utils.data.default_collate([crop])
+            points = describe(one["image"], **self.extra(one)).flatten(0, -2)
+            sample.append(points[torch.randperm(len(points), generator=generator)[:SAMPLE]])
+        self.centres.copy_(kmeans(torch.cat(sample), self.clusters, generator=generator))
+
+    def extra(self, batch: dict) -> dict:
+        return {"place": batch.get("place")}
+
+    def kinds(self, images: Tensor, place: Tensor | None = None) -> Tensor:
+        """The cluster of every voxel of clean crops: (B, C, D, H, W) -> (B, D, H, W)."""
+        points = describe(images.float(), place)
+        return nearest(points.flatten(0, -2), self.centres).view(points.shape[:-1])
+
+    def losses(self, images: Tensor, generator: torch.Generator, place: Tensor | None = None) -> dict[str, Tensor]:
+        mask = self.mask(images, generator)
+        logits = self(images, mask).float()  # (B, K, D, H, W)
+        loss = F.cross_entropy(logits, self.kinds(images, place))  # of all voxels: what is seen must be sorted, too
+        if self.training:  # to paint takes a fifth of a step, and runs are compared by validations
+            return {"loss": loss}
+        painted = self.paint(logits, images.shape[1])
+        return {"loss": loss, "reconstruction": self.score(painted, images, self.voxel_mask(mask, images.shape[1]))}
+
+    def paint(self, logits: Tensor, channels: int) -> Tensor:
+        """The image (B, C, D, H, W) that these clusters expect: every voxel in the mean intensity of its cluster, so
+        that this task is scored in the unit of the others."""
+        return torch.einsum("bkdhw,kc->bcdhw", logits.softmax(1), self.centres[:, :channels])
+
+    @torch.no_grad()
+    def reconstruct(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
+        mask = self.mask(images, generator)
+        hidden = self.voxel_mask(mask, images.shape[1])
+        painted = self.paint(self(images, mask).float(), images.shape[1])
+        return {
+            "corrupted": images.masked_fill(hidden, float(images.min())),
+            "hidden": hidden,
+            "reconstruction": torch.where(hidden, painted, images),
+        }

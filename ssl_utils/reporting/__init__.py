@@ -1,1 +1,0 @@
-"""What a person sees: run folders, tables, figures, viewers and the chapter frame."""

@@ -1,0 +1,27 @@
+"""Figures from runs: means with intervals, paired gains, labels saved."""
+
+from ssl_utils.statistics.summaries import (
+    case_means,
+    class_means,
+    collapsed,
+    gains,
+    is_control,
+    paired,
+    run_means,
+    structures,
+    summary,
+    win_rate,
+)
+
+__all__ = [
+    "case_means",
+    "class_means",
+    "collapsed",
+    "gains",
+    "is_control",
+    "paired",
+    "run_means",
+    "structures",
+    "summary",
+    "win_rate",
+]

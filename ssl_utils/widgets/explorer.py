@@ -1,0 +1,135 @@
+"""Three linked slices that a person moves. The volume is sent once; slices.js and explorer.js draw it in the browser.
+
+Only where somebody is there: this module imports anywidget, so `viewers` imports it when a notebook is live.
+"""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import numpy as np
+import traitlets as t
+from matplotlib.colors import to_hex
+
+from ssl_utils.errors import CourseError
+from ssl_utils.figures.panels import WINDOWS, busiest, choose_window, colour, volume
+
+_HERE = Path(__file__).parent
+_CT = {**WINDOWS, "brain": (0.0, 80.0)}  # HU
+
+
+class SliceExplorer(anywidget.AnyWidget):
+    """Axial, coronal and sagittal plane with crosshair, window, overlays and a second image.
+
+    Args:
+        image, after: (D, H, W); `after` is shown instead of `image` when its box is ticked.
+        label, prediction: (D, H, W), values 0 (background) to 255; filled, and as an outline.
+        spacing: mm per voxel, (x, y, z).
+        names: label value -> name.
+        window: (low, high), a name in WINDOWS (CT), or None for percentiles.
+        words: what the boxes call `label`, `prediction` and `after`.
+
+    Raises:
+        CourseError: not one volume, shapes differ, values that are no label, unknown window.
+    """
+
+    _esm = "".join((_HERE / name).read_text(encoding="utf-8") for name in ("element.js", "slices.js", "explorer.js"))
+    _css = _HERE / "explorer.css"
+    shape = t.List(t.Int()).tag(sync=True)
+    spacing = t.List(t.Float()).tag(sync=True)
+    image = t.Dict().tag(sync=True)  # data: uint16 bytes, low and high: the values of 0 and 65535
+    after = t.Dict().tag(sync=True)  # empty: none
+    label = t.Dict().tag(sync=True)  # data: uint8 bytes
+    prediction = t.Dict().tag(sync=True)
+    legend = t.List().tag(sync=True)  # (value, name, colour)
+    presets = t.List().tag(sync=True)  # (name, low, high)
+    words = t.Dict().tag(sync=True)
+    position = t.List(t.Int(), minlen=3, maxlen=3).tag(sync=True)
+    low = t.Float().tag(sync=True)
+    high = t.Float().tag(sync=True)
+    opacity = t.Float(0.35, min=0, max=1).tag(sync=True)
+    layer = t.Enum(("label", "prediction", "both", "off"), "off").tag(sync=True)
+    show_after = t.Bool(False).tag(sync=True)
+
+    def __init__(
+        self,
+        image: Any,
+        label: Any = None,
+        *,
+        spacing: Sequence[float] = (1, 1, 1),
+        names: Mapping[int, str] | None = None,
+        window: tuple[float, float] | str | None = None,
+        prediction: Any = None,
+        after: Any = None,
+        words: Mapping[str, str] | None = None,
+    ) -> None:
+        self._names = dict(names or {})
+        state = self._volumes(image, label, prediction, after)
+        image, shown = volume(image), [name for name in ("label", "prediction") if state[name]]
+        low, high = choose_window(image, window)
+        ends = state["image"]["low"], state["image"]["high"]
+        centre = busiest(volume(label if label is not None else prediction) if shown else np.zeros(image.shape))
+        super().__init__(
+            **state,
+            spacing=[float(mm) for mm in spacing],
+            low=low,
+            high=high,
+            presets=_presets(image, ends, (low, high)),
+            position=list(centre),
+            layer="both" if len(shown) == 2 else (shown or ["off"])[0],
+            words={"label": "label", "prediction": "prediction", "after": "Show the image after", **(words or {})},
+        )
+
+    def update(self, image: Any, label: Any = None, *, prediction: Any = None, after: Any = None) -> None:
+        """Show other volumes; planes, window and layer stay where the person put them."""
+        state = self._volumes(image, label, prediction, after)
+        with self.hold_sync():
+            self.set_trait("position", [min(at, n - 1) for at, n in zip(self.position, state["shape"], strict=True)])
+            for name, value in state.items():
+                self.set_trait(name, value)
+
+    def _volumes(self, image: Any, label: Any, prediction: Any, after: Any) -> dict[str, Any]:
+        image, values = volume(image), {0}
+        state = {"shape": list(image.shape), "image": _grey(image), "after": {}, "label": {}, "prediction": {}}
+        for name, array in (("after", after), ("label", label), ("prediction", prediction)):
+            if array is None:
+                continue
+            array = volume(array)
+            if array.shape != image.shape:
+                raise CourseError(f"{name} {array.shape} and image {image.shape} differ in shape; use one grid")
+            state[name] = _grey(array) if name == "after" else _codes(array, name)
+            values |= set() if name == "after" else set(np.unique(array).astype(int).tolist())
+        state["legend"] = [[v, self._names.get(v, f"label {v}"), to_hex(colour(v))] for v in sorted(values - {0})]
+        return state
+
+    @t.validate("position")
+    def _inside(self, proposal: Any) -> list[int]:
+        return [min(max(at, 0), n - 1) for at, n in zip(proposal["value"], self.shape, strict=True)]
+
+
+def _grey(image: np.ndarray) -> dict[str, Any]:
+    """65,536 steps between the extremes: finer than a screen, half the bytes of float32. NaN is drawn as the lowest."""
+    image = np.asarray(image, np.float32)
+    finite = image[np.isfinite(image)]
+    low, high = (float(finite.min()), float(finite.max())) if finite.size else (0.0, 0.0)
+    image = np.nan_to_num(image, nan=low, posinf=high, neginf=low)
+    raw = np.zeros(image.shape, "<u2") if high == low else np.rint((image - low) * (65535 / (high - low)))
+    return {"data": raw.astype("<u2").tobytes(), "low": low, "high": high}
+
+
+def _codes(label: np.ndarray, name: str) -> dict[str, Any]:
+    codes = label.astype(np.uint8)
+    if not np.array_equal(codes, label):
+        span = f"{label.min():g} to {label.max():g}"
+        raise CourseError(f"{name}: values {span} are no label; give whole numbers, 0 to 255")
+    return {"data": codes.tobytes()}
+
+
+def _presets(image: np.ndarray, ends: tuple[float, float], start: tuple[float, float]) -> list[list[Any]]:
+    """Windows worth offering: CT's for values that reach from air to bone, percentiles and the extremes for all."""
+    low, high = ends
+    ct = low <= -500 and high >= 200
+    offered = {**(_CT if ct else {}), "0.5 to 99.5 percentiles": choose_window(image), "all values": (low, high)}
+    named = {pair: name for name, pair in offered.items() if pair[1] > pair[0]}
+    return [*([] if start in named else [["as above", *start]]), *([name, *pair] for pair, name in named.items())]

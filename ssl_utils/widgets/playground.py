@@ -1,0 +1,125 @@
+"""Turn the knobs of a function that makes a volume, and see what it makes: masks, corruptions, augmentations."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from html import escape
+from typing import Any
+
+import numpy as np
+from IPython.display import display
+
+from ssl_utils.errors import CourseError
+from ssl_utils.figures.panels import volume
+from ssl_utils.figures.stills import still
+from ssl_utils.live import live
+from ssl_utils.widgets.volume3d import Sentence
+
+_HIDDEN = 7  # the label value whose colour is the blue of masks
+_MADE = ("image", "mask", "after", "says")
+Make = Callable[..., Mapping[str, Any]]
+
+
+@dataclass(frozen=True)
+class Control:
+    """One knob: a list of `choices`, a number between `low` and `high`, or a box to tick when `start` is a bool."""
+
+    label: str
+    start: Any
+    choices: Sequence[Any] = ()
+    low: float | None = None
+    high: float | None = None
+    step: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.choices:
+            if self.start not in self.choices:
+                raise CourseError(f"control {self.label!r}: start={self.start!r} is none of {list(self.choices)}")
+        elif not isinstance(self.start, bool):
+            if None in (self.low, self.high):
+                raise CourseError(f"control {self.label!r}: give choices, or low and high")
+            if not self.low <= self.start <= self.high:
+                raise CourseError(f"control {self.label!r}: start={self.start} is not in {self.low} to {self.high}")
+
+
+def playground(
+    make: Make,
+    controls: Mapping[str, Control],
+    *,
+    spacing: Sequence[float] = (1, 1, 1),
+    window: tuple[float, float] | str | None = None,
+    title: str = "",
+) -> Sentence | None:
+    """Show what `make` gives at the start values and, live, a SliceExplorer with one widget for each of its arguments.
+
+    Where nobody is there a sentence takes the place of the widgets.
+
+    Args:
+        make: called with a keyword for each control; returns "image" (D, H, W) and, when there is one, "mask"
+            (D, H, W) of hidden voxels, "after" (D, H, W), "says" (one sentence under the picture).
+        controls: keyword of `make` -> Control.
+        spacing: mm per voxel, (x, y, z).
+        window: (low, high), a name in WINDOWS (CT), or None for the percentiles of the first image.
+
+    Raises:
+        CourseError: `make` gives something else, or volumes that differ in shape.
+    """
+    made = _made(make, {name: control.start for name, control in controls.items()})
+    shown = {"image": (made["image"], made["mask"])}
+    if made["after"] is not None:
+        shown["after"] = (made["after"], None)
+    display(
+        still(
+            shown, spacing=spacing, names={_HIDDEN: "hidden"}, window=window, title=title, centre=_middle(made["image"])
+        )
+    )
+    print(made["says"], end="\n" if made["says"] else "")
+    if not live():
+        knobs = ", ".join(control.label for control in controls.values())
+        return Sentence(f"In JupyterLab (make lab) this picture has knobs: {knobs}.")
+    display(_box(make, controls, made, spacing=spacing, window=window))
+    return None
+
+
+def _made(make: Make, values: Mapping[str, Any]) -> dict[str, Any]:
+    made = make(**values)
+    if not isinstance(made, Mapping) or "image" not in made or set(made) - set(_MADE):
+        gives = list(made) if isinstance(made, Mapping) else type(made).__name__
+        raise CourseError(f"playground: make gives {gives}; return a dict with image and, if any, mask, after, says")
+    mask = made.get("mask")
+    mask = None if mask is None else np.where(volume(mask), _HIDDEN, 0).astype(np.uint8)
+    return {"image": made["image"], "mask": mask, "after": made.get("after"), "says": made.get("says", "")}
+
+
+def _middle(image: Any) -> tuple[int, ...]:
+    """Where the planes start: the slices with most hidden voxels would be others for every draw of a mask."""
+    return tuple(n // 2 for n in volume(image).shape)
+
+
+def _box(make: Make, controls: Mapping[str, Control], made: Mapping[str, Any], **more: Any) -> Any:
+    """An ipywidgets box: the knobs, the planes, the sentence."""
+    import ipywidgets as widgets
+
+    from ssl_utils.widgets.explorer import SliceExplorer
+    from ssl_utils.widgets.knobs import Knobs
+
+    planes = SliceExplorer(
+        made["image"],
+        made["mask"],
+        after=made["after"],
+        names={_HIDDEN: "hidden"},
+        words={"label": "hidden voxels", "after": "Show what comes out"},
+        **more,
+    )
+    planes.show_after, planes.position = made["after"] is not None, list(_middle(made["image"]))
+    says = widgets.HTML(escape(made["says"]))
+
+    def change(values: Mapping[str, Any]) -> None:
+        try:
+            made = _made(make, values)
+            planes.update(made["image"], made["mask"], after=made["after"])
+        except CourseError as fault:  # these values do not go together: say so where the person looks
+            says.value = f"<b>{escape(str(fault))}</b>"
+        else:
+            says.value = escape(made["says"])
+
+    return widgets.VBox([Knobs(controls, change), planes, says])
