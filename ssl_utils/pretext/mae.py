@@ -6,7 +6,7 @@ from torch import Tensor, nn
 
 from ssl_utils.errors import CourseError
 from ssl_utils.networks.heads import LinearHead
-from ssl_utils.networks.unetr import UNETR
+from ssl_utils.networks.interface import Encoder, SegmentationNetwork
 from ssl_utils.networks.vit import Block, ViT, initialise, sincos_positions
 from ssl_utils.pretext.simmim import SimMIMTask
 
@@ -73,7 +73,7 @@ class MAETask(SimMIMTask):
     def __init__(
         self,
         *,
-        encoder: ViT,
+        encoder: Encoder,
         lr: float,
         steps: int,
         seed: int = 0,
@@ -84,6 +84,11 @@ class MAETask(SimMIMTask):
         decoder_width: int = 64,
         decoder_depth: int = 2,
     ) -> None:
+        if not isinstance(encoder, ViT):
+            raise CourseError(
+                f"task='mae': needs tokens, which {encoder.config['network']} does not have; choose network=unetr, or "
+                "the task simmim"
+            )
         super().__init__(
             encoder=encoder,
             lr=lr,
@@ -113,8 +118,8 @@ class MAETask(SimMIMTask):
         everywhere = self.mask_token.to(seen.dtype).expand(*mask.shape, -1)  # (B, N, width)
         return self.head(put_back(seen, places, everywhere), self.encoder.grid)  # (B, C, D, H, W)
 
-    def reconstruct_with(self, network: UNETR) -> None:
+    def reconstruct_with(self, network: SegmentationNetwork) -> None:
         raise CourseError(
-            "scope='whole': is not possible with MAE, whose encoder has no token where a UNETR's decoder must draw; "
-            "choose scope='encoder', or the task simmim"
+            "scope='network': is not possible with MAE, whose encoder has no token at the hidden positions that a "
+            "UNETR's decoder reads; choose scope='encoder', or the task simmim"
         )

@@ -9,7 +9,7 @@ from torch.nn import functional as F
 
 from ssl_utils.errors import CourseError
 from ssl_utils.networks.heads import TransposedConvHead
-from ssl_utils.networks.vit import ViT
+from ssl_utils.networks.interface import Encoder
 from ssl_utils.pretext.base import PretextTask
 from ssl_utils.training.parallel import of_all_processes
 
@@ -95,7 +95,7 @@ class RestorationTask(PretextTask):
     def __init__(
         self,
         *,
-        encoder: ViT,
+        encoder: Encoder,
         lr: float,
         steps: int,
         seed: int = 0,
@@ -109,7 +109,7 @@ class RestorationTask(PretextTask):
             raise CourseError(f"contrast={contrast!r}: unknown; choose one of {', '.join(CONTRASTS)}")
         if fill not in FILLS:
             raise CourseError(f"fill={fill!r}: unknown; choose one of {', '.join(FILLS)}")
-        hidden, channels = encoder.config["hidden_size"], encoder.config["in_channels"]
+        hidden, channels = encoder.hidden_size, encoder.config["in_channels"]
         self.contrast, self.contrast_weight, self.fill = contrast, contrast_weight, fill
         self.temperature = temperature or {"latent": 0.1, "published": 0.05}.get(contrast)
         self.head = TransposedConvHead(hidden_size=hidden, patch_size=encoder.patch_size, out_channels=channels)

@@ -13,7 +13,7 @@ from torch.nn import functional as F
 
 from ssl_utils.errors import CourseError
 from ssl_utils.networks.heads import TransposedConvHead
-from ssl_utils.networks.vit import ViT
+from ssl_utils.networks.interface import Encoder
 from ssl_utils.pretext.simmim import SimMIMTask
 
 ROUNDS = 30  # of k-means; in our trials nothing moved after 20
@@ -68,23 +68,23 @@ def kmeans(points: Tensor, clusters: int, *, rounds: int = ROUNDS, generator: to
 
 
 class VoxelClustersTask(SimMIMTask):
-    """Say the cluster of every voxel of a crop of which some tokens are hidden.
+    """Predict the cluster of every voxel of a crop of which some tokens are hidden.
 
-    A segmentation without an expert: the network that learns it is a whole UNETR (`scope="encoder"` leaves a ViT and a
-    light head), and its decoder is moved along with its encoder.
+    A segmentation without annotations: the segmentation network learns it (`scope="encoder"`: an encoder and a light
+    head), and its decoder is transferred along with its encoder.
 
     Args:
-        clusters: how many kinds of voxels there are.
+        clusters: number of clusters.
         mask_ratio, mask_unit: as in SimMIM.
     """
 
-    scope = "whole"
-    batch_share = 0.5  # a step of a whole UNETR costs more than two of an encoder with a light head
+    scope = "network"
+    batch_share = 0.5  # a step of a whole network costs more than two of an encoder with a light head
 
     def __init__(
         self,
         *,
-        encoder: ViT,
+        encoder: Encoder,
         lr: float,
         steps: int,
         seed: int = 0,
