@@ -14,6 +14,8 @@ from ssl_utils.experiments.setups import Setup
 from ssl_utils.networks.checkpoints import read_checkpoint
 from ssl_utils.networks.unet import UNet
 
+WHOLE = "simmim__scope=network"
+
 
 @pytest.fixture
 def pretrained(tiny_setup, tmp_path, monkeypatch):
@@ -95,8 +97,14 @@ def test_a_plain_unet_trains_and_predicts(pretrained, tmp_path):
     ("call", "line"),
     [
         (lambda w: experiments.build_network(w, init="simmim", seed=0), "run chapter 03_simmim_masking first"),
-        (lambda w: experiments.build_network(w, init="simmim__scope=network", seed=0, network="unet"), "init=random"),
-        (lambda w: experiments.build_network(w, init="simmim__scope=network", seed=0, scope="half"), "encoder, network"),
+        (lambda w: experiments.build_network(w, init=WHOLE, seed=0, network="unet"), "init=random"),
+        (lambda w: experiments.build_network(w, init="random", seed=0, network="vnet"), "unetr, unet, mednext"),
+        (
+            lambda w: experiments.build_task(w, task="simmim", seed=0, options={"network": "vnet"}),
+            "unetr, unet, mednext",
+        ),
+        (lambda w: experiments.build_task(w, task="simmim", seed=0, options={"scope": "whole"}), "encoder, network"),
+        (lambda w: experiments.build_network(w, init=WHOLE, seed=0, scope="half"), "encoder, network"),
         (lambda w: experiments.build_task(w, task="simmim", seed=0, options={"scope": "half"}), "encoder, network"),
         (lambda w: experiments.build_task(w, task="mae", seed=0, options={"scope": "network"}), "scope"),
         (lambda w: experiments.pretrain(w, task="simmim", pool="sarcoma"), "3 channels"),
