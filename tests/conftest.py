@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from ssl_utils.data import datasets, volumes
-from ssl_utils.experiments import scales
-from ssl_utils.experiments.run import Setup
+from ssl_utils.experiments import Setup, scales
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("JPY_SESSION_NAME", None)

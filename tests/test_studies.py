@@ -16,7 +16,7 @@ from course.records import claims, study_report as results
 from course.study import UNCHANGED, Where
 from ssl_utils import __main__ as cli, experiments
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import runs, scales, setups
+from ssl_utils.experiments import Finetuning, Pretraining, runs, scales, setups
 from ssl_utils.files import read_json, write_json
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -57,7 +57,7 @@ def test_options_are_in_range_and_known_to_the_task(tiny_setup):
         for point in studies.get(name).points(Where(tiny_setup.scale, "phantom", True)):
             options = {key: value for key, value in point.pretraining.items() if key not in setups.OF_POOL}
             if point.task != "random":
-                task = experiments.build_task(tiny_setup, task=point.task, seed=0, options=options)
+                task = experiments.build_task(tiny_setup, Pretraining.of(point.task, seed=0, **options))
                 assert all(getattr(task, key) == value for key, value in options.items())
             assert experiments.variant(point.task, dict(point.pretraining)) == point.init
             assert set(point.finetuning) <= set(UNCHANGED)
@@ -151,7 +151,7 @@ def test_options_of_the_command_line_become_values():
 def test_an_option_that_the_task_lacks_is_one_line(tiny_setup):
     options = {"mask_rato": 0.3}
     with pytest.raises(CourseError, match="option mask_rato: simmim has none"), cli.task_options("simmim", options):
-        experiments.build_task(tiny_setup, task="simmim", seed=0, options=options)
+        experiments.build_task(tiny_setup, Pretraining.of("simmim", seed=0, **options))
 
 
 # the graph --------------------------------------------------------------------------------------------------
@@ -209,9 +209,9 @@ def study(tmp_path_factory, blobs):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSL_RUNS_ROOT", str(root))
         where = experiments.setup(dataset="folder", scale=scales.get("smoke"), data=str(blobs))
-        experiments.pretrain(where, task="restoration")
+        experiments.pretrain(where, Pretraining.of("restoration"))
         for init in ("random", "restoration"):
-            experiments.finetune(where, init=init, num_labeled=5)
+            experiments.finetune(where, Finetuning(init=init, num_labeled=5))
     return run_study(root, blobs), run
 
 

@@ -37,9 +37,10 @@ class Description:
         return {name: getattr(self, name) for name, o in options.items() if getattr(self, name) != o.default}
 
     def words(self) -> list[str]:
-        """The options of the command line that make this run; what is at its default is left out."""
-        pairs = ((f"--{name.replace('_', '-')}", value) for name, value in self.changed().items())
-        return [flag if value is True else f"{flag}={value}" for flag, value in pairs]
+        """The words of the command line that make this run: what it is of, then what is not at its default."""
+        what = "task" if hasattr(self, "task") else "init"
+        pairs = ((f"--{name.replace('_', '-')}", value) for name, value in self.changed().items() if name != what)
+        return [getattr(self, what), *(flag if value is True else f"{flag}={value}" for flag, value in pairs)]
 
     def record(self) -> dict[str, Any]:
         """All options as plain values, for config.json."""

@@ -122,13 +122,22 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
         table.to_csv(temporary, index=False)
 
 
-def per_case(dataset: str, scale: str) -> pd.DataFrame:
+def per_case(dataset: str, scale: str, *, tasks: Collection[str] | None = None) -> pd.DataFrame:
     """All finished fine-tuning runs of a course: one row per run, test case and class.
+
+    `tasks`: only those from scratch and from these pretext tasks, such as those of one part of the course.
 
     Raises:
         CourseError: there is none yet.
     """
-    return collect(course_dir(dataset, scale))
+    folder = course_dir(dataset, scale)
+    return collect(folder, names=None if tasks is None else inits(folder, tasks))
+
+
+def inits(folder: Path, tasks: Collection[str]) -> list[str]:
+    """The random init, these tasks and their controls, as far as the course in this folder has runs of them."""
+    found = sorted(path.name for path in (folder / "finetune").glob("*"))
+    return [name for name in found if base(name) in ("random", *tasks) and OF_A_COURSE.fullmatch(name)]
 
 
 def collect(folder: Path, *, names: Collection[str] | None = None) -> pd.DataFrame:
