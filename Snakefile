@@ -113,7 +113,7 @@ rule data_inspection:
     shell: RUN
 
 
-for CHAPTER in {TASKS[task].chapter: None for task in CHOSEN}:  # of the registry: a rule under its own name
+for CHAPTER in {entry.chapter: None for entry in TASKS.values()}:  # of the registry: a rule under its own name
 
     rule:
         name: CHAPTER[3:]
@@ -146,7 +146,7 @@ rule unetr_finetuning:
     shell: RUN
 
 
-for CHAPTER in [chapter for chapter in LAST if part_of(chapter) in PARTS]:
+for CHAPTER in LAST:
 
     rule:
         name: CHAPTER[3:]

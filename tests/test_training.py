@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,7 +12,7 @@ import torch
 
 from ssl_utils import experiments
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import Finetuning, Pretraining, runs
+from ssl_utils.experiments import Finetuning, Pretraining, pretraining, runs
 from ssl_utils.networks.checkpoints import read_checkpoint
 from ssl_utils.training import loop as training
 from ssl_utils.training.loop import Clip, adamw, parameter_groups
@@ -60,12 +61,14 @@ def test_a_finished_run_is_not_run_again_but_other_settings_are(tiny_setup, tmp_
     stamp = (first / "metrics.json").stat().st_mtime_ns
     assert experiments.pretrain(tiny_setup, Pretraining.of("simmim", seed=0)) == first
     assert (first / "metrics.json").stat().st_mtime_ns == stamp
-    experiments.pretrain(
-        tiny_setup, Pretraining.of("simmim", seed=0, mask_ratio=None, mask_unit=None)
-    )  # as the chapter calls it
+    as_the_chapter = Pretraining.of("simmim", seed=0, mask_ratio=None, mask_unit=None)
+    experiments.pretrain(tiny_setup, as_the_chapter)
     assert (first / "metrics.json").stat().st_mtime_ns == stamp
-    experiments.pretrain(tiny_setup, Pretraining.of("simmim", seed=1))
+    longer = replace(tiny_setup, scale=replace(tiny_setup.scale, pretrain_steps=21))
+    assert experiments.pretrain(longer, Pretraining.of("simmim")) == first
     assert (first / "metrics.json").stat().st_mtime_ns != stamp
+    another = experiments.pretrain(tiny_setup, Pretraining.of("simmim", seed=1))
+    assert another.name == "simmim__seed=1" and another != first
     other = experiments.pretrain(tiny_setup, Pretraining.of("simmim", seed=0, mask_ratio=0.3))
     assert other.name == "simmim__mask_ratio=0.3" and other != first
 
@@ -75,10 +78,11 @@ def test_metrics_that_the_graph_deleted_come_back_without_training(tiny_setup, t
     folder = experiments.pretrain(tiny_setup, Pretraining.of("simmim"))
     before = runs.metrics(folder)
     (folder / "metrics.json").unlink()
-    monkeypatch.setattr(experiments, "fit", None)
+    monkeypatch.setattr(pretraining, "fit", None)
     assert experiments.pretrain(tiny_setup, Pretraining.of("simmim")) == folder and runs.metrics(folder) == before
     with pytest.raises(TypeError):  # of other settings they are not its own
-        experiments.pretrain(tiny_setup, Pretraining.of("simmim", seed=1))
+        longer = replace(tiny_setup, scale=replace(tiny_setup.scale, pretrain_steps=21))
+        experiments.pretrain(longer, Pretraining.of("simmim"))
     assert runs.metrics(folder) is None
 
 
