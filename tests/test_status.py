@@ -17,8 +17,6 @@ from ssl_utils.files import read_json, write_json
 
 # chapters that train nothing, pretrainings, three label counts an init
 PLANNED = 3 + len(tasks_of([1])) + 3 * (1 + len(tasks_of([1])))
-    3 + len(tasks_of([1])) + 3 * (1 + len(tasks_of([1])))
-)  # chapters that train nothing, pretrainings, three label counts a start
 HERE = {"host": platform.node(), "process": os.getpid(), "job": None}
 AWAY = {"host": "node17", "process": 1, "job": "41"}
 HISTORY = "step,epoch,train_loss,validation_loss,seconds\n10,0,0.9,0.8,1.5\n20,1,0.7,0.6,3.0\n"
