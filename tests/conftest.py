@@ -11,8 +11,7 @@ import numpy as np
 import pytest
 
 from ssl_utils.data import datasets, volumes
-from ssl_utils.experiments import scales
-from ssl_utils.experiments.run import Setup
+from ssl_utils.experiments import Setup, scales
 from ssl_utils.files import exclusively, read_json, write_json
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")

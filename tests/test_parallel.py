@@ -14,7 +14,7 @@ import torch
 
 from ssl_utils.data.crops import Ahead, Consecutive
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import building, runs
+from ssl_utils.experiments import Pretraining, building, runs
 from ssl_utils.files import read_json
 from ssl_utils.networks.checkpoints import read_checkpoint
 from ssl_utils.pretext.mae import MAETask
@@ -246,7 +246,7 @@ TASKS = [
 @pytest.mark.parametrize(("task", "options"), TASKS)
 def test_every_parameter_takes_part_in_every_step(where, task, options):
     """Processes that share a step wait for the gradient of each, and for ever for one that does not come."""
-    module = building.build_task(where, task=task, seed=0, options=options)
+    module = building.build_task(where, Pretraining.of(task, seed=0, **options))
     assert not module.freezes
     module.losses(torch.rand(2, 1, *where.grid.roi), torch.Generator().manual_seed(0))["loss"].backward()
     assert not [name for name, weight in module.named_parameters() if weight.grad is None]

@@ -13,11 +13,12 @@ import pytest
 
 from course import graph, studies
 from course.records import claims, study_report as results
-from course.study import UNCHANGED, Where
-from ssl_utils import __main__ as cli, experiments
+from course.study import Where
+from ssl_utils import experiments
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import runs, scales, setups
+from ssl_utils.experiments import Finetuning, Pretraining, runs, scales, setups
 from ssl_utils.files import read_json, write_json
+from ssl_utils.training.options import options_of
 
 PROJECT = Path(__file__).resolve().parents[1]
 EVERY = [(name, scale) for name in studies.STUDIES for scale in scales.SCALES]
@@ -55,12 +56,11 @@ def test_a_larger_scale_has_no_fewer_points():
 def test_options_are_in_range_and_known_to_the_task(tiny_setup):
     for name in studies.STUDIES:
         for point in studies.get(name).points(Where(tiny_setup.scale, "phantom", True)):
-            options = {key: value for key, value in point.pretraining.items() if key not in setups.OF_POOL}
             if point.task != "random":
-                task = experiments.build_task(tiny_setup, task=point.task, seed=0, options=options)
-                assert all(getattr(task, key) == value for key, value in options.items())
-            assert experiments.variant(point.task, dict(point.pretraining)) == point.init
-            assert set(point.finetuning) <= set(UNCHANGED)
+                task = experiments.build_task(tiny_setup, point.pretraining)
+                assert all(getattr(task, key) == value for key, value in point.pretraining.options.items())
+                assert point.pretraining.name == point.run.init
+            assert point.run.words()[0] == point.run.init and point.finetuning.keys() <= options_of(Finetuning).keys()
 
 
 def test_lengths_are_shares_of_the_steps_and_all_of_them_is_the_course():
@@ -136,24 +136,6 @@ def test_an_unknown_study_is_one_line_before_anything_starts(tmp_path, name):
     assert not list(tmp_path.iterdir())
 
 
-def test_options_of_the_command_line_become_values():
-    assert dict(map(cli.named_value, ["a=3", "b=0.3", "c=true", "contrast=none", "pool=own+x"])) == {
-        "a": 3,
-        "b": 0.3,
-        "c": True,
-        "contrast": "none",
-        "pool": "own+x",
-    }
-    with pytest.raises(CourseError, match="is not name=value"):
-        cli.named_value("mask_ratio")
-
-
-def test_an_option_that_the_task_lacks_is_one_line(tiny_setup):
-    options = {"mask_rato": 0.3}
-    with pytest.raises(CourseError, match="option mask_rato: simmim has none"), cli.task_options("simmim", options):
-        experiments.build_task(tiny_setup, task="simmim", seed=0, options=options)
-
-
 # the graph --------------------------------------------------------------------------------------------------
 
 
@@ -209,9 +191,9 @@ def study(tmp_path_factory, blobs):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSL_RUNS_ROOT", str(root))
         where = experiments.setup(dataset="folder", scale=scales.get("smoke"), data=str(blobs))
-        experiments.pretrain(where, task="restoration")
+        experiments.pretrain(where, Pretraining.of("restoration"))
         for init in ("random", "restoration"):
-            experiments.finetune(where, init=init, num_labeled=5)
+            experiments.finetune(where, Finetuning(init=init, num_labeled=5))
     return run_study(root, blobs), run
 
 

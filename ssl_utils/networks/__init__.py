@@ -1,1 +1,3 @@
-"""What learns: the ViT encoder, UNETR, reconstruction heads, and moving weights between them."""
+"""What learns: encoders, segmentation networks, heads, and moving weights between them."""
+
+NETWORKS = {"unetr": "UNETR", "unet": "UNet"}
