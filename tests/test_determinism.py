@@ -18,6 +18,8 @@ import pytest
 from tests.conftest import write_blob
 from tests.test_killed import TIMES, outcome, without_times
 
+pytestmark = pytest.mark.long
+
 PROJECT = Path(__file__).resolve().parents[1]
 TINY = {
     "phantom_sizes": (1, 1, 1, 0),

@@ -15,6 +15,8 @@ import psutil
 import pytest
 from safetensors.torch import load_file
 
+pytestmark = pytest.mark.course
+
 MOMENTS = 20
 HOW = ("kill the course", "kill everything", "kill one process", "ask to end", "interrupt")
 TIMES = {"seconds", "spent", "test_seconds", "peak_memory_gb", "finished", "started"}

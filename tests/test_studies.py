@@ -159,6 +159,7 @@ def would_run(run: Path, name: str, scale: str = "smoke", **settings) -> dict[st
     return graph.planned(found.stdout + found.stderr, PROJECT / "notebooks")
 
 
+@pytest.mark.course
 def test_the_graph_makes_variants_beside_the_course(tmp_path):
     chapters = {"00_start_here": 1, "01_data_inspection": 1}
     assert would_run(tmp_path, "restoration") == chapters | {
@@ -208,6 +209,7 @@ def run_study(root: Path, blobs: Path) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.course
 def test_a_study_ends_with_a_table_a_text_and_a_figure(study):
     done, run = study
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -224,6 +226,7 @@ def test_a_study_ends_with_a_table_a_text_and_a_figure(study):
     assert (run / "finetune/restoration__contrast=none/n5/draw0_seed0/log.txt").read_text().strip()
 
 
+@pytest.mark.course
 def test_variants_are_no_part_of_the_course(study):
     _, run = study
     assert {path.parts[-4] for path in runs.finished(run)} == {"random", "restoration"}
@@ -231,6 +234,7 @@ def test_variants_are_no_part_of_the_course(study):
     assert runs.unlike(run) == []
 
 
+@pytest.mark.course
 def test_a_study_goes_on_where_it_stopped(study, blobs):
     _, run = study
     lost = run / "finetune/restoration__contrast=published/n5/draw0_seed0"
@@ -242,6 +246,7 @@ def test_a_study_goes_on_where_it_stopped(study, blobs):
     assert (lost / "metrics.json").exists() and kept.stat().st_mtime_ns == stamp
 
 
+@pytest.mark.course
 def test_a_command_that_fails_is_one_line_with_its_log(tmp_path):
     words = [sys.executable, "-m", "course", "run-command", "finetune x n=5", str(tmp_path / "a b" / "log")]
     more = ["--events", str(tmp_path / "events")]

@@ -8,6 +8,8 @@ import pytest
 from browser.notebook import changed, faults
 from browser.server import PROJECT
 
+pytestmark = pytest.mark.browser
+
 CHAPTERS = sorted(path.stem for path in PROJECT.glob("notebooks/[0-9]*.ipynb"))
 # Chapter 04 leaves one fine-tuning, random with 6 labels. To compare, chapter 05 wants other starts and label counts.
 MORE = (("random", 12), ("simmim", 6), ("simmim", 12), ("restoration", 6))
