@@ -116,7 +116,7 @@ def tiny_setup(blobs) -> Setup:
     return Setup(datasets.get("folder", blobs), scale)
 
 
-LONGEST = ("test_killed.py", "tests/slurm", "test_course.py", "tests/browser", "test_studies.py", "test_new_task.py")
+LONGEST = ("test_killed.py", "test_course.py", "tests/browser", "tests/slurm", "test_new_task.py", "test_studies.py")
 
 
 def pytest_collection_modifyitems(config, items: list[pytest.Item]) -> None:

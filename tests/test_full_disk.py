@@ -19,8 +19,8 @@ import numpy as np
 import psutil
 import pytest
 
+from benchmarks.kill import outcome
 from ssl_utils.data import volumes
-from tests.test_killed import outcome
 from tests.test_workflow import own_lines, save
 
 FORKS = get_context("forkserver")  # its server imports the package once: a command then starts in no time
