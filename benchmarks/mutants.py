@@ -111,14 +111,21 @@ def importers(project: Path, module: str) -> list[str]:
     return found
 
 
+def left_out(at: Path, names: list[str]) -> set[str]:
+    hidden = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")(at, names)
+    return hidden | ({"runs", "data", "build"} & {*names} if at == PROJECT else set())
+
+
 class Examination:
     """A copy of the project, and all that is known about it so far, in a file that a stop does not harm."""
 
     def __init__(self, folder: Path) -> None:
-        self.project, self.file = folder / "project", folder / "places.json"
-        if not self.project.exists():
-            ignore = shutil.ignore_patterns(".*", "__pycache__", "build", "runs", "data.*", "*.egg-info")
-            shutil.copytree(PROJECT, self.project, ignore=ignore)
+        self.project, self.whole, self.file = folder / "project", folder / "whole", folder / "places.json"
+        if not self.whole.exists():
+            shutil.rmtree(self.project, ignore_errors=True)
+            shutil.copytree(PROJECT, self.project, ignore=lambda at, names: left_out(Path(at), names))
+            shutil.copytree(self.project / "ssl_utils", self.whole / "ssl_utils")
+        shutil.copytree(self.whole, self.project, dirs_exist_ok=True)  # a stop leaves a change behind
         self.known: dict[str, Any] = {"files": {}, "places": {}}
         if self.file.exists():
             self.known = json.loads(self.file.read_text())
@@ -144,7 +151,7 @@ class Examination:
         if not place.function or place.function.rpartition(".")[2][:1].isupper():  # run at import
             files = sorted(known, key=lambda file: known[file]["seconds"])
         failing = {test for said in known.values() for test in said["failed"]}
-        path, source = self.project / place.path, (PROJECT / place.path).read_text(encoding="utf-8")
+        path, source = self.project / place.path, (self.whole / place.path).read_text(encoding="utf-8")
         path.write_text(with_change(source, place), encoding="utf-8")
         limit = 60 + 4 * int(sum(known[file]["seconds"] for file in files))
         try:
@@ -162,7 +169,7 @@ def main() -> None:
     words.add_argument("--folder", type=Path, default=PROJECT / "build" / "mutants")
     asked = words.parse_args()
     examination = Examination(asked.folder)
-    places = chosen(examination.project, asked.places, asked.seed)
+    places = chosen(examination.whole, asked.places, asked.seed)
     for number, place in enumerate(places, 1):
         if place.name not in examination.known["places"]:
             examination.known["places"][place.name] = examination.examine(place)
