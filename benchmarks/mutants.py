@@ -37,7 +37,7 @@ class Listener:
     """A plugin of pytest: which tests fail, and which functions of the package each of them calls."""
 
     def __init__(self, project: Path, first: set[str] | None = None, without: set[str] = frozenset()) -> None:
-        self.prefix, self.watch = f"{project}{os.sep}", first is None
+        self.project, self.watch = project, first is None
         self.first, self.without = first or set(), without
         self.failed, self.calls, self.seen = [], {}, set()
 
@@ -61,9 +61,9 @@ class Listener:
 
     def _note(self, frame, event: str, argument) -> None:
         code = frame.f_code
-        if event == "call" and code.co_filename.startswith(self.prefix):
+        if event == "call" and code.co_filename.startswith(f"{self.project}{os.sep}ssl_utils"):
             name = code.co_qualname.split(".<locals>.<")[0]  # a comprehension or lambda belongs to what holds it
-            self.seen.add(f"{code.co_filename.removeprefix(self.prefix)} {name}")
+            self.seen.add(f"{Path(code.co_filename).relative_to(self.project)} {name}")
 
 
 def _run(project: Path, files: list[str], listener: Listener, options: list[str], seconds: int, pipe) -> None:
