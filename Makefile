@@ -19,7 +19,7 @@ export TASKS ?=
 export PART ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env course study site test browser lab lint clean
+.PHONY: help env course study site test quick browser lab lint clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -49,11 +49,18 @@ course: $(READY) ## run chapters 00 to 05 and print the results; PART= SCALE= DA
 study: $(READY) ## vary one thing on top of the course; STUDY=mask_ratio|freezing|pretraining_data|pretraining_volumes|restoration|pretraining_length|finetuning_length|controls TASKS=
 	@"$(PYTHON)" -m course study "$(STUDY)" --scale "$$SCALE" --dataset "$$DATASET" $${TASKS:+--tasks "$$TASKS"} $(MORE)
 
-test: $(READY) ## run the tests
-	@"$(PYTHON)" -m pytest
+# Two workers share the tests by files; what times something comes after them, with the machine to itself.
+PYTEST = OMP_NUM_THREADS=1 "$(PYTHON)" -m pytest
+TWO = -n 2 --dist loadfile --no-loadscope-reorder
+
+test: $(READY) ## run the tests (about 20 minutes on 2 cores)
+	@$(PYTEST) $(TWO) -m 'not alone'; shared=$$?; $(PYTEST) -m alone && exit $$shared
+
+quick: $(READY) ## run the tests of a change in hand (about 3 minutes): no course, no browser, no Slurm
+	@$(PYTEST) $(TWO) -m 'not (course or browser or slurm or alone or long)'
 
 browser: $(READY) ## run only the tests in a browser (Chromium); screenshots in build/browser
-	@"$(PYTHON)" -m pytest tests/browser
+	@"$(PYTHON)" -m pytest -m browser
 
 site: $(READY) ## make a static site of an executed course, in build/site; SCALE= DATASET=
 	@"$(PYTHON)" -c 'import latex2mathml, myst_nb, sphinx_book_theme' 2>/dev/null || { \

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -12,11 +13,12 @@ import pandas as pd
 import pytest
 
 from course import graph, studies
+from course.chapters import tasks_of
 from course.records import claims, study_report as results
 from course.study import Where
 from ssl_utils import experiments
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import Finetuning, Pretraining, runs, scales, setups
+from ssl_utils.experiments import Finetuning, runs, scales, setups
 from ssl_utils.files import read_json, write_json
 from ssl_utils.training.options import options_of
 
@@ -159,6 +161,7 @@ def would_run(run: Path, name: str, scale: str = "smoke", **settings) -> dict[st
     return graph.planned(found.stdout + found.stderr, PROJECT / "notebooks")
 
 
+@pytest.mark.course
 def test_the_graph_makes_variants_beside_the_course(tmp_path):
     chapters = {"00_start_here": 1, "01_data_inspection": 1}
     assert would_run(tmp_path, "restoration") == chapters | {
@@ -182,18 +185,11 @@ def test_the_graph_makes_variants_beside_the_course(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory, blobs):
+def study(tmp_path_factory, blobs, blobs_course):
     """Restoration on a person's own folder, on top of a course that has made what the two share."""
     root = tmp_path_factory.mktemp("study") / "my runs"
     run = root / "folder_my_blobs" / "smoke"
-    for chapter in ("00_start_here", "01_data_inspection"):
-        write_json(run / "chapters" / chapter / "done.json", {})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SSL_RUNS_ROOT", str(root))
-        where = experiments.setup(dataset="folder", scale=scales.get("smoke"), data=str(blobs))
-        experiments.pretrain(where, Pretraining.of("restoration"))
-        for init in ("random", "restoration"):
-            experiments.finetune(where, Finetuning(init=init, num_labeled=5))
+    shutil.copytree(blobs_course.run, run)
     return run_study(root, blobs), run
 
 
@@ -208,6 +204,7 @@ def run_study(root: Path, blobs: Path) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.course
 def test_a_study_ends_with_a_table_a_text_and_a_figure(study):
     done, run = study
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -224,13 +221,15 @@ def test_a_study_ends_with_a_table_a_text_and_a_figure(study):
     assert (run / "finetune/restoration__contrast=none/n5/draw0_seed0/log.txt").read_text().strip()
 
 
+@pytest.mark.course
 def test_variants_are_no_part_of_the_course(study):
     _, run = study
-    assert {path.parts[-4] for path in runs.finished(run)} == {"random", "restoration"}
+    assert {path.parts[-4] for path in runs.finished(run)} == {"random", *tasks_of([1])}
     assert set(runs.collect(run, names={"restoration__contrast=none"})["init"]) == {"restoration__contrast=none"}
     assert runs.unlike(run) == []
 
 
+@pytest.mark.course
 def test_a_study_goes_on_where_it_stopped(study, blobs):
     _, run = study
     lost = run / "finetune/restoration__contrast=published/n5/draw0_seed0"
@@ -242,6 +241,7 @@ def test_a_study_goes_on_where_it_stopped(study, blobs):
     assert (lost / "metrics.json").exists() and kept.stat().st_mtime_ns == stamp
 
 
+@pytest.mark.course
 def test_a_command_that_fails_is_one_line_with_its_log(tmp_path):
     words = [sys.executable, "-m", "course", "run-command", "finetune x n=5", str(tmp_path / "a b" / "log")]
     more = ["--events", str(tmp_path / "events")]

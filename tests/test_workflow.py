@@ -19,6 +19,8 @@ from ssl_utils.errors import CourseError
 from ssl_utils.experiments import scales
 from ssl_utils.pretext import TASKS
 
+pytestmark = pytest.mark.course
+
 TRAINED = {chapter: [task for task, e in TASKS.items() if e.chapter == chapter] for _, chapter in TASKS.values()}
 PART_ONE = tasks_of([1])
 OF_PART_ONE = {TASKS[task].chapter: None for task in PART_ONE}  # chapters that pretrain
