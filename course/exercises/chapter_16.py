@@ -68,7 +68,7 @@ WRONG = {
             2 * both[reference > 0] / (predicted + reference)[reference > 0]
         ).mean(),
         lambda both, predicted, reference, absent=None: ((2 * both + 1e-5) / (predicted + reference + 1e-5)).mean(),
-        lambda both, predicted, reference, absent=None: np.divide(both, reference, where=reference > 0).mean(),
+        lambda both, predicted, reference, absent=None: (both / np.maximum(reference, 1)).mean(),
     ],
     "16.2": [
         lambda reported, background, structures: reported,
