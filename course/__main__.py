@@ -113,6 +113,7 @@ def study(
             repeats=repeats,
             labels=labels,
             notebooks=notebooks,
+            parts=[1],
             where=where,
             study=name,
             tasks=tuple(tasks.split(",")) if tasks else (),

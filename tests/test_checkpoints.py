@@ -13,8 +13,8 @@ from ssl_utils import experiments
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import Finetuning, prediction
 from ssl_utils.experiments.setups import Setup
-from ssl_utils.networks import checkpoints, starts
-from ssl_utils.networks.transfer import PROJECTION, load_encoder
+from ssl_utils.networks import checkpoints
+from ssl_utils.networks.transfer import load_encoder, load_network
 from ssl_utils.networks.unetr import UNETR
 from ssl_utils.networks.vit import ViT
 from ssl_utils.training import loop as training
@@ -47,7 +47,8 @@ def transposed(weights):
 
 
 def with_nan(weights):
-    return weights | {PROJECTION: torch.full_like(weights[PROJECTION], float("nan"))}
+    (projection,) = ViT.reads_image
+    return weights | {projection: torch.full_like(weights[projection], float("nan"))}
 
 
 MUTATIONS = {
@@ -136,7 +137,7 @@ def test_a_decoder_with_nan_is_refused(tmp_path):
         next(p for n, p in network.named_parameters() if not n.startswith(("vit.", "out."))).fill_(float("inf"))
     checkpoints.save_model(tmp_path / "network.safetensors", network, metadata={})
     with pytest.raises(CourseError, match="NaN or infinity"):
-        starts.load_network(UNETR(out_channels=2, feature_size=4, **SIZES), tmp_path / "network.safetensors")
+        load_network(UNETR(out_channels=2, feature_size=4, **SIZES), tmp_path / "network.safetensors")
 
 
 class Payload:

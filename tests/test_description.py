@@ -79,8 +79,6 @@ def test_the_name_is_what_is_not_at_its_default():
     assert Finetuning(budget=4).name == "random__budget=4" == Finetuning(budget=4.0).name
     tuned = Finetuning(init="simmim__mask_ratio=0.3", freeze_epochs=-1, permuted=True)
     assert tuned.name == "simmim__mask_ratio=0.3__freeze_epochs=-1__permuted=True"
-    assert Finetuning(init="simmim__network=unet").network_name == "unet"
-    assert Finetuning(network="unet").network_name == "unet" and Finetuning().network_name == "unetr"
 
 
 @pytest.mark.parametrize(

@@ -162,6 +162,6 @@ def test_bad_options(options):
 
 def test_a_whole_unetr_cannot_be_pretrained_by_it():
     network = UNETR(in_channels=1, out_channels=1, img_size=ROI, feature_size=4, **NUMBERS)
-    with pytest.raises(CourseError, match="scope='whole': is not possible with MAE") as caught:
+    with pytest.raises(CourseError, match="scope='network': is not possible with MAE") as caught:
         mae().reconstruct_with(network)
     assert "\n" not in str(caught.value)

@@ -241,11 +241,11 @@ def test_the_others_wait_until_the_first_has_opened_the_run(tmp_path):
 
 TASKS = [
     ("simmim", {}),
-    ("simmim", {"scope": "whole"}),
+    ("simmim", {"scope": "network"}),
     ("mae", {}),
     ("restoration", {"contrast": "none"}),
     ("restoration", {"contrast": "latent"}),
-    ("restoration", {"contrast": "published", "scope": "whole"}),
+    ("restoration", {"contrast": "published", "scope": "network"}),
     ("voxel_clusters", {}),
     ("voxel_clusters", {"scope": "encoder"}),
 ]

@@ -20,7 +20,7 @@ def pretrained(tiny_setup, tmp_path, monkeypatch):
     """A setup with one UNETR that was pretrained whole, in a few steps."""
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
     where = Setup(tiny_setup.dataset, replace(tiny_setup.scale, pretrain_steps=3, finetune_steps=5))
-    experiments.pretrain(where, Pretraining.of("simmim", scope="whole"))
+    experiments.pretrain(where, Pretraining.of("simmim", scope="network"))
     return where
 
 
@@ -34,13 +34,13 @@ def parts(network, file):
 
 
 def test_a_whole_unetr_moves_whole_but_for_its_last_layer(pretrained):
-    folder = runs.pretrain_dir(pretrained.dataset.name, "smoke", "simmim__scope=whole")
+    folder = runs.pretrain_dir(pretrained.dataset.name, "smoke", "simmim__scope=network")
     file = read_checkpoint(folder / "network.safetensors")
-    moved, report = experiments.build_network(pretrained, Finetuning(init="simmim__scope=whole", seed=0))
+    moved, report = experiments.build_network(pretrained, Finetuning(init="simmim__scope=network", seed=0))
     assert parts(moved, file) == {"encoder", "decoder"} and report.share == 1
     assert not any(name.startswith("decoder") for name in report.unexpected)
     encoder_alone, _ = experiments.build_network(
-        pretrained, Finetuning(init="simmim__scope=whole", seed=0, scope="encoder")
+        pretrained, Finetuning(init="simmim__scope=network", seed=0, scope="encoder")
     )
     assert parts(encoder_alone, file) == {"encoder"}
     assert parts(experiments.build_network(pretrained, Finetuning(init="random", seed=0))[0], file) == set()
@@ -48,7 +48,7 @@ def test_a_whole_unetr_moves_whole_but_for_its_last_layer(pretrained):
 
 def test_hidden_voxels_cannot_reach_a_whole_unetr(pretrained):
     """Its skip sees the image itself, so what is hidden must be blanked there too."""
-    task = experiments.load_task(pretrained, Pretraining.of("simmim", scope="whole"))
+    task = experiments.load_task(pretrained, Pretraining.of("simmim", scope="network"))
     images = torch.randn(1, 1, *pretrained.grid.roi)
     mask = task.mask(images, torch.Generator().manual_seed(0))
     hidden = task.voxel_mask(mask, 1)
@@ -59,14 +59,14 @@ def test_hidden_voxels_cannot_reach_a_whole_unetr(pretrained):
 
 
 def test_every_weight_of_a_whole_unetr_learns(tiny_setup):
-    task = experiments.build_task(tiny_setup, Pretraining.of("restoration", seed=0, scope="whole"))
+    task = experiments.build_task(tiny_setup, Pretraining.of("restoration", seed=0, scope="network"))
     task.losses(torch.randn(2, 1, *tiny_setup.grid.roi), torch.Generator().manual_seed(0))["loss"].backward()
     still = [name for name, p in task.named_parameters() if p.grad is None or not p.grad.any()]
     assert [name for name in still if not name.endswith("conv.bias")] == []  # a bias before instance norm does nothing
 
 
 def test_shuffled_weights_keep_their_numbers_and_lose_their_places(pretrained):
-    options = {"init": "simmim__scope=whole", "scope": "encoder"}
+    options = {"init": "simmim__scope=network", "scope": "encoder"}
     plain, _ = experiments.build_network(pretrained, Finetuning(**options, seed=0))
     shuffled, _ = experiments.build_network(pretrained, Finetuning(**options, permuted=True, seed=0))
     one, two = plain.vit.blocks[0].mlp.linear1.weight, shuffled.vit.blocks[0].mlp.linear1.weight
@@ -81,7 +81,7 @@ def test_options_name_the_run_and_the_budget_multiplies_its_steps(pretrained):
     half = experiments.finetune(pretrained, Finetuning(init="random", num_labeled=2, budget=0.5))
     assert half.parts[-3] == "random__budget=0.5" and runs.history(half)["step"].iloc[-1] < 5
     frozen = experiments.finetune(pretrained, Finetuning(init="random", num_labeled=2, freeze_epochs=-1))
-    assert frozen.parts[-3] == "random__freeze=-1"
+    assert frozen.parts[-3] == "random__freeze_epochs=-1"
 
 
 def test_a_plain_unet_trains_and_predicts(pretrained, tmp_path):
@@ -101,15 +101,15 @@ def test_a_plain_unet_trains_and_predicts(pretrained, tmp_path):
             "run chapter 03_simmim_masking first",
         ),
         (
-            lambda w: experiments.build_network(w, Finetuning(init="simmim__scope=whole", seed=0, network="unet")),
+            lambda w: experiments.build_network(w, Finetuning(init="simmim__scope=network", seed=0, network="unet")),
             "init=random",
         ),
         (
-            lambda w: experiments.build_network(w, Finetuning(init="simmim__scope=whole", seed=0, scope="half")),
-            "encoder, whole",
+            lambda w: experiments.build_network(w, Finetuning(init="simmim__scope=network", seed=0, scope="half")),
+            "encoder, network",
         ),
-        (lambda w: experiments.build_task(w, Pretraining.of("simmim", seed=0, scope="half")), "encoder, whole"),
-        (lambda w: experiments.build_task(w, Pretraining.of("mae", seed=0, scope="whole")), "scope"),
+        (lambda w: experiments.build_task(w, Pretraining.of("simmim", seed=0, scope="half")), "encoder, network"),
+        (lambda w: experiments.build_task(w, Pretraining.of("mae", seed=0, scope="network")), "scope"),
         (lambda w: experiments.pretrain(w, Pretraining.of("simmim", pool="sarcoma")), "3 channels"),
         (lambda w: experiments.pretrain(w, Pretraining.of("simmim", pool="nowhere")), "no such dataset"),
     ],
@@ -123,7 +123,7 @@ def test_a_start_that_cannot_be_is_refused_in_one_line(pretrained, call, line):
 def test_a_decoder_of_another_size_is_refused(pretrained):
     wider = Setup(pretrained.dataset, replace(pretrained.scale, feature_size=8))
     with pytest.raises(CourseError, match="feature_size"):
-        experiments.build_network(wider, Finetuning(init="simmim__scope=whole", seed=0))
+        experiments.build_network(wider, Finetuning(init="simmim__scope=network", seed=0))
 
 
 def test_volumes_of_another_dataset_join_the_pool(pretrained, blobs, tmp_path, monkeypatch):

@@ -151,7 +151,7 @@ def test_a_whole_unetr_is_pretrained_and_moved_and_its_centres_are_kept(tiny_set
     kinds = nearest(torch.cat(told), task.centres)
     assert len(kinds.unique()) == 6, "centres are of the whole pool, and each has its voxels"
     path, scope = start_of(tiny_setup, folder.name)
-    assert (path, scope) == (folder / "network.safetensors", "whole")
+    assert (path, scope) == (folder / "network.safetensors", "network")
     network, report = experiments.build_network(tiny_setup, Finetuning(init=folder.name, seed=0))
     weights = read_checkpoint(path)
     assert weights["out.conv.conv.weight"].shape[0] == 6, "it spoke of clusters, and is not moved"

@@ -1,33 +1,46 @@
 """From a setup to networks before training: a pretext task, or a segmentation network and what is moved into it."""
 
+import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
-from ssl_utils.experiments.description import RANDOM, Finetuning, Pretraining
+from ssl_utils.experiments.description import NETWORK, RANDOM, Finetuning, Pretraining
 from ssl_utils.experiments.naming import base
 from ssl_utils.experiments.setups import Setup
-from ssl_utils.networks import checkpoints, starts
-from ssl_utils.networks.transfer import TransferReport, load_encoder
-from ssl_utils.networks.unet import UNet
-from ssl_utils.networks.unetr import UNETR
-from ssl_utils.networks.vit import ViT
+from ssl_utils.networks import checkpoints, network_class
+from ssl_utils.networks.interface import SegmentationNetwork
+from ssl_utils.networks.transfer import TransferReport, load_encoder, load_network, permute_weights
 from ssl_utils.pretext import TASKS, task_class
 
 
+def network_config(setup: Setup, network: str = NETWORK) -> dict[str, Any]:
+    """Arguments of a network at this setup, all but `out_channels`.
+
+    Raises:
+        CourseError: no such network.
+    """
+    shape = {"in_channels": len(setup.dataset.channels), "img_size": setup.grid.roi}
+    return shape | network_class(network).sizes(asdict(setup.scale))
+
+
 def build_task(setup: Setup, run: Pretraining):
-    """The pretext task with a fresh network, at the numbers of the scale."""
-    kind, scale = task_class(run.task), setup.scale
+    """The pretext task with a fresh network, at the numbers of the scale.
+
+    Raises:
+        CourseError: task, network and scope do not go together.
+    """
+    kind, config, network = task_class(run.task), network_config(setup, run.network), network_class(run.network)
     torch.manual_seed(run.seed)
-    encoder = ViT(**setup.encoder_config())
-    steps = run.steps or scale.pretrain_steps
-    module = kind(encoder=encoder, lr=scale.pretrain_lr, steps=steps, seed=run.seed, **run.options)
+    encoder = network.new_encoder(**config)
+    steps = run.steps or setup.scale.pretrain_steps
+    module = kind(encoder=encoder, lr=setup.scale.pretrain_lr, steps=steps, seed=run.seed, **run.options)
     if (run.scope or kind.scope) == "network":
-        module.reconstruct_with(
-            UNETR(out_channels=module.out_channels, feature_size=scale.feature_size, **setup.encoder_config())
-        )
+        module.reconstruct_with(network(**config, out_channels=module.out_channels))
     return module
 
 
@@ -63,21 +76,28 @@ def start_of(setup: Setup, init: str, scope: str | None = None) -> tuple[Path | 
     return path, "network" if path == whole else "encoder"
 
 
-def build_network(setup: Setup, run: Finetuning) -> tuple[UNETR | UNet, TransferReport | None]:
-    """The segmentation network before fine-tuning, and what was moved into it."""
-    network, seed = run.network_name, 1000 * run.draw + run.seed
-    torch.manual_seed(seed)
-    if network == "unet" and run.init == RANDOM:
-        return UNet(in_channels=len(setup.dataset.channels), out_channels=setup.dataset.out_channels), None
-    if network != "unetr":
-        raise CourseError(f"network={network!r} with init={run.init!r}: choose unetr, or unet with init=random")
-    built = UNETR(
-        out_channels=setup.dataset.out_channels, feature_size=setup.scale.feature_size, **setup.encoder_config()
-    )
+def network_of(path: Path | None) -> str:
+    """The network that a weights file was pretrained for."""
+    return json.loads(checkpoints.read_metadata(path).get("config", "{}")).get("network", NETWORK) if path else NETWORK
+
+
+def build_network(setup: Setup, run: Finetuning) -> tuple[SegmentationNetwork, TransferReport | None]:
+    """The segmentation network before fine-tuning, and what was moved into it.
+
+    Raises:
+        CourseError: no such run, the run is of another network, or its weights do not fit.
+    """
     path, scope = start_of(setup, run.init, run.scope)
+    name, seed = run.network or network_of(path), 1000 * run.draw + run.seed
+    if path and network_of(path) != name:
+        raise CourseError(
+            f"network={name!r}: {run.init} was pretrained for {network_of(path)}; choose that network, or init=random"
+        )
+    torch.manual_seed(seed)
+    network = network_class(name)(**network_config(setup, name), out_channels=setup.dataset.out_channels)
     if path is None:
-        return built, None
-    report = starts.load_network(built, path) if scope == "network" else load_encoder(built.vit, path)
+        return network, None
+    report = load_network(network, path) if scope == "network" else load_encoder(network.encoder, path)
     if run.permuted:
-        starts.permute_weights(built if scope == "network" else built.vit, torch.Generator().manual_seed(seed))
-    return built, report
+        permute_weights(network if scope == "network" else network.encoder, torch.Generator().manual_seed(seed))
+    return network, report

@@ -14,6 +14,7 @@ from ssl_utils.pretext import TASKS, task_class
 from ssl_utils.training.options import Option, known, options_of
 
 RANDOM = "random"  # the init that is no pretraining run
+NETWORK = "unetr"  # where no other is asked for
 SCOPES = ("encoder", "network")
 OF_THE_COURSE = ("encoder", "network", "lr", "steps", "seed", "weight_decay")  # parameters that no one chooses per task
 
@@ -52,7 +53,7 @@ class Pretraining(Description):
     """One pretraining run. None stands for the default of the task or of the scale."""
 
     task: Annotated[str, Option("pretext task", choices=lambda: tuple(TASKS))]
-    network: Annotated[str, Option("network that is pretrained", choices=lambda: tuple(NETWORKS))] = "unetr"
+    network: Annotated[str, Option("network that is pretrained", choices=lambda: tuple(NETWORKS))] = NETWORK
     scope: Annotated[str | None, Option("its encoder, or all of it; else as the task has it", choices=SCOPES)] = None
     steps: Annotated[int | None, Option("training steps; else those of the scale", low=1)] = None
     pool: Annotated[str | None, Option("volumes of own, of another dataset, or own+another")] = None
@@ -105,14 +106,8 @@ class Finetuning(Description):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        if self.network == "unetr" and self.init == RANDOM:  # the same run as without
+        if self.network == NETWORK and self.init == RANDOM:  # the same run as without
             object.__setattr__(self, "network", None)
-
-    @property
-    def network_name(self) -> str:
-        """The network that is fine-tuned; a pretraining run of another one than `unetr` has it in its name."""
-        own = dict(pair.partition("=")[::2] for pair in self.init.split("__")[1:])
-        return self.network or own.get("network", "unetr")
 
     @property
     def name(self) -> str:

@@ -46,7 +46,7 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
         "lr": scale.finetune_lr,
         "feature_size": scale.feature_size,
         "scope": moved,
-        "network": run.network_name,
+        "network": network.config["network"],
         "precision": precision(),
         "encoder": sha256(start) if start else None,
     }
