@@ -13,7 +13,6 @@ says about a survivor (`why`) is kept.
 """
 
 import argparse
-import ast
 import importlib
 import json
 import multiprocessing
@@ -29,7 +28,7 @@ from benchmarks.places import Place, chosen, with_change
 PROJECT = Path(__file__).resolve().parents[1]
 REFERENCE = PROJECT / "json_files" / "reference_mutants.json"
 COUNTED = "not (course or browser or slurm or alone or long)"
-IGNORED = ("test_inline.py", "test_structure.py", "test_conventions.py", "test_anatomy.py", "test_exercises.py")
+IGNORED = ("test_inline.py", "test_structure.py", "test_anatomy.py")
 LEAST = 90.0  # per cent that must be noticed
 
 
@@ -99,16 +98,8 @@ def run(project: Path, files: list[str], *, options=(), seconds: int = 900, **ch
     return found
 
 
-def importers(project: Path, module: str) -> list[str]:
-    """Test files that name the module, or its room, in an import."""
-    room, name = module.split(".")[1], module.rpartition(".")[2]
-    found = []
-    for path in sorted((project / "tests").glob("test_*.py")):
-        tree = ast.walk(ast.parse(path.read_text(encoding="utf-8")))
-        lines = " ".join(ast.unparse(node) for node in tree if isinstance(node, ast.Import | ast.ImportFrom))
-        if path.name not in IGNORED and (name in lines or f"ssl_utils.{room} " in lines or f" {room}" in lines):
-            found.append(f"tests/{path.name}")
-    return found
+def files_of_tests(project: Path) -> list[str]:
+    return [f"tests/{path.name}" for path in sorted((project / "tests").glob("test_*.py")) if path.name not in IGNORED]
 
 
 def left_out(at: Path, names: list[str]) -> set[str]:
@@ -143,13 +134,17 @@ class Examination:
         return self.known["files"][file]
 
     def examine(self, place: Place) -> dict:
-        module = place.path.removesuffix(".py").removesuffix("/__init__").replace("/", ".")
+        known = {file: self.unchanged(file) for file in files_of_tests(self.project)}
         function = f"{place.path} {place.function}"
-        known = {file: self.unchanged(file) for file in importers(self.project, module)}
         callers = {test for said in known.values() for test, calls in said["calls"].items() if function in calls}
+        if not callers:  # what is run at import, and classes: the tests that call anything of the module
+            callers = {
+                test
+                for said in known.values()
+                for test, calls in said["calls"].items()
+                if any(call.startswith(f"{place.path} ") for call in calls)
+            }
         files = sorted({test.partition("::")[0] for test in callers}, key=lambda file: known[file]["seconds"])
-        if not place.function or place.function.rpartition(".")[2][:1].isupper():  # run at import
-            files = sorted(known, key=lambda file: known[file]["seconds"])
         failing = {test for said in known.values() for test in said["failed"]}
         path, source = self.project / place.path, (self.whole / place.path).read_text(encoding="utf-8")
         path.write_text(with_change(source, place), encoding="utf-8")

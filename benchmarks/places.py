@@ -116,5 +116,5 @@ def with_change(source: str, place: Place) -> str:
     new = place.new if place.kind == "return" else f"({place.new})"
     lines[first - 1 : last] = [lines[first - 1][:start] + new.encode() + lines[last - 1][end:]]
     text = b"".join(lines).decode()
-    compile(text, place.path, "exec")
+    ast.parse(text)
     return text

@@ -7,7 +7,7 @@ from collections import Counter
 
 import pytest
 
-from benchmarks.mutants import LEAST, PROJECT, REFERENCE, importers
+from benchmarks.mutants import LEAST, PROJECT, REFERENCE, files_of_tests
 from benchmarks.places import ROOMS, Finder, chosen, with_change
 from ssl_utils.files import read_json
 
@@ -65,8 +65,8 @@ def test_places_follow_the_seed_and_come_from_all_rooms_alike():
         with_change((PROJECT / place.path).read_text(encoding="utf-8"), place)
 
 
-def test_the_tests_of_a_module_are_those_that_import_it_or_its_room():
-    found = importers(PROJECT, "ssl_utils.data.crops")
+def test_what_compares_the_package_with_its_text_in_the_chapters_does_not_count():
+    found = files_of_tests(PROJECT)
     assert {"tests/test_crops.py", "tests/test_cache.py"} <= {*found} and "tests/test_inline.py" not in found
 
 
