@@ -1,8 +1,6 @@
 """Figures from runs: means with intervals, paired gains, labels saved."""
 
 from ssl_utils.statistics.summaries import (
-    CELL,
-    RUN,
     case_means,
     class_means,
     collapsed,
@@ -16,8 +14,6 @@ from ssl_utils.statistics.summaries import (
 )
 
 __all__ = [
-    "CELL",
-    "RUN",
     "case_means",
     "class_means",
     "collapsed",
