@@ -1,6 +1,8 @@
 """Figures from runs: means with intervals, paired gains, labels saved."""
 
 from ssl_utils.statistics.summaries import (
+    CELL,
+    RUN,
     case_means,
     class_means,
     collapsed,
@@ -14,6 +16,8 @@ from ssl_utils.statistics.summaries import (
 )
 
 __all__ = [
+    "CELL",
+    "RUN",
     "case_means",
     "class_means",
     "collapsed",

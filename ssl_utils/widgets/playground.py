@@ -10,7 +10,7 @@ from IPython.display import display
 
 from ssl_utils.errors import CourseError
 from ssl_utils.figures.panels import volume
-from ssl_utils.figures.stills import still
+from ssl_utils.figures.slices import still
 from ssl_utils.live import live
 from ssl_utils.widgets.volume3d import Sentence
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from IPython.display import display
 
-from ssl_utils.figures.stills import still
+from ssl_utils.figures.slices import still
 from ssl_utils.live import live
 from ssl_utils.widgets.playground import Control, playground
 from ssl_utils.widgets.results_explorer import results_explorer
