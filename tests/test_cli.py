@@ -93,8 +93,8 @@ def test_bad_words_end_in_one_line(roots, monkeypatch, capsys, words, line):
 @pytest.mark.parametrize(
     ("words", "line"),
     [
-        (["pretrain", "mea"], "task='mea': no such pretext task"),
-        (["pretrain", "simmim", "--mask-ratio", "1.5"], "mask_ratio=1.5: must lie between 0 and 1"),
+        (["pretrain", "mea"], "task='mea': unknown; choose one of restoration, "),
+        (["pretrain", "simmim", "--mask-ratio", "1.5"], "mask_ratio=1.5: must be above 0 and below 1"),
         (["finetune", "simmim", "--num-labeled", "2"], "run chapter 03_simmim_masking first"),
         (["finetune", "nothing", "--num-labeled", "2"], "choose random or the name of a pretraining run"),
         (["finetune", "random", "--num-labeled", "99"], "num_labeled=99"),

@@ -9,7 +9,7 @@ from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
 from ssl_utils.files import read_json, write_json
 
-CHAPTERS = [f"0{i}_chapter" for i in range(7)]
+CHAPTERS = [f"0{i}_chapter" for i in range(9)]
 
 
 def measured(course, chapters=CHAPTERS):
@@ -55,7 +55,7 @@ def test_readme_and_chapters_say_what_is_recorded():
             if cell["cell_type"] == "markdown" and costs.BOX.search(text):
                 boxed += 1
                 assert costs.boxes(text, recorded) == text, f"{path.name}: run the command that fills README"
-    assert boxed == 7
+    assert boxed == 9
 
 
 def test_expected_figures_say_where_they_are_from(tmp_path):

@@ -288,6 +288,7 @@ def browser(chromium):  # noqa: F811
         opened.close()
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("name", ["index.html", "notebooks/01_data_inspection.html", "results.html"])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_a_browser_draws_the_page_and_nothing_sticks_out(browser, address, name, scheme):
@@ -304,6 +305,7 @@ def test_a_browser_draws_the_page_and_nothing_sticks_out(browser, address, name,
     watch.verdict()
 
 
+@pytest.mark.browser
 def test_a_browser_draws_formulas(browser, address):
     """Height tells: a sum with its index stands higher than a letter, LaTeX left as text does not."""
     page = browser.new_page()
@@ -313,6 +315,7 @@ def test_a_browser_draws_formulas(browser, address):
     page.close()
 
 
+@pytest.mark.browser
 @pytest.mark.parametrize("where", ["server", "file"])
 def test_search_works_in_a_browser(browser, pages, address, where):
     page = browser.new_page()

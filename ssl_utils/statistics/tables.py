@@ -149,19 +149,19 @@ def limits(summary: pd.DataFrame, scale: str) -> str:
     return "What this can not say: " + " ".join(said)
 
 
-def write_results(course_dir: Path, per_case: pd.DataFrame) -> Path:
+def write_results(course_dir: Path, per_case: pd.DataFrame, *, name: str = "results") -> Path:
     """Write results.csv (`statistics.summary`), results_structures.csv (`statistics.structures`), and results.md, which
-    `make course` prints; returns results.md."""
+    `make course` prints; returns results.md. A later part of the course gives its files another `name`."""
     summary = statistics.summary(per_case)
-    runs.write_table(course_dir / "results.csv", summary)
-    runs.write_table(course_dir / "results_structures.csv", statistics.structures(per_case))
+    runs.write_table(course_dir / f"{name}.csv", summary)
+    runs.write_table(course_dir / f"{name}_structures.csv", statistics.structures(per_case))
     title = f"# Results: {course_dir.parent.name}, scale {course_dir.name}, {per_case['case'].nunique()} test cases"
     parts = [title, *_course_tables(course_dir, per_case, summary), POINTS, limits(summary, course_dir.name)]
-    if odd := runs.unlike(course_dir):
+    if odd := runs.unlike(course_dir, names=sorted({*per_case["init"]})):
         parts.append(f"**These runs were not made alike and cannot be compared.** {'; '.join(odd)}. Run them again.")
-    with atomic(course_dir / "results.md") as temporary:
+    with atomic(course_dir / f"{name}.md") as temporary:
         temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    return course_dir / "results.md"
+    return course_dir / f"{name}.md"
 
 
 def _course_tables(course_dir: Path, per_case: pd.DataFrame, summary: pd.DataFrame) -> list[str]:
