@@ -117,7 +117,10 @@ for CHAPTER in {entry.chapter: None for entry in TASKS.values()}:  # of the regi
 
     rule:
         name: CHAPTER[3:]
-        input: ancient("chapters/01_data_inspection/done.json")
+        input:
+            inspected=ancient("chapters/01_data_inspection/done.json"),
+            # a later part compares with the runs of part I
+            before=[f"pretrain/{task}/metrics.json" for task in tasks_of([1]) if part_of(CHAPTER) > 1],
         output: [f"pretrain/{task}/metrics.json" for task, entry in TASKS.items() if entry.chapter == CHAPTER]
         log: notebook=f"chapters/{CHAPTER}/notebook.ipynb"
         params:

@@ -4,17 +4,14 @@ import ast
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
-import threading
 import time
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import psutil
-
+from course.watching import TimedOut, watched
 from ssl_utils.errors import CourseError
 from ssl_utils.files import atomic, read_json, writing
 from ssl_utils.training import processes
@@ -25,10 +22,6 @@ LIGHTER = (
     "import gc, sys; gc.set_threshold(50_000, 50, 100); sys.modules.setdefault('rfc3987_syntax', None); del gc, sys"
 )
 SHOWN = ("init", "num_labeled", "draw", "seed")  # parameters that tell the parts of one chapter apart
-
-
-class TimedOut(CourseError):
-    """A part was stopped at its time limit."""
 
 
 def label(chapter: str, parameters: dict) -> str:
@@ -68,7 +61,7 @@ def run_chapter(
     def work() -> None:
         _refuse_unknown(notebook, parameters)
         executed.parent.mkdir(parents=True, exist_ok=True)
-        _watched(lambda: _execute(notebook, executed, parameters), minutes=minutes)
+        watched(lambda: _execute(notebook, executed, parameters), minutes=minutes)
         _check_complete(executed)
 
     name = label(notebook.stem, parameters)
@@ -94,7 +87,7 @@ def run_command(
 
     def work() -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
-        _watched(lambda: _call(words, log), minutes=minutes)
+        watched(lambda: _call(words, log), minutes=minutes)
 
     return _told(work, name.split()[0], name, writes=writes, events=events, kept=("log", log))
 
@@ -215,46 +208,3 @@ def _note(events: Path | None, **content) -> None:
         # one short write: lines of parallel chapters do not mix; news of the work are worth less than the work
         with suppress(OSError), open(events, "a", encoding="utf-8") as stream:
             stream.write(line)
-
-
-def _watched(work, *, minutes: float) -> None:
-    """Run `work` in a thread and watch: a kernel must not outlive its chapter, nor a chapter its course."""
-    caught: list[BaseException] = []
-
-    def call():
-        try:
-            work()
-        except BaseException as error:
-            caught.append(error)
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda number, _: _end(128 + number))
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    if "SLURM_JOB_ID" in os.environ:  # Slurm counts from before Python started, and would end it without a word
-        minutes -= min(2, minutes / 2)
-    parent, deadline = os.getppid(), time.monotonic() + 60 * minutes
-    course = int(os.environ.get("SSL_COURSE_PROCESS") or parent)
-    while thread.is_alive():
-        thread.join(0.5)
-        if os.getppid() != parent or not psutil.pid_exists(course):
-            _end(1)
-        if time.monotonic() > deadline:
-            _kill_kernels()
-            thread.join(20)
-            raise TimedOut(f"it took more than {minutes:g} minutes")
-    if caught:
-        raise caught[0]
-
-
-def _kill_kernels() -> None:
-    for process in psutil.Process().children(recursive=True):
-        try:
-            process.kill()
-        except psutil.Error:
-            continue
-
-
-def _end(code: int) -> None:
-    _kill_kernels()
-    os._exit(code)

@@ -54,23 +54,23 @@ def _finetunings(inits, num_labeled, settings: dict, label: str) -> Iterator[Par
         yield Part(run, chapter, f"{label.format(init)} n={n} draw={draw} seed={seed}")
 
 
-def counted(where: Setup) -> dict[str, tuple[float, float]]:
-    """Of the encoder and of the whole UNETR: billions of multiplications and additions for one crop, and millions of
-    weights. Counted on the networks themselves, which are built without memory for their numbers."""
+def counted(where: Setup, network: str = "unetr") -> dict[str, tuple[float, float]]:
+    """Of a network's encoder (`encoder`) and of all of it (under its name): billions of multiplications and additions
+    for one crop, and millions of weights. Counted on the network itself, built without memory for its numbers."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from ssl_utils.networks.unetr import UNETR
-    from ssl_utils.networks.vit import ViT
+    from ssl_utils.experiments.building import network_config
+    from ssl_utils.networks import network_class
 
-    sizes, found = where.encoder_config(), {}
+    sizes, found = network_config(where, network), {}
     with torch.device("meta"):
         crop = torch.zeros(1, sizes["in_channels"], *sizes["img_size"])
-        whole = UNETR(out_channels=where.dataset.out_channels, feature_size=where.scale.feature_size, **sizes)
-        for name, network in (("encoder", ViT(**sizes)), ("unetr", whole)):
+        whole = network_class(network)(out_channels=where.dataset.out_channels, **sizes)
+        for name, part in (("encoder", whole.encoder), (network, whole)):
             with FlopCounterMode(display=False) as counter:
-                network(crop)
-            weights = sum(parameter.numel() for parameter in network.parameters())
+                part(crop)
+            weights = sum(parameter.numel() for parameter in part.parameters())
             found[name] = counter.get_total_flops() / 1e9, weights / 1e6
     return found
 

@@ -14,6 +14,8 @@ from ssl_utils.experiments.setups import Setup
 from ssl_utils.networks.checkpoints import read_checkpoint
 from ssl_utils.networks.unet import UNet
 
+WHOLE = "simmim__scope=network"
+
 
 @pytest.fixture
 def pretrained(tiny_setup, tmp_path, monkeypatch):

@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pandas as pd
 
+from course.chapters import chapters_of, part_of
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
 from ssl_utils.files import atomic, read_json, write_json
@@ -18,31 +19,41 @@ BOX = re.compile(r"<!-- cost:(\w+) -->\n(?:\s*\n)?(?:\|.*(?:\n|$))*")
 
 
 def record(course_dir: Path | str, *, into: Path = REFERENCE) -> None:
-    """Keep what a whole course cost, in the place of an earlier one of the same dataset and scale.
+    """Keep what part I cost, in the place of an earlier one of the same dataset and scale; of a later part, what its
+    chapters cost.
 
     Raises:
-        CourseError: the course was not run in one go, so its wall time says nothing.
+        CourseError: the part was not run in one go, so its wall time says nothing.
     """
     course_dir = Path(course_dir).resolve()
     found = read_json(course_dir / "costs.json")
+    later = set(read_json(course_dir / ".course" / "config.json")["parts"]) - {1}
     memory = {c: read_json(course_dir / "chapters" / c / "done.json")["peak_memory_gb"] for c in found["chapters"]}
-    if len(memory) < len(list((runs.PROJECT / "notebooks").glob("[0-9]*.ipynb"))):
-        ran = ", ".join(memory)
-        raise CourseError(f"{course_dir}: only {ran} ran in its last course; run a whole one to measure it")
+    if lacking := set(chapters_of(later or {1})) - set(memory):
+        raise CourseError(
+            f"{course_dir}: {', '.join(sorted(lacking))} did not run in its last course; run a whole one to measure it"
+        )
+    costs = read_json(into) if into.exists() else {}
+    entry = costs.setdefault(course_dir.parent.name, {}).setdefault(course_dir.name, {"chapters": {}, "memory_gb": {}})
+    keep = {c: s for c, s in found["chapters"].items() if part_of(c) in (later or {1})}
+    entry["chapters"] = dict(sorted((entry["chapters"] | keep).items()))
+    entry["memory_gb"] = dict(sorted((entry["memory_gb"] | {c: memory[c] for c in keep}).items()))
+    if not later:
+        entry |= _of_the_course(course_dir, found)
+    write_json(into, costs)
+
+
+def _of_the_course(course_dir: Path, found: dict) -> dict:
     (metrics, *_) = runs.finished(course_dir)
     config = read_json(metrics.parent / "config.json")
-    entry = {
-        **{key: found[key] for key in ("seconds", "cores", "parts", "chapters")},
-        "memory_gb": memory,
+    return {
+        **{key: found[key] for key in ("seconds", "cores", "parts")},
         "peak_memory_gb": round(found["peak_bytes"] / 1e9, 1),
         "device": read_json(metrics)["device"],
         "commit": config["commit"],
         "date": config["started"][:10],
         "versions": config["versions"],
     }
-    costs = read_json(into) if into.exists() else {}
-    costs.setdefault(course_dir.parent.name, {})[course_dir.name] = entry
-    write_json(into, costs)
 
 
 def readme(text: str, costs: dict) -> str:

@@ -18,7 +18,7 @@ from matplotlib.figure import Figure
 from ssl_utils import statistics
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
-from ssl_utils.figures.panels import PALETTE, Picture
+from ssl_utils.figures.look import PALETTE, Picture
 from ssl_utils.files import atomic, read_json, write_json
 from ssl_utils.statistics import tables
 

@@ -27,19 +27,31 @@ def split(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return table[~control], table[control]
 
 
+def signed(value: float, unit: str = "") -> str:
+    """A Dice or a share (0..1) in points with its sign, `+1.2`; `-` where it is not known."""
+    return "-" if pd.isna(value) else f"{round(100 * value, 1) + 0:+.1f}{unit}"
+
+
+def cell(dice: float, low: float, high: float) -> str:
+    """A Dice (0..1) in points with its interval, `75.3 [73.1, 77.2]`."""
+    return f"{100 * dice:.1f}" + ("" if pd.isna(low) else f" [{100 * low:.1f}, {100 * high:.1f}]")
+
+
+def _p(value: float) -> str:
+    return "-" if pd.isna(value) else f"{value:.3f}" if value >= 0.001 else "<0.001"
+
+
 def label_efficiency(summary: pd.DataFrame) -> pd.DataFrame:
-    """`statistics.summary` as rows of inits (random first), columns of label counts, cells `75.3 [73.1, 77.2]`.
+    """`statistics.summary` as rows of inits (random first), columns of label counts, cells as of `cell`.
 
     A cell that holds collapsed runs says so: `41.0 [.., ..], 1 of 9 collapsed`.
     """
-    counts = sorted(summary["num_labeled"].unique())
-    index = pd.Index(_inits(summary["init"]), name="init")
-    table = pd.DataFrame("", index=index, columns=[f"{n} labels" for n in counts])
+    columns = [f"{n} labels" for n in sorted(summary["num_labeled"].unique())]
+    table = pd.DataFrame("", index=pd.Index(_inits(summary["init"]), name="init"), columns=columns)
     for row in summary.itertuples():
-        bracket = "" if pd.isna(row.low) else f" [{100 * row.low:.1f}, {100 * row.high:.1f}]"
         made = getattr(row, "runs", row.draws * row.seeds)  # an older record has no count of them
         fallen = f", {row.collapsed} of {made} collapsed" if row.collapsed else ""
-        table.loc[row.init, f"{row.num_labeled} labels"] = f"{100 * row.dice:.1f}{bracket}{fallen}"
+        table.loc[row.init, f"{row.num_labeled} labels"] = cell(row.dice, row.low, row.high) + fallen
     return table
 
 
@@ -52,27 +64,13 @@ def per_structure(per_case: pd.DataFrame) -> pd.DataFrame:
     return table.rename_axis(f"{' / '.join(map(str, wide))} labels", axis=0).rename_axis(None, axis=1)
 
 
-def _signed(value: float, unit: str = "") -> str:
-    return "-" if pd.isna(value) else f"{round(100 * value, 1) + 0:+.1f}{unit}"
-
-
-def _p(value: float) -> str:
-    return "-" if pd.isna(value) else f"{value:.3f}" if value >= 0.001 else "<0.001"
-
-
 def gain_table(gains: pd.DataFrame) -> pd.DataFrame:
     """`statistics.gains` for reading: gain in points, with its interval, and relative; p plain and after Holm; share of
     cases won; effect size. Columns that an older record lacks are left out."""
-    table = pd.DataFrame(
-        {
-            "init": gains["init"],
-            "labels": gains["num_labeled"],
-            "gain": gains["gain"].map(_signed),
-            "95 % interval": [f"[{_signed(g.low)}, {_signed(g.high)}]" for g in gains.itertuples()],
-            "relative": [_signed(value, " %") for value in gains["relative"]],
-            "p": gains["p"].map(_p),
-        }
-    )
+    table = gains[["init"]].assign(labels=gains["num_labeled"], gain=gains["gain"].map(signed))
+    table["95 % interval"] = [f"[{signed(g.low)}, {signed(g.high)}]" for g in gains.itertuples()]
+    table["relative"] = [signed(value, " %") for value in gains["relative"]]
+    table["p"] = gains["p"].map(_p)
     if "p_holm" in gains:
         table["p, Holm"] = gains["p_holm"].map(_p)
         table["cases won"] = [f"{100 * value:.0f} %" for value in gains["win_rate"]]
