@@ -90,6 +90,7 @@ def test_overlapping_regions_train_score_and_predict(tiny_setup, tmp_path, monke
     assert written.exists() and case
 
 
+@pytest.mark.long
 def test_several_channels_go_from_file_to_prediction(tiny_setup, tmp_path, monkeypatch):
     import nibabel as nib
 

@@ -77,6 +77,7 @@ def test_a_run_that_goes_on_has_every_point_once(tiny_setup, tmp_path, monkeypat
     assert len(list((folder / "tensorboard").iterdir())) == 1
 
 
+@pytest.mark.long
 def test_a_run_that_starts_over_forgets_the_old_curves(tiny_setup, tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
     folder = experiments.finetune(tiny_setup, Finetuning(init="random", num_labeled=2))

@@ -139,6 +139,7 @@ def test_one_crop_is_soon_drawn_better_than_by_its_mean():
 # runs
 
 
+@pytest.mark.long
 def test_a_run_is_reproducible_and_its_encoder_moves_whole_into_unetr(tiny_setup, tmp_path, monkeypatch):
     weights = []
     for name, seed in (("one", 0), ("again", 0), ("other", 1)):

@@ -66,6 +66,7 @@ def test_multiplications_are_those_of_the_network():
     assert millions == pytest.approx(92.8, abs=0.1)
 
 
+@pytest.mark.long
 def test_the_plan_of_the_paper_is_printed_and_nothing_is_started(tmp_path):
     words = [sys.executable, "-m", "course", "plan", "--scale", "paper", "--tflops", "100"]
     roots = {"SSL_RUNS_ROOT": str(tmp_path / "runs"), "SSL_DATA_ROOT": str(tmp_path / "data")}

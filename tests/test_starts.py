@@ -76,6 +76,7 @@ def test_shuffled_weights_keep_their_numbers_and_lose_their_places(pretrained):
     assert torch.equal(plain.decoder2.transp_conv.conv.weight, shuffled.decoder2.transp_conv.conv.weight)
 
 
+@pytest.mark.long
 def test_options_name_the_run_and_the_budget_multiplies_its_steps(pretrained):
     folder = experiments.finetune(pretrained, Finetuning(init="random", num_labeled=2, budget=4))
     assert folder.parts[-3] == "random__budget=4" and runs.history(folder)["step"].iloc[-1] == 20
@@ -86,6 +87,7 @@ def test_options_name_the_run_and_the_budget_multiplies_its_steps(pretrained):
     assert frozen.parts[-3] == "random__freeze_epochs=-1"
 
 
+@pytest.mark.long
 def test_a_plain_unet_trains_and_predicts(pretrained, tmp_path):
     folder = experiments.finetune(pretrained, Finetuning(init="random", num_labeled=2, network="unet"))
     assert folder.parts[-3] == "random__network=unet" and runs.metrics(folder)["transfer_share"] is None

@@ -36,6 +36,7 @@ def interrupt_at(monkeypatch, step: int) -> None:
     monkeypatch.setattr(Recorder, "on_train_batch_end", breaks)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", RUNS)
 def test_a_resumed_run_equals_an_undisturbed_one(tiny_setup, tmp_path, monkeypatch, kind):
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path / "whole"))
@@ -55,6 +56,7 @@ def test_a_resumed_run_equals_an_undisturbed_one(tiny_setup, tmp_path, monkeypat
     assert not (folder / "last.ckpt").exists(), "training state is dropped when the run is done"
 
 
+@pytest.mark.long
 def test_a_finished_run_is_not_run_again_but_other_settings_are(tiny_setup, tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
     first = experiments.pretrain(tiny_setup, Pretraining.of("simmim", seed=0))
