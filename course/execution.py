@@ -8,12 +8,13 @@ import subprocess
 import sys
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from course.watching import TimedOut, watched
 from ssl_utils.errors import CourseError
-from ssl_utils.files import atomic, read_json, writing
+from ssl_utils.files import read_json, write_text, writing
 from ssl_utils.training import processes
 
 # Jupyter's packages bring a module that MONAI's then find and import, unused, in 1.2 s: a kernel does without it. And
@@ -32,27 +33,18 @@ def label(chapter: str, parameters: dict) -> str:
     return " ".join((chapter, *named)).replace("num_labeled=", "n=")
 
 
-def run_chapter(
-    notebook: Path,
-    executed: Path,
-    parameters: dict,
-    *,
-    writes: Path | None = None,
-    minutes: float = 60,
-    events: Path | None = None,
-) -> float:
+def run_chapter(notebook: Path, executed: Path, parameters: dict, *, minutes: float = 60, **part: Path | None) -> float:
     """Execute a chapter in a fresh kernel of this environment and keep the executed notebook, also when it fails.
 
     Args:
         notebook: the chapter; its own folder is the working directory of the kernel.
         executed: where the executed notebook goes.
         parameters: scalars and lists; a name the chapter does not have is refused.
-        writes: the file that the chapter must have written when it ends.
         minutes: limit for the whole chapter.
-        events: a file that gets one line of JSON when the chapter starts, and one when it ends.
+        part: `writes`, the file that the chapter must have written when it ends; `events`, a file that gets one line of
+            JSON when the chapter starts, and one when it ends.
 
-    Returns:
-        seconds it took.
+    Returns the seconds it took.
 
     Raises:
         CourseError: it failed: chapter, cell, error, executed notebook, in one line.
@@ -65,18 +57,10 @@ def run_chapter(
         _check_complete(executed)
 
     name = label(notebook.stem, parameters)
-    return _told(work, notebook.stem, name, writes=writes, events=events, kept=("executed notebook", executed))
+    return _told(work, notebook.stem, name, ("executed notebook", executed), **part)
 
 
-def run_command(
-    name: str,
-    log: Path,
-    words: list[str],
-    *,
-    writes: Path | None = None,
-    minutes: float = 60,
-    events: Path | None = None,
-) -> float:
+def run_command(name: str, log: Path, words: list[str], *, minutes: float = 60, **part: Path | None) -> float:
     """Run `python -m` with these words as a part of a graph, its output in `log`; returns the seconds it took.
 
     `name` is what progress shows, and its first word is the kind of step. The rest as in `run_chapter`.
@@ -89,7 +73,7 @@ def run_command(
         log.parent.mkdir(parents=True, exist_ok=True)
         watched(lambda: _call(words, log), minutes=minutes)
 
-    return _told(work, name.split()[0], name, writes=writes, events=events, kept=("log", log))
+    return _told(work, name.split()[0], name, ("log", log), **part)
 
 
 def _call(words: list[str], log: Path) -> None:
@@ -101,10 +85,12 @@ def _call(words: list[str], log: Path) -> None:
         raise CourseError(said[-1].removeprefix("error: ")[:500])
 
 
-def _told(work, kind: str, name: str, *, writes: Path | None, events: Path | None, kept: tuple[str, Path]) -> float:
+def _told(
+    work, kind: str, name: str, kept: tuple[str, Path], *, writes: Path | None = None, events: Path | None = None
+) -> float:
     """Do the work of a part and tell the graph when it starts and ends; a fault names the file that was kept of it."""
-    started = time.monotonic()
-    _note(events, event="started", chapter=kind, label=name, **processes.here())
+    started, note = time.monotonic(), partial(_note, events, chapter=kind, label=name)
+    note(event="started", **processes.here())
     try:
         work()
         if writes and not writes.exists():
@@ -112,11 +98,10 @@ def _told(work, kind: str, name: str, *, writes: Path | None, events: Path | Non
     except CourseError as error:
         what, path = kept
         message = f"{name} failed: {error}" + (f"; {what}: {path.resolve()}" if path.exists() else "")
-        late = isinstance(error, TimedOut)
-        _note(events, event="failed", chapter=kind, label=name, message=message, timed_out=late)
+        note(event="failed", message=message, timed_out=isinstance(error, TimedOut))
         raise CourseError(message) from None
     seconds = time.monotonic() - started
-    _note(events, event="finished", chapter=kind, label=name, seconds=round(seconds, 1))
+    note(event="finished", seconds=round(seconds, 1))
     return seconds
 
 
@@ -132,17 +117,10 @@ def _execute(notebook: Path, executed: Path, parameters: dict) -> None:
 
     try:
         with writing(executed), TemporaryDirectory(prefix="ssl-kernel-", ignore_cleanup_errors=True) as folder:
-            papermill.execute_notebook(
-                str(notebook),
-                str(executed),
-                parameters=parameters,
-                kernel_name="python3",
-                cwd=str(notebook.parent),
-                progress_bar=False,
-                log_output=False,
-                config=Config(KernelManager=_connection(folder)),
-                extra_arguments=["--IPKernelApp.log_level=CRITICAL", f"--IPKernelApp.exec_lines={LIGHTER}"],
-            )
+            kernel = {"kernel_name": "python3", "config": Config(KernelManager=_connection(folder))}
+            kernel["extra_arguments"] = ["--IPKernelApp.log_level=CRITICAL", f"--IPKernelApp.exec_lines={LIGHTER}"]
+            run = partial(papermill.execute_notebook, progress_bar=False, log_output=False, cwd=str(notebook.parent))
+            run(str(notebook), str(executed), parameters=parameters, **kernel)
     except PapermillExecutionError as error:
         raise CourseError(f"cell [{error.exec_count}]: {_what_happened(error, executed)}") from None
     except DeadKernelError:
@@ -198,13 +176,11 @@ def _strip_widgets(executed: Path) -> None:
     if executed.exists():
         content = read_json(executed)
         if content["metadata"].pop("widgets", None):
-            with atomic(executed) as temporary:
-                temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+            write_text(executed, json.dumps(content, indent=1))
 
 
 def _note(events: Path | None, **content) -> None:
     if events:
-        line = json.dumps(content) + "\n"
         # one short write: lines of parallel chapters do not mix; news of the work are worth less than the work
         with suppress(OSError), open(events, "a", encoding="utf-8") as stream:
-            stream.write(line)
+            stream.write(json.dumps(content) + "\n")

@@ -13,7 +13,7 @@ from course.chapters import chosen_parts, tasks_of
 from course.records import claims, costs, record, speed
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
-from ssl_utils.files import atomic
+from ssl_utils.files import write_text
 
 USAGE = "usage: python -m course.records record RUN_OR_STUDY_DIR | table RUN_DIR PART | readme"
 
@@ -39,8 +39,7 @@ def write_table(folder: Path, part: str) -> None:
 def write_readme() -> None:
     page = runs.PROJECT / "README.md"
     text = claims.readme(record.readme(page.read_text(encoding="utf-8")))
-    with atomic(page) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(page, text)
     costs.fill()
     speed.fill()
 

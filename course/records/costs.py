@@ -7,13 +7,13 @@ from pathlib import Path
 import pandas as pd
 
 from course.chapters import chapters_of, part_of
+from course.records import entries
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
-from ssl_utils.files import atomic, read_json, write_json
+from ssl_utils.files import read_json, write_json, write_text
 from ssl_utils.statistics import tables
 
 REFERENCE = runs.PROJECT / "json_files" / "reference_costs.json"
-BLOCK = re.compile(r"(<!-- costs -->).*?(<!-- /costs -->)", re.DOTALL)
 ROW = re.compile(r"^(\| \[[^\]]+\]\(notebooks/(\w+)\.ipynb\) \|[^|\n]*\|[^|\n]*\|).*$", re.MULTILINE)  # of the README
 BOX = re.compile(r"<!-- cost:(\w+) -->\n(?:\s*\n)?(?:\|.*(?:\n|$))*")
 
@@ -33,7 +33,7 @@ def record(course_dir: Path | str, *, into: Path = REFERENCE) -> None:
         raise CourseError(
             f"{course_dir}: {', '.join(sorted(lacking))} did not run in its last course; run a whole one to measure it"
         )
-    costs = read_json(into) if into.exists() else {}
+    costs = entries.recorded(into)
     entry = costs.setdefault(course_dir.parent.name, {}).setdefault(course_dir.name, {"chapters": {}, "memory_gb": {}})
     keep = {c: s for c, s in found["chapters"].items() if part_of(c) in (later or {1})}
     entry["chapters"] = dict(sorted((entry["chapters"] | keep).items()))
@@ -75,7 +75,7 @@ def readme(text: str, costs: dict) -> str:
     columns = ["minutes", "memory, all processes", "cores", "measured"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
     shown = tables.markdown(table.rename_axis("course")) if rows else "No recorded run yet."
-    return BLOCK.sub(lambda found: f"{found[1]}\n\n{shown}\n\n{found[2]}", text)
+    return entries.block(text, "costs", shown)
 
 
 def boxes(text: str, costs: dict) -> str:
@@ -98,7 +98,7 @@ def minutes(seconds: float) -> str:
 
 def fill(project: Path = runs.PROJECT) -> None:
     """Write the recorded costs into README.md, the page for lecturers and the chapters."""
-    costs = read_json(REFERENCE) if REFERENCE.exists() else {}
+    costs = entries.recorded(REFERENCE)
     pages = [project / "README.md", project / "docs" / "for_lecturers.md"]
     changed = {page: readme(page.read_text(encoding="utf-8"), costs) for page in pages if page.exists()}
     for path in sorted((project / "notebooks").glob("[0-9]*.ipynb")):
@@ -109,5 +109,4 @@ def fill(project: Path = runs.PROJECT) -> None:
         changed[path] = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
     for path, text in changed.items():
         if text != path.read_text(encoding="utf-8"):
-            with atomic(path) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+            write_text(path, text)

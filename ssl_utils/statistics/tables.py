@@ -8,7 +8,7 @@ import pandas as pd
 from ssl_utils import statistics
 from ssl_utils.experiments import runs
 from ssl_utils.experiments.naming import base
-from ssl_utils.files import atomic
+from ssl_utils.files import write_text
 from ssl_utils.statistics import savings
 
 POINTS = (
@@ -159,8 +159,7 @@ def write_results(course_dir: Path, per_case: pd.DataFrame, *, name: str = "resu
     parts = [title, *_course_tables(course_dir, per_case, summary), POINTS, limits(summary, course_dir.name)]
     if odd := runs.unlike(course_dir, names=sorted({*per_case["init"]})):
         parts.append(f"**These runs were not made alike and cannot be compared.** {'; '.join(odd)}. Run them again.")
-    with atomic(course_dir / f"{name}.md") as temporary:
-        temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_text(course_dir / f"{name}.md", "\n\n".join(parts) + "\n")
     return course_dir / f"{name}.md"
 
 
