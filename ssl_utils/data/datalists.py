@@ -10,7 +10,7 @@ from pathlib import Path
 
 from ssl_utils.data import volumes
 from ssl_utils.data.cases import SIDES, Case, Datalist, by_patient, draw_labels, in_turn, split_by_patient
-from ssl_utils.data.formats.reading import NAMES, is_series, stem, strangers, volumes_in
+from ssl_utils.data.formats.names import NAMES, is_series, stem, strangers, volumes_in
 from ssl_utils.data.lists.datalist_json import parse, read, write
 from ssl_utils.errors import CourseError
 

@@ -8,13 +8,14 @@ from typing import Any
 
 import numpy as np
 
-from ssl_utils.data import datalists, formats, volumes
+from ssl_utils.data import datalists, volumes
 from ssl_utils.data.cases import SIDES
 from ssl_utils.data.datalists import Case, Datalist, faults
 from ssl_utils.data.doctor import cohort
 from ssl_utils.data.doctor.casebook import Facts
 from ssl_utils.data.doctor.checkup import plain, same_content, size
 from ssl_utils.data.doctor.findings import Finding, summary
+from ssl_utils.data.formats import names
 from ssl_utils.errors import CourseError
 
 __all__ = ["Finding", "Report", "examine", "examine_datalist", "report", "report_datalist", "summary", "table"]
@@ -151,7 +152,7 @@ def _dataset(root: Path, progress: Progress | None) -> Report:
     done = report_datalist(found, progress=progress)
     listed = {path for side in SIDES for case in getattr(found, side) for path in (case.image, case.label)}
     for folder in ("imagesTr", "labelsTr", "imagesTs"):
-        extra = [path for path in formats.volumes_in(root / folder) if path not in listed]
+        extra = [path for path in names.volumes_in(root / folder) if path not in listed]
         cure = "add it to dataset.json, give it the name of its image, or delete it"
         done.findings += [Finding(str(path), "warning", "belongs to no case of the dataset", cure) for path in extra]
     done.findings += [Finding(str(path), "error", reason, cure) for path, reason, cure in datalists.overlooked(root)]
@@ -162,20 +163,20 @@ def _files(path: Path, found: list[Finding]) -> list[Path]:
     """The volumes that a path stands for."""
     if not path.is_dir():
         return [path]
-    inside = formats.volumes_in(path, deep=True) + ([path] if formats.is_series(path) else [])
+    inside = names.volumes_in(path, deep=True) + ([path] if names.is_series(path) else [])
     found += _strangers(path)
     if not inside:
-        found.append(Finding(str(path), "error", "holds no volume", f"name another folder; read are {formats.NAMES}"))
+        found.append(Finding(str(path), "error", "holds no volume", f"name another folder; read are {names.NAMES}"))
     return inside
 
 
 def _strangers(folder: Path) -> list[Finding]:
     cure = "convert it to .nii.gz, or move it out of the folder"
-    return [Finding(str(path), "error", "is of a format that is not read", cure) for path in formats.strangers(folder)]
+    return [Finding(str(path), "error", "is of a format that is not read", cure) for path in names.strangers(folder)]
 
 
 def _examine_file(path: Path, channels: int, done: Report, contents: dict[str, str]) -> None:
-    words = re.split(r"[^a-z]+", formats.stem(path).lower())
+    words = re.split(r"[^a-z]+", names.stem(path).lower())
     says_label = "label" in path.parent.name.lower() or any(word in _LABEL_WORDS for word in words)
     if says_label:
         volume = _attempt(volumes.read_label, path, done.findings)
@@ -236,6 +237,6 @@ def _attempt(action: Callable[[Path], Any], path: Path, found: list[Finding]) ->
 def _finding(path: Path, error: CourseError) -> Finding:
     """One line taken apart: the file (of a series, the slice), the reason, the cure."""
     text = str(error)
-    file = next((part for part in (str(path), *map(str, formats.parts(path))) if text.startswith(f"{part}: ")), "")
+    file = next((part for part in (str(path), *map(str, names.parts(path))) if text.startswith(f"{part}: ")), "")
     reason, _, cure = text.removeprefix(f"{file}: ").rpartition("; ")
     return Finding(file or str(path), "error", reason, cure)

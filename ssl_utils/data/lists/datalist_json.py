@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ssl_utils.data.cases import SIDES, Case, Datalist
-from ssl_utils.data.formats.reading import stem
+from ssl_utils.data.formats.names import stem
 from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json, write_json
 
