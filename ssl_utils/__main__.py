@@ -76,7 +76,7 @@ def doctor(
             progress.update(task, completed=done, total=total)
 
         if paths:
-            report = data_doctor.report(paths, channels=channels, progress=step)
+            report = data_doctor.examine(paths, channels=channels, progress=step)
         else:
             from ssl_utils import experiments
             from ssl_utils.data import datasets
@@ -84,7 +84,7 @@ def doctor(
 
             setup = setups.Setup(datasets.get(dataset, data), scales.get(scale))
             grid, labels = setup.grid, setup.datalist.labels
-            report = data_doctor.report_datalist(
+            report = data_doctor.examine_datalist(
                 setup.datalist, roi=grid.required_roi, spacing=grid.spacing, progress=step
             )
             cost = forecast.forecast(
@@ -102,7 +102,7 @@ def doctor(
         console.print(f"Scale {scale}: {cost.line()}", soft_wrap=True)
     if json:
         write_json(json, report.record() | {"forecast": vars(cost) if cost else None})
-    console.print(f"{report.errors} errors, {len(report.findings) - report.errors} warnings")
+    console.print(f"{report.errors} errors, {len(report) - report.errors} warnings")
     raise typer.Exit(1 if report.errors else 0)
 
 

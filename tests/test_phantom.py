@@ -7,9 +7,12 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
+from ssl_utils.data.dataset import BTCV_ORGANS
 from ssl_utils.data.phantom import writing
-from ssl_utils.data.phantom.writing import ORGANS, make_volume, write_dataset
+from ssl_utils.data.phantom.writing import make_volume, write_dataset
 from ssl_utils.errors import CourseError
+
+ORGANS = {value: name for value, name in BTCV_ORGANS.items() if value}
 
 SEEDS = (1, 2, 3, 4, 5)
 LITRES = {  # smallest and largest believable volume, ml
