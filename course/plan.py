@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
+from course.chapters import FINETUNING, FIRST, LAST, part_of, tasks_of
 from course.progress import REFERENCE, Progress, clock
 from ssl_utils.data import datasets
 from ssl_utils.experiments import scales
@@ -13,7 +14,6 @@ from ssl_utils.experiments.setups import Setup
 from ssl_utils.files import read_json
 from ssl_utils.pretext import TASKS
 
-FINETUNING = "04_unetr_finetuning"
 NOTEBOOK_MB = 2  # of an executed chapter, its pictures included
 STATES = 3  # of the weights in last.ckpt while a part trains: the weights and two moments of AdamW
 
@@ -36,12 +36,14 @@ def parts(config: dict) -> list[Part]:
     if study := config.get("study"):
         found = [Part(f"pretrain/{name}", "pretrain", f"pretrain {name}") for name in study["pretrain"]]
         return found + list(_finetunings(study["finetune"], study["num_labeled"], config["settings"], "finetune {}"))
+    chosen = config.get("parts", [1])
     first, last = (
-        [Part(f"chapters/{chapter}", chapter, chapter) for chapter in chapters]
-        for chapters in (("00_start_here", "01_data_inspection"), ("05_results",))
+        [Part(f"chapters/{chapter}", chapter, chapter) for chapter in chapters if part_of(chapter) in chosen]
+        for chapters in (FIRST, LAST)
     )
-    pretrainings = [Part(f"pretrain/{task}", entry.chapter, entry.chapter) for task, entry in TASKS.items()]
-    label, inits = f"{FINETUNING} init={{}}", ("random", *TASKS)
+    tasks = tasks_of(chosen)
+    pretrainings = [Part(f"pretrain/{task}", TASKS[task].chapter, TASKS[task].chapter) for task in tasks]
+    label, inits = f"{FINETUNING} init={{}}", ("random", *tasks)
     return [*first, *pretrainings, *_finetunings(inits, config["num_labeled"], config["settings"], label), *last]
 
 

@@ -17,7 +17,8 @@ BOMB, ROOM = 512 << 20, 256 << 20  # bytes that a bomb unzips to, and that readi
 READ = f"""
 import json, re, resource, sys
 from pathlib import Path
-from ssl_utils.data import archives, formats, volumes
+from ssl_utils.data import archives, volumes
+from ssl_utils.data.formats import reading
 from ssl_utils.errors import CourseError
 def taken():
     return int(re.search(r"VmSize:\\s+(\\d+)", Path("/proc/self/status").read_text())[1]) * 1024
@@ -29,7 +30,7 @@ for name in sys.argv[1:]:
         if ".tar" in name:
             archives.unpack(path, path.parent)
         elif name.endswith("extension.nii.gz"):
-            said[path.name] = f"{{formats.header(path)[0]}}"
+            said[path.name] = f"{{reading.header(path)[0]}}"
         else:
             said[path.name] = f"read: {{volumes.read_image(path).shape}}"
     except CourseError as error:

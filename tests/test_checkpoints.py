@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 
 from ssl_utils import experiments
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import prediction
+from ssl_utils.experiments import Finetuning, prediction
 from ssl_utils.experiments.setups import Setup
 from ssl_utils.networks import checkpoints
 from ssl_utils.networks.transfer import load_encoder, load_network
@@ -100,7 +100,7 @@ def test_a_mutated_encoder_loads_with_a_report_or_is_refused(tmp_path, what, suf
 
 @pytest.fixture
 def model(tiny_setup: Setup, tmp_path):
-    network, _ = experiments.build_network(tiny_setup, init="random", seed=0)
+    network, _ = experiments.build_network(tiny_setup, Finetuning(init="random", seed=0))
     prediction.save_network(tmp_path / "model.safetensors", network, tiny_setup, init="random")
     return tmp_path / "model.safetensors"
 

@@ -13,7 +13,7 @@ from scipy import ndimage
 from ssl_utils.data import datalists, doctor, volumes
 from ssl_utils.data.datalists import Case, Datalist
 from ssl_utils.data.doctor import show as doctor_tables
-from ssl_utils.data.doctor.examine import Finding
+from ssl_utils.data.doctor.findings import Finding, gathered
 
 RNG = np.random.default_rng(0)
 
@@ -195,7 +195,7 @@ def test_many_equal_warnings_are_one_line_and_errors_never_are():
     padded = [Finding(f"case_{n}", "warning", f"covers {n}x8x8 voxels", "choose a smaller ROI") for n in range(81)]
     empty = [Finding(f"case_{n}", "warning", "its label is empty", "look at the file") for n in range(5)]
     broken = [Finding(f"case_{n}", "error", "is truncated", "copy it again") for n in range(7)]
-    lines = doctor.summary(padded + broken + empty)
+    lines = [f"{finding.severity}: {finding.line()}{more}" for finding, more in gathered(padded + broken + empty)]
     assert lines[:7] == [f"error: case_{n}: is truncated; copy it again" for n in range(7)]
     assert lines[7] == "warning: case_0: covers 0x8x8 voxels; choose a smaller ROI (and 80 more like it)"
     assert lines[8:] == [f"warning: case_{n}: its label is empty; look at the file" for n in range(5)]
@@ -225,13 +225,13 @@ def test_channels_and_regions_are_examined(tmp_path):
     assert "not 4D with 3 channels" in only(doctor.examine_datalist(replace(found, channels=("a", "b", "c")))).reason
 
 
-def test_the_table_describes_every_case(healthy):
-    rows = doctor.table(healthy)
-    assert [row["case"] for row in rows] == [f"i{number}" for number in range(6)]
+def test_the_report_describes_every_case(healthy):
+    rows = doctor.examine_datalist(healthy).cases
+    assert [row.name for row in rows] == [f"i{number}" for number in range(6)]
     first = rows[0]
-    assert first["side"] == "training" and first["shape"] == (8, 8, 8) and first["spacing"] == (1, 1, 1)
-    assert first["orientation"] == "RAS" and first["dtype"] == "float32" and first["min"] < 100 < first["max"]
-    assert 0 < first["label voxels"] < 512
+    assert first.side == "training" and first.shape == (8, 8, 8) and first.spacing == (1, 1, 1)
+    assert first.orientation == "RAS" and first.stored == "float32" and first.least[0] < 100 < first.most[0]
+    assert 0 < first.foreground * 512 < 512
 
 
 def cohort_of(folder: Path, count=8, **odd) -> Datalist:
@@ -307,7 +307,7 @@ def test_a_folder_in_msd_layout_is_examined_as_a_dataset(tmp_path):
 
 
 def test_the_report_goes_into_json_and_onto_the_screen(tmp_path):
-    done = doctor.report_datalist(cohort_of(tmp_path, factor=500))
+    done = doctor.examine_datalist(cohort_of(tmp_path, factor=500))
     again = json.loads(json.dumps(done.record()))
     assert (again["errors"], again["warnings"], len(again["cases"])) == (0, 1, 8)
     assert again["cases"][0]["millilitres"]["1"] == pytest.approx(0.26, abs=0.03)

@@ -15,7 +15,7 @@ from course import plan
 from ssl_utils import experiments
 from ssl_utils.data import datasets, volumes
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import building, prediction, runs, scales
+from ssl_utils.experiments import Finetuning, Pretraining, building, prediction, runs, scales
 from ssl_utils.experiments.setups import Setup
 from ssl_utils.networks import NETWORKS, build, checkpoints, network_class
 from ssl_utils.networks.mednext import MedNeXt
@@ -62,7 +62,7 @@ def fresh(where, name: str, **changes):
 
 
 def pretrained(where, name: str, *, scope: str, task: str = "simmim"):
-    return experiments.pretrain(where, task=task, network=name, scope=scope, **TASKS[task])
+    return experiments.pretrain(where, Pretraining.of(task, network=name, scope=scope, **TASKS[task]))
 
 
 def crop(where, batch: int = 1, channels: int = 1) -> torch.Tensor:
@@ -161,12 +161,12 @@ def test_every_task_pretrains_every_network_in_either_scope(where, name, scope, 
     folder = pretrained(where, name, scope=scope, task=task)
     assert (folder / "network.safetensors").exists() == (scope == "network")
     options = {"network": name, "scope": scope, **TASKS[task]}
-    module = experiments.load_task(where, task=task, **options)
+    module = experiments.load_task(where, Pretraining.of(task, **options))
     encoder = checkpoints.read_checkpoint(folder / "encoder.safetensors")
     assert all(torch.equal(value, encoder[key]) for key, value in module.encoder.state_dict().items())
-    untrained = experiments.build_task(where, task=task, seed=0, options=options).encoder.state_dict()
+    untrained = experiments.build_task(where, Pretraining.of(task, seed=0, **options)).encoder.state_dict()
     assert any(not torch.equal(value, encoder[key]) for key, value in untrained.items())
-    network, report = experiments.build_network(where, init=folder.name, seed=0)
+    network, report = experiments.build_network(where, Finetuning(init=folder.name, seed=0))
     assert network.config["network"] == name and report.share == 1 and not report.missing
 
 
@@ -175,7 +175,7 @@ def test_every_task_pretrains_every_network_in_either_scope(where, name, scope, 
 @pytest.mark.parametrize("task", TASKS)
 def test_every_weight_gets_a_gradient(where, name, scope, task):
     options = {"network": name, "scope": scope, **TASKS[task]}
-    module = experiments.build_task(where, task=task, seed=0, options=options)
+    module = experiments.build_task(where, Pretraining.of(task, seed=0, **options))
     module.losses(crop(where, 2), torch.Generator().manual_seed(0))["loss"].backward()
     assert not [name for name, weight in module.named_parameters() if weight.grad is None]
 
@@ -183,7 +183,7 @@ def test_every_weight_gets_a_gradient(where, name, scope, task):
 @every_network
 @every_scope
 def test_simmim_hides_voxels_and_computes_its_loss_on_them(where, name, scope):
-    module = experiments.build_task(where, task="simmim", seed=0, options={"network": name, "scope": scope}).eval()
+    module = experiments.build_task(where, Pretraining.of("simmim", seed=0, network=name, scope=scope)).eval()
     images = crop(where)
     mask = module.mask(images, torch.Generator().manual_seed(0))
     hidden = module.voxel_mask(mask, 1)
@@ -198,7 +198,7 @@ def test_simmim_hides_voxels_and_computes_its_loss_on_them(where, name, scope):
 
 
 def test_the_contrastive_branch_pools_the_coarsest_map(where):
-    module = experiments.build_task(where, task="restoration", seed=0, options={"network": "unet"})
+    module = experiments.build_task(where, Pretraining.of("restoration", seed=0, network="unet"))
     images = crop(where)
     _, tokens = module(images)
     torch.testing.assert_close(tokens.mean(1), module.encoder(images)[1][-1].mean((2, 3, 4)))
@@ -209,7 +209,9 @@ def test_the_contrastive_branch_pools_the_coarsest_map(where):
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 def test_mae_needs_tokens(where, name):
     options = {"network": name}
-    one_line(lambda: experiments.build_task(where, task="mae", seed=0, options=options), f"needs tokens, which {name}")
+    one_line(
+        lambda: experiments.build_task(where, Pretraining.of("mae", seed=0, **options)), f"needs tokens, which {name}"
+    )
 
 
 # transfer
@@ -219,9 +221,9 @@ def test_mae_needs_tokens(where, name):
 @every_scope
 def test_what_is_moved_computes_the_same(where, name, scope):
     folder = pretrained(where, name, scope=scope)
-    source = experiments.load_task(where, task="simmim", network=name, scope=scope)
-    network, report = experiments.build_network(where, init=folder.name, seed=5)
-    untouched, nothing = experiments.build_network(where, init="random", seed=5, network=name)
+    source = experiments.load_task(where, Pretraining.of("simmim", network=name, scope=scope))
+    network, report = experiments.build_network(where, Finetuning(init=folder.name, seed=5))
+    untouched, nothing = experiments.build_network(where, Finetuning(init="random", seed=5, network=name))
     assert nothing is None and report.share == 1 and f"loaded {1:.2%}" in report.table()
     images = crop(where)
     with torch.no_grad():
@@ -287,7 +289,7 @@ def test_a_run_of_another_network_is_refused(where, name):
     folder = pretrained(where, name, scope="encoder")
     for other in set(NETWORKS) - {name}:
         one_line(
-            lambda other=other: experiments.build_network(where, init=folder.name, seed=0, network=other),
+            lambda other=other: experiments.build_network(where, Finetuning(init=folder.name, seed=0, network=other)),
             f"network='{other}': {folder.name} was pretrained for {name}",
         )
 
@@ -297,7 +299,8 @@ def test_a_run_of_another_network_is_refused(where, name):
 def test_permuted_weights_are_the_same_numbers_in_another_order(where, name, scope):
     folder = pretrained(where, name, scope=scope)
     plain, shuffled = (
-        experiments.build_network(where, init=folder.name, seed=0, permuted=flag)[0] for flag in (False, True)
+        experiments.build_network(where, Finetuning(init=folder.name, seed=0, permuted=flag))[0]
+        for flag in (False, True)
     )
     one, two = plain.state_dict(), shuffled.state_dict()
     assert all(torch.equal(one[key].flatten().sort().values, two[key].flatten().sort().values) for key in one)
@@ -347,7 +350,9 @@ def test_the_untrained_network_predicts_the_prior(where, name):
 @every_scope
 def test_a_run_is_fine_tuned_saved_and_predicts(where, name, scope, tmp_path):
     init = pretrained(where, name, scope=scope).name
-    folder = experiments.finetune(where, init=init, num_labeled=2, network=name, freeze_epochs=1, layer_decay=0.7)
+    folder = experiments.finetune(
+        where, Finetuning(init=init, num_labeled=2, network=name, freeze_epochs=1, layer_decay=0.7)
+    )
     assert runs.metrics(folder)["transfer_share"] == 1
     network, setup = prediction.load_saved(folder / "model.safetensors")
     assert network.config["network"] == name

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ssl_utils.data import formats, volumes
+from ssl_utils.data import volumes
 from ssl_utils.data.datalists import Case
 from ssl_utils.data.dataset import Dataset, Grid
+from ssl_utils.data.formats.names import parts
 from ssl_utils.files import atomic, read_json, sha256, write_json
 
 VERSION = 1  # raise it when preprocessing changes: old entries are then no longer found
@@ -102,7 +103,7 @@ def content(case: Case) -> str:
 
 def _hash_of(path: Path) -> str:
     """Of the file, or of all files that the volume is made of."""
-    files = formats.parts(path)
+    files = parts(path)
     states = [(file, file.stat()) for file in files]
     hashes = [_hashed(file, state.st_size, state.st_mtime_ns) for file, state in states]
     return hashes[0] if files == [path] else hashlib.sha256("".join(hashes).encode()).hexdigest()

@@ -67,3 +67,6 @@ class Dataset:
 
 ABDOMEN = Intensity("window", -175, 250)  # one soft-tissue rule for pretraining and fine-tuning alike
 COARSE_CT = Grid((6.0, 6.0, 6.0), (48, 40, 32))
+_BTCV = """background,spleen,right kidney,left kidney,gallbladder,esophagus,liver,stomach,aorta,inferior vena cava,\
+portal and splenic veins,pancreas,right adrenal gland,left adrenal gland"""
+BTCV_ORGANS = dict(enumerate(_BTCV.split(",")))

@@ -7,35 +7,13 @@ from pathlib import Path
 
 from ssl_utils.data import datalists
 from ssl_utils.data.datalists import Datalist
-from ssl_utils.data.dataset import ABDOMEN, COARSE_CT, Dataset, Grid, Intensity
+from ssl_utils.data.dataset import ABDOMEN, BTCV_ORGANS, COARSE_CT, Dataset, Grid, Intensity
 from ssl_utils.data.download import Archive, fetch_archive
 from ssl_utils.data.lists.own_folder import describe
 from ssl_utils.errors import CourseError
 from ssl_utils.files import exclusively
 
 LISTS = Path(__file__).resolve().parents[2] / "json_files"
-BTCV_ORGANS = dict(
-    enumerate(
-        (
-            "background",
-            "spleen",
-            "right kidney",
-            "left kidney",
-            "gallbladder",
-            "esophagus",
-            "liver",
-            "stomach",
-            "aorta",
-            "inferior vena cava",
-            "portal and splenic veins",
-            "pancreas",
-            "right adrenal gland",
-            "left adrenal gland",
-        )
-    )
-)
-
-
 REGISTRY = {
     d.name: d
     for d in (

@@ -8,7 +8,8 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from ssl_utils.data.formats.reading import NIFTI, header, open_volume
+from ssl_utils.data.formats.names import NIFTI
+from ssl_utils.data.formats.reading import header, open_volume
 from ssl_utils.data.formats.stored import decode, shape_text
 from ssl_utils.errors import CourseError
 from ssl_utils.files import atomic

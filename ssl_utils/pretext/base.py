@@ -9,6 +9,7 @@ from torch.nn import functional as F
 
 from ssl_utils.networks.interface import Encoder, SegmentationNetwork
 from ssl_utils.training.loop import adamw, parameter_groups
+from ssl_utils.training.options import options_of
 from ssl_utils.training.parallel import SharedStep
 
 
@@ -29,6 +30,12 @@ class PretextTask(SharedStep, ABC):
         self.encoder, self.lr, self.steps, self.weight_decay, self.seed = encoder, lr, steps, weight_decay, seed
         self.out_channels = encoder.config["in_channels"]  # of the head
         self.decoder = None  # of a segmentation network that is pretrained; it reconstructs in place of the head
+
+    def check_options(self, **values) -> None:
+        """Raises CourseError when one of them is not what the task says of its options."""
+        options = options_of(type(self))
+        for name, value in values.items():
+            options[name].check(value)
 
     @abstractmethod
     def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:

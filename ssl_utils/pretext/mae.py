@@ -1,6 +1,8 @@
 """Masked autoencoder in 3D (He et al. 2022): encode the visible tokens alone, let a light decoder draw the hidden
 ones. What is hidden and what is charged is SimMIM's; the two differ in who sees what."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
@@ -8,7 +10,8 @@ from ssl_utils.errors import CourseError
 from ssl_utils.networks.heads import LinearHead
 from ssl_utils.networks.interface import Encoder, SegmentationNetwork
 from ssl_utils.networks.vit import Block, ViT, initialise, sincos_positions
-from ssl_utils.pretext.simmim import SimMIMTask
+from ssl_utils.pretext.simmim import ForegroundWeight, MaskRatio, MaskUnit, NormaliseTarget, SimMIMTask
+from ssl_utils.training.options import Option
 
 
 def visible_places(mask: Tensor) -> Tensor:
@@ -77,12 +80,12 @@ class MAETask(SimMIMTask):
         lr: float,
         steps: int,
         seed: int = 0,
-        mask_ratio: float = 0.75,
-        mask_unit: int = 1,
-        normalise_target: bool = False,
-        foreground_weight: float = 1.0,
-        decoder_width: int = 64,
-        decoder_depth: int = 2,
+        mask_ratio: MaskRatio = 0.75,
+        mask_unit: MaskUnit = 1,
+        normalise_target: NormaliseTarget = False,
+        foreground_weight: ForegroundWeight = 1.0,
+        decoder_width: Annotated[int, Option("channels of the decoder", low=12)] = 64,
+        decoder_depth: Annotated[int, Option("blocks of the decoder", low=1)] = 2,
     ) -> None:
         if not isinstance(encoder, ViT):
             raise CourseError(

@@ -3,6 +3,8 @@
 A network without tokens sees blocks of voxels replaced by a learnt value instead; all else is the same.
 """
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
@@ -11,6 +13,12 @@ from ssl_utils.networks.heads import LinearHead, patchify, unpatchify
 from ssl_utils.networks.interface import Encoder
 from ssl_utils.networks.vit import ViT
 from ssl_utils.pretext.base import PretextTask
+from ssl_utils.training.options import Option
+
+MaskRatio = Annotated[float, Option("share of hidden tokens", above=0, below=1)]
+MaskUnit = Annotated[int, Option("side of a hidden cube in tokens", low=1)]
+NormaliseTarget = Annotated[bool, Option("regress every patch less its mean, over its standard deviation")]
+ForegroundWeight = Annotated[float, Option("weight of voxels above the mean of the volume; 1: all alike", low=0)]
 
 
 def block_mask(
@@ -49,16 +57,13 @@ class SimMIMTask(PretextTask):
         lr: float,
         steps: int,
         seed: int = 0,
-        mask_ratio: float = 0.6,
-        mask_unit: int = 1,
-        normalise_target: bool = False,
-        foreground_weight: float = 1.0,
+        mask_ratio: MaskRatio = 0.6,
+        mask_unit: MaskUnit = 1,
+        normalise_target: NormaliseTarget = False,
+        foreground_weight: ForegroundWeight = 1.0,
     ) -> None:
         super().__init__(encoder=encoder, lr=lr, steps=steps, seed=seed)
-        if not 0 < mask_ratio < 1:
-            raise CourseError(f"mask_ratio={mask_ratio}: must lie between 0 and 1; try 0.6")
-        if mask_unit < 1:
-            raise CourseError(f"mask_unit={mask_unit}: must be at least one token; try 1 or 2")
+        self.check_options(mask_ratio=mask_ratio, mask_unit=mask_unit)
         if all(mask_unit >= g for g in encoder.grid):
             raise CourseError(f"mask_unit={mask_unit}: one unit covers all {encoder.grid} tokens; choose a smaller one")
         self.mask_ratio, self.mask_unit = mask_ratio, mask_unit

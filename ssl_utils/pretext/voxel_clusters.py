@@ -6,6 +6,7 @@ photographs; here k-means is told what a voxel looks like and where it lies, so 
 """
 
 from collections.abc import Iterable
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -14,7 +15,8 @@ from torch.nn import functional as F
 from ssl_utils.errors import CourseError
 from ssl_utils.networks.heads import TransposedConvHead
 from ssl_utils.networks.interface import Encoder
-from ssl_utils.pretext.simmim import SimMIMTask
+from ssl_utils.pretext.simmim import MaskRatio, MaskUnit, SimMIMTask
+from ssl_utils.training.options import Option
 
 ROUNDS = 30  # of k-means; in our trials nothing moved after 20
 SAMPLE = 4000  # voxels of a crop that k-means looks at
@@ -88,13 +90,12 @@ class VoxelClustersTask(SimMIMTask):
         lr: float,
         steps: int,
         seed: int = 0,
-        clusters: int = 48,
-        mask_ratio: float = 0.3,
-        mask_unit: int = 1,
+        clusters: Annotated[int, Option("number of clusters", low=2)] = 48,
+        mask_ratio: MaskRatio = 0.3,
+        mask_unit: MaskUnit = 1,
     ) -> None:
         super().__init__(encoder=encoder, lr=lr, steps=steps, seed=seed, mask_ratio=mask_ratio, mask_unit=mask_unit)
-        if clusters < 2:
-            raise CourseError(f"clusters={clusters}: one kind is nothing to tell apart; try 48")
+        self.check_options(clusters=clusters)
         self.clusters, self.out_channels = clusters, clusters
         features = 2 * encoder.config["in_channels"] + 3
         self.register_buffer("centres", torch.zeros(clusters, features))

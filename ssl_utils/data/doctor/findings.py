@@ -1,9 +1,19 @@
-"""What the doctor says: a finding, and how many of them become few lines."""
+"""What the doctor reports: findings, and what was seen of each case so that cases can be compared later."""
 
 import re
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from ssl_utils.data import volumes
+from ssl_utils.data.doctor import fingerprints
+from ssl_utils.data.volumes import Volume
+
+SAMPLE = 200_000  # voxels of which percentiles are taken
+_RECORDED = "name side kind shape spacing orientation stored low high least most"
 
 
 @dataclass(frozen=True)
@@ -19,22 +29,96 @@ class Finding:
         return f"{self.file}: {self.reason}; {self.cure}"
 
 
-def gathered(findings: Iterable[Finding], *, most: int = 5) -> list[tuple[Finding, int]]:
-    """Each error, then warnings; of more than `most` that differ in numbers alone the first, and how many follow it."""
+@dataclass
+class Facts:
+    """One case. Shape and spacing are along right, anterior, superior; intensities are per channel.
+
+    Attributes:
+        side: training, validation, test or unlabeled; "" for a file that was named by itself.
+        low, high: the 1st and 99th percentile; least, most: the extremes.
+        millilitres: label value -> volume, 0 left out; None without a label.
+        foreground: share of the voxels that are labelled.
+        digest: of the image's voxels; equal ones are reported as copies, not as sharing a part.
+    """
+
+    name: str
+    side: str = ""
+    kind: str = "image"
+    shape: tuple[int, ...] = ()
+    spacing: tuple[float, ...] = ()
+    orientation: str = ""
+    stored: str = ""
+    low: tuple[float, ...] = ()
+    high: tuple[float, ...] = ()
+    least: tuple[float, ...] = ()
+    most: tuple[float, ...] = ()
+    millilitres: dict[int, float] | None = None
+    foreground: float | None = None
+    digest: str = field(default="", repr=False)
+    sketch: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64), repr=False)
+    thumbnail: np.ndarray | None = field(default=None, repr=False)
+
+    def image(self, image: Volume) -> None:
+        self._place(image)
+        percentiles = [np.percentile(_sample(channel), [1, 99]) for channel in image.array]
+        self.low, self.high = (tuple(float(p[end]) for p in percentiles) for end in (0, 1))
+        self.least = tuple(float(channel.min()) for channel in image.array)
+        self.most = tuple(float(channel.max()) for channel in image.array)
+        self.sketch, self.thumbnail = fingerprints.sketch(image), fingerprints.thumbnail(image)
+
+    def label(self, label: Volume) -> None:
+        if not self.shape:
+            self._place(label)
+        voxel = abs(float(np.linalg.det(label.affine[:3, :3]))) / 1000
+        counts = {value: int((label.array == value).sum()) for value in volumes.present_values(label.array) if value}
+        self.millilitres = {value: count * voxel for value, count in counts.items()}
+        self.foreground = sum(counts.values()) / label.array.size
+
+    def record(self) -> dict[str, Any]:
+        """For the JSON."""
+        labels = None if self.millilitres is None else {str(v): round(ml, 4) for v, ml in self.millilitres.items()}
+        plain = {key: getattr(self, key) for key in _RECORDED.split()}
+        return plain | {"millilitres": labels, "foreground": self.foreground}
+
+    def _place(self, volume: Volume) -> None:
+        order = volumes.axis_order(volume)
+        self.shape = tuple(int(volume.shape[axis]) for axis in order)
+        self.spacing = tuple(round(volume.spacing[axis], 4) for axis in order)
+        self.orientation, self.stored = volume.orientation, volume.stored
+
+
+class Report(list[Finding]):
+    """The findings; `cases` holds what was seen of each case."""
+
+    def __init__(self, findings: Iterable[Finding] = (), cases: Iterable[Facts] = ()) -> None:
+        super().__init__(findings)
+        self.cases = list(cases)
+
+    @property
+    def errors(self) -> int:
+        return sum(finding.severity == "error" for finding in self)
+
+    def record(self) -> dict[str, Any]:
+        """For the JSON."""
+        findings, cases = [vars(finding) for finding in self], [case.record() for case in self.cases]
+        return {"errors": self.errors, "warnings": len(self) - self.errors, "findings": findings, "cases": cases}
+
+
+def gathered(findings: Iterable[Finding], *, most: int = 5) -> list[tuple[Finding, str]]:
+    """Each error, then warnings; of more than `most` that differ in numbers alone the first, and a word on the rest."""
     kept, alike = [], defaultdict(list)
     for finding in findings:
         if finding.severity == "error":
-            kept.append((finding, 0))
+            kept.append((finding, ""))
         else:
             alike[re.sub(r"\d+(\.\d+)?(e[+-]?\d+)?", "0", finding.reason)].append(finding)
     for same in alike.values():
-        kept += [(one, 0) for one in same] if len(same) <= most else [(same[0], len(same) - 1)]
+        few = len(same) <= most
+        kept += [(one, "") for one in same] if few else [(same[0], f" (and {len(same) - 1} more like it)")]
     return kept
 
 
-def summary(findings: Iterable[Finding], *, most: int = 5) -> list[str]:
-    """The lines to print."""
-    return [
-        f"{finding.severity}: {finding.line()}" + (f" (and {more} more like it)" if more else "")
-        for finding, more in gathered(findings, most=most)
-    ]
+def _sample(channel: np.ndarray) -> np.ndarray:
+    """Every n-th voxel, n odd and prime to most image sizes, so that no row is met again and again."""
+    flat = channel.ravel()
+    return flat[:: max(1, flat.size // SAMPLE) | 1]

@@ -32,8 +32,7 @@ def sketch(image: Volume) -> np.ndarray:
 def _slab(array: np.ndarray, most: np.uint64) -> np.ndarray:
     if len(array) < BLOCK:
         return np.empty(0, np.uint64)
-    hashes = array.view(np.uint32).astype(np.uint64)
-    hashes = _mixed(hashes)
+    hashes = _mixed(array.view(np.uint32).astype(np.uint64))
     for axis, step in enumerate(_STEPS):  # a polynomial in three directions: 12 sums instead of 64
         length = hashes.shape[axis] - BLOCK + 1
         total, weight = np.zeros((), np.uint64), np.uint64(1)
@@ -89,11 +88,9 @@ def alike(thumbnails: list[np.ndarray], *, least: float = 0.98) -> dict[tuple[in
     """Pairs of volumes whose thumbnails correlate that well."""
     if len(thumbnails) < 2:
         return {}
-    stacked = np.stack(thumbnails)
-    found = {}
+    stacked, found = np.stack(thumbnails), {}
     for index in range(len(stacked) - 1):
         likeness = stacked[index + 1 :] @ stacked[index]
-        found |= {
-            (index, index + 1 + int(other)): float(likeness[other]) for other in np.flatnonzero(likeness >= least)
-        }
+        for other in np.flatnonzero(likeness >= least):
+            found[index, index + 1 + int(other)] = float(likeness[other])
     return found

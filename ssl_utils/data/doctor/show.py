@@ -9,9 +9,7 @@ import numpy as np
 from rich.table import Table
 from rich.text import Text
 
-from ssl_utils.data.doctor.casebook import Facts
-from ssl_utils.data.doctor.examine import Report
-from ssl_utils.data.doctor.findings import gathered
+from ssl_utils.data.doctor.findings import Facts, Report, gathered
 
 SINGLY = 12  # up to so many cases are listed one by one
 MOST_LABELS = 20  # rows for label values
@@ -21,50 +19,35 @@ def tables(report: Report, labels: dict[int, str] | None = None) -> Iterable[Tab
     """Tables to print, the one with the findings last and only when there are any."""
     if report.cases:
         yield _each(report.cases) if len(report.cases) <= SINGLY else _together(report.cases, labels or {})
-    if report.findings:
+    if report:
         yield _findings(report)
 
 
 def _findings(report: Report) -> Table:
-    base = _base([finding.file for finding in report.findings])
-    title = f"Findings in {base}" if base else "Findings"
-    table = Table("", title=title, title_justify="left")
-    for name in ("where", "what is wrong", "what to do"):
-        table.add_column(name, overflow="fold")  # a cut name names no file
-    for finding, more in gathered(report.findings):
+    base = _base([finding.file for finding in report])
+    table = _table(f"Findings in {base}" if base else "Findings", "", "where", "what is wrong", "what to do")
+    for finding, more in gathered(report):
         colour = "red" if finding.severity == "error" else "yellow"
-        also = f" (and {more} more like it)" if more else ""
-        words = _short(finding.file, base), _shorter(finding.reason, base) + also, _shorter(finding.cure, base)
+        words = (_short(text, base) for text in (finding.file, finding.reason + more, finding.cure))
         table.add_row(Text(finding.severity, colour), *map(Text, words))
     return table
 
 
 def _each(cases: Sequence[Facts]) -> Table:
     base = _base([case.name for case in cases])
-    head = ("case", "kind", "voxels", "mm", "axes", "type", "1st to 99th percentile", "labelled")
-    table = Table(title="Cases", title_justify="left")
-    for name in head:
-        table.add_column(name, overflow="fold")
+    table = _table("Cases", "case", "kind", "voxels", "mm", "axes", "type", "1st to 99th percentile", "labelled")
     for case in cases:
         span = ", ".join(f"{low:.4g} to {high:.4g}" for low, high in zip(case.low, case.high, strict=True))
         ml = ", ".join(f"{value}: {size:.3g} ml" for value, size in (case.millilitres or {}).items())
-        kind = case.side or case.kind
-        words = (
-            _short(case.name, base),
-            kind,
-            _times(case.shape),
-            _times(case.spacing),
-            case.orientation,
-            case.stored,
-            span,
-            ml if ml or case.millilitres is None else "nothing",
-        )
+        ml = "nothing" if not ml and case.millilitres is not None else ml
+        shape, spacing = (" x ".join(f"{number:.4g}" for number in numbers) for numbers in (case.shape, case.spacing))
+        words = _short(case.name, base), case.side or case.kind, shape, spacing, case.orientation, case.stored, span, ml
         table.add_row(*map(Text, words))
     return table
 
 
 def _together(cases: Sequence[Facts], labels: dict[int, str]) -> Table:
-    table = Table("", "smallest", "median", "largest", title=f"{len(cases)} cases", title_justify="left")
+    table = _table(f"{len(cases)} cases", "", "smallest", "median", "largest")
 
     def row(name: str, values: Sequence[float], form: str = "{:.4g}") -> None:
         if values:
@@ -76,9 +59,8 @@ def _together(cases: Sequence[Facts], labels: dict[int, str]) -> Table:
     images = [case for case in cases if case.high]
     for channel in range(min((len(case.high) for case in images), default=0)):
         of = f", channel {channel}" if len(images[0].high) > 1 else ""
-        row(f"1st percentile{of}", [case.low[channel] for case in images])
-        row(f"99th percentile{of}", [case.high[channel] for case in images])
-        row(f"maximum{of}", [case.most[channel] for case in images])
+        for name, field in (("1st percentile", "low"), ("99th percentile", "high"), ("maximum", "most")):
+            row(name + of, [getattr(case, field)[channel] for case in images])
     row("labelled share (%)", [100 * case.foreground for case in cases if case.foreground is not None])
     values = sorted({value for case in cases for value in case.millilitres or {}})
     for value in values[:MOST_LABELS]:
@@ -86,30 +68,26 @@ def _together(cases: Sequence[Facts], labels: dict[int, str]) -> Table:
         row(f"{labels.get(value, f'label {value}')} (ml, in {len(sizes)} cases)", sizes)
     if len(values) > MOST_LABELS:
         table.add_row(f"and {len(values) - MOST_LABELS} more label values")
-    axes, types = _counted(case.orientation for case in cases), _counted(case.stored for case in cases)
+    axes, types = (Counter(getattr(case, field) for case in cases).most_common() for field in ("orientation", "stored"))
+    axes, types = (", ".join(f"{value} ({count})" for value, count in counted) for counted in (axes, types))
     table.caption = f"axes {axes}; types {types}"
     return table
 
 
-def _counted(values: Iterable[str]) -> str:
-    return ", ".join(f"{value} ({count})" for value, count in Counter(values).most_common())
-
-
-def _times(numbers: Sequence[float]) -> str:
-    return " x ".join(f"{number:.4g}" for number in numbers)
+def _table(title: str, *columns: str) -> Table:
+    table = Table(title=title, title_justify="left")
+    for name in columns:
+        table.add_column(name, overflow="fold")  # a cut name names no file
+    return table
 
 
 def _base(names: Sequence[str]) -> str:
     """The folder that all names lie in, when they are paths."""
-    paths = [name for name in names if os.sep in name]
-    if len(paths) < 2:
-        return str(Path(paths[0]).parent) if paths else ""
-    return os.path.commonpath([str(Path(name).parent) for name in paths])
+    folders = [str(Path(name).parent) for name in names if os.sep in name]
+    if len(folders) < 2:
+        return "".join(folders)
+    return os.path.commonpath([str(Path(name).parent) for name in names])
 
 
-def _short(name: str, base: str) -> str:
-    return name.removeprefix(base + os.sep) if base else name
-
-
-def _shorter(text: str, base: str) -> str:
+def _short(text: str, base: str) -> str:
     return text.replace(base + os.sep, "") if base else text

@@ -1,6 +1,7 @@
 """A folder with the slices of one DICOM series, read as one volume: evenly spaced and upright, or refused in one line.
 
-pydicom reads the headers and checks how many bytes a slice must have; GDCM unpacks compressed slices.
+pydicom reads the headers and checks how many bytes a slice must have; GDCM unpacks compressed slices. ITK reads
+a series with missing or doubled slices as evenly spaced and a tilted one as upright, without an error.
 """
 
 import warnings
@@ -13,10 +14,9 @@ import pydicom
 from pydicom.filereader import read_file_meta_info
 from pydicom.pixels import pixel_array
 
-from ssl_utils.data.formats.stored import Stored, lps_to_ras, refuse_text, shape_text
+from ssl_utils.data.formats.stored import Stored, lps_to_ras, parsing, raw, shape_text
 from ssl_utils.errors import CourseError
 
-SUFFIXES = (".dcm", ".ima")
 _NO_IMAGES = {"SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "SR", "PR", "KO", "REG"}
 _CONVERT = "convert it with dcm2niix and give the NIfTI file"
 
@@ -33,20 +33,12 @@ class _Slice:
     scale: tuple[float, float]  # slope, intercept
 
 
-def is_dicom(path: Path) -> bool:
-    """Does the file begin as a DICOM file does?"""
-    try:
-        with path.open("rb") as stream:
-            return stream.read(132)[128:] == b"DICM"
-    except OSError:
-        return False
-
-
 def open_series(folder: Path, files: list[Path]) -> Stored:
     """The slices as one volume, axes: columns, rows, slices in the direction of the slice normal."""
     slices = [_header(path) for path in files]
     _same(folder, slices)
-    across = np.cross(slices[0].rows[:3], slices[0].rows[3:])
+    first = slices[0]
+    across = np.cross(first.rows[:3], first.rows[3:])
     slices.sort(key=lambda s: float(s.position @ across))
     _even(folder, slices, np.array([s.position @ across for s in slices]))
     first = slices[0]
@@ -67,53 +59,39 @@ def open_series(folder: Path, files: list[Path]) -> Stored:
 
 def refuse_single(path: Path) -> None:
     """One file is no volume; say what it is."""
-    found = _header(path)
-    raise CourseError(
-        f"{path}: is one DICOM slice ({shape_text(found.size)}), not a volume; name the folder that holds its series"
-    )
+    what = f"is one DICOM slice ({shape_text(_header(path).size)}), not a volume"
+    raise CourseError(f"{path}: {what}; name the folder that holds its series")
 
 
 def _header(path: Path) -> _Slice:
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of values out of the standard; what matters is checked here
-            _refuse_deflated(path)
-            found = pydicom.dcmread(path, stop_before_pixels=True)
-            _refuse_kind(path, found)
-            return _parsed(path, found)
-    except CourseError:
-        raise
-    except OSError as error:
-        raise CourseError(f"{path}: cannot be read ({error.strerror}); check its name and permissions") from None
-    except Exception as error:  # a damaged header fails in many ways inside the parser; the reader needs one
-        with path.open("rb") as stream:
-            refuse_text(path, stream.read(512))
-        raise CourseError(f"{path}: is not a readable DICOM slice ({error}); export it again") from None
+    raw(path, most=512)  # says so of an empty file or a web page
+    with parsing(path, "DICOM slice"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of values out of the standard; what matters is checked here
+        syntax = read_file_meta_info(path).get("TransferSyntaxUID")
+        if "Deflated" in getattr(syntax, "name", ""):  # unzipped as a whole for its header alone, whatever it holds
+            raise CourseError(f"{path}: is a zipped DICOM slice ({syntax.name}); {_CONVERT}")
+        found = pydicom.dcmread(path, stop_before_pixels=True)
+        if why := _no_slice(found):
+            raise CourseError(f"{path}: {why}")
+        return _parsed(path, found)
 
 
-def _refuse_deflated(path: Path) -> None:
-    """pydicom would unzip all of such a file for its header alone, whatever it unzips to."""
-    syntax = read_file_meta_info(path).get("TransferSyntaxUID")
-    if "Deflated" in getattr(syntax, "name", ""):
-        raise CourseError(f"{path}: is a zipped DICOM slice ({syntax.name}); {_CONVERT}")
-
-
-def _refuse_kind(path: Path, found: pydicom.Dataset) -> None:
+def _no_slice(found: pydicom.Dataset) -> str | None:
+    """Why it is not a slice with one number per voxel and a place in the patient, and what to do."""
     kind = getattr(found.get("SOPClassUID"), "name", "")
+    colour = found.get("PhotometricInterpretation")
     if found.get("Modality") in _NO_IMAGES:
-        kind = kind or found.Modality
-        raise CourseError(f"{path}: is DICOM of another kind ({kind}), not a slice; convert it with dcmqi or 3D Slicer")
+        return f"is DICOM of another kind ({kind or found.Modality}), not a slice; convert it with dcmqi or 3D Slicer"
     if "Rows" not in found:
-        raise CourseError(f"{path}: is DICOM without an image; move it out of the folder, or export it again")
+        return "is DICOM without an image; move it out of the folder, or export it again"
     if int(found.get("NumberOfFrames") or 1) > 1 or "Enhanced" in kind:
-        raise CourseError(f"{path}: is multi-frame DICOM ({kind}); {_CONVERT}")
-    if found.get("SamplesPerPixel", 1) != 1 or found.get("PhotometricInterpretation") == "PALETTE COLOR":
-        raise CourseError(f"{path}: holds colour voxels; export one plain number per voxel")
-    if found.get("PhotometricInterpretation") != "MONOCHROME2" or "ModalityLUTSequence" in found:
-        raise CourseError(f"{path}: its grey values are inverted or need a table; {_CONVERT}")
-    for tag in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing"):
-        if not found.get(tag):
-            raise CourseError(f"{path}: does not say where it lies in the patient (no {tag}); leave the slice out")
+        return f"is multi-frame DICOM ({kind}); {_CONVERT}"
+    if found.get("SamplesPerPixel", 1) != 1 or colour == "PALETTE COLOR":
+        return "holds colour voxels; export one plain number per voxel"
+    if colour != "MONOCHROME2" or "ModalityLUTSequence" in found:
+        return f"its grey values are inverted or need a table; {_CONVERT}"
+    missing = [t for t in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing") if not found.get(t)]
+    return f"does not say where it lies in the patient (no {missing[0]}); leave the slice out" if missing else None
 
 
 def _parsed(path: Path, found: pydicom.Dataset) -> _Slice:
@@ -138,35 +116,26 @@ def _same(folder: Path, slices: list[_Slice]) -> None:
         raise CourseError(f"{folder}: holds slices of {count} DICOM series; put each series into a folder of its own")
     if len(slices) < 2:
         raise CourseError(f"{folder}: holds one DICOM slice, not a volume; put all slices of the series there")
-    for what, values in (
-        ("matrix size", [s.size for s in slices]),
-        ("pixel spacing", [s.step for s in slices]),
-        ("orientation", [s.rows for s in slices]),
-    ):
+    for what, field in (("matrix size", "size"), ("pixel spacing", "step"), ("orientation", "rows")):
+        values = [getattr(one, field) for one in slices]
         usual = np.array(Counter(values).most_common(1)[0][0])
         for one, value in zip(slices, values, strict=True):
             if np.abs(np.array(value) - usual).max() > 1e-3:
-                raise CourseError(
-                    f"{folder}: {one.path.name} has another {what} than the other slices; move it out of the folder"
-                )
+                why = f"{one.path.name} has another {what} than the other slices"
+                raise CourseError(f"{folder}: {why}; move it out of the folder")
 
 
 def _even(folder: Path, slices: list[_Slice], heights: np.ndarray) -> None:
     gaps = np.diff(heights)
     usual = float(np.sort(gaps)[len(gaps) // 2])
-    worst = int(np.abs(gaps - usual).argmax())
-    between = f"{slices[worst].path.name} and {slices[worst + 1].path.name}"
-    least = int(gaps.argmin())
+    least, worst = int(gaps.argmin()), int(np.abs(gaps - usual).argmax())
+    pair = {at: f"{slices[at].path.name} and {slices[at + 1].path.name}" for at in (least, worst)}
     if gaps[least] < 1e-3:
-        twice = f"{slices[least].path.name} and {slices[least + 1].path.name}"
-        raise CourseError(
-            f"{folder}: {twice} lie at one position (a time series, two echoes, or a copy); keep one slice a position"
-        )
+        why = f"{pair[least]} lie at one position (a time series, two echoes, or a copy)"
+        raise CourseError(f"{folder}: {why}; keep one slice a position")
     if abs(gaps[worst] - usual) > 0.02 * usual + 0.005:
-        raise CourseError(
-            f"{folder}: slices are unevenly spaced ({between} are {gaps[worst]:.4g} mm apart, usually {usual:.4g}); "
-            "find the missing slices, or resample the series with dcm2niix"
-        )
+        why = f"slices are unevenly spaced ({pair[worst]} are {gaps[worst]:.4g} mm apart, usually {usual:.4g})"
+        raise CourseError(f"{folder}: {why}; find the missing slices, or resample the series with dcm2niix")
 
 
 def _pixels(one: _Slice) -> np.ndarray:
@@ -175,7 +144,7 @@ def _pixels(one: _Slice) -> np.ndarray:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             found = pixel_array(one.path)
-    except Exception as error:  # as in _header
+    except Exception as error:  # as in a damaged header
         reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
         raise CourseError(f"{one.path}: its voxels cannot be decoded ({reason}); copy or export it again") from None
     if found.shape != one.size[::-1]:

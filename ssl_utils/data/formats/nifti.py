@@ -1,4 +1,8 @@
-"""NIfTI-1, NIfTI-2 and FreeSurfer MGH files, decoded whole or refused in one line."""
+"""NIfTI-1, NIfTI-2 and FreeSurfer MGH files: nibabel parses them, this reader makes sure that all of them is there.
+
+nibabel reads a zipped file whose checksum is wrong or missing, and ITK a truncated one, both without an error. Where a
+header holds two voxel sizes or orientations they choose different ones, and nibabel ignores units other than mm.
+"""
 
 import gzip
 import logging
@@ -7,89 +11,72 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from ssl_utils.data.formats.stored import START, Stored, content, exactly, usable
+from ssl_utils.data.formats.stored import START, Note, Stored, content, exactly, no_orientation, parsing, usable
 from ssl_utils.errors import CourseError
 
 nib.imageglobals.logger.setLevel(logging.CRITICAL)  # what matters is raised below, in one line
-
 _UNITS = {1: "metres", 3: "micrometres"}
 
 
 def open_nifti(path: Path) -> Stored:
     """The parsed file, its voxels still encoded but known to be all there."""
-    found = content(path, lambda start: _needed(path, "NIfTI", _nifti(path, start), start))
-    nifti, needed = _parsed(path, "NIfTI", _nifti(path, found), found)
+    found, nifti, needed = _parsed(path, "NIfTI")
     units = int(nifti.header["xyzt_units"]) & 7
     if units in _UNITS:  # readers differ in whether they heed this, so that a size would be a matter of luck
         raise CourseError(f"{path}: its header measures in {_UNITS[units]}; convert affine and units to millimetres")
     return _stored(nifti, (*exactly(path, found, needed), *_two_frames(nifti), *_two_sizes(path, nifti)))
 
 
-def quick_header(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
-    """Shape and affine from the first bytes, without unzipping the file or reading what lies before its voxels."""
-    with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as stream:
-        start = stream.read(START)
-    header = _header(_nifti(path, start), start)
-    return header.get_data_shape(), header.get_best_affine()
-
-
 def open_mgh(path: Path) -> Stored:
     """An .mgh or .mgz file."""
-    found = content(path, lambda start: _needed(path, "MGH", _mgh(path, start), start))
-    image, needed = _parsed(path, "MGH", _mgh(path, found), found)
+    found, image, needed = _parsed(path, "MGH")
     notes = () if int(image.header["goodRASFlag"]) else (no_orientation("its header says that its axes are guessed"),)
     return _stored(image, exactly(path, found[:needed], needed) + notes)  # scan parameters and tags may follow
 
 
-def _nifti(path: Path, found: bytes) -> type:
+def quick_header(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
+    """Shape and affine from the first bytes, without unzipping the file or reading what lies before its voxels."""
+    with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as stream:
+        start = stream.read(START)
+    header = _header(_reader(path, "NIfTI", start), start)
+    return header.get_data_shape(), header.get_best_affine()
+
+
+def _reader(path: Path, kind: str, found: bytes) -> type:
+    """nibabel's class for the content, whatever the file is called."""
     second = found[4:8] == b"n+2\0"
     size = (540 if second else 348).to_bytes(4, "little")
-    if (not second and found[344:348] != b"n+1\0") or found[:4] not in (size, size[::-1]):
-        raise CourseError(f"{path}: is not a NIfTI file, whatever its name; export or download it again")
-    return nib.Nifti2Image if second else nib.Nifti1Image
-
-
-def _mgh(path: Path, found: bytes) -> type:
-    if found[:4] != b"\0\0\0\1":
-        raise CourseError(f"{path}: is not an MGH file, whatever its name; export or download it again")
-    return nib.MGHImage
-
-
-def no_orientation(why: str) -> tuple[str, str]:
-    """The note on a file that does not say where left is."""
-    return f"{why}: left and right cannot be told", "look at the picture, and export it again with its orientation"
+    if kind == "MGH" and found[:4] == b"\0\0\0\1":
+        return nib.MGHImage
+    if kind == "NIfTI" and (second or found[344:348] == b"n+1\0") and found[:4] in (size, size[::-1]):
+        return nib.Nifti2Image if second else nib.Nifti1Image
+    article = "an" if kind == "MGH" else "a"
+    raise CourseError(f"{path}: is not {article} {kind} file, whatever its name; export or download it again")
 
 
 def _header(reader: type, found: bytes) -> nib.spatialimages.SpatialHeader:
     return reader.header_class(found[: reader.header_class.template_dtype.itemsize])
 
 
-def _needed(path: Path, kind: str, reader: type, found: bytes) -> int:
-    """The bytes that header and voxels need, from the header alone."""
-    try:
-        header = _header(reader, found)
-        voxels = int(np.prod(header.get_data_shape(), dtype=object))
-        return int(header.get_data_offset()) + voxels * header.get_data_dtype().itemsize
-    except Exception as error:  # a damaged header fails in many ways inside the parser; the reader needs one
-        raise _unreadable(path, kind, error) from None
+def _parsed(path: Path, kind: str) -> tuple[bytes, nib.spatialimages.SpatialImage, int]:
+    """All bytes, the image, and the bytes that header and voxels need."""
 
+    def needed(found: bytes) -> int:
+        reader = _reader(path, kind, found)
+        with parsing(path, f"{kind} file"):
+            header = _header(reader, found)
+            voxels = int(np.prod(header.get_data_shape(), dtype=object))
+            return int(header.get_data_offset()) + voxels * header.get_data_dtype().itemsize
 
-def _parsed(path: Path, kind: str, reader: type, found: bytes) -> tuple[nib.spatialimages.SpatialImage, int]:
-    """The image and the bytes that header and voxels need."""
-    needed = _needed(path, kind, reader, found)
-    try:
-        image = reader.from_bytes(found)
+    found = content(path, needed)
+    size = needed(found)
+    with parsing(path, f"{kind} file"):
+        image = _reader(path, kind, found).from_bytes(found)
         _ = image.affine
-    except Exception as error:  # as above
-        raise _unreadable(path, kind, error) from None
-    return image, needed
+    return found, image, size
 
 
-def _unreadable(path: Path, kind: str, error: Exception) -> CourseError:
-    return CourseError(f"{path}: is not a readable {kind} file ({error}); export or download it again")
-
-
-def _stored(image: nib.spatialimages.SpatialImage, notes: tuple[tuple[str, str], ...]) -> Stored:
+def _stored(image: nib.spatialimages.SpatialImage, notes: tuple[Note, ...]) -> Stored:
     def voxels(dtype: type | None) -> np.ndarray:
         return np.asanyarray(image.dataobj) if dtype is None else image.get_fdata(dtype=dtype, caching="unchanged")
 
@@ -97,7 +84,7 @@ def _stored(image: nib.spatialimages.SpatialImage, notes: tuple[tuple[str, str],
     return Stored(image.shape, image.get_data_dtype(), affine, voxels, notes)
 
 
-def _two_frames(nifti: nib.Nifti1Image) -> tuple[tuple[str, str], ...]:
+def _two_frames(nifti: nib.Nifti1Image) -> tuple[Note, ...]:
     """A header may hold two orientations (sform, qform) or none; readers choose differently when they disagree."""
     sform, qform = (int(nifti.header[f"{name}_code"]) for name in ("sform", "qform"))
     if not sform and not qform:
@@ -105,13 +92,11 @@ def _two_frames(nifti: nib.Nifti1Image) -> tuple[tuple[str, str], ...]:
     if not sform or not qform or not (usable(nifti.get_sform()) and usable(nifti.get_qform())):
         return ()
     s, q = ("".join(map(str, nib.aff2axcodes(affine))) for affine in (nifti.get_sform(), nifti.get_qform()))
-    if s == q:
-        return ()
     two = f"its header holds two orientations, {s} (sform) and {q} (qform)"
-    return ((two, "find out which is right; sform is used"),)
+    return () if s == q else ((two, "find out which is right; sform is used"),)
 
 
-def _two_sizes(path: Path, nifti: nib.Nifti1Image) -> tuple[tuple[str, str], ...]:
+def _two_sizes(path: Path, nifti: nib.Nifti1Image) -> tuple[Note, ...]:
     """Voxel sizes stand in pixdim and in the sform; ITK takes the first, nibabel the second."""
     if not int(nifti.header["sform_code"]) or not usable(nifti.get_sform()):
         return ()
@@ -121,7 +106,7 @@ def _two_sizes(path: Path, nifti: nib.Nifti1Image) -> tuple[tuple[str, str], ...
     if (off < 1e-3).all():
         return ()
     sizes = " and ".join(f"{' x '.join(f'{s:.4g}' for s in numbers)} mm" for numbers in (pixdim, sform))
-    two, cure = f"its header gives two voxel sizes, {sizes} (pixdim, sform)", "find out which is right, and save it so"
+    two, fix = f"its header gives two voxel sizes, {sizes} (pixdim, sform)", "find out which is right, and save it so"
     if not (off < 0.02).all():
-        raise CourseError(f"{path}: {two}; {cure}")
-    return ((two, cure),)
+        raise CourseError(f"{path}: {two}; {fix}")
+    return ((two, fix),)

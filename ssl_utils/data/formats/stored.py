@@ -4,7 +4,8 @@ import bz2
 import gzip
 import io
 import zlib
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,9 +14,9 @@ import psutil
 
 from ssl_utils.errors import CourseError
 
-SLANTED, SKEWED = 0.5, 5.0  # degrees off perpendicular: noted, refused
 START = 1 << 10  # bytes that hold every header whose file may be zipped as a whole
 SURPLUS = 1 << 24  # bytes that may follow the voxels in a zipped file, such as the tags of MGH
+Note = tuple[str, str]  # what is odd though readable, and what to do
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,33 +28,26 @@ class Stored:
         dtype: the voxel type on disk.
         affine: (4, 4) float64, voxel index to millimetres in RAS+ world space.
         voxels: `voxels(None)` decodes and scales, integers staying integers; `voxels(np.float32)` gives that type.
-        notes: (what is odd though readable, cure), for the doctor.
+        notes: for the doctor.
     """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     affine: np.ndarray
     voxels: Callable[[type | None], np.ndarray]
-    notes: tuple[tuple[str, str], ...] = ()
+    notes: tuple[Note, ...] = ()
 
 
-def checked(path: Path, stored: Stored) -> Stored:
-    """Refuse what no reader of the course can use, whatever the format: no numbers, no geometry, no voxels."""
-    if stored.dtype.kind not in "iuf":
-        what = "colour" if stored.dtype.names else "complex" if stored.dtype.kind == "c" else str(stored.dtype)
-        raise CourseError(f"{path}: holds {what} voxels; export one plain number per voxel (for example int16)")
-    if not usable(stored.affine):
-        raise CourseError(f"{path}: its affine is singular or not finite; export it again with voxel sizes")
-    off = skew(stored.affine)
-    if off > SKEWED:
-        raise CourseError(
-            f"{path}: its axes are {off:.0f} degrees off perpendicular (gantry tilt, or slices cut out of a series); "
-            "resample it onto a rectangular grid, for example with dcm2niix or ITK-SNAP"
-        )
-    if off > SLANTED:
-        note = f"its axes are {off:.1f} degrees off perpendicular", "resample it, or accept slightly wrong distances"
-        return Stored(stored.shape, stored.dtype, stored.affine, stored.voxels, (*stored.notes, note))
-    return stored
+def in_a_row(path: Path, data: bytes, dtype: np.dtype, sizes: Sequence[int], axes: Sequence[int], affine, notes):
+    """Stored from plain voxels whose first axis runs fastest; `axes`: the order in which axes are wanted."""
+    needed = int(np.prod(sizes, dtype=object)) * dtype.itemsize
+    notes = (*notes, *exactly(path, data, needed))
+
+    def voxels(wanted: type | None) -> np.ndarray:
+        array = np.frombuffer(data, dtype, count=int(np.prod(sizes))).reshape(sizes, order="F").transpose(axes)
+        return array.astype(wanted or dtype.newbyteorder("="), copy=False)
+
+    return Stored(tuple(sizes[axis] for axis in axes), dtype, affine, voxels, notes)
 
 
 def decode(path: Path, stored: Stored, dtype: type | None) -> np.ndarray:
@@ -73,21 +67,29 @@ def decode(path: Path, stored: Stored, dtype: type | None) -> np.ndarray:
         raise CourseError(f"{path}: its voxels cannot be decoded ({error}); export or download it again") from None
 
 
-def scaled(array: np.ndarray, dtype: type | None) -> np.ndarray:
-    """Voxels without a scale factor in the type asked for, in the byte order of the machine."""
-    return array.astype(dtype or array.dtype.newbyteorder("="), copy=False)
+@contextmanager
+def parsing(path: Path, kind: str) -> Iterator[None]:
+    """A damaged header fails in many ways inside a parser; the reader of the message needs one."""
+    try:
+        yield
+    except CourseError:
+        raise
+    except Exception as error:
+        raise CourseError(f"{path}: is not a readable {kind} ({error}); export or download it again") from None
 
 
-def exactly(path: Path, content: bytes, needed: int) -> tuple[tuple[str, str], ...]:
+def exactly(path: Path, data: bytes, needed: int) -> tuple[Note, ...]:
     """Refuse fewer bytes than the header says; a note when there are more."""
-    if len(content) < needed:
-        raise CourseError(
-            f"{path}: is truncated ({len(content)} of {needed} bytes, uncompressed); copy or download it again"
-        )
-    if len(content) == needed:
-        return ()
-    surplus = f"holds {len(content) - needed} bytes more than its header says"
-    return ((surplus, "look at the picture: the header may be damaged"),)
+    if len(data) < needed:
+        sizes = f"{len(data)} of {needed} bytes, uncompressed"
+        raise CourseError(f"{path}: is truncated ({sizes}); copy or download it again")
+    surplus = f"holds {len(data) - needed} bytes more than its header says"
+    return ((surplus, "look at the picture: the header may be damaged"),) if len(data) > needed else ()
+
+
+def no_orientation(why: str) -> Note:
+    """On a file that does not say where left is."""
+    return f"{why}: left and right cannot be told", "look at the picture, and export it again with its orientation"
 
 
 def refuse_huge(path: Path, needed: int) -> None:
@@ -97,39 +99,35 @@ def refuse_huge(path: Path, needed: int) -> None:
 
 
 def too_large(path: Path, needed: int) -> CourseError:
-    return CourseError(
-        f"{path}: needs {needed / 1e9:.3g} GB of memory by its header, more than is free; crop or resample it on a "
-        "larger machine, or export it again if the header is damaged"
-    )
+    why = f"needs {needed / 1e9:.3g} GB of memory by its header, more than is free"
+    return CourseError(f"{path}: {why}; crop or resample it elsewhere, or export it again if the header is damaged")
 
 
-def unzipped(path: Path, content: bytes, needed: int, kind: str = "gzip") -> bytes:
-    """The whole stream with its checksum verified: readers that skip this give zeros for a file that was cut.
+def unzipped(path: Path, data: bytes, needed: int, kind: str = "gzip") -> bytes:
+    """The whole stream with its checksum verified: readers that skip this give wrong voxels for a damaged file.
 
     `needed` bytes are what the header asks for; a stream with far more is refused before it fills the memory.
     """
     refuse_huge(path, needed)
     most = max(needed, 0) + SURPLUS
     try:
-        found = _inflated(path, content, most + 1, kind)
+        found = _inflated(path, data, most + 1, kind)
     except MemoryError:
         raise too_large(path, needed) from None
     if len(found) > most:
-        raise CourseError(
-            f"{path}: unzips to more than {most} bytes, {needed} by its header; it is damaged or made to fill the "
-            "memory, export it again"
-        )
+        why = f"unzips to more than {most} bytes, {needed} by its header"
+        raise CourseError(f"{path}: {why}; it is damaged or made to fill the memory, export it again")
     return found
 
 
-def _inflated(path: Path, content: bytes, most: int, kind: str) -> bytes:
+def _inflated(path: Path, data: bytes, most: int, kind: str) -> bytes:
     """The first `most` bytes; the checksum is verified where the stream ends before."""
     try:
         if kind != "zlib":
-            with {"gzip": gzip.open, "bzip2": bz2.open}[kind](io.BytesIO(content)) as stream:
+            with {"gzip": gzip.open, "bzip2": bz2.open}[kind](io.BytesIO(data)) as stream:
                 return stream.read(most)
         stream = zlib.decompressobj()
-        found = stream.decompress(content, most)
+        found = stream.decompress(data, most)
         if len(found) < most and not stream.eof:
             raise EOFError("the stream ends early")
         return found
@@ -138,12 +136,11 @@ def _inflated(path: Path, content: bytes, most: int, kind: str) -> bytes:
 
 
 def content(path: Path, size: Callable[[bytes], int]) -> bytes:
-    """All bytes of the file, uncompressed; what is plainly no image is refused.
+    """All bytes of a file that may be zipped as a whole; what is plainly no image is refused.
 
     `size` tells from the first `START` bytes how many bytes header and voxels have, or raises CourseError.
     """
     found = raw(path)
-    refuse_text(path, found)
     zipped, named_zipped = found[:2] == b"\x1f\x8b", path.name.lower().endswith((".gz", ".mgz"))
     if zipped != named_zipped:
         end = {".mgz": ".mgh", ".mgh": ".mgz"}.get(path.suffix.lower())
@@ -157,11 +154,16 @@ def content(path: Path, size: Callable[[bytes], int]) -> bytes:
     return unzipped(path, found, size(start))
 
 
-def raw(path: Path) -> bytes:
+def raw(path: Path, *, image: bool = True, most: int = -1) -> bytes:
+    """All bytes of a file, or the first `most`; of an `image` at least one, and no text in place of it."""
     try:
-        return path.read_bytes()
+        with path.open("rb") as stream:
+            found = stream.read(most)
     except OSError as error:
         raise CourseError(f"{path}: cannot be read ({error.strerror}); check its name and permissions") from None
+    if image:
+        refuse_text(path, found)
+    return found
 
 
 def refuse_text(path: Path, found: bytes) -> None:
@@ -174,27 +176,19 @@ def refuse_text(path: Path, found: bytes) -> None:
         raise CourseError(f"{path}: is a web page, not an image; the download needs a login or another address")
 
 
-def neighbour(path: Path, name: str) -> Path:
-    """The file that a header names as the place of its voxels: beside it, and nowhere else."""
+def beside(path: Path, name: str) -> bytes:
+    """The bytes of the file that a header names as the place of its voxels: beside it, and nowhere else."""
     found = path.parent / name
     if Path(name).name != name or any(mark in name for mark in "%*") or name.split()[0].upper() == "LIST":
         raise CourseError(f"{path}: keeps its voxels in {name!r}; save header and voxels as one file")
     if not found.is_file():
         raise CourseError(f"{path}: its voxels should be in {name}, which is not there; copy both files together")
-    return found
+    return raw(found, image=False)
 
 
 def lps_to_ras(matrix: np.ndarray, origin: np.ndarray) -> np.ndarray:
     """(4, 4) affine from directions times spacing as columns and an origin, both in LPS world space."""
-    affine = np.eye(4)
-    affine[:3, :3], affine[:3, 3] = matrix, origin
-    return np.diag([-1.0, -1, 1, 1]) @ affine
-
-
-def skew(affine: np.ndarray) -> float:
-    """Degrees by which the axes are off perpendicular, at the worst pair."""
-    axes = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
-    return float(np.degrees(np.arcsin(np.abs(axes.T @ axes - np.eye(3)).max().clip(0, 1))))
+    return np.diag([-1.0, -1, 1, 1]) @ np.vstack([np.column_stack([matrix, origin]), [0, 0, 0, 1]])
 
 
 def usable(affine: np.ndarray | None) -> bool:

@@ -1,11 +1,17 @@
-"""A person's own volumes: a folder in MSD layout becomes a dataset without writing code."""
+"""A person's own volumes: a folder in MSD layout becomes a datalist and a dataset without writing code."""
 
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from ssl_utils.data import datalists, volumes
+from ssl_utils.data import volumes
+from ssl_utils.data.cases import SIDES, Case, Datalist
 from ssl_utils.data.dataset import ABDOMEN, Dataset, Grid, Intensity
+from ssl_utils.data.formats.names import NAMES, is_series, stem, strangers, volumes_in
+from ssl_utils.data.lists.groups import by_patient, split_by_patient
+from ssl_utils.data.lists.msd import parse, read
 from ssl_utils.errors import CourseError
 
 COARSE_EXTENT = 48  # voxels along the longest axis: what a laptop can afford
@@ -26,7 +32,7 @@ def describe(root: Path, *, name: str) -> Dataset:
     """
     if not root.is_dir():
         raise CourseError(f"{root}: no such folder; give the folder that holds imagesTr and labelsTr with DATA=/path")
-    found = datalists.from_folder(root)
+    found = from_folder(root)
     cases = [case for side in found.sides().values() for case in side]
     shapes, spacings = (np.array(side) for side in zip(*(volumes.ras_grid(case.image) for case in cases), strict=True))
     extents, spacing = shapes * spacings, np.median(spacings, axis=0)
@@ -53,3 +59,104 @@ def _grid(extents: np.ndarray, spacing: np.ndarray, most: int) -> Grid:
     largest = np.floor(2 * extents.min(0) / spacing / PATCH)  # no volume may be less than half of the ROI
     roi = np.clip(np.minimum(typical, largest) * PATCH, PATCH, most).astype(int)
     return Grid(tuple(float(np.round(s, 3)) for s in spacing), tuple(int(r) for r in roi))
+
+
+def from_folder(root: Path | str) -> Datalist:
+    """A person's own folder: a dataset.json, or imagesTr and labelsTr (and imagesTs) with equal file names.
+
+    Labelled validation and test cases of a dataset.json stay where they are. Sides it does not have are dealt from its
+    training cases by patient, always alike: about 30 % test, 15 % validation, at least one patient each. Images without
+    a label become unlabeled. Without a dataset.json the label files are read once, to learn which values occur.
+
+    Raises:
+        CourseError: there is no such layout, a file cannot be read, or labelled cases of three patients are not there.
+    """
+    root = Path(root)
+    given = as_listed(root)
+    if not (root / "dataset.json").is_file():
+        for path, reason, cure in overlooked(root):
+            raise CourseError(f"{path}: {reason}; {cure}")
+    held = {side: [case for case in getattr(given, side) if case.label is not None] for side in SIDES}
+    known = {case.image for cases in held.values() for case in cases}
+    bare = {case.image: case for side in SIDES for case in getattr(given, side) if case.image not in known}
+    needed = {side: share for side, share in (("test", 0.3), ("validation", 0.15)) if not held[side]}
+    dealt = _deal(root, held["training"] + held["unlabeled"], needed)
+    sides = {side: tuple(dealt.get(side) or held[side]) for side in ("training", "validation", "test")}
+    return replace(given, **sides, unlabeled=tuple(bare.values()))
+
+
+def as_listed(root: Path) -> Datalist:
+    """The cases of a person's own folder before any are dealt to other sides.
+
+    Raises:
+        CourseError: there is no such layout.
+    """
+    if not root.is_dir():
+        raise CourseError(f"{root}: no such folder; name the folder that holds imagesTr and labelsTr")
+    return _named(read(root / "dataset.json", root=root) if (root / "dataset.json").is_file() else _scan(root))
+
+
+def overlooked(root: Path) -> list[tuple[Path, str, str]]:
+    """(path, reason, cure): what lies where images and labels are searched and is neither."""
+    found = []
+    for folder in (root / name for name in ("imagesTr", "labelsTr", "imagesTs")):
+        if is_series(folder):
+            found.append((folder, "DICOM slices lie in it loosely", "give each series a folder of its own inside it"))
+        cure = "convert it to .nii.gz, or move it elsewhere"
+        found += [(path, "is of a format that is not read", cure) for path in strangers(folder)]
+    return found
+
+
+def _deal(root: Path, cases: list[Case], shares: dict[str, float]) -> dict[str, tuple[Case, ...]]:
+    """Training and the sides named in `shares`, none of them empty."""
+    patients = by_patient(cases, seed=0)
+    if len(patients) < 1 + len(shares):
+        why = f"labelled cases of {len(patients)} patients are there, {1 + len(shares)} are needed to train and test"
+        raise CourseError(f"{root}: {why}; add cases to imagesTr and labelsTr (equal names), or to dataset.json")
+    sizes = {side: max(1, round(share * len(cases))) for side, share in shares.items()}
+    sides = split_by_patient(cases, sizes=sizes, seed=0)
+    if not all(sides.values()):  # few patients with many cases each: one patient a side
+        sides = {side: tuple(group) for side, group in zip(shares, patients, strict=False)}
+        sides["rest"] = tuple(case for group in patients[len(shares) :] for case in group)
+    return {"training": sides.pop("rest"), **sides}
+
+
+def _scan(root: Path) -> Datalist:
+    """imagesTr, labelsTr, imagesTs as a Datalist: all labelled cases in training."""
+    images = [path for folder in ("imagesTr", "imagesTs") for path in volumes_in(root / folder)]
+    if not images:
+        why = "has no dataset.json and no volume in imagesTr"
+        raise CourseError(f"{root}: {why}; put images there, labels in labelsTr ({NAMES})")
+    names: dict[str, str] = {}
+    for path in volumes_in(root / "labelsTr"):
+        if names.setdefault(stem(path), path.name) != path.name:
+            raise CourseError(f"{path}: {names[stem(path)]} is a label of the same case; delete one of the two")
+    pairs = {}
+    for path in images:
+        label = names.get(stem(path)) if path.parent.name == "imagesTr" else None
+        pairs[path.relative_to(root).as_posix()] = label and f"labelsTr/{label}"
+    content = {
+        "name": root.resolve().name,
+        "description": "found by file name",
+        "training": [{"image": image, "label": label} for image, label in pairs.items() if label],
+        "unlabeled": [image for image, label in pairs.items() if not label],
+    }
+    return parse(content, root, root=root)
+
+
+def _named(datalist: Datalist) -> Datalist:
+    """Label and channel names, where the list gives none, from the files. The doctor names unreadable ones."""
+    cases = [case for cases in datalist.sides().values() for case in cases]
+    if not datalist.labels:
+        values = {0}
+        for label in (case.label for case in cases if case.label is not None):
+            with suppress(CourseError):
+                values.update(volumes.present_values(volumes.read_label(label).array))
+        names = {value: f"label {value}" if value else "background" for value in sorted(values)}
+        datalist = replace(datalist, labels=names)
+    if datalist.channels == ("image",):
+        with suppress(CourseError):
+            count = volumes.count_channels(cases[0].image)
+            names = tuple(f"channel {number}" for number in range(count)) if count > 1 else ("image",)
+            datalist = replace(datalist, channels=names)
+    return datalist

@@ -13,19 +13,10 @@ from scipy.spatial.transform import Rotation
 AIR, FAT, MUSCLE, WATER, CORTICAL, SPONGY = -1000.0, -105.0, 55.0, 8.0, 520.0, 190.0
 PHASES = ("native", "arterial", "venous")
 CONTRAST = {  # HU in the three phases
-    "aorta": (42, 300, 155),
-    "cava": (40, 75, 140),
-    "portal": (42, 105, 172),
-    "liver": (58, 72, 110),
-    "spleen": (48, 120, 118),
-    "cortex": (34, 190, 178),
-    "medulla": (32, 75, 150),
-    "pancreas": (40, 102, 88),
-    "adrenal": (30, 72, 66),
-    "gut": (38, 75, 82),
-    "gallbladder": (10, 10, 12),
-    "myocardium": (44, 95, 110),
-}
+    "aorta": (42, 300, 155), "cava": (40, 75, 140), "portal": (42, 105, 172), "liver": (58, 72, 110),
+    "spleen": (48, 120, 118), "cortex": (34, 190, 178), "medulla": (32, 75, 150), "pancreas": (40, 102, 88),
+    "adrenal": (30, 72, 66), "gut": (38, 75, 82), "gallbladder": (10, 10, 12), "myocardium": (44, 95, 110),
+}  # fmt: skip
 Box = tuple[slice, slice, slice]
 Shape = tuple[Box, np.ndarray]  # where the part can be, and its signed distance there
 
@@ -54,6 +45,11 @@ def curve(nodes: np.ndarray, pieces: int) -> np.ndarray:
     a, b = nodes[i], nodes[i + 1]
     blend = u * u * (3 - 2 * u)
     return a + blend * (b - a) + u * (1 - u) * ((1 - u) * slope[i] - u * slope[i + 1])
+
+
+def part_of(outer: Box, inner: Box) -> Box:
+    """Where the box `inner` lies in an array that covers `outer`."""
+    return tuple(slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
 
 
 class Canvas:
@@ -112,7 +108,7 @@ class Canvas:
             box = tuple(slice(max(s.start, o.start), min(s.stop, o.stop)) for s, o in zip(box, outer, strict=True))
             if any(s.start >= s.stop for s in box):
                 continue
-            local = tuple(slice(s.start - o.start, s.stop - o.start) for s, o in zip(box, outer, strict=True))
+            local = part_of(outer, box)
             p, d = self.at(box, a[:3]), (b - a).astype(np.float32)
             t = np.clip((p[0] * d[0] + p[1] * d[1] + p[2] * d[2]) / (d[:3] @ d[:3] + 1e-6), 0, 1)
             square = (p[0] - t * d[0]) ** 2 + (p[1] - t * d[1]) ** 2 + (p[2] - t * d[2]) ** 2
@@ -137,6 +133,12 @@ class Canvas:
         self.hu[box] += share * (hu - self.hu[box])
         if label is not None:
             self.label[box][distance < 0] = label
+
+    def draw(self, rows, side: int = 1) -> None:
+        """Tubes of a table, mirrored for side -1: points, radii, pieces, HU or a tissue's name, label, halo (mm)."""
+        for points, radii, pieces, hu, label, halo in rows:
+            hu = self.tissue[hu] if isinstance(hu, str) else hu
+            self.paint(self.tube(np.multiply(points, (side, 1, 1)), radii, pieces=pieces), hu, label, halo=halo)
 
     def jitter(self, shift: float, scale: float = 0.06, turn: float = 4.0):
         """Pose of one organ: (mm, factor, degrees)."""

@@ -42,9 +42,6 @@ def abnormal(c: Canvas) -> None:
         level = np.clip((rng.uniform(-62, -45) - c.Y - 8 * c.fold) / c.edge, 0, 1) * (c.X * rng.choice((1, -1)) > 0)
         c.hu += level * np.clip(c.lung / c.edge + 0.5, 0, 1) * (WATER + 6 - c.hu)
     if "ground glass" in c.findings:
-        cloud = (
-            np.clip(1.1 * c.cloud + 0.4 * c.fold - 0.5, 0, 1)
-            * np.clip(c.lung / 4, 0, 1)
-            * np.clip(1.4 - c.lung / 40, 0.15, 1)
-        )
+        cloud = np.clip(1.1 * c.cloud + 0.4 * c.fold - 0.5, 0, 1) * np.clip(c.lung / 4, 0, 1)
+        cloud *= np.clip(1.4 - c.lung / 40, 0.15, 1)
         c.hu += np.where(c.hu < -400, cloud * rng.uniform(260, 460), 0).astype(np.float32)

@@ -5,10 +5,29 @@ Positions and sizes are millimetres of the standard trunk (see `canvas`), intens
 
 import numpy as np
 
-from ssl_utils.data.phantom.canvas import CORTICAL, FAT, MUSCLE, SPONGY, Canvas, smooth_min
+from ssl_utils.data.phantom.canvas import CORTICAL, FAT, MUSCLE, SPONGY, Canvas, Shape, smooth_min
 
 GAS = -960.0
 HEART, HEART_TURN = (-22, 36, 128), (0, 25, 20)
+# tubes: points, radii, pieces, HU or tissue, label, halo
+MUSCLES = (  # of the right side
+    ([(34, -96, -170), (34, -94, -20), (28, -108, 100), (24, -106, 290)], [21, 21, 14, 9], 9, MUSCLE + 3, None, 0),
+    ([(15, -88, -170), (15, -86, -20), (13, -112, 110)], [13, 12, 8], 6, MUSCLE, None, 0),
+    ([(62, -72, -170), (60, -76, -90), (48, -78, 10)], [15, 14, 7], 5, MUSCLE, None, 0),
+    ([(54, -34, -170), (46, -44, -90), (34, -54, 5)], [22, 19, 6], 6, MUSCLE + 5, None, 2),
+    ([(9, -22, -45), (15, -25, 10), (21, -35, 60), (25, -42, 84)], [3, 5, 5, 3], 10, MUSCLE, None, 0),
+)
+AORTIC_ARCH = [(6, 12, 150), (16, 24, 182), (-6, 10, 212), (-20, -20, 217), (-25, -46, 196)]
+GREAT_VESSELS = (
+    (AORTIC_ARCH, [16, 15, 13, 12.5, 12], 14, "aorta", None, 0),
+    ([(16 * 0.7 - 8, 6, 216), (16, 12, 300)], [6, 5], 3, "aorta", None, 0),
+    ([(-14 * 0.7 - 8, 2, 216), (-14, 4, 300)], [6, 5], 3, "aorta", None, 0),
+    ([(-26 * 0.7 - 8, -7, 216), (-26, -14, 300)], [6, 5], 3, "aorta", None, 0),
+    ([(28, 16, 232), (0, 22, 244), (-32, 16, 300)], [7, 7, 6], 5, "cava", None, 0),
+    ([(28, 14, 140), (30, 12, 215), (26, 18, 300)], [11, 10, 8], 6, "cava", None, 0),
+    ([(-10, 30, 155), (-12, 12, 186), (-44, -14, 182)], [14, 13, 9], 6, "lung artery", None, 0),
+    ([(-10, 14, 184), (20, -2, 178), (46, -14, 172)], [11, 10, 8], 6, "lung artery", None, 0),
+)
 
 
 def profile(c: Canvas, *values: float) -> np.ndarray:
@@ -29,19 +48,18 @@ def trunk(c: Canvas, *, fat: float, domes: tuple[float, float]) -> None:
     """Skin, fat, muscle wall, diaphragm and lungs. `domes`: extra height of the diaphragm, right and left."""
     wide = profile(c, 138, 139, 143, 139, 124, 90)
     front, back = profile(c, 86, 90, 95, 97, 86, 58), profile(c, 88, 91, 96, 99, 96, 84)
-    skin = (
-        profile(c, 153, 154, 158, 158, 156, 150),
-        profile(c, 102, 105, 110, 112, 106, 92),
-        profile(c, 119, 121, 128, 132, 130, 124),
-    )
+    skin_wide, skin_front = profile(c, 153, 154, 158, 158, 156, 150), profile(c, 102, 105, 110, 112, 106, 92)
+    skin_back = profile(c, 119, 121, 128, 132, 130, 124)
     wall = c.wall = depth(c, wide, front, back)
     grow = np.array([1.0, 0.9, 0.4]) * fat
-    surface = depth(c, *(s + g for s, g in zip(skin, grow, strict=True)))
+    surface = depth(c, skin_wide + grow[0], skin_front + grow[1], skin_back + grow[2])
     c.fill(surface, 20.0)
     c.fill(surface - 2.5, FAT - 3)
     x = c.axes[0][:, None, None]
     seams = 5 * np.exp(-((x / 7) ** 2)) + 5 * np.exp(-(((np.abs(x) - 76) / 6) ** 2))  # between the bellies of the wall
-    muscle = depth(c, wide + profile(c, 13, 13, 13, 15, 24, 32), skin[1] - 3, back + profile(c, 13, 13, 13, 14, 24, 30))
+    muscle = depth(
+        c, wide + profile(c, 13, 13, 13, 15, 24, 32), skin_front - 3, back + profile(c, 13, 13, 13, 14, 24, 30)
+    )
     c.fill(muscle - seams * np.clip(c.Y / 20, 0, 1), MUSCLE)
     right = 1 / (1 + np.exp(-x / 12))
     outward = (np.clip(np.abs(c.X) - 50, 0, None) / 84) ** 2 + ((c.Y - 10) / 104) ** 2
@@ -72,27 +90,7 @@ def vertebra(z):
 
 def muscles(c: Canvas) -> None:
     for side in (1, -1):
-        c.paint(
-            c.tube(
-                [(side * 34, -96, -170), (side * 34, -94, -20), (side * 28, -108, 100), (side * 24, -106, 290)],
-                [21, 21, 14, 9],
-                pieces=9,
-            ),
-            MUSCLE + 3,
-        )
-        c.paint(
-            c.tube([(side * 15, -88, -170), (side * 15, -86, -20), (side * 13, -112, 110)], [13, 12, 8], pieces=6),
-            MUSCLE,
-        )
-        c.paint(
-            c.tube([(side * 62, -72, -170), (side * 60, -76, -90), (side * 48, -78, 10)], [15, 14, 7], pieces=5), MUSCLE
-        )
-        psoas = c.tube([(side * 54, -34, -170), (side * 46, -44, -90), (side * 34, -54, 5)], [22, 19, 6], pieces=6)
-        c.paint(psoas, MUSCLE + 5, halo=2)
-        crus = c.tube(
-            [(side * 9, -22, -45), (side * 15, -25, 10), (side * 21, -35, 60), (side * 25, -42, 84)], [3, 5, 5, 3]
-        )
-        c.paint(crus, MUSCLE)
+        c.draw(MUSCLES, side)
 
 
 def skeleton(c: Canvas) -> None:
@@ -107,10 +105,8 @@ def skeleton(c: Canvas) -> None:
     canal = np.hypot(x / 1.25, y + 25) - 8.0
     arch = np.maximum(np.maximum(canal - 5.5, 1.5 - canal), (np.abs(f - 0.05) - 0.33) * pitch)
     spinous = np.maximum(np.maximum(np.abs(x) - 3.4, np.abs(y + 44 - 9 * f) - 13), (np.abs(f - 0.2) - 0.3) * pitch)
-    reach = np.where(z > 15, 30, 40)
-    cross = np.maximum(
-        np.maximum(np.hypot(y + 23 + 0.15 * np.abs(x), f * pitch) - 4.2, np.abs(x) - reach), 9 - np.abs(x)
-    )
+    beam = np.hypot(y + 23 + 0.15 * np.abs(x), f * pitch) - 4.2
+    cross = np.maximum(np.maximum(beam, np.abs(x) - np.where(z > 15, 30, 40)), 9 - np.abs(x))
     c.paint((box, np.maximum(canal - 1.5, -1e3)), 28.0, 0)
     c.paint((box, body), 85.0, 0)  # discs remain where no bone is painted
     bone = np.minimum(np.minimum(np.maximum(body, disc), arch), np.minimum(spinous, cross))
@@ -149,34 +145,28 @@ def ribs(c: Canvas) -> None:
 
 def chest(c: Canvas) -> None:
     """Heart, great vessels, airways, and the vessels of the lungs."""
-    blood, grey = c.tissue["aorta"], c.tissue["myocardium"]
+    blood, cava = c.tissue["aorta"], c.tissue["cava"]
     move, scale, _ = c.jitter(4, 0.06)
-    centre = np.add(HEART, move)
-    c.paint(c.ellipsoid(centre, np.multiply((62, 46, 46), scale), HEART_TURN), grey)
-    cava = c.tissue["cava"]
-    for offset, radii, hu in (
+    chambers = (
+        ((0, 0, 0), (62, 46, 46), c.tissue["myocardium"]),
         ((-30, 6, -12), (34, 20, 22), blood),
         ((8, 18, -10), (30, 18, 24), 0.5 * (cava + blood)),
         ((36, -6, 2), (20, 24, 27), cava),
         ((-10, -24, 16), (28, 16, 18), blood),
-    ):
-        c.paint(c.ellipsoid(centre + offset, np.multiply(radii, scale), HEART_TURN), hu)
-    arch = [(6, 12, 150), (16, 24, 182), (-6, 10, 212), (-20, -20, 217), (-25, -46, 196)]
-    c.paint(c.tube(arch, [16, 15, 13, 12.5, 12], pieces=14), blood)
-    for top in ((16, 12, 300), (-14, 4, 300), (-26, -14, 300)):
-        c.paint(c.tube([(top[0] * 0.7 - 8, 0.5 * top[1], 216), top], [6, 5], pieces=3), blood)
-    c.paint(c.tube([(28, 16, 232), (0, 22, 244), (-32, 16, 300)], [7, 7, 6], pieces=5), cava)
-    c.paint(c.tube([(28, 14, 140), (30, 12, 215), (26, 18, 300)], [11, 10, 8], pieces=6), cava)
-    c.paint(c.tube([(-10, 30, 155), (-12, 12, 186), (-44, -14, 182)], [14, 13, 9], pieces=6), 0.6 * blood + 20)
-    c.paint(c.tube([(-10, 14, 184), (20, -2, 178), (46, -14, 172)], [11, 10, 8], pieces=6), 0.6 * blood + 20)
+    )
+    for offset, radii, hu in chambers:
+        c.paint(c.ellipsoid(np.add(HEART, move) + offset, np.multiply(radii, scale), HEART_TURN), hu)
+    c.tissue["lung artery"] = 0.6 * blood + 20
+    c.draw(GREAT_VESSELS)
     for side in (1, -1):
         lung_vessels(c, side, 0.7 * blood + 15)
-        bronchus = c.tube([(9, -14, 205), (side * 26, -18, 184), (side * 52, -26, 160)], [7.5, 6, 4], pieces=6)
-        c.paint((bronchus[0], bronchus[1] - 1.8), 35)
-        c.paint(bronchus, GAS - 20)
-    windpipe = c.tube([(5, -2, 310), (9, -14, 203)], [8.5, 8.5], pieces=3)
-    c.paint((windpipe[0], windpipe[1] - 1.8), 40)
-    c.paint(windpipe, GAS - 20)
+        airway(c, c.tube([(9, -14, 205), (side * 26, -18, 184), (side * 52, -26, 160)], [7.5, 6, 4], pieces=6), 35)
+    airway(c, c.tube([(5, -2, 310), (9, -14, 203)], [8.5, 8.5], pieces=3), 40)
+
+
+def airway(c: Canvas, shape: Shape, hu: float) -> None:
+    c.paint((shape[0], shape[1] - 1.8), hu)
+    c.paint(shape, GAS - 20)
 
 
 def lung_vessels(c: Canvas, side: int, hu: float) -> None:

@@ -11,27 +11,13 @@ import nibabel as nib
 import numpy as np
 from scipy.ndimage import find_objects, gaussian_filter, label as components
 
-from ssl_utils.data.phantom import organs as organs, trunk as frame
+from ssl_utils.data.dataset import BTCV_ORGANS
+from ssl_utils.data.phantom import organs, trunk as frame
 from ssl_utils.data.phantom.canvas import PHASES, Canvas, smooth_noise
 from ssl_utils.data.phantom.lesions import FINDINGS, abnormal
 from ssl_utils.errors import CourseError
 from ssl_utils.files import atomic, write_json
 
-ORGANS = {
-    1: "spleen",
-    2: "right kidney",
-    3: "left kidney",
-    4: "gallbladder",
-    5: "esophagus",
-    6: "liver",
-    7: "stomach",
-    8: "aorta",
-    9: "inferior vena cava",
-    10: "portal and splenic veins",
-    11: "pancreas",
-    12: "right adrenal gland",
-    13: "left adrenal gland",
-}
 VERSION = 1  # raise it when the same seed gives other voxels: files of another version are written anew
 FIELD = {"abdomen": (-150.0, 300.0), "chest": (-10.0, 288.0)}  # lowest point above L1 and height, mm
 SIDES = {"training": 0, "validation": 2000, "test": 4000, "unlabeled": 6000}  # first case number of a side, less one
@@ -40,7 +26,7 @@ SIDES = {"training": 0, "validation": 2000, "test": 4000, "unlabeled": 6000}  # 
 def make_volume(
     seed: int, *, kind: str, spacing: tuple[float, float, float] = (3.0, 3.0, 4.0), abnormal: bool = False
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One patient: image int16 (D, H, W) in HU, label uint8 (D, H, W) with the keys of ORGANS, affine (4, 4) in mm.
+    """One patient: image int16 (D, H, W) in HU, label uint8 (D, H, W) with the values of BTCV, affine (4, 4) in mm.
 
     Axes are right, anterior, superior (RAS). `kind` is "abdomen" (all organs) or "chest" (chest and upper abdomen; its
     labels are cut by the field of view). The same seed at another spacing is the same body with other noise.
@@ -119,12 +105,10 @@ def one_piece(label: np.ndarray) -> np.ndarray:
 def plan(*, unlabeled: int, training: int, validation: int, test: int, seed: int) -> dict[str, list[dict]]:
     """The cases of every side. Case i of a side does not depend on how many there are."""
     sizes = {"training": training, "validation": validation, "test": test, "unlabeled": unlabeled}
-    out = {}
     for side, size in sizes.items():
         if not 0 <= size < 2000:
             raise CourseError(f"{side}={size}: a side of the phantom holds 0 to 1999 cases")
-        out[side] = [_case(side, number, seed) for number in range(1, size + 1)]
-    return out
+    return {side: [_case(side, number, seed) for number in range(1, size + 1)] for side, size in sizes.items()}
 
 
 def _case(side: str, number: int, seed: int) -> dict:
@@ -143,12 +127,13 @@ def _mark(recipe: dict) -> str:
     return f"phantom {VERSION} {recipe['seed']} {recipe['kind']}" + " abnormal" * recipe["abnormal"]
 
 
-def _complete(path: Path, mark: str) -> bool:
-    """Whether the file was written by this version from this recipe (its header says so)."""
+def _complete(root: Path, case: dict) -> bool:
+    """Whether its files were written by this version from this recipe (their headers say so)."""
     try:
-        return bytes(nib.load(path).header["descrip"]).decode().rstrip("\0") == mark
+        headers = [nib.load(root / case[key]).header for key in ("image", "label") if key in case]
     except (OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError):
         return False
+    return all(header["descrip"].item().decode(errors="replace") == _mark(case["recipe"]) for header in headers)
 
 
 def _write_case(root: Path, case: dict) -> None:
@@ -184,32 +169,23 @@ def write_dataset(
     root = Path(root)
     sides = plan(unlabeled=unlabeled, training=training, validation=validation, test=test, seed=seed)
     cases = [case for side in sides.values() for case in side]
-    todo = [
-        x for x in cases if not all(_complete(root / x[k], _mark(x["recipe"])) for k in ("image", "label") if k in x)
-    ]
-    kept = len(cases) - len(todo)
-    report = progress or (lambda done, total: None)
+    todo = [case for case in cases if not _complete(root, case)]
+    kept, report = len(cases) - len(todo), progress or (lambda done, total: None)
     report(kept, len(cases))
     for made, _ in enumerate(_each(root, todo, workers or min(os.cpu_count() or 1, 4)), 1):
         report(kept + made, len(cases))
-    entries = {
-        side: [{k: v for k, v in case.items() if k != "recipe"} for case in side_cases]
-        for side, side_cases in sides.items()
+    content = {
+        "name": "phantom",
+        "description": "Procedural trunk CT with the thirteen organs of BTCV; no patient was scanned",
+        "licence": "CC0-1.0",
+        "tensorImageSize": "3D",
+        "modality": {"0": "CT"},
+        "channels": ["CT"],
+        "labels": {str(value): name for value, name in BTCV_ORGANS.items()},
+        **{f"num{side.capitalize()}": len(members) for side, members in sides.items()},
+        **{side: [{k: v for k, v in c.items() if k != "recipe"} for c in members] for side, members in sides.items()},
     }
-    write_json(
-        root / "dataset.json",
-        {
-            "name": "phantom",
-            "description": "Procedural trunk CT with the thirteen organs of BTCV; no patient was scanned",
-            "licence": "CC0-1.0",
-            "tensorImageSize": "3D",
-            "modality": {"0": "CT"},
-            "channels": ["CT"],
-            "labels": {"0": "background", **{str(k): v for k, v in ORGANS.items()}},
-            **{f"num{side.capitalize()}": len(entries[side]) for side in entries},
-            **entries,
-        },
-    )
+    write_json(root / "dataset.json", content)
     return root / "dataset.json"
 
 

@@ -1,4 +1,8 @@
-"""NRRD files (.nrrd, .nhdr): pynrrd reads the header, the voxels are unzipped strictly."""
+"""NRRD files (.nrrd, .nhdr): pynrrd reads the header, the voxels are unzipped strictly.
+
+pynrrd reads a zipped file whose checksum is missing; it and ITK read, without an error, a file that measures in metres
+and one whose space does not say where left is.
+"""
 
 import io
 import re
@@ -9,43 +13,27 @@ from typing import Any
 import nrrd
 import numpy as np
 
-from ssl_utils.data.formats.nifti import no_orientation
-from ssl_utils.data.formats.stored import Stored, exactly, lps_to_ras, neighbour, raw, refuse_text, scaled, unzipped
+from ssl_utils.data.formats import stored
+from ssl_utils.data.formats.stored import Note, Stored
 from ssl_utils.errors import CourseError
 
-_SPACES = {  # how a point of the space becomes LPS
-    "left-posterior-superior": (1, 1, 1),
-    "lps": (1, 1, 1),
-    "right-anterior-superior": (-1, -1, 1),
-    "ras": (-1, -1, 1),
-    "left-anterior-superior": (1, -1, 1),
-    "las": (1, -1, 1),
-}
-_COLOURS = ("RGB-color", "RGBA-color", "3-color", "4-color", "HSV-color", "XYZ-color")
+_SPACES = {"left-posterior-superior": (1, 1, 1), "right-anterior-superior": (-1, -1, 1), "lps": (1, 1, 1)}
+_SPACES |= {"left-anterior-superior": (1, -1, 1), "ras": (-1, -1, 1), "las": (1, -1, 1)}  # how a point becomes LPS
+_COLOURS = {"RGB-color", "RGBA-color", "3-color", "4-color", "HSV-color", "XYZ-color"}
+_SKIPS = ("line skip", "lineskip", "byte skip", "byteskip")
+Geometry = tuple[list[int], np.ndarray, tuple[Note, ...]]  # the order of axes (space first), the affine, notes
 
 
 def open_nrrd(path: Path) -> Stored:
-    found = raw(path)
-    refuse_text(path, found)
+    found = stored.raw(path)
     if not found.startswith(b"NRRD"):
         raise CourseError(f"{path}: is not an NRRD file, whatever its name; export or download it again")
-    try:
+    with stored.parsing(path, "NRRD file"):
         header, start, dtype = _header(found)
         sizes = tuple(int(size) for size in header["sizes"])
         axes, affine, notes = _geometry(path, header, sizes)
-    except CourseError:
-        raise
-    except Exception as error:  # a damaged header fails in many ways inside the parser; the reader needs one
-        raise CourseError(f"{path}: is not a readable NRRD file ({error}); export or download it again") from None
     needed = int(np.prod(sizes, dtype=object)) * dtype.itemsize
-    data = _bytes(path, header, found[start:], needed)
-    notes += exactly(path, data, needed)
-
-    def voxels(wanted: type | None) -> np.ndarray:
-        array = np.frombuffer(data, dtype, count=int(np.prod(sizes))).reshape(sizes, order="F")
-        return scaled(array.transpose(axes), wanted)
-
-    return Stored(tuple(sizes[axis] for axis in axes), dtype, affine, voxels, notes)
+    return stored.in_a_row(path, _bytes(path, header, found[start:], needed), dtype, sizes, axes, affine, notes)
 
 
 def _header(found: bytes) -> tuple[dict[str, Any], int, np.dtype]:
@@ -63,20 +51,19 @@ def _header(found: bytes) -> tuple[dict[str, Any], int, np.dtype]:
 
 
 def _bytes(path: Path, header: dict[str, Any], attached: bytes, needed: int) -> bytes:
-    if any(int(header.get(key, 0)) for key in ("line skip", "lineskip", "byte skip", "byteskip")):
+    if any(int(header.get(key, 0)) for key in _SKIPS):
         raise CourseError(f"{path}: skips lines or bytes before its voxels; save it again as a plain .nrrd")
     name = header.get("data file", header.get("datafile"))
-    data = attached if name is None else raw(neighbour(path, str(name)))
+    data = attached if name is None else stored.beside(path, str(name))
     encoding = {"gz": "gzip", "bz2": "bzip2"}.get(header["encoding"], header["encoding"])
     if encoding not in ("raw", "gzip", "bzip2"):
         raise CourseError(f"{path}: its voxels are encoded as {encoding}; save it again with gzip")
-    return data if encoding == "raw" else unzipped(path, data, needed, encoding)
+    return data if encoding == "raw" else stored.unzipped(path, data, needed, encoding)
 
 
-def _geometry(path: Path, header: dict[str, Any], sizes: tuple[int, ...]) -> tuple[list[int], np.ndarray, tuple]:
-    """The order of axes (space first, channels last), the affine, and notes."""
+def _geometry(path: Path, header: dict[str, Any], sizes: tuple[int, ...]) -> Geometry:
     kinds = list(header.get("kinds", ["domain"] * len(sizes)))
-    if set(kinds) & set(_COLOURS):
+    if _COLOURS & {*kinds}:
         raise CourseError(f"{path}: holds colour voxels; export one plain number per voxel (for example int16)")
     if "complex" in kinds:
         raise CourseError(f"{path}: holds complex voxels; export their magnitude")
@@ -88,26 +75,26 @@ def _geometry(path: Path, header: dict[str, Any], sizes: tuple[int, ...]) -> tup
     directions = np.array([[np.nan] * 3 if row is None else row for row in header["space directions"]], float)
     space = [axis for axis, row in enumerate(directions) if not np.isnan(row).all()]
     order = space + [axis for axis in range(len(sizes)) if axis not in space]
-    name = re.sub(r"-time$", "", str(header.get("space", "")).lower())
+    name = re.sub(r"-time$", "", str(header.get("space", "not named")).lower())
     if name not in _SPACES:
-        raise CourseError(
-            f"{path}: its space is {header.get('space', 'not named')}, which does not say where left is; "
-            "save it again in LPS or RAS"
-        )
+        raise CourseError(f"{path}: its space is {name}, which does not say where left is; save it again in LPS or RAS")
     if len(space) != 3 or directions.shape[1] != 3:
         return order, np.eye(4), ()  # not 3D: refused where axes are counted
     to_lps = np.diag(_SPACES[name]).astype(float)
     if "space origin" not in header:
         raise CourseError(f"{path}: has directions but no space origin; save it again with its origin")
-    return order, lps_to_ras(to_lps @ directions[space].T, to_lps @ np.array(header["space origin"], float)), ()
+    return order, stored.lps_to_ras(to_lps @ directions[space].T, to_lps @ np.array(header["space origin"], float)), ()
 
 
-def _without_directions(header: dict[str, Any], sizes: tuple[int, ...]) -> tuple[list[int], np.ndarray, tuple]:
+def _without_directions(header: dict[str, Any], sizes: tuple[int, ...]) -> Geometry:
     """Spacings at most: taken as left-posterior-superior, as ITK does, and noted."""
     spacings = np.array(header.get("spacings", [1.0] * len(sizes)), float)
     space = [axis for axis in range(len(sizes)) if not np.isnan(spacings[axis])]
     order = space + [axis for axis in range(len(sizes)) if axis not in space]
-    steps = np.append(spacings[space], [1.0] * 3)[:3]
     origin = np.array(header.get("axis mins", header.get("axismins", [0.0] * len(sizes))), float)[space]
-    origin = np.append(np.nan_to_num(origin), [0.0] * 3)[:3]
-    return order, lps_to_ras(np.diag(steps), origin), (no_orientation("its header holds no space directions"),)
+    steps, origin = np.append(spacings[space], [1.0] * 3)[:3], np.append(np.nan_to_num(origin), [0.0] * 3)[:3]
+    return (
+        order,
+        stored.lps_to_ras(np.diag(steps), origin),
+        (stored.no_orientation("its header holds no space directions"),),
+    )

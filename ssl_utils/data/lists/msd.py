@@ -14,7 +14,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ssl_utils.data.cases import SIDES, Case, Datalist
-from ssl_utils.data.formats.reading import stem
+from ssl_utils.data.formats.names import stem
 from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json, write_json
 
@@ -42,9 +42,8 @@ def write(datalist: Datalist, path: Path | str, *, root: Path | str) -> None:
     def entry(case: Case) -> dict[str, str]:
         image = _relative(case.image, root)
         label = {} if case.label is None else {"label": _relative(case.label, root)}
-        return {"image": image, **label, "patient": case.patient} | (
-            {} if default[image] == case.id else {"id": case.id}
-        )
+        named = {} if default[image] == case.id else {"id": case.id}
+        return {"image": image, **label, "patient": case.patient, **named}
 
     content: dict[str, Any] = {key: getattr(datalist, key) for key in ("name", "description", "licence", "reference")}
     content["channels"] = list(datalist.channels)
@@ -89,13 +88,10 @@ def _entries(path: Path, side: str, entries: Any) -> list[dict[str, str]]:
             raise CourseError(f"{path}: {side}[{number}] names no image file; give one path (4D if it has channels)")
         if not isinstance(entry.get("label"), str | None):
             raise CourseError(f"{path}: the label of {side}[{number}] is not one path; name a file or leave it out")
-        if any(mark in str(entry.get("id", "")) for mark in "/\\"):
-            raise CourseError(
-                f"{path}: id {entry['id']} of {side}[{number}] has a slash; ids name folders, choose another"
-            )
-        found.append(
-            {key: str(entry[key]) for key in ("image", "label", "patient", "id") if entry.get(key) is not None}
-        )
+        if {*"/\\"} & {*str(entry.get("id", ""))}:
+            raise CourseError(f"{path}: id {entry['id']} of {side}[{number}] has a slash; choose another id")
+        keys = [key for key in ("image", "label", "patient", "id") if entry.get(key) is not None]
+        found.append({key: str(entry[key]) for key in keys})
     return found
 
 
@@ -107,7 +103,6 @@ def _case(entry: dict[str, str], root: Path, name_of: dict[str, str]) -> Case:
 
 def _ids(images: Iterable[str]) -> dict[str, str]:
     """File name without suffix; with its folders where two files would share it."""
-
     images = list(images)
     paths_of: dict[str, set[PurePath]] = defaultdict(set)
     for path in images:

@@ -1,0 +1,113 @@
+"""What a file's name says: is it a volume, what is the volume called, which files is it made of. No voxel is read."""
+
+from collections.abc import Iterable
+from pathlib import Path
+
+from ssl_utils.errors import CourseError
+
+NIFTI = (".nii.gz", ".nii")
+ENDINGS = (*NIFTI, ".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh.gz", ".mgh")
+NAMES = "NIfTI (.nii, .nii.gz), NRRD, MetaImage (.mha, .mhd), MGZ or a folder with a DICOM series"
+_OTHERS = {
+    "an ANALYZE or NIfTI pair": (".hdr", ".img"),
+    "MINC": (".mnc",),
+    "GIPL": (".gipl",),
+    "a NumPy array": (".npy",),
+    "a NumPy archive": (".npz",),
+    "Philips PAR/REC": (".par", ".rec"),
+    "ECAT": (".v",),
+    "AFNI": (".head", ".brik"),
+    "a NIfTI without a usual name": (".nia",),
+    "VTK": (".vtk",),
+}
+_BESIDE_SLICES = """txt md json csv tsv xml html htm pdf png jpg jpeg yaml yml bval bvec zip db log ini url raw zraw
+py sh dicomdir license licence readme version lockfile"""  # endings and whole names: may lie in the folder of a series
+
+
+def suffix(path: Path | str) -> str | None:
+    """The ending by which a volume's file is known, as written, such as ".nii.gz"; None for every other file."""
+    name = Path(path).name
+    return next((name[-len(end) :] for end in ENDINGS if name.lower().endswith(end)), None)
+
+
+def stem(path: Path | str) -> str:
+    """The name of a file or of a series folder without such an ending."""
+    name = Path(path).name
+    return name.removesuffix(suffix(path) or "") or name
+
+
+def other_format(path: Path) -> str | None:
+    """The name of a format that is not read here, by the ending of the file."""
+    ending = path.with_suffix("").suffix if path.suffix.lower() == ".gz" else path.suffix
+    return next((name for name, endings in _OTHERS.items() if ending.lower() in endings), None)
+
+
+def is_slice(path: Path) -> bool:
+    """Is it a file of a DICOM series: by its name, or because it begins as one does?"""
+    try:
+        with path.open("rb") as stream:
+            return path.suffix.lower() in (".dcm", ".ima") or stream.read(132)[128:] == b"DICM"
+    except OSError:
+        return path.suffix.lower() in (".dcm", ".ima")
+
+
+def slices(folder: Path) -> list[Path]:
+    """The files of a folder that may be slices of a series: not hidden, and not known as something else."""
+
+    def may_be_slice(path: Path) -> bool:
+        name = path.name.lower()
+        known = name.startswith(".") or (path.suffix.lower().lstrip(".") or name) in _BESIDE_SLICES.split()
+        return path.is_file() and not known and not suffix(path) and not other_format(path)
+
+    return sorted(path for path in folder.iterdir() if may_be_slice(path))
+
+
+def is_series(folder: Path) -> bool:
+    """Does the folder hold DICOM slices?"""
+    return folder.is_dir() and any(is_slice(path) for path in slices(folder))
+
+
+def parts(path: Path) -> list[Path]:
+    """The files that a volume is made of."""
+    if path.is_dir():
+        return slices(path)
+    if path.suffix.lower() not in (".mhd", ".nhdr"):
+        return [path]
+    return [path] + [p for p in sorted(path.parent.glob(f"{path.stem}.*")) if p != path]  # the voxels lie beside it
+
+
+def volumes_in(folder: Path, *, deep: bool = False) -> list[Path]:
+    """Files with volumes in a folder and folders in it that hold a DICOM series, sorted; hidden ones are left out.
+
+    `deep` looks into folders inside folders.
+    """
+    found = []
+    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
+        if path.name.startswith("."):
+            continue
+        if path.is_dir():
+            found += [path] if is_series(path) else []
+            found += volumes_in(path, deep=True) if deep else []
+        elif suffix(path):
+            found.append(path)
+    return found
+
+
+def collected(paths: Iterable[Path]) -> list[Path]:
+    """Volumes under each path: the file, the series that a folder is, or the volumes that it holds.
+
+    Raises:
+        CourseError: a folder without any.
+    """
+    found: list[Path] = []
+    for path in paths:
+        inside = volumes_in(path) or ([path] if is_series(path) else []) if path.is_dir() else [path]
+        if not inside:
+            raise CourseError(f"{path}: holds no volume; give {NAMES}")
+        found += inside
+    return found
+
+
+def strangers(folder: Path) -> list[Path]:
+    """Files under a folder that hold a volume in a format that is not read here."""
+    return sorted(p for p in folder.rglob("*") if p.is_file() and other_format(p) and not p.name.startswith("."))
