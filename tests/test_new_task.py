@@ -1,20 +1,16 @@
 """A contributor's way: the toy task of CONTRIBUTING.md, put into a copy of the project as the text says, fits in."""
 
 import json
-import os
 import re
-import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import nbformat
 import pytest
 
+from tests.contributor import PROJECT, TEXT, Copy, add_entry, block
+
 pytestmark = pytest.mark.course
 
-PROJECT = Path(__file__).resolve().parents[1]
-TEXT = (PROJECT / "CONTRIBUTING.md").read_text(encoding="utf-8")
 # what `make course` hands to the graph, as a dry run
 PLAN = """
 import json, subprocess, sys
@@ -32,49 +28,11 @@ print(done.stdout, done.stderr, json.dumps(graph.planned(done.stdout + done.stde
 """
 
 
-def block(place: str) -> str:
-    """The code block whose first line names this place."""
-    found = re.findall(rf"^```python\n# {re.escape(place)}\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
-    assert len(found) == 1, f"CONTRIBUTING.md has {len(found)} blocks for {place}"
-    return found[0]
-
-
-class Copy:
-    """The project as somebody else has it, and what its commands answer."""
-
-    def __init__(self, root: Path) -> None:
-        self.folder, self.root = root / "project", root
-        shutil.copytree(PROJECT, self.folder, ignore=lambda at, names: self.left_out(Path(at), names))
-        self.run = root / "runs" / "phantom" / "smoke"
-
-    @staticmethod
-    def left_out(at: Path, names: list[str]) -> set[str]:
-        hidden = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")(at, names)
-        return hidden | ({"runs", "data", "build"} & {*names} if at == PROJECT else set())
-
-    def __call__(self, *words, good: bool = True) -> str:
-        """Output and errors of `python ...` in the copy, which alone is importable."""
-        there = {"PYTHONPATH": self.folder, "SSL_RUNS_ROOT": self.root / "runs", "SSL_DATA_ROOT": self.root / "data"}
-        done = subprocess.run(
-            [sys.executable, *map(str, words)],
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            env={**os.environ, **{name: str(value) for name, value in there.items()}},
-        )
-        assert done.returncode == 0 or not good, done.stdout[-3000:] + done.stderr[-3000:]
-        return done.stdout + done.stderr
-
-
 def add_task(copy: Copy) -> None:
     """File, registry, chapter and test, word for word."""
     for name in ("ssl_utils/pretext/token_means.py", "tests/test_token_means.py"):
         (copy.folder / name).write_text(block(name), encoding="utf-8")
-    registry = copy.folder / "ssl_utils/pretext/__init__.py"
-    before, opening, after = registry.read_text(encoding="utf-8").partition("TASKS = {\n")
-    entries, closing, rest = after.partition("\n}\n")
-    line = block("ssl_utils/pretext/__init__.py, in TASKS").rstrip("\n")
-    registry.write_text(f"{before}{opening}{entries}\n{line}{closing}{rest}", encoding="utf-8")
+    add_entry(copy, "ssl_utils/pretext/__init__.py", "TASKS")
     (command,) = re.findall(r"^```bash\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
     subprocess.run(command, shell=True, cwd=copy.folder, check=True)
     path = copy.folder / "notebooks/07_token_means.ipynb"

@@ -17,7 +17,11 @@ class Entry(NamedTuple):
     network: str
 
 
-NETWORKS = {"unetr": Entry("unetr", "UNETR"), "unet": Entry("unet", "UNet"), "mednext": Entry("mednext", "MedNeXt")}
+NETWORKS = {
+    "unetr": Entry("unetr", "UNETR"),  # a vision transformer, and a decoder of convolutions
+    "unet": Entry("unet", "UNet"),  # convolutions only
+    "mednext": Entry("mednext", "MedNeXt"),  # depthwise convolutions in ConvNeXt blocks
+}
 
 
 def network_class(name: str) -> type:
