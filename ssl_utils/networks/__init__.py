@@ -17,7 +17,11 @@ class Entry(NamedTuple):
     network: str
 
 
-NETWORKS = {"unetr": Entry("unetr", "UNETR"), "unet": Entry("unet", "UNet"), "mednext": Entry("mednext", "MedNeXt")}
+NETWORKS = {  # name -> where it is
+    "unetr": Entry("unetr", "UNETR"),
+    "unet": Entry("unet", "UNet"),
+    "mednext": Entry("mednext", "MedNeXt"),
+}
 
 
 def network_class(name: str) -> type:
