@@ -99,7 +99,7 @@ class SegmentationTask(SharedStep):
     def training_step(self, batch: dict, batch_idx: int) -> Tensor:
         logits, targets = self.network(batch["image"]), self.gathered(self.targets(batch["label"].long()))
         if isinstance(logits, list):
-            return DeepSupervisionLoss(self.loss)([self.gathered(level.float()) for level in logits], targets)
+            return DeepSupervisionLoss(self.loss)([self.gathered(level.float()) for level in logits], targets.float())
         return self.loss(self.gathered(logits.float()), targets)  # sums over the batch: that of all processes
 
     def on_train_epoch_start(self) -> None:
