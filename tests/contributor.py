@@ -1,4 +1,4 @@
-"""A copy of the project, changed as the blocks of CONTRIBUTING.md say."""
+"""A copy of the project, as somebody else has it, and the code blocks of CONTRIBUTING.md that go into it."""
 
 import os
 import re
@@ -45,11 +45,17 @@ class Copy:
         return done.stdout + done.stderr
 
 
-def add_entry(copy: Copy, path: str, registry: str) -> None:
-    """The line of the text for this registry, as its last entry."""
-    file = copy.folder / path
-    before, opening, after = file.read_text(encoding="utf-8").partition(f"{registry} = {{\n")
-    entries, closing, rest = after.partition("\n}\n")
-    assert opening and closing, f"{path}: {registry} has no entry per line"
-    line = block(f"{path}, in {registry}").rstrip("\n")
-    file.write_text(f"{before}{opening}{entries}\n{line}{closing}{rest}", encoding="utf-8")
+def write(copy: Copy, name: str) -> None:
+    """A file, word for word."""
+    (copy.folder / name).write_text(block(name), encoding="utf-8")
+
+
+def register(copy: Copy, name: str, registry: str, opening: str, closing: str) -> None:
+    """The block for `name` as the last entry between these two lines of the file."""
+    path = copy.folder / name
+    before, first, after = path.read_text(encoding="utf-8").partition(opening)
+    entries, last, rest = after.partition(closing)
+    assert first and last, f"{name}: no {registry}"
+    path.write_text(
+        f"{before}{first}{entries}\n{block(f'{name}, in {registry}').rstrip()}{last}{rest}", encoding="utf-8"
+    )

@@ -7,7 +7,7 @@ import subprocess
 import nbformat
 import pytest
 
-from tests.contributor import PROJECT, TEXT, Copy, add_entry, block
+from tests.contributor import PROJECT, TEXT, Copy, block, register, write
 
 pytestmark = pytest.mark.course
 
@@ -20,7 +20,7 @@ from ssl_utils.experiments import scales
 from ssl_utils.experiments import runs
 run, notebooks = runs.course_dir("phantom", "smoke"), graph.PROJECT / "notebooks"
 config = {"scale": "smoke", "dataset": "phantom", "data": None, "notebooks": str(notebooks),
-          "settings": asdict(scales.get("smoke")), **json.loads((run / "data.json").read_text())}
+          "settings": asdict(scales.get("smoke")), "parts": [1, 2], **json.loads((run / "data.json").read_text())}
 (run / "plan.json").write_text(json.dumps(config))
 command = graph.graph_command(run, run / "plan.json", cores=2)
 done = subprocess.run([*command, "--dry-run"], capture_output=True, text=True)
@@ -30,15 +30,15 @@ print(done.stdout, done.stderr, json.dumps(graph.planned(done.stdout + done.stde
 
 def add_task(copy: Copy) -> None:
     """File, registry, chapter and test, word for word."""
-    for name in ("ssl_utils/pretext/token_means.py", "tests/test_token_means.py"):
-        (copy.folder / name).write_text(block(name), encoding="utf-8")
-    add_entry(copy, "ssl_utils/pretext/__init__.py", "TASKS")
+    write(copy, "ssl_utils/pretext/token_means.py")
+    write(copy, "tests/test_token_means.py")
+    register(copy, "ssl_utils/pretext/__init__.py", "TASKS", "TASKS = {\n", "\n}\n")
     (command,) = re.findall(r"^```bash\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
     subprocess.run(command, shell=True, cwd=copy.folder, check=True)
-    path = copy.folder / "notebooks/07_token_means.ipynb"
+    path = copy.folder / "notebooks/10_token_means.ipynb"
     notebook = nbformat.read(path, as_version=4)
     (at,) = (i for i, cell in enumerate(notebook.cells) if "## Train, or load" in cell.source)
-    source = block('notebooks/07_token_means.ipynb, under "Train, or load"').strip()
+    source = block('notebooks/10_token_means.ipynb, under "Train, or load"').strip()
     notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(source, id="train"))
     nbformat.write(notebook, path)
 
@@ -63,7 +63,7 @@ def trained(copy, data):
     seen.write_text("{}")
     executed, writes = copy.run / "executed.ipynb", copy.run / "pretrain/token_means/metrics.json"
     parameters = json.dumps({"scale": "smoke", "dataset": "phantom", "seed": 0})
-    chapter = copy.folder / "notebooks/07_token_means.ipynb"
+    chapter = copy.folder / "notebooks/10_token_means.ipynb"
     words = (chapter, executed, "--parameters", parameters, "--writes", writes, "--minutes", 10)
     copy("-m", "course", "run-chapter", *words)
     return executed
@@ -95,7 +95,7 @@ def test_the_command_line_knows_it(copy, trained):
     assert (copy.run / "pretrain/token_means/metrics.json").stat().st_mtime_ns == stamp, "it is the run of the chapter"
     assert "pretrain/token_means" in copy("-m", "course", "status", "--scale", "smoke").replace("\n", "")
     said = copy("-m", "ssl_utils", "pretrain", "token_means", "--scale", "smoke", "--mask-ratio", "0.5", good=False)
-    assert said.strip().splitlines()[-1].startswith("error: option mask_ratio: token_means has none to choose")
+    assert said.strip().splitlines()[-1].startswith("error: option mask_ratio: token_means has none of that name")
 
 
 @pytest.mark.timeout(900)

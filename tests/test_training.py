@@ -75,6 +75,18 @@ def test_a_finished_run_is_not_run_again_but_other_settings_are(tiny_setup, tmp_
     assert other.name == "simmim__mask_ratio=0.3" and other != first
 
 
+def test_a_run_of_an_earlier_layout_is_one_line_and_stays_as_it_is(tiny_setup, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
+    folder = runs.pretrain_dir(tiny_setup.dataset.name, tiny_setup.scale.name, "simmim")
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"settings": {"mask_ratio": 0.6}, "commit": None}))
+    (folder / "metrics.json").write_text("{}")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(CourseError, match=f"^{folder}: was made by an earlier version .* SSL_RUNS_ROOT"):
+        experiments.pretrain(tiny_setup, Pretraining(task="simmim"))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
+
+
 def test_metrics_that_the_graph_deleted_come_back_without_training(tiny_setup, tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
     folder = experiments.pretrain(tiny_setup, Pretraining.of("simmim"))

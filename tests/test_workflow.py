@@ -124,6 +124,18 @@ def test_all_parts_run_once_and_in_order(course, capfd):
     assert len(list(course.run.rglob("notebook.ipynb"))) == PARTS
 
 
+def test_a_course_of_an_earlier_layout_is_one_line_before_anything_starts(tmp_path):
+    old = tmp_path / "phantom" / "smoke" / ".course" / "config.json"
+    old.parent.mkdir(parents=True)
+    old.write_text("{}")
+    environment = os.environ | {"SSL_RUNS_ROOT": str(tmp_path), "SSL_DATA_ROOT": str(tmp_path / "data")}
+    command = [sys.executable, "-m", "course", "run", "--scale", "smoke"]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (found.returncode, found.stdout, found.stderr.count("\n")) == (2, "", 1), found.stderr
+    assert "was made by an earlier version of the course; move it away" in found.stderr
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [old]
+
+
 def test_no_more_chapters_run_at_once_than_there_are_cores(course):
     """Snakemake 9.10 to 9.18 forgot to count a job that was the only one ready, and ran four on two cores."""
     running = most = 0

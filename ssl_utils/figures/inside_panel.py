@@ -115,11 +115,11 @@ def panel(table: pd.DataFrame, history: pd.DataFrame | None = None, *, title: st
     text = "\n\n".join(fill(sentence, 46) for sentence in says(table))
     words.text(0, 1, text, transform=words.transAxes, va="top", fontsize=9.5, linespacing=1.35)
     _probes(probes, table)
-    _line(spread, table, "feature_std", "feature std", ORANGE, "s", alarm="collapse alarm")
-    _line(spread, table, "content", "share between cases", GREEN, "^", alarm="")
+    _line(spread, table, "feature_std", "feature std", (ORANGE, "s"), alarm="collapse alarm")
+    _line(spread, table, "content", "share between cases", (GREEN, "^"), alarm="")
     spread.set_ylim(0, 1.02)
     _frame(spread, "do tokens differ?", "of what is possible (0 to 1)")
-    _line(rank, table, "rankme", "RankMe", BLUE, "o", alarm="collapse alarm")
+    _line(rank, table, "rankme", "RankMe", (BLUE, "o"), alarm="collapse alarm")
     rank.set_ylim(0, 1.1 * table["rankme"].max())
     _frame(rank, f"directions in use, of {int(table['rank_most'].iloc[-1])}", "RankMe (directions)")
     figure.suptitle(title)
@@ -135,19 +135,9 @@ def _frame(axes: Axes, title: str, ylabel: str) -> None:
         axes.legend(fontsize=8, framealpha=0.85, edgecolor="none")
 
 
-def _line(
-    axes: Axes,
-    table: pd.DataFrame,
-    column: str,
-    label: str,
-    colour: str,
-    marker: str,
-    *,
-    factor: float = 1,
-    alarm: str | None = None,
-) -> None:
+def _line(axes: Axes, table: pd.DataFrame, column: str, label: str, look: tuple, factor=1, alarm=None) -> None:
     """A column over the steps; with `alarm`, its name in the legend or "", a red cross wherever features collapsed."""
-    style = {"color": colour, "marker": marker, "markersize": 4, "linewidth": 1.8}
+    style = {"color": look[0], "marker": look[1], "markersize": 4, "linewidth": 1.8}
     axes.plot(table["step"], factor * table[column], label=label, **style)
     rung = table[table["alarm"]]
     if alarm is not None and len(rung):
@@ -174,7 +164,7 @@ def _loss(axes: Axes, history: pd.DataFrame | None) -> None:
 
 
 def _psnr(axes: Axes, table: pd.DataFrame) -> None:
-    _line(axes, table, "psnr", "network", BLUE, "o")
+    _line(axes, table, "psnr", "network", (BLUE, "o"))
     _level(axes, table["psnr_infill"].iloc[-1], "in-filling")
     _level(axes, table["psnr_mean"].iloc[-1], "mean fill", ":")
     axes.margins(y=0.1)
@@ -185,8 +175,8 @@ def _probes(axes: Axes, table: pd.DataFrame) -> None:
     if table["linear"].isna().all():
         _empty(axes, "no labels in this dataset: no probes")
         return _frame(axes, "what frozen tokens know of the labels", "")
-    _line(axes, table, "linear", "linear probe", ORANGE, "s", factor=100)
-    _line(axes, table, "knn", "5 nearest neighbours", GREEN, "^", factor=100)
+    _line(axes, table, "linear", "linear probe", (ORANGE, "s"), factor=100)
+    _line(axes, table, "knn", "5 nearest neighbours", (GREEN, "^"), factor=100)
     _level(axes, 100 * table["place"].iloc[-1], "the place alone")
     axes.set_ylim(0, 110 * table[["linear", "knn", "place"]].max(axis=None))
     _frame(axes, "what frozen tokens know of the labels", "Dice of token shares (points)")

@@ -17,10 +17,10 @@ class Entry(NamedTuple):
     network: str
 
 
-NETWORKS = {
-    "unetr": Entry("unetr", "UNETR"),  # a vision transformer, and a decoder of convolutions
-    "unet": Entry("unet", "UNet"),  # convolutions only
-    "mednext": Entry("mednext", "MedNeXt"),  # depthwise convolutions in ConvNeXt blocks
+NETWORKS = {  # name -> where it is
+    "unetr": Entry("unetr", "UNETR"),
+    "unet": Entry("unet", "UNet"),
+    "mednext": Entry("mednext", "MedNeXt"),
 }
 
 
