@@ -1,6 +1,7 @@
 # The words of the README. `make` alone lists them.
 #   SCALE=smoke|laptop|workstation|paper   DATASET=phantom|hippocampus|sarcoma|btcv|folder   DATA=/path   CORES=n
 #   REPEATS=3 makes 3 label draws x 3 seeds of every fine-tuning   LABELS=1,2,3,6,12,24
+#   PART=1|2|3|all chooses the part of the course; a later part comes with part 1
 #   TASKS=mae,restoration: a study of these pretext tasks, in place of its own
 #   PYTHON=/path/to/python uses that environment (a conda one, say) and creates none.
 #   SSL_DATA_ROOT and SSL_RUNS_ROOT move the data and the runs out of this folder.
@@ -15,9 +16,10 @@ export CORES ?=
 export REPEATS ?=
 export LABELS ?=
 export TASKS ?=
+export PART ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help env course study site test browser lab lint clean
+.PHONY: help env course study site test quick browser lab lint clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -41,17 +43,24 @@ env: $(READY) ## create the environment in .venv (once; about 2 GB)
 
 MORE = $${DATA:+--data "$$DATA"} $${CORES:+--cores "$$CORES"} $${REPEATS:+--repeats "$$REPEATS"} $${LABELS:+--labels "$$LABELS"}
 
-course: $(READY) ## run chapters 00 to 06 and print the results; SCALE= DATASET= DATA= CORES= REPEATS= LABELS=
-	@"$(PYTHON)" -m course run --scale "$$SCALE" --dataset "$$DATASET" $(MORE)
+course: $(READY) ## run chapters 00 to 05 and print the results; PART= SCALE= DATASET= DATA= CORES= REPEATS= LABELS=
+	@"$(PYTHON)" -m course run $${PART:+--part "$$PART"} --scale "$$SCALE" --dataset "$$DATASET" $(MORE)
 
 study: $(READY) ## vary one thing on top of the course; STUDY=mask_ratio|freezing|pretraining_data|pretraining_volumes|restoration|pretraining_length|finetuning_length|controls TASKS=
 	@"$(PYTHON)" -m course study "$(STUDY)" --scale "$$SCALE" --dataset "$$DATASET" $${TASKS:+--tasks "$$TASKS"} $(MORE)
 
-test: $(READY) ## run the tests
-	@"$(PYTHON)" -m pytest
+# Two workers share the tests by files; what times something comes after them, with the machine to itself.
+PYTEST = OMP_NUM_THREADS=1 "$(PYTHON)" -m pytest
+TWO = -n 2 --dist loadfile --no-loadscope-reorder
+
+test: $(READY) ## run the tests (about 20 minutes on 2 cores)
+	@$(PYTEST) $(TWO) -m 'not alone'; shared=$$?; $(PYTEST) -m alone && exit $$shared
+
+quick: $(READY) ## run the tests of a change in hand (about 3 minutes): no course, no browser, no Slurm
+	@$(PYTEST) $(TWO) -m 'not (course or browser or slurm or alone or long)'
 
 browser: $(READY) ## run only the tests in a browser (Chromium); screenshots in build/browser
-	@"$(PYTHON)" -m pytest tests/browser
+	@"$(PYTHON)" -m pytest -m browser
 
 site: $(READY) ## make a static site of an executed course, in build/site; SCALE= DATASET=
 	@"$(PYTHON)" -c 'import latex2mathml, myst_nb, sphinx_book_theme' 2>/dev/null || { \

@@ -1,5 +1,5 @@
 # The graph of the course: data inspection -> pretraining per task -> fine-tuning per (init, labels, draw, seed) ->
-# results. Every rule runs one chapter by papermill; a part is done when the file its chapter writes last is there.
+# results. Which parts of the course it makes is in the configuration (`course.chapters`). Every rule runs one chapter by papermill; a part is done when the file its chapter writes last is there.
 #
 #   make course SCALE=smoke            # writes .course/config.json into the run folder and starts this file
 #   by hand, with R=runs/phantom/smoke:
@@ -20,11 +20,13 @@ import shlex
 import sys
 from pathlib import Path
 
+from course.chapters import FINETUNING, FIRST, LAST, part_of, tasks_of
 from ssl_utils.pretext import TASKS
 
 NOTEBOOKS = Path(config["notebooks"])
 SETTINGS = config["settings"]  # the numbers of the scale
-INITS = ("random", *TASKS)
+PARTS = config.get("parts", [1])
+CHOSEN = tasks_of(PARTS)  # pretext tasks
 PYTHON = shlex.quote(sys.executable)
 # Two chapters at a time on two cores, four on eight. On a cluster one core each, or what the profile sets: a job must
 # not take its share of the node for its own, and find other threads there than it was submitted with.
@@ -35,6 +37,12 @@ RUN = (
     "OMP_NUM_THREADS={threads} exec {PYTHON} -m course run-chapter {NOTEBOOKS:q}/{params.chapter}.ipynb"
     " {log.notebook:q} --parameters {params.parameters:q} --writes {output[0]:q} --minutes {resources.runtime}"
     " --events .course/events.jsonl"
+)
+
+
+COMMAND = (
+    "OMP_NUM_THREADS={threads} exec {PYTHON} -m course run-command {params.name:q} {log:q}"
+    " {params.words:q} --writes {output[0]:q} --minutes {resources.runtime} --events .course/events.jsonl"
 )
 
 
@@ -63,18 +71,25 @@ VARIANT = "[^/]+__[^/]+"  # a run with options; studies make them (Snakefile.stu
 
 
 wildcard_constraints:
-    init="(?:(?!__)[^/])+", num_labeled=r"\d+", draw=r"\d+", seed=r"\d+",
+    init="(?:(?!__)[^/])+", num_labeled=r"\d+", draw=r"\d+", seed=r"\d+", part=r"\d+",
 
 
-FINETUNINGS = expand(
-    "finetune/{init}/n{num_labeled}/draw{draw}_seed{seed}/metrics.json",
-    init=INITS, num_labeled=config["num_labeled"], draw=range(SETTINGS["draws"]), seed=range(SETTINGS["seeds"]),
-)
-CHAPTERS = expand("chapters/{chapter}/done.json", chapter=("00_start_here", "01_data_inspection", "05_results"))
+def finetunings(parts):
+    """metrics.json of every fine-tuning that these parts make."""
+    return expand(
+        "finetune/{init}/n{num_labeled}/draw{draw}_seed{seed}/metrics.json",
+        init=("random", *tasks_of(parts)), num_labeled=config["num_labeled"],
+        draw=range(SETTINGS["draws"]), seed=range(SETTINGS["seeds"]),
+    )
+
+
+FINETUNINGS = finetunings(PARTS)
+CHAPTERS = [f"chapters/{chapter}/done.json" for chapter in (*FIRST, *LAST) if part_of(chapter) in PARTS]
+TABLES = [f"results_part{part}.md" for part in PARTS if part > 1 and tasks_of([part])]
 
 
 rule all:
-    input: CHAPTERS, expand("pretrain/{task}/metrics.json", task=TASKS), FINETUNINGS  # all, not the last
+    input: CHAPTERS, TABLES, expand("pretrain/{task}/metrics.json", task=CHOSEN), FINETUNINGS  # all, not the last
 
 
 rule start_here:
@@ -102,7 +117,10 @@ for CHAPTER in {entry.chapter: None for entry in TASKS.values()}:  # of the regi
 
     rule:
         name: CHAPTER[3:]
-        input: ancient("chapters/01_data_inspection/done.json")
+        input:
+            inspected=ancient("chapters/01_data_inspection/done.json"),
+            # a later part compares with the runs of part I
+            before=[f"pretrain/{task}/metrics.json" for task in tasks_of([1]) if part_of(CHAPTER) > 1],
         output: [f"pretrain/{task}/metrics.json" for task, entry in TASKS.items() if entry.chapter == CHAPTER]
         log: notebook=f"chapters/{CHAPTER}/notebook.ipynb"
         params:
@@ -121,7 +139,7 @@ rule unetr_finetuning:
     output: "finetune/{init}/n{num_labeled}/draw{draw}_seed{seed}/metrics.json"
     log: notebook="finetune/{init}/n{num_labeled}/draw{draw}_seed{seed}/notebook.ipynb"
     params:
-        chapter="04_unetr_finetuning", code=code("04_unetr_finetuning"),
+        chapter=FINETUNING, code=code(FINETUNING),
         settings=settings("pretrain_", "max_unlabeled"),
         parameters=lambda w: parameters(
             init=w.init, num_labeled=int(w.num_labeled), draw=int(w.draw), seed=int(w.seed)
@@ -131,11 +149,26 @@ rule unetr_finetuning:
     shell: RUN
 
 
-rule results:
-    input: FINETUNINGS
-    output: "chapters/05_results/done.json"
-    log: notebook="chapters/05_results/notebook.ipynb"
-    params: chapter="05_results", code=code("05_results"), parameters=parameters()
+for CHAPTER in LAST:
+
+    rule:
+        name: CHAPTER[3:]
+        input: finetunings([1])
+        output: f"chapters/{CHAPTER}/done.json"
+        log: notebook=f"chapters/{CHAPTER}/notebook.ipynb"
+        params: chapter=CHAPTER, code=code(CHAPTER), parameters=parameters()
+        threads: THREADS
+        resources: runtime=MINUTES, mem_mb=2000
+        shell: RUN
+
+
+rule table:  # of a later part: its rows beside those of part I
+    input: lambda w: finetunings(sorted({1, int(w.part)}))
+    output: "results_part{part}.md"
+    log: ".course/results_part{part}.txt"
+    params:
+        name=lambda w: f"table of part {w.part}",
+        words=lambda w: json.dumps(["course.records", "table", ".", w.part]),
     threads: THREADS
     resources: runtime=MINUTES, mem_mb=2000
-    shell: RUN
+    shell: COMMAND

@@ -22,7 +22,7 @@ import psutil
 import torch
 
 from ssl_utils import experiments
-from ssl_utils.experiments import runs, scales
+from ssl_utils.experiments import Finetuning, runs, scales
 from ssl_utils.files import write_json
 from ssl_utils.training.loop import device, precision
 
@@ -47,7 +47,7 @@ def state() -> dict[str, float]:
 def rows(where: experiments.Setup, count: int) -> Iterator[dict[str, float]]:
     """Fine-tune again and again, and yield the state of the process after each run."""
     for seed in range(count):
-        folder = experiments.finetune(where, init="random", num_labeled=2, seed=seed)
+        folder = experiments.finetune(where, Finetuning(init="random", num_labeled=2, seed=seed))
         shutil.rmtree(folder)
         yield state()
 

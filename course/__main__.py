@@ -19,6 +19,7 @@ from typing import Annotated
 import typer
 
 from course import execution
+from course.chapters import chosen_parts
 from course.graph import PROJECT, Cluster, cluster
 from course.progress import clock
 from course.workflow import bring_up, label_counts, one_line_errors, print_end, print_plan, repeated
@@ -31,6 +32,7 @@ Scale = Annotated[str, typer.Option(help=", ".join(scales.SCALES))]
 DatasetName = Annotated[str, typer.Option(help=", ".join(datasets.NAMES))]
 Data = Annotated[str | None, typer.Option(help="your own MSD-style folder, for --dataset folder")]
 Cores = Annotated[int | None, typer.Option(min=1, help="processor cores to use; all of them by default")]
+Part = Annotated[str, typer.Option(help="1, 2, 3 or all; a later part comes with part 1, beside whose runs it is put")]
 Repeats = Annotated[int | None, typer.Option(min=1, help="label draws and seeds of every fine-tuning, n x n runs")]
 Tasks = Annotated[str | None, typer.Option(help="pretext tasks in place of the study's own, such as mae,restoration")]
 Labels = Annotated[str | None, typer.Option(help="numbers of labelled volumes, such as 1,2,3,6,12,24")]
@@ -47,17 +49,36 @@ Events = Annotated[Path | None, typer.Option(help="file that is told when it sta
 
 @app.command()
 def run(
-    scale: Scale = "laptop", dataset: DatasetName = "phantom", data: Data = None, cores: Cores = None,
-    repeats: Repeats = None, labels: Labels = None, notebooks: Notebooks = PROJECT / "notebooks",
-    executor: Executor = "local", jobs: Jobs = 20, partition: Partition = None, profile: Profile = Cluster.profile,
-) -> None:  # fmt: skip
+    scale: Scale = "laptop",
+    dataset: DatasetName = "phantom",
+    data: Data = None,
+    cores: Cores = None,
+    repeats: Repeats = None,
+    labels: Labels = None,
+    part: Part = "1",
+    notebooks: Notebooks = PROJECT / "notebooks",
+    executor: Executor = "local",
+    jobs: Jobs = 20,
+    partition: Partition = None,
+    profile: Profile = Cluster.profile,
+) -> None:
     """Run every chapter that is not done yet, then print the results."""
     with one_line_errors(code=2):
+        parts = chosen_parts(part)
         where = cluster(executor, jobs=jobs, partition=partition, profile=profile)
         folder, report = bring_up(
-            scale, dataset, data, cores=cores, repeats=repeats, labels=labels, notebooks=notebooks, where=where
+            scale,
+            dataset,
+            data,
+            cores=cores,
+            repeats=repeats,
+            labels=labels,
+            notebooks=notebooks,
+            parts=parts,
+            where=where,
         )
-        print_end(folder, report, table=folder / "results.md")
+        table = f"results_part{part}.md" if part in ("2", "3") else "results.md"
+        print_end(folder, report, table=folder / table)
         if report["parts"] and not where:
             write_json(folder / "costs.json", report)  # what json_files/reference_costs.json is made of
 
@@ -65,10 +86,19 @@ def run(
 @app.command()
 def study(
     name: Annotated[str, typer.Argument(help="mask_ratio, freezing, pretraining_data, restoration, ...")],
-    scale: Scale = "laptop", dataset: DatasetName = "phantom", data: Data = None, cores: Cores = None,
-    repeats: Repeats = None, labels: Labels = None, tasks: Tasks = None, notebooks: Notebooks = PROJECT / "notebooks",
-    executor: Executor = "local", jobs: Jobs = 20, partition: Partition = None, profile: Profile = Cluster.profile,
-) -> None:  # fmt: skip
+    scale: Scale = "laptop",
+    dataset: DatasetName = "phantom",
+    data: Data = None,
+    cores: Cores = None,
+    repeats: Repeats = None,
+    labels: Labels = None,
+    tasks: Tasks = None,
+    notebooks: Notebooks = PROJECT / "notebooks",
+    executor: Executor = "local",
+    jobs: Jobs = 20,
+    partition: Partition = None,
+    profile: Profile = Cluster.profile,
+) -> None:
     """Vary one thing on top of the course: only runs that the course or another study has not made are made."""
     from course import studies
 
@@ -76,9 +106,18 @@ def study(
         studies.get(name)
         where = cluster(executor, jobs=jobs, partition=partition, profile=profile)
         run, report = bring_up(
-            scale, dataset, data, cores=cores, repeats=repeats, labels=labels, notebooks=notebooks, where=where,
-            study=name, tasks=tuple(tasks.split(",")) if tasks else (),
-        )  # fmt: skip
+            scale,
+            dataset,
+            data,
+            cores=cores,
+            repeats=repeats,
+            labels=labels,
+            notebooks=notebooks,
+            parts=[1],
+            where=where,
+            study=name,
+            tasks=tuple(tasks.split(",")) if tasks else (),
+        )
         folder = run / "studies" / name
         print_end(run, report, table=folder / "results.md")
         print(f"{'this study':20} {folder}")
@@ -86,13 +125,20 @@ def study(
 
 @app.command("plan")
 def plan_course(
-    scale: Scale = "laptop", dataset: DatasetName = "phantom", data: Data = None, repeats: Repeats = None,
-    labels: Labels = None, jobs: Jobs = 20, tflops: Tflops = 50.0,
-) -> None:  # fmt: skip
+    scale: Scale = "laptop",
+    dataset: DatasetName = "phantom",
+    data: Data = None,
+    repeats: Repeats = None,
+    labels: Labels = None,
+    part: Part = "1",
+    jobs: Jobs = 20,
+    tflops: Tflops = 50.0,
+) -> None:
     """What a course would run, in which order, and what that would cost; nothing is started or fetched."""
     with one_line_errors(code=2):
         numbers = repeated(scale, repeats)
         config = {"scale": scale, "dataset": dataset, "data": data, "settings": asdict(numbers)}
+        config["parts"] = chosen_parts(part)
         print_plan(config | {"num_labeled": label_counts(labels) if labels else numbers.num_labeled}, jobs, tflops)
 
 
@@ -130,8 +176,10 @@ def run_chapter(
     notebook: Path,
     executed: Path,
     parameters: Annotated[str, typer.Option(help="JSON")] = "{}",
-    writes: Writes = None, minutes: Minutes = 60, events: Events = None,
-) -> None:  # fmt: skip
+    writes: Writes = None,
+    minutes: Minutes = 60,
+    events: Events = None,
+) -> None:
     """Execute one chapter without a person, as the rules of the Snakefile do."""
     chosen = json.loads(parameters)
     with one_line_errors(code=1):
@@ -144,8 +192,10 @@ def run_command(
     name: Annotated[str, typer.Argument(help="what progress shows; its first word is the kind of step")],
     log: Path,
     words: Annotated[str, typer.Argument(help="JSON list: a module of python -m, and its arguments")],
-    writes: Writes = None, minutes: Minutes = 60, events: Events = None,
-) -> None:  # fmt: skip
+    writes: Writes = None,
+    minutes: Minutes = 60,
+    events: Events = None,
+) -> None:
     """Run one command of the package without a person, as the rules of Snakefile.studies do."""
     with one_line_errors(code=1):
         seconds = execution.run_command(name, log, json.loads(words), writes=writes, minutes=minutes, events=events)

@@ -1,13 +1,12 @@
 """The frame of a chapter: check the parameters, find what earlier chapters wrote, keep figures, say what it cost.
 The only module that knows it is in a notebook."""
 
-import difflib
 import gc
 import sys
 import time
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -16,24 +15,16 @@ from matplotlib.figure import Figure
 from ssl_utils.data import datasets
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs, scales
+from ssl_utils.experiments.description import Finetuning, Pretraining, task_options
 from ssl_utils.files import atomic, write_json
 from ssl_utils.live import live
+from ssl_utils.pretext import TASKS
+from ssl_utils.training.options import Option, known, options_of
 
-PARAMETERS: dict[str, tuple[type, ...]] = {
-    "scale": (str,),
-    "dataset": (str,),
-    "data": (str, type(None)),
-    "seed": (int,),
-    "init": (str,),
-    "num_labeled": (int,),
-    "draw": (int,),
-    "mask_ratio": (float, int, type(None)),
-    "mask_unit": (int, type(None)),
-    "clusters": (int, type(None)),
-    "contrast": (str, type(None)),
-    "fill": (str, type(None)),
-    "freeze_epochs": (int,),
-    "layer_decay": (float, int),
+PARAMETERS = {  # of every chapter; the others are options of the runs that it makes
+    "scale": Option("how much of everything", choices=tuple(scales.SCALES), name="scale"),
+    "dataset": Option("named dataset", choices=datasets.NAMES, name="dataset"),
+    "data": Option("path of your own folder", name="data", optional=True),
 }
 NEEDS = {  # chapter -> the file that shows it has run, below runs/<dataset>/<scale>/
     "01_data_inspection": "chapters/01_data_inspection/done.json",
@@ -93,7 +84,7 @@ def start(name: str, **parameters: Any) -> Chapter:
         CourseError: an unknown name, a wrong type or an impossible value; before any work.
     """
     for key, value in parameters.items():
-        check(key, value)
+        check(key, value, name)
     _plain_errors()
     if gc.get_threshold()[0] > COLLECTOR[0]:
         gc.freeze()  # so far nothing but imports, which stay: the collector need never look at them again
@@ -115,24 +106,16 @@ def start(name: str, **parameters: Any) -> Chapter:
     return chapter
 
 
-def check(key: str, value: Any) -> None:
+def parameters_of(chapter: str) -> dict[str, Option]:
+    """What a chapter may be told. Options of the pretext task that it trains may be None: the task's default."""
+    tasks = [task for task, entry in TASKS.items() if entry.chapter == chapter]
+    own = {name: replace(one, optional=True) for task in tasks for name, one in task_options(task).items()}
+    return PARAMETERS | options_of(Pretraining) | options_of(Finetuning) | own
+
+
+def check(key: str, value: Any, chapter: str = "") -> None:
     """One parameter: known name, right type, possible value. papermill itself would run on with a misspelt name."""
-    if key not in PARAMETERS:
-        near = difflib.get_close_matches(key, PARAMETERS, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"known are {', '.join(PARAMETERS)}"
-        raise CourseError(f"parameter {key!r}: no such parameter; {hint}")
-    types = PARAMETERS[key]
-    if not isinstance(value, types) or (isinstance(value, bool) and bool not in types):
-        wanted = " or ".join("None" if t is type(None) else t.__name__ for t in types)
-        raise CourseError(f"parameter {key}={value!r}: is of type {type(value).__name__}, must be {wanted}")
-    if key == "scale":
-        scales.get(value)
-    if key == "dataset" and value not in datasets.NAMES:
-        raise CourseError(f"dataset={value!r}: no such dataset; choose one of {', '.join(datasets.NAMES)}")
-    if isinstance(value, int) and value < (
-        -1 if key == "freeze_epochs" else 1 if key in ("num_labeled", "mask_unit") else 0
-    ):
-        raise CourseError(f"parameter {key}={value}: is too small; see the comment beside it")
+    known(parameters_of(chapter), key, of="the chapter").check(value)
 
 
 def bar(what: str, unit: str = "volumes") -> Callable[[int, int], None]:

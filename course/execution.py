@@ -4,19 +4,17 @@ import ast
 import json
 import logging
 import os
-import signal
 import subprocess
 import sys
-import threading
 import time
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import psutil
-
+from course.watching import TimedOut, watched
 from ssl_utils.errors import CourseError
-from ssl_utils.files import atomic, read_json, writing
+from ssl_utils.files import read_json, write_text, writing
 from ssl_utils.training import processes
 
 # Jupyter's packages bring a module that MONAI's then find and import, unused, in 1.2 s: a kernel does without it. And
@@ -27,10 +25,6 @@ LIGHTER = (
 SHOWN = ("init", "num_labeled", "draw", "seed")  # parameters that tell the parts of one chapter apart
 
 
-class TimedOut(CourseError):
-    """A part was stopped at its time limit."""
-
-
 def label(chapter: str, parameters: dict) -> str:
     """`04_unetr_finetuning init=random n=6 draw=0 seed=0`; the chapter alone when it runs only once."""
     if "init" not in parameters:
@@ -39,27 +33,18 @@ def label(chapter: str, parameters: dict) -> str:
     return " ".join((chapter, *named)).replace("num_labeled=", "n=")
 
 
-def run_chapter(
-    notebook: Path,
-    executed: Path,
-    parameters: dict,
-    *,
-    writes: Path | None = None,
-    minutes: float = 60,
-    events: Path | None = None,
-) -> float:
+def run_chapter(notebook: Path, executed: Path, parameters: dict, *, minutes: float = 60, **part: Path | None) -> float:
     """Execute a chapter in a fresh kernel of this environment and keep the executed notebook, also when it fails.
 
     Args:
         notebook: the chapter; its own folder is the working directory of the kernel.
         executed: where the executed notebook goes.
         parameters: scalars and lists; a name the chapter does not have is refused.
-        writes: the file that the chapter must have written when it ends.
         minutes: limit for the whole chapter.
-        events: a file that gets one line of JSON when the chapter starts, and one when it ends.
+        part: `writes`, the file that the chapter must have written when it ends; `events`, a file that gets one line of
+            JSON when the chapter starts, and one when it ends.
 
-    Returns:
-        seconds it took.
+    Returns the seconds it took.
 
     Raises:
         CourseError: it failed: chapter, cell, error, executed notebook, in one line.
@@ -68,22 +53,14 @@ def run_chapter(
     def work() -> None:
         _refuse_unknown(notebook, parameters)
         executed.parent.mkdir(parents=True, exist_ok=True)
-        _watched(lambda: _execute(notebook, executed, parameters), minutes=minutes)
+        watched(lambda: _execute(notebook, executed, parameters), minutes=minutes)
         _check_complete(executed)
 
     name = label(notebook.stem, parameters)
-    return _told(work, notebook.stem, name, writes=writes, events=events, kept=("executed notebook", executed))
+    return _told(work, notebook.stem, name, ("executed notebook", executed), **part)
 
 
-def run_command(
-    name: str,
-    log: Path,
-    words: list[str],
-    *,
-    writes: Path | None = None,
-    minutes: float = 60,
-    events: Path | None = None,
-) -> float:
+def run_command(name: str, log: Path, words: list[str], *, minutes: float = 60, **part: Path | None) -> float:
     """Run `python -m` with these words as a part of a graph, its output in `log`; returns the seconds it took.
 
     `name` is what progress shows, and its first word is the kind of step. The rest as in `run_chapter`.
@@ -94,9 +71,9 @@ def run_command(
 
     def work() -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
-        _watched(lambda: _call(words, log), minutes=minutes)
+        watched(lambda: _call(words, log), minutes=minutes)
 
-    return _told(work, name.split()[0], name, writes=writes, events=events, kept=("log", log))
+    return _told(work, name.split()[0], name, ("log", log), **part)
 
 
 def _call(words: list[str], log: Path) -> None:
@@ -108,10 +85,12 @@ def _call(words: list[str], log: Path) -> None:
         raise CourseError(said[-1].removeprefix("error: ")[:500])
 
 
-def _told(work, kind: str, name: str, *, writes: Path | None, events: Path | None, kept: tuple[str, Path]) -> float:
+def _told(
+    work, kind: str, name: str, kept: tuple[str, Path], *, writes: Path | None = None, events: Path | None = None
+) -> float:
     """Do the work of a part and tell the graph when it starts and ends; a fault names the file that was kept of it."""
-    started = time.monotonic()
-    _note(events, event="started", chapter=kind, label=name, **processes.here())
+    started, note = time.monotonic(), partial(_note, events, chapter=kind, label=name)
+    note(event="started", **processes.here())
     try:
         work()
         if writes and not writes.exists():
@@ -119,11 +98,10 @@ def _told(work, kind: str, name: str, *, writes: Path | None, events: Path | Non
     except CourseError as error:
         what, path = kept
         message = f"{name} failed: {error}" + (f"; {what}: {path.resolve()}" if path.exists() else "")
-        late = isinstance(error, TimedOut)
-        _note(events, event="failed", chapter=kind, label=name, message=message, timed_out=late)
+        note(event="failed", message=message, timed_out=isinstance(error, TimedOut))
         raise CourseError(message) from None
     seconds = time.monotonic() - started
-    _note(events, event="finished", chapter=kind, label=name, seconds=round(seconds, 1))
+    note(event="finished", seconds=round(seconds, 1))
     return seconds
 
 
@@ -139,17 +117,10 @@ def _execute(notebook: Path, executed: Path, parameters: dict) -> None:
 
     try:
         with writing(executed), TemporaryDirectory(prefix="ssl-kernel-", ignore_cleanup_errors=True) as folder:
-            papermill.execute_notebook(
-                str(notebook),
-                str(executed),
-                parameters=parameters,
-                kernel_name="python3",
-                cwd=str(notebook.parent),
-                progress_bar=False,
-                log_output=False,
-                config=Config(KernelManager=_connection(folder)),
-                extra_arguments=["--IPKernelApp.log_level=CRITICAL", f"--IPKernelApp.exec_lines={LIGHTER}"],
-            )
+            kernel = {"kernel_name": "python3", "config": Config(KernelManager=_connection(folder))}
+            kernel["extra_arguments"] = ["--IPKernelApp.log_level=CRITICAL", f"--IPKernelApp.exec_lines={LIGHTER}"]
+            run = partial(papermill.execute_notebook, progress_bar=False, log_output=False, cwd=str(notebook.parent))
+            run(str(notebook), str(executed), parameters=parameters, **kernel)
     except PapermillExecutionError as error:
         raise CourseError(f"cell [{error.exec_count}]: {_what_happened(error, executed)}") from None
     except DeadKernelError:
@@ -205,56 +176,11 @@ def _strip_widgets(executed: Path) -> None:
     if executed.exists():
         content = read_json(executed)
         if content["metadata"].pop("widgets", None):
-            with atomic(executed) as temporary:
-                temporary.write_text(json.dumps(content, indent=1), encoding="utf-8")
+            write_text(executed, json.dumps(content, indent=1))
 
 
 def _note(events: Path | None, **content) -> None:
     if events:
-        line = json.dumps(content) + "\n"
         # one short write: lines of parallel chapters do not mix; news of the work are worth less than the work
         with suppress(OSError), open(events, "a", encoding="utf-8") as stream:
-            stream.write(line)
-
-
-def _watched(work, *, minutes: float) -> None:
-    """Run `work` in a thread and watch: a kernel must not outlive its chapter, nor a chapter its course."""
-    caught: list[BaseException] = []
-
-    def call():
-        try:
-            work()
-        except BaseException as error:
-            caught.append(error)
-
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda number, _: _end(128 + number))
-    thread = threading.Thread(target=call, daemon=True)
-    thread.start()
-    if "SLURM_JOB_ID" in os.environ:  # Slurm counts from before Python started, and would end it without a word
-        minutes -= min(2, minutes / 2)
-    parent, deadline = os.getppid(), time.monotonic() + 60 * minutes
-    course = int(os.environ.get("SSL_COURSE_PROCESS") or parent)
-    while thread.is_alive():
-        thread.join(0.5)
-        if os.getppid() != parent or not psutil.pid_exists(course):
-            _end(1)
-        if time.monotonic() > deadline:
-            _kill_kernels()
-            thread.join(20)
-            raise TimedOut(f"it took more than {minutes:g} minutes")
-    if caught:
-        raise caught[0]
-
-
-def _kill_kernels() -> None:
-    for process in psutil.Process().children(recursive=True):
-        try:
-            process.kill()
-        except psutil.Error:
-            continue
-
-
-def _end(code: int) -> None:
-    _kill_kernels()
-    os._exit(code)
+            stream.write(json.dumps(content) + "\n")

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
+from course.chapters import FINETUNING, FIRST, LAST, part_of, tasks_of
 from course.progress import REFERENCE, Progress, clock
 from ssl_utils.data import datasets
 from ssl_utils.experiments import scales
@@ -13,7 +14,6 @@ from ssl_utils.experiments.setups import Setup
 from ssl_utils.files import read_json
 from ssl_utils.pretext import TASKS
 
-FINETUNING = "04_unetr_finetuning"
 NOTEBOOK_MB = 2  # of an executed chapter, its pictures included
 STATES = 3  # of the weights in last.ckpt while a part trains: the weights and two moments of AdamW
 
@@ -36,12 +36,14 @@ def parts(config: dict) -> list[Part]:
     if study := config.get("study"):
         found = [Part(f"pretrain/{name}", "pretrain", f"pretrain {name}") for name in study["pretrain"]]
         return found + list(_finetunings(study["finetune"], study["num_labeled"], config["settings"], "finetune {}"))
+    chosen = config.get("parts", [1])
     first, last = (
-        [Part(f"chapters/{chapter}", chapter, chapter) for chapter in chapters]
-        for chapters in (("00_start_here", "01_data_inspection"), ("05_results",))
+        [Part(f"chapters/{chapter}", chapter, chapter) for chapter in chapters if part_of(chapter) in chosen]
+        for chapters in (FIRST, LAST)
     )
-    pretrainings = [Part(f"pretrain/{task}", entry.chapter, entry.chapter) for task, entry in TASKS.items()]
-    label, inits = f"{FINETUNING} init={{}}", ("random", *TASKS)
+    tasks = tasks_of(chosen)
+    pretrainings = [Part(f"pretrain/{task}", TASKS[task].chapter, TASKS[task].chapter) for task in tasks]
+    label, inits = f"{FINETUNING} init={{}}", ("random", *tasks)
     return [*first, *pretrainings, *_finetunings(inits, config["num_labeled"], config["settings"], label), *last]
 
 
@@ -52,23 +54,23 @@ def _finetunings(inits, num_labeled, settings: dict, label: str) -> Iterator[Par
         yield Part(run, chapter, f"{label.format(init)} n={n} draw={draw} seed={seed}")
 
 
-def counted(where: Setup) -> dict[str, tuple[float, float]]:
-    """Of the encoder and of the whole UNETR: billions of multiplications and additions for one crop, and millions of
-    weights. Counted on the networks themselves, which are built without memory for their numbers."""
+def counted(where: Setup, network: str = "unetr") -> dict[str, tuple[float, float]]:
+    """Of a network's encoder (`encoder`) and of all of it (under its name): billions of multiplications and additions
+    for one crop, and millions of weights. Counted on the network itself, built without memory for its numbers."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
-    from ssl_utils.networks.unetr import UNETR
-    from ssl_utils.networks.vit import ViT
+    from ssl_utils.experiments.building import network_config
+    from ssl_utils.networks import network_class
 
-    sizes, found = where.encoder_config(), {}
+    sizes, found = network_config(where, network), {}
     with torch.device("meta"):
         crop = torch.zeros(1, sizes["in_channels"], *sizes["img_size"])
-        whole = UNETR(out_channels=where.dataset.out_channels, feature_size=where.scale.feature_size, **sizes)
-        for name, network in (("encoder", ViT(**sizes)), ("unetr", whole)):
+        whole = network_class(network)(out_channels=where.dataset.out_channels, **sizes)
+        for name, part in (("encoder", whole.encoder), (network, whole)):
             with FlopCounterMode(display=False) as counter:
-                network(crop)
-            weights = sum(parameter.numel() for parameter in network.parameters())
+                part(crop)
+            weights = sum(parameter.numel() for parameter in part.parameters())
             found[name] = counter.get_total_flops() / 1e9, weights / 1e6
     return found
 

@@ -185,26 +185,9 @@ def build(source: Path, site: Path, *, project: Path = PROJECT) -> None:
     """
     shutil.rmtree(site, ignore_errors=True)
     log = site.with_name(f"{site.name}.log")
-    command = [
-        sys.executable,
-        "-m",
-        "sphinx",
-        "-q",
-        "-W",
-        "--keep-going",
-        "-j",
-        "auto",
-        "-b",
-        "html",
-        "-c",
-        project / "docs",
-        "-d",
-        source.with_name(f"{source.name}_parsed"),
-        "-w",
-        log,
-        source,
-        site,
-    ]
+    options = {"-b": "html", "-j": "auto", "-c": project / "docs", "-d": source.with_name(f"{source.name}_parsed")}
+    words = [word for pair in (options | {"-w": log}).items() for word in pair]
+    command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", *words, source, site]
     log.parent.mkdir(parents=True, exist_ok=True)
     ended = subprocess.run([str(word) for word in command], capture_output=True, text=True)
     faults = [line for line in log.read_text(encoding="utf-8").splitlines() if re.search("WARNING|ERROR", line)]
@@ -216,11 +199,11 @@ def build(source: Path, site: Path, *, project: Path = PROJECT) -> None:
 
 def outside_addresses(site: Path) -> list[str]:
     """Everything that a page or style sheet would load from outside; links that a reader follows are not among it."""
-    found = []
-    for path in sorted((*site.rglob("*.html"), *site.rglob("*.css"))):
-        for match in OUTSIDE.finditer(path.read_text(encoding="utf-8")):
-            found.append(f"{path.relative_to(site)}: loads {match[1] or match[2]}")
-    return found
+    return [
+        f"{path.relative_to(site)}: loads {match[1] or match[2]}"
+        for path in sorted((*site.rglob("*.html"), *site.rglob("*.css")))
+        for match in OUTSIDE.finditer(path.read_text(encoding="utf-8"))
+    ]
 
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)

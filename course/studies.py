@@ -6,9 +6,10 @@ point without options is a run of the course itself, and no run is made twice fo
 
 from typing import Any
 
-from course.study import RANDOM, Point, Study, Where, of_scale
+from course.study import Point, Study, Where, of_scale
 from ssl_utils.data import datasets
 from ssl_utils.errors import CourseError
+from ssl_utils.experiments.description import RANDOM
 from ssl_utils.experiments.scales import Scale
 from ssl_utils.pretext import TASKS
 
@@ -35,7 +36,8 @@ def _restoration(task: str, value: str, where: Where) -> Point:
 
 
 def _length(task: str, value: float, where: Where) -> Point:
-    return Point(task, f"{value} %", {"steps": max(round(value * where.scale.pretrain_steps / 100), 1)})
+    steps = max(round(value * where.scale.pretrain_steps / 100), 1) if value != 100 else None
+    return Point(task, f"{value} %", {"steps": steps})
 
 
 def _budget(task: str, value: float, where: Where) -> Point:
@@ -192,7 +194,7 @@ def plan(
         )
     usual = num_labeled if all_labels else of_scale(study.labels, scale.name)
     counts = [n for n in num_labeled if n in usual] or list(num_labeled[:1])
-    pools = {point.pretraining.get("pool") for point in points} - {None}
+    pools = {point.options.get("pool") for point in points} - {None}
     return {
         "name": name,
         "title": study.title,
@@ -201,17 +203,9 @@ def plan(
         "num_labeled": counts,
         "needs": [other] if pools else [],
         "points": [
-            {"task": p.task, "value": p.value, "init": p.init, "name": p.name, "default": p.name == p.task}
+            {"task": p.task, "value": p.value, "init": p.run.init, "name": p.run.name, "default": p.run.name == p.task}
             for p in points
         ],
-        "pretrain": {
-            p.init: [p.task, *(f"--option={k}={v}" for k, v in p.pretraining.items())] for p in points if p.pretraining
-        },
-        "finetune": {RANDOM: [RANDOM]}
-        | {p.name: [p.init, *(_flag(k, v) for k, v in p.finetuning.items())] for p in points},
+        "pretrain": {p.run.init: p.pretraining.words() for p in points if p.run.init != p.task},
+        "finetune": {RANDOM: [RANDOM]} | {p.run.name: p.run.words() for p in points},
     }
-
-
-def _flag(name: str, value: Any) -> str:
-    flag = "--" + name.replace("_", "-")
-    return flag if value is True else f"{flag}={value}"

@@ -1,18 +1,16 @@
 """What a study is: the points that it has at a scale, and the names of their runs. The studies: `course.studies`."""
 
-import inspect
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
 
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import scales
-from ssl_utils.experiments.naming import variant
+from ssl_utils.experiments.description import RANDOM, Finetuning, Pretraining, task_options
 from ssl_utils.experiments.scales import Scale
-from ssl_utils.pretext import TASKS, task_class
+from ssl_utils.pretext import TASKS
 
-RANDOM = "random"  # the start that every point is compared with; a study always holds it
-UNCHANGED = {"freeze_epochs": 0, "layer_decay": 1.0, "scope": None, "budget": 1, "permuted": False, "network": "unetr"}
+COMMON = {one.name for one in fields(Pretraining)}  # options that every task has
 
 
 @dataclass(frozen=True)
@@ -27,22 +25,21 @@ class Where:
 
 @dataclass(frozen=True)
 class Point:
-    """One value of a study: options of `experiments.pretrain` and of `experiments.finetune`, none at its default."""
+    """One value of a study: the options of a pretraining and of a fine-tuning that it sets."""
 
     task: str  # or random
     value: str
-    pretraining: Mapping[str, Any] = field(default_factory=dict)
+    options: Mapping[str, Any] = field(default_factory=dict)
     finetuning: Mapping[str, Any] = field(default_factory=dict)
 
     @property
-    def init(self) -> str:
-        """The pretraining run."""
-        return variant(self.task, self.pretraining)
+    def pretraining(self) -> Pretraining | None:
+        return None if self.task == RANDOM else Pretraining.of(self.task, **self.options)
 
     @property
-    def name(self) -> str:
-        """The fine-tuning run."""
-        return variant(self.init, {k.removesuffix("_epochs"): v for k, v in self.finetuning.items()})
+    def run(self) -> Finetuning:
+        """The fine-tuning; its label counts, subsets and seeds are the graph's."""
+        return Finetuning(init=self.pretraining.name if self.pretraining else RANDOM, **self.finetuning)
 
 
 @dataclass(frozen=True)
@@ -68,17 +65,13 @@ class Study:
         """
         level, found = where.scale.name, {}
         for task in self._tasks(where):
-            defaults = defaults_of(task, where)
-            values = of_scale(self.values, level)
-            if self.option and defaults.get(self.option, values[0]) not in values:
-                values = tuple(sorted((*values, defaults[self.option])))
+            values, own = of_scale(self.values, level), {} if task == RANDOM else task_options(task)
+            if self.option in own and own[self.option].default not in values:
+                values = tuple(sorted((*values, own[self.option].default)))
             for point in filter(None, (self.point(task, value, where) for value in values)):
-                if unknown := point.pretraining.keys() - defaults:
+                if unknown := point.options.keys() - own.keys() - COMMON:
                     raise CourseError(f"study {self.name}: {task} has no {', '.join(unknown)} to vary; leave it out")
-                pretraining = {k: v for k, v in point.pretraining.items() if v != defaults[k]}
-                finetuning = {k: v for k, v in point.finetuning.items() if v != UNCHANGED[k]}
-                point = Point(task, point.value, pretraining, finetuning)
-                found.setdefault(point.name, point)
+                found.setdefault(point.run.name, point)
         return list(found.values())
 
     def _tasks(self, where: Where) -> list[str]:
@@ -91,12 +84,3 @@ def of_scale(by_scale: Mapping[str, tuple], level: str) -> tuple:
     """What a scale has: a scale that is not named takes what the next smaller one has."""
     order = list(scales.SCALES)
     return next(by_scale[name] for name in reversed(order[: order.index(level) + 1]) if name in by_scale)
-
-
-def defaults_of(task: str, where: Where) -> dict[str, Any]:
-    """The options that a pretraining has when none is given."""
-    if task == RANDOM:
-        return {}
-    parameters = inspect.signature(task_class(task).__init__).parameters.values()
-    own = {p.name: p.default for p in parameters if p.default is not p.empty}
-    return own | {"steps": where.scale.pretrain_steps, "pool": None, "volumes": None}

@@ -25,6 +25,7 @@ def bring_up(
     repeats: int | None,
     labels: str | None,
     notebooks: Path,
+    parts: list[int],
     where: Cluster | None = None,
     study: str | None = None,
     tasks: tuple[str, ...] = (),
@@ -40,9 +41,11 @@ def bring_up(
     run = runs.course_dir(datasets.run_name(dataset, data), scale)
     # parts run in another folder: no relative path may reach them
     os.environ["SSL_RUNS_ROOT"], os.environ["SSL_DATA_ROOT"] = str(runs.runs_root()), str(datasets.data_root())
+    runs.refuse_old_layout(run / ".course" / "config.json")
     with locked(run) as lock:
         prepare(dataset, scale, data)
         config = {"scale": scale, "dataset": dataset, "data": data, "notebooks": str(notebooks.resolve())}
+        config |= {"parts": parts, "layout": runs.LAYOUT}
         config = read_json(run / "data.json") | config | {"settings": asdict(numbers)}
         if counts:
             most = config["cases"]["training"]

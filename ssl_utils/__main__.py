@@ -1,17 +1,21 @@
-"""The command line: data | doctor | pretrain | finetune | predict. It parses, calls and prints."""
+"""The command line: data | doctor | pretrain | finetune | predict | options. It parses, calls and prints."""
 
 import os
 import sys
-from contextlib import contextmanager, suppress
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated
 
 import typer
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
 
 from ssl_utils.errors import CourseError, out_of_memory
-from ssl_utils.experiments import scales
+from ssl_utils.experiments import runs, scales, setups
+from ssl_utils.experiments.command_line import MORE, with_options
+from ssl_utils.experiments.description import Finetuning, Pretraining, task_options
+from ssl_utils.training.options import REQUIRED, options_of
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 console = Console()
@@ -33,9 +37,6 @@ def bar() -> Progress:
 def data(dataset: str, scale: ScaleOption = "laptop", data: DataOption = None) -> None:
     """Fetch or generate a dataset, check its list, and write down what the course needs to know of it."""
     from ssl_utils.data import datasets
-    from ssl_utils.experiments import (
-        setups,  # `experiments` would bring torch and MONAI: 6 s at the start of every course
-    )
 
     chosen, numbers = datasets.get(dataset, data), scales.get(scale)
     with bar() as progress:
@@ -46,10 +47,10 @@ def data(dataset: str, scale: ScaleOption = "laptop", data: DataOption = None) -
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
         progress.update(task, visible=False)
-    where = setups.setup(dataset=dataset, scale=numbers, data=data)
-    sides = ", ".join(f"{len(cases)} {side}" for side, cases in where.datalist.sides().items() if cases)
+    setup = setups.setup(dataset=dataset, scale=numbers, data=data)
+    sides = ", ".join(f"{len(cases)} {side}" for side, cases in setup.datalist.sides().items() if cases)
     console.print(f"{chosen.title}: {sides}. Licence {chosen.licence}. In {root}", soft_wrap=True)
-    setups.write_plan(where)
+    setups.write_plan(setup)
 
 
 @app.command()
@@ -81,18 +82,18 @@ def doctor(
             from ssl_utils.data import datasets
             from ssl_utils.data.doctor import forecast
 
-            where = experiments.Setup(datasets.get(dataset, data), scales.get(scale))
-            grid, labels = where.grid, where.datalist.labels
+            setup = setups.Setup(datasets.get(dataset, data), scales.get(scale))
+            grid, labels = setup.grid, setup.datalist.labels
             report = data_doctor.examine_datalist(
-                where.datalist, roi=grid.required_roi, spacing=grid.spacing, progress=step
+                setup.datalist, roi=grid.required_roi, spacing=grid.spacing, progress=step
             )
             cost = forecast.forecast(
-                lambda: experiments.build_network(where, init="random", seed=0)[0],
+                lambda: experiments.build_network(setup, Finetuning())[0],
                 roi=grid.roi,
-                channels=len(where.dataset.channels),
-                patch_size=where.scale.patch_size,
-                batch_size=where.scale.finetune_batch_size,
-                steps=where.scale.finetune_steps,
+                channels=len(setup.dataset.channels),
+                patch_size=setup.scale.patch_size,
+                batch_size=setup.scale.finetune_batch_size,
+                steps=setup.scale.finetune_steps,
             )
         progress.update(task, visible=False)
     for table in doctor_tables.tables(report, labels):
@@ -105,110 +106,69 @@ def doctor(
     raise typer.Exit(1 if report.errors else 0)
 
 
-@app.command()
+@app.command(context_settings=MORE)
+@with_options(Pretraining)
 def pretrain(
-    task: Annotated[str, typer.Argument(help="a task of the registry: restoration, simmim, ...")],
+    run: Pretraining,
     dataset: DatasetOption = "phantom",
     scale: ScaleOption = "laptop",
     data: DataOption = None,
-    seed: int = 0,
-    mask_ratio: float | None = None,
-    mask_unit: int | None = None,
-    contrast: str | None = None,
-    fill: str | None = None,
-    option: Annotated[list[str] | None, typer.Option(help="name=value, any option of the task; repeat it")] = None,
     devices: DevicesOption = 1,
     num_nodes: NodesOption = 1,
     wandb: WandbOption = False,
 ) -> None:
-    """Pretrain an encoder without labels."""
-    from ssl_utils import experiments
+    """Pretrain without labels. Options of the pretext task follow: --mask-ratio 0.3; `options TASK` lists them."""
+    from ssl_utils.experiments.pretraining import pretrain as work
+
+    folder = _train(work, run, dataset, scale, data, devices, num_nodes, wandb)
+    console.print(f"Encoder in {folder / 'encoder.safetensors'}", soft_wrap=True)
+
+
+@app.command(context_settings=MORE)
+@with_options(Finetuning)
+def finetune(
+    run: Finetuning,
+    dataset: DatasetOption = "phantom",
+    scale: ScaleOption = "laptop",
+    data: DataOption = None,
+    devices: DevicesOption = 1,
+    num_nodes: NodesOption = 1,
+    wandb: WandbOption = False,
+) -> None:
+    """Fine-tune on a few labelled volumes and score the network on the test set."""
+    from ssl_utils.experiments.finetuning import finetune as work
+
+    folder = _train(work, run, dataset, scale, data, devices, num_nodes, wandb)
+    done = runs.metrics(folder)
+    console.print(f"Dice {done['dice']:.3f} on {done['cases']} test cases. Run in {folder}", soft_wrap=True)
+
+
+def _train(work: Callable, run, dataset: str, scale: str, data: str | None, devices: int, num_nodes: int, wandb: bool):
     from ssl_utils.training.parallel import Team
 
     if wandb:
         os.environ["SSL_WANDB"] = "1"  # as for the chapters; no part of what a run depends on
-
-    options = {"mask_ratio": mask_ratio, "mask_unit": mask_unit, "contrast": contrast, "fill": fill}
-    options |= dict(map(named_value, option or []))
-    where = experiments.setup(dataset=dataset, scale=scales.get(scale), data=data)
-    team = Team(devices, num_nodes)
-    with task_options(task, options):
-        folder = experiments.pretrain(where, task=task, seed=seed, team=team, **options)
+    setup, team = setups.setup(dataset=dataset, scale=scales.get(scale), data=data), Team(devices, num_nodes)
+    folder = work(setup, run, team=team)
     console.quiet = not team.first
-    console.print(f"Encoder in {folder / 'encoder.safetensors'}", soft_wrap=True)
-
-
-def named_value(text: str) -> tuple[str, int | float | bool | str]:
-    """`mask_ratio=0.3` as (name, value): a number, true or false where it reads as one, else the text."""
-    name, sign, value = text.partition("=")
-    if not sign or not name.isidentifier():
-        raise CourseError(f"option {text!r}: is not name=value; write --option mask_ratio=0.3")
-    for kind in (int, float):
-        with suppress(ValueError):
-            return name, kind(value)
-    return name, {"true": True, "false": False}.get(value.lower(), value)
-
-
-@contextmanager
-def task_options(task: str, options: dict):
-    """Refuse an option that the task does not have, in one line."""
-    try:
-        yield
-    except TypeError as error:
-        if "keyword argument" not in str(error):  # an unknown one, or one that the course sets itself
-            raise
-        wrong = str(error).rpartition("argument ")[2].strip("'")
-        if wrong not in options:
-            raise
-        raise CourseError(f"option {wrong}: {task} has none to choose; see the class in pretext/{task}.py") from None
+    return folder
 
 
 @app.command()
-def finetune(
-    init: Annotated[str, typer.Argument(help="random, or the name of a pretraining run")] = "random",
-    num_labeled: int = 6,
-    draw: int = 0,
-    seed: int = 0,
-    freeze_epochs: Annotated[int, typer.Option(help="epochs with a frozen encoder; -1 always")] = 0,
-    layer_decay: Annotated[float, typer.Option(help="learning rate of a block over that of the next one")] = 1.0,
-    scope: Annotated[str | None, typer.Option(help="encoder or whole; by default what the run holds")] = None,
-    budget: Annotated[float, typer.Option(min=0.01, help="so many times the steps, such as 0.5 or 4")] = 1,
-    permuted: Annotated[bool, typer.Option("--permuted", help="shuffle the weights within each tensor")] = False,
-    network: Annotated[str, typer.Option(help="unetr, or unet (with random)")] = "unetr",
-    dataset: DatasetOption = "phantom",
-    scale: ScaleOption = "laptop",
-    data: DataOption = None,
-    devices: DevicesOption = 1,
-    num_nodes: NodesOption = 1,
-    wandb: WandbOption = False,
+def options(
+    task: Annotated[str | None, typer.Argument(help="a pretext task; none: what all runs have")] = None,
 ) -> None:
-    """Fine-tune a UNETR on a few labelled volumes and score it on the test set."""
-    from ssl_utils import experiments
-    from ssl_utils.experiments import runs
-    from ssl_utils.training.parallel import Team
-
-    if wandb:
-        os.environ["SSL_WANDB"] = "1"
-
-    where = experiments.setup(dataset=dataset, scale=scales.get(scale), data=data)
-    team = Team(devices, num_nodes)
-    folder = experiments.finetune(
-        where,
-        init=init,
-        num_labeled=num_labeled,
-        draw=draw,
-        seed=seed,
-        freeze_epochs=freeze_epochs,
-        layer_decay=layer_decay,
-        scope=scope,
-        budget=budget,
-        permuted=permuted,
-        network=network,
-        team=team,
-    )
-    console.quiet = not team.first
-    found = runs.metrics(folder)
-    console.print(f"Dice {found['dice']:.3f} on {found['cases']} test cases. Run in {folder}", soft_wrap=True)
+    """List the options of a run: name, default, range, meaning."""
+    listed = {task: task_options(task)} if task else {c.__name__: options_of(c) for c in (Pretraining, Finetuning)}
+    for title, specs in listed.items():
+        table = Table("option", "default", "values", "meaning", title=title)
+        for name, option in specs.items():
+            choices = option.choices() if callable(option.choices) else option.choices
+            default = "" if option.default is REQUIRED else str(option.default)
+            table.add_row(
+                f"--{name.replace('_', '-')}", default, ", ".join(choices or ()) or option.range(), option.help
+            )
+        (console if console.is_terminal else Console(width=160)).print(table)
 
 
 @app.command()

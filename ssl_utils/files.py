@@ -77,9 +77,13 @@ def exclusively(folder: Path, name: str) -> Iterator[None]:
         os.close(handle)
 
 
-def write_json(path: Path | str, content: Any) -> None:
+def write_text(path: Path | str, text: str) -> None:
     with atomic(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")
+
+
+def write_json(path: Path | str, content: Any) -> None:
+    write_text(path, json.dumps(content, indent=1, ensure_ascii=False) + "\n")
 
 
 def read_json(path: Path | str) -> Any:

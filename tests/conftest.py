@@ -1,9 +1,9 @@
-"""What tests share: small datasets of their own, and the real volumes where they are at hand."""
+"""What tests share: small datasets, and courses that are executed once, also where several workers run the tests."""
 
 import os
 import subprocess
 import sys
-import time
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 
 from ssl_utils.data import datasets, volumes
-from ssl_utils.experiments import scales
-from ssl_utils.experiments.run import Setup
+from ssl_utils.experiments import Setup, scales
+from ssl_utils.files import exclusively, read_json, write_json
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("JPY_SESSION_NAME", None)
@@ -29,34 +29,75 @@ def write_blob(folder: Path, number: int, size: int = 24) -> None:
     volumes.write_nifti(folder / "labelsTr" / f"blob_{number:02d}.nii.gz", label.astype(np.uint8), np.eye(4))
 
 
+def once(folder: Path, make: Callable[[], dict]) -> dict:
+    """What `make` says about a folder that it fills: the first worker calls it, the others wait and read."""
+    record = folder / "made.json"
+    with exclusively(folder.parent, folder.name):
+        if not record.exists():
+            write_json(record, make())
+    return read_json(record)
+
+
 @pytest.fixture(scope="session")
-def blobs(tmp_path_factory) -> Path:
-    """A person's own folder: 10 labelled volumes in MSD layout."""
-    folder = tmp_path_factory.mktemp("own") / "My Blobs"
-    for number in range(10):
-        write_blob(folder, number)
-    return folder
+def shared(tmp_path_factory) -> Path:
+    """A temporary folder of this session, the same for all its workers."""
+    folder = tmp_path_factory.getbasetemp()
+    return folder.parent if "PYTEST_XDIST_WORKER" in os.environ else folder
+
+
+@pytest.fixture(scope="session")
+def blobs(shared) -> Path:
+    """A person's own folder: 10 labelled volumes in MSD layout; no test may write into it."""
+    folder = shared / "own"
+
+    def make() -> dict:
+        for number in range(10):
+            write_blob(folder / "My Blobs", number)
+        return {}
+
+    once(folder, make)
+    return folder / "My Blobs"
 
 
 @dataclass(frozen=True)
 class Finished:
-    """A course that was run to its end and left alone."""
+    """A course that was run to its end and left alone; `root` holds the runs and the data of it."""
 
+    root: Path
     run: Path
     out: str
-    seconds: float
+
+    def environment(self) -> dict[str, str]:
+        return os.environ | {"SSL_RUNS_ROOT": str(self.root / "runs"), "SSL_DATA_ROOT": str(self.root / "data")}
+
+    def again(self, *words: str) -> subprocess.CompletedProcess:
+        command = [sys.executable, "-m", "course", "run", "--scale", "smoke", *words]
+        return subprocess.run(command, env=self.environment(), capture_output=True, text=True, timeout=1500)
+
+
+def finished(root: Path, name: str, *words: str) -> Finished:
+    """The smoke course, run once for all tests of all workers; none of them may write into it."""
+    course = Finished(root, root / "runs" / name / "smoke", "")
+
+    def make() -> dict:
+        done = course.again(*words)
+        return {"code": done.returncode, "out": done.stdout, "err": done.stderr}
+
+    told = once(root, make)
+    assert told["code"] == 0, told["out"][-3000:] + told["err"][-3000:]
+    return replace(course, out=told["out"])
 
 
 @pytest.fixture(scope="session")
-def blobs_course(blobs, tmp_path_factory) -> Finished:
-    """The smoke course on a person's own folder, run once for all tests; none of them may write into it."""
-    root, began = tmp_path_factory.mktemp("undisturbed"), time.monotonic()
-    words = ["run", "--scale", "smoke", "--dataset", "folder", "--data", str(blobs)]
-    environment = os.environ | {"SSL_RUNS_ROOT": str(root), "SSL_DATA_ROOT": str(root / "data")}
-    command = [sys.executable, "-m", "course", *words]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return Finished(root / "folder_my_blobs" / "smoke", done.stdout, time.monotonic() - began)
+def blobs_course(shared, blobs) -> Finished:
+    """The smoke course on a person's own folder."""
+    return finished(shared / "course of blobs", "folder_my_blobs", "--dataset", "folder", "--data", str(blobs))
+
+
+@pytest.fixture(scope="session")
+def phantom_course(shared) -> Finished:
+    """The smoke course as `make course SCALE=smoke` runs it."""
+    return finished(shared / "course of one" / "with spaces", "phantom")
 
 
 @pytest.fixture
@@ -73,3 +114,12 @@ def tiny_setup(blobs) -> Setup:
         max_test=2,
     )
     return Setup(datasets.get("folder", blobs), scale)
+
+
+LONGEST = ("test_killed.py", "test_course.py", "tests/browser", "tests/slurm", "test_new_task.py", "test_studies.py")
+
+
+def pytest_collection_modifyitems(config, items: list[pytest.Item]) -> None:
+    """Workers begin with the files that take longest, so that none of them ends long after the other."""
+    if hasattr(config, "workerinput"):
+        items.sort(key=lambda item: next((i for i, name in enumerate(LONGEST) if name in item.nodeid), len(LONGEST)))

@@ -15,8 +15,7 @@ import torch
 from ssl_utils import experiments
 from ssl_utils.data import datasets
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import scales
-from ssl_utils.experiments.run import Setup
+from ssl_utils.experiments import Pretraining, Setup, scales
 from ssl_utils.pretext.simmim import SimMIMTask
 from ssl_utils.segmentation.finetune import SegmentationTask
 from ssl_utils.training import parallel
@@ -77,7 +76,7 @@ def breaks(task: type, *, at: int, here: bool):
 
 def broken(where: Setup, task: str, **more) -> Path:
     """A run that one process or two break off, and two or one take up."""
-    return experiments.pretrain(where, task=task, mask_ratio=0.5, **more)
+    return experiments.pretrain(where, Pretraining.of(task, mask_ratio=0.5, **more))
 
 
 def shared(where: Setup, team: Team, told: Callable[[str, dict], None]) -> None:

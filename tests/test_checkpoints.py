@@ -11,10 +11,10 @@ from safetensors.torch import save_file
 
 from ssl_utils import experiments
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import prediction
+from ssl_utils.experiments import Finetuning, prediction
 from ssl_utils.experiments.setups import Setup
-from ssl_utils.networks import checkpoints, starts
-from ssl_utils.networks.transfer import PROJECTION, load_encoder
+from ssl_utils.networks import checkpoints
+from ssl_utils.networks.transfer import load_encoder, load_network
 from ssl_utils.networks.unetr import UNETR
 from ssl_utils.networks.vit import ViT
 from ssl_utils.training import loop as training
@@ -47,7 +47,8 @@ def transposed(weights):
 
 
 def with_nan(weights):
-    return weights | {PROJECTION: torch.full_like(weights[PROJECTION], float("nan"))}
+    (projection,) = ViT.reads_image
+    return weights | {projection: torch.full_like(weights[projection], float("nan"))}
 
 
 MUTATIONS = {
@@ -99,7 +100,7 @@ def test_a_mutated_encoder_loads_with_a_report_or_is_refused(tmp_path, what, suf
 
 @pytest.fixture
 def model(tiny_setup: Setup, tmp_path):
-    network, _ = experiments.build_network(tiny_setup, init="random", seed=0)
+    network, _ = experiments.build_network(tiny_setup, Finetuning(init="random", seed=0))
     prediction.save_network(tmp_path / "model.safetensors", network, tiny_setup, init="random")
     return tmp_path / "model.safetensors"
 
@@ -136,7 +137,7 @@ def test_a_decoder_with_nan_is_refused(tmp_path):
         next(p for n, p in network.named_parameters() if not n.startswith(("vit.", "out."))).fill_(float("inf"))
     checkpoints.save_model(tmp_path / "network.safetensors", network, metadata={})
     with pytest.raises(CourseError, match="NaN or infinity"):
-        starts.load_network(UNETR(out_channels=2, feature_size=4, **SIZES), tmp_path / "network.safetensors")
+        load_network(UNETR(out_channels=2, feature_size=4, **SIZES), tmp_path / "network.safetensors")
 
 
 class Payload:

@@ -10,6 +10,7 @@ from monai.metrics import DiceMetric
 
 from ssl_utils import experiments
 from ssl_utils.errors import CourseError
+from ssl_utils.experiments import Finetuning
 from ssl_utils.figures import lens as picture
 from ssl_utils.segmentation import conventions, metrics
 from ssl_utils.segmentation.conventions import CONVENTIONS, lens
@@ -204,7 +205,7 @@ def test_centre_crop():
 @pytest.mark.parametrize("regions", [None, {"ball": (1, 2), "core": (2,)}])
 def test_the_honest_score_is_that_of_the_run(tiny_setup, regions):
     where = replace(tiny_setup, dataset=replace(tiny_setup.dataset, regions=regions))
-    network = experiments.build_network(where, init="random", seed=0)[0]
+    network = experiments.build_network(where, Finetuning(init="random", seed=0))[0]
     cases = [
         measure(network, case, dataset=where.dataset, grid=where.grid, overlap_share=0.25)
         for case in where.datalist.test

@@ -4,15 +4,18 @@ import json
 
 import pytest
 
+from course.chapters import chapters_of
 from course.records import costs, record
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
 from ssl_utils.files import read_json, write_json
 
-CHAPTERS = [f"0{i}_chapter" for i in range(7)]
+CHAPTERS = chapters_of([1])
+SECOND = CHAPTERS[2]
 
 
-def measured(course, chapters=CHAPTERS):
+def measured(course, chapters=CHAPTERS, parts=(1,)):
+    write_json(course / ".course" / "config.json", {"parts": parts})
     write_json(
         course / "costs.json",
         {"seconds": 90.0, "cores": 2, "parts": 14, "peak_bytes": 2.5e9, "chapters": dict.fromkeys(chapters, 30.0)},
@@ -31,17 +34,29 @@ def test_a_measured_course_reaches_readme_and_chapters(tmp_path):
     found = read_json(tmp_path / "costs.json")
     page = costs.readme("before <!-- costs -->old<!-- /costs --> after", found)
     assert "phantom, laptop" in page and "1.5" in page and "2.5 GB" in page and "old" not in page
-    box = "# T\n\n<!-- cost:02_chapter -->\n\n| scale | minutes |\n|---|---|\n| x | 999 |\n\nText | stays"
+    box = f"# T\n\n<!-- cost:{SECOND} -->\n\n| scale | minutes |\n|---|---|\n| x | 999 |\n\nText | stays"
     filled = costs.boxes(box, found)
     assert "0.5" in filled and "0.7 GB" in filled and "999" not in filled and filled.endswith("\n\nText | stays")
-    row = "| [02 Two](notebooks/02_chapter.ipynb) | do it | no GPU | 9 | 9 GB |"
-    assert costs.readme(row, found) == "| [02 Two](notebooks/02_chapter.ipynb) | do it | no GPU | 0.5 | 0.7 GB |"
+    row = f"| [02 Two](notebooks/{SECOND}.ipynb) | do it | no GPU | 9 | 9 GB |"
+    assert costs.readme(row, found) == f"| [02 Two](notebooks/{SECOND}.ipynb) | do it | no GPU | 0.5 | 0.7 GB |"
     assert costs.boxes(filled, found) == filled and costs.readme(page, found) == page
 
 
 def test_a_course_that_was_only_continued_is_not_recorded(tmp_path):
     with pytest.raises(CourseError, match="run a whole one"):
         costs.record(measured(tmp_path / "phantom" / "laptop", CHAPTERS[:2]), into=tmp_path / "costs.json")
+
+
+def test_a_later_part_adds_its_chapters_and_leaves_the_rest(tmp_path):
+    course, into = tmp_path / "phantom" / "laptop", tmp_path / "costs.json"
+    costs.record(measured(course), into=into)
+    before = read_json(into)["phantom"]["laptop"]
+    tuned = [*chapters_of([2]), "04_unetr_finetuning"]
+    costs.record(measured(course, tuned, parts=[1, 2]), into=into)
+    after = read_json(into)["phantom"]["laptop"]
+    assert set(after["chapters"]) == {*CHAPTERS, *chapters_of([2])} and after["seconds"] == before["seconds"]
+    with pytest.raises(CourseError, match="did not run"):
+        costs.record(measured(course, tuned[1:], parts=[1, 2]), into=into)
 
 
 def test_readme_and_chapters_say_what_is_recorded():
@@ -55,7 +70,7 @@ def test_readme_and_chapters_say_what_is_recorded():
             if cell["cell_type"] == "markdown" and costs.BOX.search(text):
                 boxed += 1
                 assert costs.boxes(text, recorded) == text, f"{path.name}: run the command that fills README"
-    assert boxed == 7
+    assert boxed == 9
 
 
 def test_expected_figures_say_where_they_are_from(tmp_path):

@@ -4,9 +4,10 @@ import itertools
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
-from pathlib import Path
+from dataclasses import replace
 
 import nbformat
 import pandas as pd
@@ -19,26 +20,12 @@ ONCE = ("00_start_here", "01_data_inspection", *{entry.chapter: None for entry i
 CHAPTERS = {name: f"chapters/{name}" for name in ONCE} | {"04_unetr_finetuning": "finetune/*/n*/draw0_seed0"}
 FINETUNINGS = 3 * (1 + len(TASKS))  # three label counts, random and every task
 PARTS = len(CHAPTERS) - 1 + FINETUNINGS
-
-
-def course(root: Path, *words: str) -> subprocess.CompletedProcess:
-    environment = {**os.environ, "SSL_RUNS_ROOT": str(root / "runs"), "SSL_DATA_ROOT": str(root / "data")}
-    command = [sys.executable, "-m", "course", "run", "--scale", "smoke", *words]
-    return subprocess.run(command, env=environment, capture_output=True, text=True, timeout=1500)
-
-
-@pytest.fixture(scope="module")
-def phantom_course(tmp_path_factory):
-    root = tmp_path_factory.mktemp("course of one") / "with spaces"
-    done = course(root)
-    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
-    return root, done
+pytestmark = pytest.mark.course
 
 
 @pytest.mark.timeout(1500)
 def test_every_chapter_runs_and_the_results_are_printed(phantom_course):
-    root, done = phantom_course
-    run = root / "runs" / "phantom" / "smoke"
+    run, out = phantom_course.run, phantom_course.out
     notebooks = {chapter: sorted(run.glob(f"{where}/notebook.ipynb")) for chapter, where in CHAPTERS.items()}
     counts = {chapter: len(found) for chapter, found in notebooks.items()}
     assert counts == dict.fromkeys(ONCE, 1) | {"04_unetr_finetuning": FINETUNINGS}
@@ -50,15 +37,15 @@ def test_every_chapter_runs_and_the_results_are_printed(phantom_course):
         noise = [o.text for o in outputs if o.output_type == "stream" and o.name == "stderr"]
         assert not noise, f"{path}: {noise[0][:300]}"
         assert any("image/png" in o.get("data", {}) for o in outputs), f"{path} shows no picture"
-    assert (run / "results.md").read_text(encoding="utf-8").strip() in done.stdout
-    assert len(re.findall(rf"^\[ ?\d+/{PARTS}\] \d\d_", done.stdout, re.MULTILINE)) == PARTS
-    assert re.search(rf"{PARTS} parts in \d+:\d\d on \d+ cores; peak memory [\d.]+ GB", done.stdout)
-    assert all(f"| {task} " in done.stdout for task in TASKS)
+    assert (run / "results.md").read_text(encoding="utf-8").strip() in out
+    assert len(re.findall(rf"^\[ ?\d+/{PARTS}\] \d\d_", out, re.MULTILINE)) == PARTS
+    assert re.search(rf"{PARTS} parts in \d+:\d\d on \d+ cores; peak memory [\d.]+ GB", out)
+    assert all(f"| {task} " in out for task in TASKS)
     assert len(list((run / "figures").glob("*.png"))) >= 12
 
 
 def test_every_run_keeps_its_contract(phantom_course):
-    run = phantom_course[0] / "runs" / "phantom" / "smoke"
+    run = phantom_course.run
     finished = [run / "pretrain" / task / "metrics.json" for task in TASKS]
     finished += sorted(run.glob("finetune/*/n*/draw*/metrics.json"))
     assert len(finished) == len(TASKS) + FINETUNINGS
@@ -76,13 +63,14 @@ def test_every_run_keeps_its_contract(phantom_course):
     assert table["dice"].between(0, 1).all()
 
 
-def test_what_is_done_is_not_done_again(phantom_course):
-    root, _ = phantom_course
-    lost = root / "runs" / "phantom" / "smoke" / "chapters" / "05_results" / "done.json"
-    kept = root / "runs" / "phantom" / "smoke" / "pretrain" / "simmim" / "metrics.json"
+def test_what_is_done_is_not_done_again(phantom_course, tmp_path):
+    course = replace(phantom_course, root=tmp_path / "with spaces")
+    shutil.copytree(phantom_course.root, course.root)
+    run = course.root / "runs" / "phantom" / "smoke"
+    lost, kept = run / "chapters" / "05_results" / "done.json", run / "pretrain" / "simmim" / "metrics.json"
     stamp = kept.stat().st_mtime_ns
     lost.unlink()
-    done = course(root)
+    done = course.again()
     assert done.returncode == 0 and "[ 1/1] 05_results" in done.stdout
     assert lost.exists() and kept.stat().st_mtime_ns == stamp
 

@@ -30,6 +30,7 @@ def test_every_dataset_says_what_a_reader_needs(name):
         assert datalists.read(datasets.LISTS / f"{listed}.json", root=datasets.data_root()).training
 
 
+@pytest.mark.long
 def test_the_phantom_only_grows(tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_DATA_ROOT", str(tmp_path))
     known = datasets.get("phantom")
@@ -48,6 +49,7 @@ def test_own_folders_get_a_name_that_fits_a_path(path, name):
     assert datasets.run_name("folder", path) == name
 
 
+@pytest.mark.long
 def test_two_who_want_the_phantom_at_once_take_turns(tmp_path, monkeypatch):
     code = (
         "import sys; from ssl_utils.data import datasets\n"

@@ -15,8 +15,10 @@ import numpy as np
 import pandas as pd
 import pytest
 
+from benchmarks.kill import TIMES, outcome, without_times
 from tests.conftest import write_blob
-from tests.test_killed import TIMES, outcome, without_times
+
+pytestmark = pytest.mark.long
 
 PROJECT = Path(__file__).resolve().parents[1]
 TINY = {

@@ -291,19 +291,19 @@ def test_labels_beyond_the_random_curve_are_arrows():
 
 
 def test_an_init_with_options_has_the_colour_of_the_one_it_varies():
-    from ssl_utils.figures.charts import _styles
+    from ssl_utils.figures.look import init_styles
 
-    styles = _styles(["random", "simmim", "simmim__permuted=True", "random__budget=4"])
+    styles = init_styles(["random", "simmim", "simmim__permuted=True", "random__budget=4"])
     assert styles["simmim__permuted=True"]["color"] == styles["simmim"]["color"]
     assert styles["random__budget=4"]["linestyle"] != "-" and "linestyle" not in styles["random"]
     assert len({(style["color"], style["marker"]) for style in styles.values()}) == 4
 
 
 def test_an_init_looks_the_same_in_every_figure():
-    from ssl_utils.figures.charts import _styles
+    from ssl_utils.figures.look import init_styles
 
-    assert _styles(["simmim", "random"])["simmim"] == _styles(["simmim"])["simmim"]
-    assert list(_styles(["other", "simmim", "random"])) == ["random", "simmim", "other"]
+    assert init_styles(["simmim", "random"])["simmim"] == init_styles(["simmim"])["simmim"]
+    assert list(init_styles(["other", "simmim", "random"])) == ["random", "simmim", "other"]
 
 
 @pytest.mark.parametrize("first", ["", "import matplotlib.pyplot\n"], ids=["alone", "with pyplot"])

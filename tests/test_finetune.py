@@ -7,13 +7,12 @@ import pytest
 import torch
 
 from ssl_utils import experiments
-from ssl_utils.experiments import runs
-from ssl_utils.experiments.run import Setup
+from ssl_utils.experiments import Finetuning, Pretraining, Setup, runs
 from ssl_utils.segmentation.finetune import ALWAYS, SegmentationTask, class_shares, start_from_prior
 
 
 def task(where, **more) -> SegmentationTask:
-    network, _ = experiments.build_network(where, init="random", seed=0)
+    network, _ = experiments.build_network(where, Finetuning(init="random", seed=0))
     channels = more.get("regions") or where.dataset.regions or more.get("values") or where.dataset.labels
     shares = np.full(len(channels), 1 / len(channels))
     numbers = dict(values=sorted(where.dataset.labels), regions=where.dataset.regions, lr=1e-3, steps=10, shares=shares)
@@ -35,7 +34,7 @@ def test_regions_overlap(tiny_setup):
 
 
 def test_an_untrained_network_predicts_classes_as_often_as_they_occur(tiny_setup):
-    network, _ = experiments.build_network(tiny_setup, init="random", seed=0)
+    network, _ = experiments.build_network(tiny_setup, Finetuning(init="random", seed=0))
     label = np.zeros((10, 10, 10), np.uint8)
     label[:2] = 1
     label[2:3] = 2
@@ -62,7 +61,7 @@ def test_the_encoder_is_frozen_as_long_as_asked(tiny_setup, tmp_path, monkeypatc
         return whole(self, batch, batch_idx)
 
     monkeypatch.setattr(SegmentationTask, "training_step", look)
-    experiments.finetune(tiny_setup, init="random", num_labeled=2, freeze_epochs=freeze_epochs)
+    experiments.finetune(tiny_setup, Finetuning(init="random", num_labeled=2, freeze_epochs=freeze_epochs))
     assert [epoch for epoch, frozen in seen.items() if frozen] == epochs and len(seen) == 5
 
 
@@ -82,7 +81,7 @@ def test_lower_layers_learn_slower(tiny_setup):
 def test_overlapping_regions_train_score_and_predict(tiny_setup, tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
     dataset = replace(tiny_setup.dataset, regions={"whole": (1, 2), "core": (2,)})
-    folder = experiments.finetune(Setup(dataset, tiny_setup.scale), init="random", num_labeled=2)
+    folder = experiments.finetune(Setup(dataset, tiny_setup.scale), Finetuning(init="random", num_labeled=2))
     (case,) = set(runs.per_case(dataset.name, "smoke")["case"].iloc[:1])
     table = runs.per_case(dataset.name, "smoke")
     assert set(table["class"]) == {"whole", "core"} and table["dice"].between(0, 1).all()
@@ -91,6 +90,7 @@ def test_overlapping_regions_train_score_and_predict(tiny_setup, tmp_path, monke
     assert written.exists() and case
 
 
+@pytest.mark.long
 def test_several_channels_go_from_file_to_prediction(tiny_setup, tmp_path, monkeypatch):
     import nibabel as nib
 
@@ -105,6 +105,6 @@ def test_several_channels_go_from_file_to_prediction(tiny_setup, tmp_path, monke
 
     where = Setup(datasets.get("folder", root), tiny_setup.scale)
     assert len(where.dataset.channels) == 2
-    experiments.pretrain(where, task="simmim")
-    folder = experiments.finetune(where, init="simmim", num_labeled=2)
+    experiments.pretrain(where, Pretraining.of("simmim"))
+    folder = experiments.finetune(where, Finetuning(init="simmim", num_labeled=2))
     assert runs.metrics(folder)["transfer_share"] == 1.0

@@ -19,8 +19,8 @@ import numpy as np
 import psutil
 import pytest
 
+from benchmarks.kill import outcome
 from ssl_utils.data import volumes
-from tests.test_killed import outcome
 from tests.test_workflow import own_lines, save
 
 FORKS = get_context("forkserver")  # its server imports the package once: a command then starts in no time
@@ -166,6 +166,7 @@ def volumes_in(root: Path) -> dict[str, bytes]:
     return {str(path.relative_to(root)): np.asarray(nib.load(path).dataobj).tobytes() for path in root.rglob("*.gz")}
 
 
+@pytest.mark.long
 def test_training_on_a_disk_that_is_full_again_and_again_ends_with_the_same_numbers(whole, own, tmp_path):
     for words, moments in (
         (["pretrain", "simmim", *own], (0, 1, 3, 27, 4, 9, 200)),
@@ -179,6 +180,7 @@ def test_training_on_a_disk_that_is_full_again_and_again_ends_with_the_same_numb
     assert outcome(tmp_path / "runs" / "folder_my_blobs") == outcome(whole / "runs" / "folder_my_blobs")
 
 
+@pytest.mark.long
 def test_a_phantom_on_a_full_disk_is_completed_later(whole, tmp_path):
     words = ["data", "phantom", "--scale", "smoke"]
     for fits in (0, 3, 3):
@@ -188,6 +190,7 @@ def test_a_phantom_on_a_full_disk_is_completed_later(whole, tmp_path):
     assert volumes_in(tmp_path) == volumes_in(whole) and len(volumes_in(whole)) == 6
 
 
+@pytest.mark.long
 def test_a_prediction_on_a_full_disk_is_no_file(whole, blobs, tmp_path):
     (model,) = whole.rglob("model.safetensors")
     images = [blobs / "imagesTr" / f"blob_0{number}.nii.gz" for number in (0, 1)]
@@ -197,6 +200,7 @@ def test_a_prediction_on_a_full_disk_is_no_file(whole, blobs, tmp_path):
     assert run(words, tmp_path).code == 0 and len(volumes_in(tmp_path / "out")) == 2
 
 
+@pytest.mark.long
 def test_a_real_disk_that_is_too_small_and_then_large_enough(whole, own, tmp_path):
     folder, words = tmp_path / "disk", ["pretrain", "simmim", *own]
     with disk(folder, kilobytes=700) as mounted:
@@ -217,6 +221,7 @@ def run_chapter(folder: Path, *sources: str) -> subprocess.CompletedProcess:
     return subprocess.run([sys.executable, "-c", SMALL_FILES, *command], capture_output=True, text=True)
 
 
+@pytest.mark.course
 @pytest.mark.parametrize(
     ("cell", "line"),
     [
@@ -240,6 +245,7 @@ def test_a_chapter_says_in_one_line_what_it_had_too_little_of(tmp_path, cell, li
     assert len(said) == 1 and not (tmp_path / "done.json").exists(), found.stderr
 
 
+@pytest.mark.long
 def test_too_little_memory_is_one_line(whole, own, tmp_path):
     """A request that is refused, not the last byte: without that a library may crash before anybody can say a word."""
     (model,) = whole.rglob("model.safetensors")

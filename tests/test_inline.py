@@ -96,7 +96,13 @@ def test_shown_code_is_the_packages(path):
 def test_the_pretext_chapters_show_their_core():
     inline = [source for path in NOTEBOOKS for source, tags in code_cells(path) if "inline" in tags]
     shown = [name for source in inline for name in check(source)]
-    for name in ("simmim.block_mask", "restoration.random_boxes", "restoration.local_shuffle", "restoration.nt_xent"):
+    for name in (
+        "simmim.block_mask",
+        "mae.put_back",
+        "restoration.random_boxes",
+        "restoration.local_shuffle",
+        "restoration.nt_xent",
+    ):
         assert f"ssl_utils.pretext.{name}" in shown
 
 

@@ -9,7 +9,7 @@ from tensorboardX.proto.event_pb2 import Event
 
 from ssl_utils import __main__ as cli, experiments
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import runs
+from ssl_utils.experiments import Finetuning, Pretraining, runs
 from ssl_utils.training import recorder
 from ssl_utils.training.recorder import Recorder
 
@@ -45,7 +45,7 @@ def same(found: dict, expected: dict) -> bool:
 
 def test_tensorboard_holds_the_history_and_the_loss_between_validations(tiny_setup, tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
-    folder = experiments.finetune(tiny_setup, init="random", num_labeled=2)
+    folder = experiments.finetune(tiny_setup, Finetuning(init="random", num_labeled=2))
     found, history = points(folder), runs.history(folder)
     assert found.keys() == {"train_loss_step", *history.columns} - {"step"}
     assert [step for step, _ in found["train_loss_step"]] == list(range(1, 11))
@@ -58,35 +58,36 @@ def test_tensorboard_holds_the_history_and_the_loss_between_validations(tiny_set
 def test_a_long_run_has_no_more_points_than_a_curve_needs(tiny_setup, tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
     monkeypatch.setattr(recorder, "POINTS", 4)
-    folder = experiments.pretrain(tiny_setup, task="simmim")  # 20 steps
+    folder = experiments.pretrain(tiny_setup, Pretraining.of("simmim"))  # 20 steps
     assert [step for step, _ in points(folder)["train_loss_step"]] == [5, 10, 15, 20]
 
 
 @pytest.mark.parametrize("step", [7, 8])  # between two checkpoints, and at the last step before one
 def test_a_run_that_goes_on_has_every_point_once(tiny_setup, tmp_path, monkeypatch, step):
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path / "whole"))
-    whole = experiments.pretrain(tiny_setup, task="restoration")
+    whole = experiments.pretrain(tiny_setup, Pretraining.of("restoration"))
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path / "broken"))
     with monkeypatch.context() as patch, pytest.raises(InterruptedError):
         interrupt_at(patch, step)
-        experiments.pretrain(tiny_setup, task="restoration")
+        experiments.pretrain(tiny_setup, Pretraining.of("restoration"))
     folder = tmp_path / "broken" / whole.relative_to(tmp_path / "whole")
     assert points(folder)["train_loss_step"][-1][0] == step, "what was written when the power went can be looked at"
-    experiments.pretrain(tiny_setup, task="restoration")
+    experiments.pretrain(tiny_setup, Pretraining.of("restoration"))
     assert same(points(folder), points(whole))
     assert len(list((folder / "tensorboard").iterdir())) == 1
 
 
+@pytest.mark.long
 def test_a_run_that_starts_over_forgets_the_old_curves(tiny_setup, tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
-    folder = experiments.finetune(tiny_setup, init="random", num_labeled=2)
+    folder = experiments.finetune(tiny_setup, Finetuning(init="random", num_labeled=2))
     before = points(folder)
-    assert experiments.finetune(tiny_setup, init="random", num_labeled=2) == folder
+    assert experiments.finetune(tiny_setup, Finetuning(init="random", num_labeled=2)) == folder
     assert points(folder) == before, "a finished run is left alone"
     config = json.loads((folder / "config.json").read_text())
     config["settings"]["lr"] = 1.0
     (folder / "config.json").write_text(json.dumps(config))
-    experiments.finetune(tiny_setup, init="random", num_labeled=2)
+    experiments.finetune(tiny_setup, Finetuning(init="random", num_labeled=2))
     assert same(points(folder), before)
 
 
@@ -117,13 +118,13 @@ def wandb(tmp_path, monkeypatch):
 
 
 def test_wandb_is_not_asked_for_by_default(tiny_setup, wandb):
-    experiments.finetune(tiny_setup, init="random", num_labeled=2)
+    experiments.finetune(tiny_setup, Finetuning(init="random", num_labeled=2))
     assert not wandb.runs
 
 
 def test_wandb_gets_the_points_of_tensorboard_and_decides_nothing(tiny_setup, wandb, monkeypatch):
     monkeypatch.setenv("SSL_WANDB", "1")
-    folder = experiments.finetune(tiny_setup, init="random", num_labeled=2)
+    folder = experiments.finetune(tiny_setup, Finetuning(init="random", num_labeled=2))
     (run,) = wandb.runs
     settings = json.loads((folder / "config.json").read_text())["settings"]
     assert run.words == {"project": "ssl-utils", "name": "finetune random n=2", "dir": folder, "config": settings}
@@ -137,7 +138,7 @@ def test_wandb_gets_the_points_of_tensorboard_and_decides_nothing(tiny_setup, wa
     assert steps == sorted(steps), "W&B drops a point whose step lies before the last one"
     monkeypatch.delenv("SSL_WANDB")
     stamp = (folder / "metrics.json").stat().st_mtime_ns
-    experiments.finetune(tiny_setup, init="random", num_labeled=2)
+    experiments.finetune(tiny_setup, Finetuning(init="random", num_labeled=2))
     assert (folder / "metrics.json").stat().st_mtime_ns == stamp, "with and without W&B it is the same run"
 
 
@@ -145,8 +146,8 @@ def test_a_broken_off_run_ends_as_failed_and_the_next_one_has_all_points(tiny_se
     monkeypatch.setenv("SSL_WANDB", "1")
     with monkeypatch.context() as patch, pytest.raises(InterruptedError):
         interrupt_at(patch, 7)
-        experiments.pretrain(tiny_setup, task="restoration")
-    experiments.pretrain(tiny_setup, task="restoration")
+        experiments.pretrain(tiny_setup, Pretraining.of("restoration"))
+    experiments.pretrain(tiny_setup, Pretraining.of("restoration"))
     first, second = wandb.runs
     assert (first.ended, second.ended) == (1, 0)
     assert [step for step, values in second.logged if "train_loss_step" in values] == list(range(1, 21))
@@ -169,7 +170,7 @@ def test_what_wandb_lacks_is_one_line_before_any_step(tiny_setup, wandb, monkeyp
 
     wandb.init = refuse
     with pytest.raises(CourseError, match=line):
-        experiments.finetune(tiny_setup, init="random", num_labeled=2)
+        experiments.finetune(tiny_setup, Finetuning(init="random", num_labeled=2))
     assert not list(runs.runs_root().rglob("history.csv")) and not list(runs.runs_root().rglob("*tfevents*"))
 
 

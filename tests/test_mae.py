@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from ssl_utils import experiments
 from ssl_utils.errors import CourseError
+from ssl_utils.experiments import Pretraining
 from ssl_utils.networks.checkpoints import read_checkpoint
 from ssl_utils.networks.transfer import load_encoder
 from ssl_utils.networks.unetr import UNETR
@@ -138,11 +139,12 @@ def test_one_crop_is_soon_drawn_better_than_by_its_mean():
 # runs
 
 
+@pytest.mark.long
 def test_a_run_is_reproducible_and_its_encoder_moves_whole_into_unetr(tiny_setup, tmp_path, monkeypatch):
     weights = []
     for name, seed in (("one", 0), ("again", 0), ("other", 1)):
         monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path / name))
-        folder = experiments.pretrain(tiny_setup, task="mae", seed=seed)
+        folder = experiments.pretrain(tiny_setup, Pretraining.of("mae", seed=seed))
         weights.append(read_checkpoint(folder / "encoder.safetensors"))
     assert all(torch.equal(weights[0][key], weights[1][key]) for key in weights[0])
     assert any(not torch.equal(weights[0][key], weights[2][key]) for key in weights[0])
@@ -161,6 +163,6 @@ def test_bad_options(options):
 
 def test_a_whole_unetr_cannot_be_pretrained_by_it():
     network = UNETR(in_channels=1, out_channels=1, img_size=ROI, feature_size=4, **NUMBERS)
-    with pytest.raises(CourseError, match="scope='whole': is not possible with MAE") as caught:
+    with pytest.raises(CourseError, match="scope='network': is not possible with MAE") as caught:
         mae().reconstruct_with(network)
     assert "\n" not in str(caught.value)

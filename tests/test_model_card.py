@@ -13,7 +13,7 @@ import torch
 from ssl_utils import __main__ as cli, experiments
 from ssl_utils.data.dataset import Intensity
 from ssl_utils.data.datasets import REGISTRY
-from ssl_utils.experiments import model_card, runs
+from ssl_utils.experiments import Finetuning, Pretraining, model_card, runs
 from ssl_utils.networks.checkpoints import read_checkpoint, save_encoder
 from ssl_utils.networks.vit import ViT
 
@@ -62,8 +62,8 @@ def finished(tmp_path_factory, blobs):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("SSL_RUNS_ROOT", str(tmp_path_factory.mktemp("runs")))
         where = experiments.Setup(datasets.get("folder", blobs), scale)
-        encoder = experiments.pretrain(where, task="simmim", mask_ratio=0.5)
-        return encoder, experiments.finetune(where, init=encoder.name, num_labeled=2)
+        encoder = experiments.pretrain(where, Pretraining.of("simmim", mask_ratio=0.5))
+        return encoder, experiments.finetune(where, Finetuning(init=encoder.name, num_labeled=2))
 
 
 # encoders
@@ -220,7 +220,7 @@ def test_a_run_is_done_only_when_its_card_is_there(tiny_setup, tmp_path, monkeyp
 
     with monkeypatch.context() as patch, pytest.raises(OSError, match="power"):
         patch.setattr(model_card, "_write", breaks)
-        experiments.finetune(tiny_setup, init="random", num_labeled=2)
+        experiments.finetune(tiny_setup, Finetuning(init="random", num_labeled=2))
     assert not list(tmp_path.rglob("metrics.json"))
-    folder = experiments.finetune(tiny_setup, init="random", num_labeled=2)
+    folder = experiments.finetune(tiny_setup, Finetuning(init="random", num_labeled=2))
     assert "licence of the start" not in (folder / "README.md").read_text()

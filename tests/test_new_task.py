@@ -1,18 +1,16 @@
 """A contributor's way: the toy task of CONTRIBUTING.md, put into a copy of the project as the text says, fits in."""
 
 import json
-import os
 import re
-import shutil
 import subprocess
-import sys
-from pathlib import Path
 
 import nbformat
 import pytest
 
-PROJECT = Path(__file__).resolve().parents[1]
-TEXT = (PROJECT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+from tests.contributor import PROJECT, TEXT, Copy, block, register, write
+
+pytestmark = pytest.mark.course
+
 # what `make course` hands to the graph, as a dry run
 PLAN = """
 import json, subprocess, sys
@@ -22,7 +20,7 @@ from ssl_utils.experiments import scales
 from ssl_utils.experiments import runs
 run, notebooks = runs.course_dir("phantom", "smoke"), graph.PROJECT / "notebooks"
 config = {"scale": "smoke", "dataset": "phantom", "data": None, "notebooks": str(notebooks),
-          "settings": asdict(scales.get("smoke")), **json.loads((run / "data.json").read_text())}
+          "settings": asdict(scales.get("smoke")), "parts": [1, 2], **json.loads((run / "data.json").read_text())}
 (run / "plan.json").write_text(json.dumps(config))
 command = graph.graph_command(run, run / "plan.json", cores=2)
 done = subprocess.run([*command, "--dry-run"], capture_output=True, text=True)
@@ -30,55 +28,17 @@ print(done.stdout, done.stderr, json.dumps(graph.planned(done.stdout + done.stde
 """
 
 
-def block(place: str) -> str:
-    """The code block whose first line names this place."""
-    found = re.findall(rf"^```python\n# {re.escape(place)}\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
-    assert len(found) == 1, f"CONTRIBUTING.md has {len(found)} blocks for {place}"
-    return found[0]
-
-
-class Copy:
-    """The project as somebody else has it, and what its commands answer."""
-
-    def __init__(self, root: Path) -> None:
-        self.folder, self.root = root / "project", root
-        shutil.copytree(PROJECT, self.folder, ignore=lambda at, names: self.left_out(Path(at), names))
-        self.run = root / "runs" / "phantom" / "smoke"
-
-    @staticmethod
-    def left_out(at: Path, names: list[str]) -> set[str]:
-        hidden = shutil.ignore_patterns(".*", "__pycache__", "*.egg-info")(at, names)
-        return hidden | ({"runs", "data", "build"} & {*names} if at == PROJECT else set())
-
-    def __call__(self, *words, good: bool = True) -> str:
-        """Output and errors of `python ...` in the copy, which alone is importable."""
-        there = {"PYTHONPATH": self.folder, "SSL_RUNS_ROOT": self.root / "runs", "SSL_DATA_ROOT": self.root / "data"}
-        done = subprocess.run(
-            [sys.executable, *map(str, words)],
-            cwd=self.folder,
-            capture_output=True,
-            text=True,
-            env={**os.environ, **{name: str(value) for name, value in there.items()}},
-        )
-        assert done.returncode == 0 or not good, done.stdout[-3000:] + done.stderr[-3000:]
-        return done.stdout + done.stderr
-
-
 def add_task(copy: Copy) -> None:
     """File, registry, chapter and test, word for word."""
-    for name in ("ssl_utils/pretext/token_means.py", "tests/test_token_means.py"):
-        (copy.folder / name).write_text(block(name), encoding="utf-8")
-    registry = copy.folder / "ssl_utils/pretext/__init__.py"
-    before, opening, after = registry.read_text(encoding="utf-8").partition("TASKS = {\n")
-    entries, closing, rest = after.partition("\n}\n")
-    line = block("ssl_utils/pretext/__init__.py, in TASKS").rstrip("\n")
-    registry.write_text(f"{before}{opening}{entries}\n{line}{closing}{rest}", encoding="utf-8")
+    write(copy, "ssl_utils/pretext/token_means.py")
+    write(copy, "tests/test_token_means.py")
+    register(copy, "ssl_utils/pretext/__init__.py", "TASKS", "TASKS = {\n", "\n}\n")
     (command,) = re.findall(r"^```bash\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
     subprocess.run(command, shell=True, cwd=copy.folder, check=True)
-    path = copy.folder / "notebooks/07_token_means.ipynb"
+    path = copy.folder / "notebooks/10_token_means.ipynb"
     notebook = nbformat.read(path, as_version=4)
     (at,) = (i for i, cell in enumerate(notebook.cells) if "## Train, or load" in cell.source)
-    source = block('notebooks/07_token_means.ipynb, under "Train, or load"').strip()
+    source = block('notebooks/10_token_means.ipynb, under "Train, or load"').strip()
     notebook.cells.insert(at + 1, nbformat.v4.new_code_cell(source, id="train"))
     nbformat.write(notebook, path)
 
@@ -103,7 +63,7 @@ def trained(copy, data):
     seen.write_text("{}")
     executed, writes = copy.run / "executed.ipynb", copy.run / "pretrain/token_means/metrics.json"
     parameters = json.dumps({"scale": "smoke", "dataset": "phantom", "seed": 0})
-    chapter = copy.folder / "notebooks/07_token_means.ipynb"
+    chapter = copy.folder / "notebooks/10_token_means.ipynb"
     words = (chapter, executed, "--parameters", parameters, "--writes", writes, "--minutes", 10)
     copy("-m", "course", "run-chapter", *words)
     return executed
@@ -135,7 +95,7 @@ def test_the_command_line_knows_it(copy, trained):
     assert (copy.run / "pretrain/token_means/metrics.json").stat().st_mtime_ns == stamp, "it is the run of the chapter"
     assert "pretrain/token_means" in copy("-m", "course", "status", "--scale", "smoke").replace("\n", "")
     said = copy("-m", "ssl_utils", "pretrain", "token_means", "--scale", "smoke", "--mask-ratio", "0.5", good=False)
-    assert said.strip().splitlines()[-1].startswith("error: option mask_ratio: token_means has none to choose")
+    assert said.strip().splitlines()[-1].startswith("error: option mask_ratio: token_means has none of that name")
 
 
 @pytest.mark.timeout(900)

@@ -14,7 +14,7 @@ import torch
 
 from ssl_utils.data.crops import Ahead, Consecutive
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import building, runs
+from ssl_utils.experiments import Pretraining, building, runs
 from ssl_utils.files import read_json
 from ssl_utils.networks.checkpoints import read_checkpoint
 from ssl_utils.pretext.mae import MAETask
@@ -87,6 +87,7 @@ def same_run(one: Path, two: Path) -> None:
     assert runs.metrics(one).keys() == runs.metrics(two).keys()
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", JOBS)
 def test_two_processes_make_the_run_of_one(alone, shared, name):
     assert name in shared.heard, shared.done.stdout[-2000:] + shared.done.stderr[-2000:]
@@ -98,11 +99,13 @@ def test_two_processes_make_the_run_of_one(alone, shared, name):
     assert settings[0] == settings[1], "a run is the same run however many processes make it"
 
 
+@pytest.mark.long
 def test_the_test_cases_score_as_after_one_process(alone, shared):
     one, two = (runs.metrics(folder) for folder in (alone["finetune"], next(shared.root.rglob("draw0_seed0"))))
     assert two["best_step"] == one["best_step"] and two["dice"] == pytest.approx(one["dice"], abs=1e-3)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", JOBS)
 def test_both_processes_know_the_same_and_return_when_it_is_done(shared, name):
     first, second = shared.heard[name]
@@ -110,11 +113,13 @@ def test_both_processes_know_the_same_and_return_when_it_is_done(shared, name):
     assert len(first["rows"]) == 3
 
 
+@pytest.mark.long
 def test_best_is_best_for_both_also_when_they_disagree(shared):
     first, second = shared.heard["disagreeing"]
     assert first["best"] == second["best"] == {"dice": pytest.approx(0.5), "step": 3}
 
 
+@pytest.mark.long
 def test_without_the_rows_of_others_contrast_is_another_task(alone, shared):
     """Two crops instead of four: fewer to be told apart from. Else gathering would be tested by nothing."""
     loss = runs.history(alone["latent"])["train_loss"]
@@ -122,12 +127,14 @@ def test_without_the_rows_of_others_contrast_is_another_task(alone, shared):
     assert np.all(np.abs(loss - apart) > 0.05 * loss)
 
 
+@pytest.mark.long
 def test_one_process_starts_and_two_go_on(alone, shared):
     assert "taken_up" in shared.heard
     (two,) = shared.root.rglob("mae__mask_ratio=0.5")
     same_run(alone["broken_mae"], two)
 
 
+@pytest.mark.long
 def test_a_loss_that_is_no_number_in_the_second_stops_both_and_one_goes_on(where, alone, shared):
     said = shared.done.stdout + shared.done.stderr
     assert shared.done.returncode == 1 and said.count("the loss is nan at step 5, with crops of ") == 1, said[-3000:]
@@ -140,6 +147,7 @@ def test_a_loss_that_is_no_number_in_the_second_stops_both_and_one_goes_on(where
     same_run(alone["broken_simmim"], folder)
 
 
+@pytest.mark.long
 def test_the_command_line(blobs, tmp_path):
     words = ["pretrain", "simmim", "--scale", "smoke", "--dataset", "folder", "--data", str(blobs)]
     done = subprocess.run(
@@ -233,11 +241,11 @@ def test_the_others_wait_until_the_first_has_opened_the_run(tmp_path):
 
 TASKS = [
     ("simmim", {}),
-    ("simmim", {"scope": "whole"}),
+    ("simmim", {"scope": "network"}),
     ("mae", {}),
     ("restoration", {"contrast": "none"}),
     ("restoration", {"contrast": "latent"}),
-    ("restoration", {"contrast": "published", "scope": "whole"}),
+    ("restoration", {"contrast": "published", "scope": "network"}),
     ("voxel_clusters", {}),
     ("voxel_clusters", {"scope": "encoder"}),
 ]
@@ -246,7 +254,7 @@ TASKS = [
 @pytest.mark.parametrize(("task", "options"), TASKS)
 def test_every_parameter_takes_part_in_every_step(where, task, options):
     """Processes that share a step wait for the gradient of each, and for ever for one that does not come."""
-    module = building.build_task(where, task=task, seed=0, options=options)
+    module = building.build_task(where, Pretraining.of(task, seed=0, **options))
     assert not module.freezes
     module.losses(torch.rand(2, 1, *where.grid.roi), torch.Generator().manual_seed(0))["loss"].backward()
     assert not [name for name, weight in module.named_parameters() if weight.grad is None]

@@ -176,6 +176,7 @@ def test_a_case_does_not_depend_on_the_number_of_cases():
     assert len({case["recipe"]["seed"] for side in large.values() for case in side}) == 342
 
 
+@pytest.mark.long
 def test_processes_write_the_same_dataset(tmp_path):
     sizes = {"unlabeled": 2, "training": 2, "validation": 0, "test": 0}
     write_dataset(tmp_path / "one", **sizes, workers=1)

@@ -23,6 +23,7 @@ def soak():
     return module
 
 
+@pytest.mark.long
 def test_files_and_threads_do_not_grow(soak, tiny_setup, tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
     gc.disable()  # what goes must go by itself: nobody knows when the collector comes

@@ -37,5 +37,5 @@ def test_bars_are_as_long_as_the_table_says():
 def test_a_run_of_before_the_clock_does_not_break_the_chapter(capsys):
     chapter = Path(__file__).parents[1] / "notebooks" / "02_augmentation_pretraining.ipynb"
     cells = {cell["id"]: "".join(cell["source"]) for cell in json.loads(chapter.read_text())["cells"]}
-    exec(cells["l-time-code"], {"found": {"seconds": 5.0}})
+    exec(cells["l-time-code"], {"results": {"seconds": 5.0}})
     assert "before runs kept these times" in capsys.readouterr().out

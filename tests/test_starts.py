@@ -9,10 +9,12 @@ import torch
 from ssl_utils import experiments
 from ssl_utils.data import datasets
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import runs
+from ssl_utils.experiments import Finetuning, Pretraining, runs
 from ssl_utils.experiments.setups import Setup
 from ssl_utils.networks.checkpoints import read_checkpoint
 from ssl_utils.networks.unet import UNet
+
+WHOLE = "simmim__scope=network"
 
 
 @pytest.fixture
@@ -20,7 +22,7 @@ def pretrained(tiny_setup, tmp_path, monkeypatch):
     """A setup with one UNETR that was pretrained whole, in a few steps."""
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
     where = Setup(tiny_setup.dataset, replace(tiny_setup.scale, pretrain_steps=3, finetune_steps=5))
-    experiments.pretrain(where, task="simmim", scope="whole")
+    experiments.pretrain(where, Pretraining.of("simmim", scope="network"))
     return where
 
 
@@ -34,19 +36,21 @@ def parts(network, file):
 
 
 def test_a_whole_unetr_moves_whole_but_for_its_last_layer(pretrained):
-    folder = runs.pretrain_dir(pretrained.dataset.name, "smoke", "simmim__scope=whole")
+    folder = runs.pretrain_dir(pretrained.dataset.name, "smoke", "simmim__scope=network")
     file = read_checkpoint(folder / "network.safetensors")
-    moved, report = experiments.build_network(pretrained, init="simmim__scope=whole", seed=0)
+    moved, report = experiments.build_network(pretrained, Finetuning(init="simmim__scope=network", seed=0))
     assert parts(moved, file) == {"encoder", "decoder"} and report.share == 1
     assert not any(name.startswith("decoder") for name in report.unexpected)
-    encoder_alone, _ = experiments.build_network(pretrained, init="simmim__scope=whole", seed=0, scope="encoder")
+    encoder_alone, _ = experiments.build_network(
+        pretrained, Finetuning(init="simmim__scope=network", seed=0, scope="encoder")
+    )
     assert parts(encoder_alone, file) == {"encoder"}
-    assert parts(experiments.build_network(pretrained, init="random", seed=0)[0], file) == set()
+    assert parts(experiments.build_network(pretrained, Finetuning(init="random", seed=0))[0], file) == set()
 
 
 def test_hidden_voxels_cannot_reach_a_whole_unetr(pretrained):
     """Its skip sees the image itself, so what is hidden must be blanked there too."""
-    task = experiments.load_task(pretrained, task="simmim", scope="whole")
+    task = experiments.load_task(pretrained, Pretraining.of("simmim", scope="network"))
     images = torch.randn(1, 1, *pretrained.grid.roi)
     mask = task.mask(images, torch.Generator().manual_seed(0))
     hidden = task.voxel_mask(mask, 1)
@@ -57,33 +61,35 @@ def test_hidden_voxels_cannot_reach_a_whole_unetr(pretrained):
 
 
 def test_every_weight_of_a_whole_unetr_learns(tiny_setup):
-    task = experiments.build_task(tiny_setup, task="restoration", seed=0, options={"scope": "whole"})
+    task = experiments.build_task(tiny_setup, Pretraining.of("restoration", seed=0, scope="network"))
     task.losses(torch.randn(2, 1, *tiny_setup.grid.roi), torch.Generator().manual_seed(0))["loss"].backward()
     still = [name for name, p in task.named_parameters() if p.grad is None or not p.grad.any()]
     assert [name for name in still if not name.endswith("conv.bias")] == []  # a bias before instance norm does nothing
 
 
 def test_shuffled_weights_keep_their_numbers_and_lose_their_places(pretrained):
-    options = {"init": "simmim__scope=whole", "scope": "encoder"}
-    plain, _ = experiments.build_network(pretrained, **options, seed=0)
-    shuffled, _ = experiments.build_network(pretrained, **options, permuted=True, seed=0)
+    options = {"init": "simmim__scope=network", "scope": "encoder"}
+    plain, _ = experiments.build_network(pretrained, Finetuning(**options, seed=0))
+    shuffled, _ = experiments.build_network(pretrained, Finetuning(**options, permuted=True, seed=0))
     one, two = plain.vit.blocks[0].mlp.linear1.weight, shuffled.vit.blocks[0].mlp.linear1.weight
     assert not torch.equal(one, two) and torch.equal(one.flatten().sort().values, two.flatten().sort().values)
     assert torch.equal(plain.decoder2.transp_conv.conv.weight, shuffled.decoder2.transp_conv.conv.weight)
 
 
+@pytest.mark.long
 def test_options_name_the_run_and_the_budget_multiplies_its_steps(pretrained):
-    folder = experiments.finetune(pretrained, init="random", num_labeled=2, budget=4)
+    folder = experiments.finetune(pretrained, Finetuning(init="random", num_labeled=2, budget=4))
     assert folder.parts[-3] == "random__budget=4" and runs.history(folder)["step"].iloc[-1] == 20
     assert runs.metrics(folder)["init"] == "random__budget=4"
-    half = experiments.finetune(pretrained, init="random", num_labeled=2, budget=0.5)
+    half = experiments.finetune(pretrained, Finetuning(init="random", num_labeled=2, budget=0.5))
     assert half.parts[-3] == "random__budget=0.5" and runs.history(half)["step"].iloc[-1] < 5
-    frozen = experiments.finetune(pretrained, init="random", num_labeled=2, freeze_epochs=-1)
-    assert frozen.parts[-3] == "random__freeze=-1"
+    frozen = experiments.finetune(pretrained, Finetuning(init="random", num_labeled=2, freeze_epochs=-1))
+    assert frozen.parts[-3] == "random__freeze_epochs=-1"
 
 
+@pytest.mark.long
 def test_a_plain_unet_trains_and_predicts(pretrained, tmp_path):
-    folder = experiments.finetune(pretrained, init="random", num_labeled=2, network="unet")
+    folder = experiments.finetune(pretrained, Finetuning(init="random", num_labeled=2, network="unet"))
     assert folder.parts[-3] == "random__network=unet" and runs.metrics(folder)["transfer_share"] is None
     assert set(read_checkpoint(folder / "model.safetensors")) == set(UNet(in_channels=1, out_channels=3).state_dict())
     image = pretrained.datalist.test[0].image
@@ -94,13 +100,22 @@ def test_a_plain_unet_trains_and_predicts(pretrained, tmp_path):
 @pytest.mark.parametrize(
     ("call", "line"),
     [
-        (lambda w: experiments.build_network(w, init="simmim", seed=0), "run chapter 03_simmim_masking first"),
-        (lambda w: experiments.build_network(w, init="simmim__scope=whole", seed=0, network="unet"), "init=random"),
-        (lambda w: experiments.build_network(w, init="simmim__scope=whole", seed=0, scope="half"), "encoder, whole"),
-        (lambda w: experiments.build_task(w, task="simmim", seed=0, options={"scope": "half"}), "encoder, whole"),
-        (lambda w: experiments.build_task(w, task="mae", seed=0, options={"scope": "whole"}), "scope"),
-        (lambda w: experiments.pretrain(w, task="simmim", pool="sarcoma"), "3 channels"),
-        (lambda w: experiments.pretrain(w, task="simmim", pool="nowhere"), "no such dataset"),
+        (
+            lambda w: experiments.build_network(w, Finetuning(init="simmim", seed=0)),
+            "run chapter 03_simmim_masking first",
+        ),
+        (
+            lambda w: experiments.build_network(w, Finetuning(init="simmim__scope=network", seed=0, network="unet")),
+            "init=random",
+        ),
+        (
+            lambda w: experiments.build_network(w, Finetuning(init="simmim__scope=network", seed=0, scope="half")),
+            "encoder, network",
+        ),
+        (lambda w: experiments.build_task(w, Pretraining.of("simmim", seed=0, scope="half")), "encoder, network"),
+        (lambda w: experiments.build_task(w, Pretraining.of("mae", seed=0, scope="network")), "scope"),
+        (lambda w: experiments.pretrain(w, Pretraining.of("simmim", pool="sarcoma")), "3 channels"),
+        (lambda w: experiments.pretrain(w, Pretraining.of("simmim", pool="nowhere")), "no such dataset"),
     ],
 )
 def test_a_start_that_cannot_be_is_refused_in_one_line(pretrained, call, line):
@@ -112,7 +127,7 @@ def test_a_start_that_cannot_be_is_refused_in_one_line(pretrained, call, line):
 def test_a_decoder_of_another_size_is_refused(pretrained):
     wider = Setup(pretrained.dataset, replace(pretrained.scale, feature_size=8))
     with pytest.raises(CourseError, match="feature_size"):
-        experiments.build_network(wider, init="simmim__scope=whole", seed=0)
+        experiments.build_network(wider, Finetuning(init="simmim__scope=network", seed=0))
 
 
 def test_volumes_of_another_dataset_join_the_pool(pretrained, blobs, tmp_path, monkeypatch):
@@ -120,6 +135,6 @@ def test_volumes_of_another_dataset_join_the_pool(pretrained, blobs, tmp_path, m
     twin = replace(datasets.get("folder", blobs), name="folder_twin", root=tmp_path / "data" / "twin")
     real = datasets.get
     monkeypatch.setattr(datasets, "get", lambda name, data=None: twin if name == "twin" else real(name, data))
-    both = experiments.pretrain(pretrained, task="simmim", pool="own+twin")
+    both = experiments.pretrain(pretrained, Pretraining.of("simmim", pool="own+twin"))
     assert both.name == "simmim__pool=own+twin"
     assert runs.metrics(both)["volumes"] == 2 * len(pretrained.pool)

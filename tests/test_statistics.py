@@ -6,7 +6,7 @@ import pytest
 
 from ssl_utils import statistics
 from ssl_utils.errors import CourseError
-from ssl_utils.statistics import intervals, savings, tables
+from ssl_utils.statistics import cells, intervals, savings, tables
 
 
 def table(dice: dict[tuple, dict[str, list[float]]]) -> pd.DataFrame:
@@ -173,14 +173,14 @@ def test_several_draws_or_seeds_widen_the_interval_and_one_run_is_the_bootstrap_
 def test_volumes_of_a_patient_count_in_the_mean_and_not_as_patients():
     per_case = table(grid(2, 2, cases=6))
     per_case["patient"] = per_case["case"].map(dict(zip([f"case_{i}" for i in range(6)], "aabbbc", strict=True)))
-    values, cases = statistics.cell_table(statistics.case_means(per_case), "dice")
+    values, cases = cells.cell_table(statistics.case_means(per_case), "dice")
     assert values.shape == (2, 3) and cases.tolist() == [2, 3, 1]
     first = per_case[per_case["patient"].eq("a") & per_case["draw"].eq(0)]["dice"].mean()
     assert values[0, 0] == pytest.approx(first)
-    found = statistics.estimate(statistics.case_means(per_case), "dice")
+    found = cells.estimate(statistics.case_means(per_case), "dice")
     assert found["mean"] == pytest.approx(per_case["dice"].mean())
     holed = per_case.drop(per_case.index[per_case["patient"].eq("c") & per_case["draw"].eq(1)])
-    assert np.isfinite(statistics.cell_table(statistics.case_means(holed), "dice")[0]).all()
+    assert np.isfinite(cells.cell_table(statistics.case_means(holed), "dice")[0]).all()
 
 
 def test_gains_are_corrected_with_holm_inits_and_controls_apart():

@@ -10,12 +10,13 @@ from dataclasses import asdict
 import pytest
 
 from course import __main__ as cli, execution, plan, slurm, status
+from course.chapters import tasks_of
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs, scales
 from ssl_utils.files import read_json, write_json
-from ssl_utils.pretext import TASKS
 
-PLANNED = 3 + len(TASKS) + 3 * (1 + len(TASKS))  # chapters that train nothing, pretrainings, three label counts a start
+# chapters that train nothing, pretrainings, three label counts an init
+PLANNED = 3 + len(tasks_of([1])) + 3 * (1 + len(tasks_of([1])))
 HERE = {"host": platform.node(), "process": os.getpid(), "job": None}
 AWAY = {"host": "node17", "process": 1, "job": "41"}
 HISTORY = "step,epoch,train_loss,validation_loss,seconds\n10,0,0.9,0.8,1.5\n20,1,0.7,0.6,3.0\n"

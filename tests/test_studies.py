@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from dataclasses import asdict, replace
@@ -12,12 +13,14 @@ import pandas as pd
 import pytest
 
 from course import graph, studies
+from course.chapters import tasks_of
 from course.records import claims, study_report as results
-from course.study import UNCHANGED, Where
-from ssl_utils import __main__ as cli, experiments
+from course.study import Where
+from ssl_utils import experiments
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import runs, scales, setups
+from ssl_utils.experiments import Finetuning, runs, scales, setups
 from ssl_utils.files import read_json, write_json
+from ssl_utils.training.options import options_of
 
 PROJECT = Path(__file__).resolve().parents[1]
 EVERY = [(name, scale) for name in studies.STUDIES for scale in scales.SCALES]
@@ -55,12 +58,11 @@ def test_a_larger_scale_has_no_fewer_points():
 def test_options_are_in_range_and_known_to_the_task(tiny_setup):
     for name in studies.STUDIES:
         for point in studies.get(name).points(Where(tiny_setup.scale, "phantom", True)):
-            options = {key: value for key, value in point.pretraining.items() if key not in setups.OF_POOL}
             if point.task != "random":
-                task = experiments.build_task(tiny_setup, task=point.task, seed=0, options=options)
-                assert all(getattr(task, key) == value for key, value in options.items())
-            assert experiments.variant(point.task, dict(point.pretraining)) == point.init
-            assert set(point.finetuning) <= set(UNCHANGED)
+                task = experiments.build_task(tiny_setup, point.pretraining)
+                assert all(getattr(task, key) == value for key, value in point.pretraining.options.items())
+                assert point.pretraining.name == point.run.init
+            assert point.run.words()[0] == point.run.init and point.finetuning.keys() <= options_of(Finetuning).keys()
 
 
 def test_lengths_are_shares_of_the_steps_and_all_of_them_is_the_course():
@@ -136,24 +138,6 @@ def test_an_unknown_study_is_one_line_before_anything_starts(tmp_path, name):
     assert not list(tmp_path.iterdir())
 
 
-def test_options_of_the_command_line_become_values():
-    assert dict(map(cli.named_value, ["a=3", "b=0.3", "c=true", "contrast=none", "pool=own+x"])) == {
-        "a": 3,
-        "b": 0.3,
-        "c": True,
-        "contrast": "none",
-        "pool": "own+x",
-    }
-    with pytest.raises(CourseError, match="is not name=value"):
-        cli.named_value("mask_ratio")
-
-
-def test_an_option_that_the_task_lacks_is_one_line(tiny_setup):
-    options = {"mask_rato": 0.3}
-    with pytest.raises(CourseError, match="option mask_rato: simmim has none"), cli.task_options("simmim", options):
-        experiments.build_task(tiny_setup, task="simmim", seed=0, options=options)
-
-
 # the graph --------------------------------------------------------------------------------------------------
 
 
@@ -177,6 +161,7 @@ def would_run(run: Path, name: str, scale: str = "smoke", **settings) -> dict[st
     return graph.planned(found.stdout + found.stderr, PROJECT / "notebooks")
 
 
+@pytest.mark.course
 def test_the_graph_makes_variants_beside_the_course(tmp_path):
     chapters = {"00_start_here": 1, "01_data_inspection": 1}
     assert would_run(tmp_path, "restoration") == chapters | {
@@ -200,18 +185,11 @@ def test_the_graph_makes_variants_beside_the_course(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def study(tmp_path_factory, blobs):
+def study(tmp_path_factory, blobs, blobs_course):
     """Restoration on a person's own folder, on top of a course that has made what the two share."""
     root = tmp_path_factory.mktemp("study") / "my runs"
     run = root / "folder_my_blobs" / "smoke"
-    for chapter in ("00_start_here", "01_data_inspection"):
-        write_json(run / "chapters" / chapter / "done.json", {})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("SSL_RUNS_ROOT", str(root))
-        where = experiments.setup(dataset="folder", scale=scales.get("smoke"), data=str(blobs))
-        experiments.pretrain(where, task="restoration")
-        for init in ("random", "restoration"):
-            experiments.finetune(where, init=init, num_labeled=5)
+    shutil.copytree(blobs_course.run, run)
     return run_study(root, blobs), run
 
 
@@ -226,6 +204,7 @@ def run_study(root: Path, blobs: Path) -> subprocess.CompletedProcess:
     )
 
 
+@pytest.mark.course
 def test_a_study_ends_with_a_table_a_text_and_a_figure(study):
     done, run = study
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
@@ -242,13 +221,15 @@ def test_a_study_ends_with_a_table_a_text_and_a_figure(study):
     assert (run / "finetune/restoration__contrast=none/n5/draw0_seed0/log.txt").read_text().strip()
 
 
+@pytest.mark.course
 def test_variants_are_no_part_of_the_course(study):
     _, run = study
-    assert {path.parts[-4] for path in runs.finished(run)} == {"random", "restoration"}
+    assert {path.parts[-4] for path in runs.finished(run)} == {"random", *tasks_of([1])}
     assert set(runs.collect(run, names={"restoration__contrast=none"})["init"]) == {"restoration__contrast=none"}
     assert runs.unlike(run) == []
 
 
+@pytest.mark.course
 def test_a_study_goes_on_where_it_stopped(study, blobs):
     _, run = study
     lost = run / "finetune/restoration__contrast=published/n5/draw0_seed0"
@@ -260,6 +241,7 @@ def test_a_study_goes_on_where_it_stopped(study, blobs):
     assert (lost / "metrics.json").exists() and kept.stat().st_mtime_ns == stamp
 
 
+@pytest.mark.course
 def test_a_command_that_fails_is_one_line_with_its_log(tmp_path):
     words = [sys.executable, "-m", "course", "run-command", "finetune x n=5", str(tmp_path / "a b" / "log")]
     more = ["--events", str(tmp_path / "events")]

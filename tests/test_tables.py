@@ -133,8 +133,8 @@ def test_seconds_hold_the_pretraining_that_the_init_starts_from(course):
     assert spent["random", 6] == spent["random__budget=4", 6] == 10
     assert spent["simmim", 6] == spent["simmim__permuted=True", 6] == 15
     assert pd.isna(spent["mae", 6])  # its pretraining is not here
-    assert runs.pretraining_of(course, "simmim__mask_ratio=0.3__freeze=-1") == "simmim__mask_ratio=0.3"
-    assert runs.pretraining_of(course, "simmim__freeze=-1") == "simmim"
+    assert runs.pretraining_of(course, "simmim__mask_ratio=0.3__freeze_epochs=-1") == "simmim__mask_ratio=0.3"
+    assert runs.pretraining_of(course, "simmim__freeze_epochs=-1") == "simmim"
     assert runs.pretraining_of(course, "random") is None
 
 

@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -11,15 +12,15 @@ import torch
 
 from ssl_utils import experiments
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import runs
+from ssl_utils.experiments import Finetuning, Pretraining, pretraining, runs
 from ssl_utils.networks.checkpoints import read_checkpoint
 from ssl_utils.training import loop as training
 from ssl_utils.training.loop import Clip, adamw, parameter_groups
 from ssl_utils.training.recorder import Recorder
 
 RUNS = {
-    "pretrain": lambda where: experiments.pretrain(where, task="restoration", seed=3),
-    "finetune": lambda where: experiments.finetune(where, init="random", num_labeled=2, seed=3),
+    "pretrain": lambda where: experiments.pretrain(where, Pretraining.of("restoration", seed=3)),
+    "finetune": lambda where: experiments.finetune(where, Finetuning(init="random", num_labeled=2, seed=3)),
 }
 WEIGHTS = {"pretrain": "task.safetensors", "finetune": "model.safetensors"}
 
@@ -35,6 +36,7 @@ def interrupt_at(monkeypatch, step: int) -> None:
     monkeypatch.setattr(Recorder, "on_train_batch_end", breaks)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("kind", RUNS)
 def test_a_resumed_run_equals_an_undisturbed_one(tiny_setup, tmp_path, monkeypatch, kind):
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path / "whole"))
@@ -54,29 +56,47 @@ def test_a_resumed_run_equals_an_undisturbed_one(tiny_setup, tmp_path, monkeypat
     assert not (folder / "last.ckpt").exists(), "training state is dropped when the run is done"
 
 
+@pytest.mark.long
 def test_a_finished_run_is_not_run_again_but_other_settings_are(tiny_setup, tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
-    first = experiments.pretrain(tiny_setup, task="simmim", seed=0)
+    first = experiments.pretrain(tiny_setup, Pretraining.of("simmim", seed=0))
     stamp = (first / "metrics.json").stat().st_mtime_ns
-    assert experiments.pretrain(tiny_setup, task="simmim", seed=0) == first
+    assert experiments.pretrain(tiny_setup, Pretraining.of("simmim", seed=0)) == first
     assert (first / "metrics.json").stat().st_mtime_ns == stamp
-    experiments.pretrain(tiny_setup, task="simmim", seed=0, mask_ratio=None, mask_unit=None)  # as the chapter calls it
+    as_the_chapter = Pretraining.of("simmim", seed=0, mask_ratio=None, mask_unit=None)
+    experiments.pretrain(tiny_setup, as_the_chapter)
     assert (first / "metrics.json").stat().st_mtime_ns == stamp
-    experiments.pretrain(tiny_setup, task="simmim", seed=1)
+    longer = replace(tiny_setup, scale=replace(tiny_setup.scale, pretrain_steps=21))
+    assert experiments.pretrain(longer, Pretraining.of("simmim")) == first
     assert (first / "metrics.json").stat().st_mtime_ns != stamp
-    other = experiments.pretrain(tiny_setup, task="simmim", seed=0, mask_ratio=0.3)
+    another = experiments.pretrain(tiny_setup, Pretraining.of("simmim", seed=1))
+    assert another.name == "simmim__seed=1" and another != first
+    other = experiments.pretrain(tiny_setup, Pretraining.of("simmim", seed=0, mask_ratio=0.3))
     assert other.name == "simmim__mask_ratio=0.3" and other != first
+
+
+def test_a_run_of_an_earlier_layout_is_one_line_and_stays_as_it_is(tiny_setup, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
+    folder = runs.pretrain_dir(tiny_setup.dataset.name, tiny_setup.scale.name, "simmim")
+    folder.mkdir(parents=True)
+    (folder / "config.json").write_text(json.dumps({"settings": {"mask_ratio": 0.6}, "commit": None}))
+    (folder / "metrics.json").write_text("{}")
+    before = {path.name: path.read_bytes() for path in folder.iterdir()}
+    with pytest.raises(CourseError, match=f"^{folder}: was made by an earlier version .* SSL_RUNS_ROOT"):
+        experiments.pretrain(tiny_setup, Pretraining(task="simmim"))
+    assert {path.name: path.read_bytes() for path in folder.iterdir()} == before
 
 
 def test_metrics_that_the_graph_deleted_come_back_without_training(tiny_setup, tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
-    folder = experiments.pretrain(tiny_setup, task="simmim")
+    folder = experiments.pretrain(tiny_setup, Pretraining.of("simmim"))
     before = runs.metrics(folder)
     (folder / "metrics.json").unlink()
-    monkeypatch.setattr(experiments, "fit", None)
-    assert experiments.pretrain(tiny_setup, task="simmim") == folder and runs.metrics(folder) == before
+    monkeypatch.setattr(pretraining, "fit", None)
+    assert experiments.pretrain(tiny_setup, Pretraining.of("simmim")) == folder and runs.metrics(folder) == before
     with pytest.raises(TypeError):  # of other settings they are not its own
-        experiments.pretrain(tiny_setup, task="simmim", seed=1)
+        longer = replace(tiny_setup, scale=replace(tiny_setup.scale, pretrain_steps=21))
+        experiments.pretrain(longer, Pretraining.of("simmim"))
     assert runs.metrics(folder) is None
 
 
@@ -138,7 +158,7 @@ def test_the_precision_is_part_of_a_run(tiny_setup, tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
     monkeypatch.setattr(training.torch.cpu, "_is_avx512_bf16_supported", lambda: False)
     assert training.device() != "cpu" or training.precision() == "32-true"
-    folder = experiments.finetune(tiny_setup, init="random", num_labeled=2)
+    folder = experiments.finetune(tiny_setup, Finetuning(init="random", num_labeled=2))
     assert json.loads((folder / "config.json").read_text())["settings"]["precision"] == training.precision()
 
 

@@ -10,16 +10,9 @@ import torch
 from torch import nn
 
 from ssl_utils.errors import CourseError
-from ssl_utils.networks.checkpoints import read_metadata
+from ssl_utils.networks.checkpoints import read_checkpoint, read_metadata, save_encoder, save_model
 from ssl_utils.networks.heads import LinearHead, TransposedConvHead
-from ssl_utils.networks.transfer import (
-    adapt_channels,
-    load_encoder,
-    read_checkpoint,
-    resize_positions,
-    save_encoder,
-    save_model,
-)
+from ssl_utils.networks.transfer import adapt_channels, load_encoder, resize_positions
 from ssl_utils.networks.unetr import UNETR
 from ssl_utils.networks.vit import ViT
 
@@ -233,7 +226,8 @@ def test_other_architectures():
     refused(vit(hidden_size=96), state, r"missing .*\(1, 12, 48\) -> \(1, 12, 96\).*hidden_size")
     refused(vit(num_layers=6), state, "missing blocks.3")
     refused(vit(num_layers=2), state, "has blocks.2.*num_layers")
-    refused(vit(patch_size=4), state, r"patch projection.*\(48, 1, 8, 8, 8\) -> \(48, 1, 4, 4, 4\)", grid=(2, 3, 2))
+    first = r"layer that reads the image.*\(48, 1, 8, 8, 8\) -> \(48, 1, 4, 4, 4\)"
+    refused(vit(patch_size=4), state, first, grid=(2, 3, 2))
     biased = monai.networks.nets.ViT(1, ROI, 8, qkv_bias=True, **SMALL)
     refused(vit(), biased.state_dict(), "attn.qkv.bias")
     assert load_encoder(vit(patch_size=4), state, minimum_share=0, grid=(2, 3, 2)).missing.keys() == {
@@ -244,7 +238,7 @@ def test_other_architectures():
 def test_patch_projection_is_not_optional():
     source = vit().state_dict()
     del source["patch_embedding.patch_embeddings.weight"]
-    refused(vit(), source, "patch projection must be", minimum_share=0.3)
+    refused(vit(), source, "layer that reads the image must be", minimum_share=0.3)
     assert load_encoder(vit(), source, minimum_share=0).share < 1
 
 

@@ -5,6 +5,7 @@ import pytest
 import torch
 
 from ssl_utils.errors import CourseError
+from ssl_utils.networks import build
 from ssl_utils.networks.unetr import UNETR
 
 SMALL = {"feature_size": 4, "hidden_size": 48, "mlp_dim": 96, "num_heads": 4}
@@ -64,7 +65,7 @@ def test_any_patch_size(patch_size, levels, num_layers, taps):
 
 def test_config_rebuilds_the_model():
     model = UNETR(in_channels=1, out_channels=2, img_size=(8, 16, 8), patch_size=8, num_layers=3, **SMALL)
-    assert not any(UNETR(**model.config).load_state_dict(model.state_dict()))
+    assert not any(build(model.config).load_state_dict(model.state_dict()))
 
 
 @pytest.mark.parametrize("patch_size", [1, 6, 12, (8, 8, 4)])

@@ -6,6 +6,7 @@ import torch
 from ssl_utils import experiments
 from ssl_utils.data.crops import crop_at
 from ssl_utils.errors import CourseError
+from ssl_utils.experiments import Finetuning, Pretraining
 from ssl_utils.experiments.building import start_of
 from ssl_utils.networks.checkpoints import read_checkpoint
 from ssl_utils.networks.vit import ViT
@@ -139,8 +140,8 @@ def test_the_loss_is_the_cross_entropy_of_the_kinds_and_of_nothing_hidden():
 
 
 def test_a_whole_unetr_is_pretrained_and_moved_and_its_centres_are_kept(tiny_setup):
-    folder = experiments.pretrain(tiny_setup, task="voxel_clusters", clusters=6)
-    task = experiments.load_task(tiny_setup, task="voxel_clusters", clusters=6)
+    folder = experiments.pretrain(tiny_setup, Pretraining.of("voxel_clusters", clusters=6))
+    task = experiments.load_task(tiny_setup, Pretraining.of("voxel_clusters", clusters=6))
     assert task.decoder is not None and task.centres.abs().sum() > 0
     cases = tiny_setup.prepared(tiny_setup.pool)
     told = [
@@ -150,8 +151,8 @@ def test_a_whole_unetr_is_pretrained_and_moved_and_its_centres_are_kept(tiny_set
     kinds = nearest(torch.cat(told), task.centres)
     assert len(kinds.unique()) == 6, "centres are of the whole pool, and each has its voxels"
     path, scope = start_of(tiny_setup, folder.name)
-    assert (path, scope) == (folder / "network.safetensors", "whole")
-    network, report = experiments.build_network(tiny_setup, init=folder.name, seed=0)
+    assert (path, scope) == (folder / "network.safetensors", "network")
+    network, report = experiments.build_network(tiny_setup, Finetuning(init=folder.name, seed=0))
     weights = read_checkpoint(path)
     assert weights["out.conv.conv.weight"].shape[0] == 6, "it spoke of clusters, and is not moved"
     assert all(
@@ -163,5 +164,5 @@ def test_a_whole_unetr_is_pretrained_and_moved_and_its_centres_are_kept(tiny_set
 
 
 def test_the_encoder_alone_can_be_pretrained(tiny_setup):
-    folder = experiments.pretrain(tiny_setup, task="voxel_clusters", clusters=6, scope="encoder")
+    folder = experiments.pretrain(tiny_setup, Pretraining.of("voxel_clusters", clusters=6, scope="encoder"))
     assert not (folder / "network.safetensors").exists() and (folder / "encoder.safetensors").exists()

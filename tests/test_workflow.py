@@ -13,16 +13,21 @@ import psutil
 import pytest
 
 from course import execution, graph, workflow
+from course.chapters import chapters_of, tasks_of
 from course.progress import Progress, clock
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import scales
 from ssl_utils.pretext import TASKS
 
+pytestmark = pytest.mark.course
+
 TRAINED = {chapter: [task for task, e in TASKS.items() if e.chapter == chapter] for _, chapter in TASKS.values()}
-PRETRAININGS, FINETUNINGS = len(TRAINED), 3 * (1 + len(TASKS))  # three label counts, random and every task
+PART_ONE = tasks_of([1])
+OF_PART_ONE = {TASKS[task].chapter: None for task in PART_ONE}  # chapters that pretrain
+PRETRAININGS, FINETUNINGS = len(OF_PART_ONE), 3 * (1 + len(PART_ONE))  # three label counts, random and every task
 PARTS = PRETRAININGS + FINETUNINGS + 3
-CHAPTERS = sorted(["00_start_here", "01_data_inspection", *TRAINED, "04_unetr_finetuning", "05_results"])
-NONE, EACH = (dict.fromkeys((chapter[:2] for chapter in TRAINED), parts) for parts in (0, 1))  # of the pretrainings
+CHAPTERS = chapters_of((1, 2, 3))
+NONE, EACH = (dict.fromkeys((chapter[:2] for chapter in OF_PART_ONE), parts) for parts in (0, 1))  # of the pretrainings
 OWN = {"04_unetr_finetuning": "init = 'random'\nnum_labeled = 6\ndraw = 0\n"}
 WRITE = """import json, os, pathlib, time
 folder = pathlib.Path(os.environ['SSL_RUNS_ROOT']) / dataset / scale / {folder}
@@ -119,6 +124,18 @@ def test_all_parts_run_once_and_in_order(course, capfd):
     assert len(list(course.run.rglob("notebook.ipynb"))) == PARTS
 
 
+def test_a_course_of_an_earlier_layout_is_one_line_before_anything_starts(tmp_path):
+    old = tmp_path / "phantom" / "smoke" / ".course" / "config.json"
+    old.parent.mkdir(parents=True)
+    old.write_text("{}")
+    environment = os.environ | {"SSL_RUNS_ROOT": str(tmp_path), "SSL_DATA_ROOT": str(tmp_path / "data")}
+    command = [sys.executable, "-m", "course", "run", "--scale", "smoke"]
+    found = subprocess.run(command, env=environment, capture_output=True, text=True)
+    assert (found.returncode, found.stdout, found.stderr.count("\n")) == (2, "", 1), found.stderr
+    assert "was made by an earlier version of the course; move it away" in found.stderr
+    assert [path for path in tmp_path.rglob("*") if path.is_file()] == [old]
+
+
 def test_no_more_chapters_run_at_once_than_there_are_cores(course):
     """Snakemake 9.10 to 9.18 forgot to count a job that was the only one ready, and ran four on two cores."""
     running = most = 0
@@ -151,7 +168,7 @@ def test_a_missing_part_runs_alone_with_what_follows_from_it(course):
     ("settings", "expected"),
     [
         ({"finetune_steps": 7}, {"01": 0, **NONE, "04": FINETUNINGS, "05": 1}),
-        ({"pretrain_steps": 7}, {"01": 0, **EACH, "04": 3 * len(TASKS), "05": 1}),
+        ({"pretrain_steps": 7}, {"01": 0, **EACH, "04": 3 * len(PART_ONE), "05": 1}),
         ({"draws": 2}, {"01": 0, **NONE, "04": FINETUNINGS, "05": 1}),
     ],
 )
@@ -189,16 +206,20 @@ def test_a_failing_chapter_is_one_line_and_leaves_its_notebook(tmp_path, monkeyp
     assert "ZeroDivisionError" in executed.read_text()
 
 
-def test_a_chapter_that_trains_two_tasks_must_train_both(tmp_path, monkeypatch, capfd):
+def test_a_chapter_must_train_its_task(tmp_path, monkeypatch, capfd):
     course = Course(tmp_path)
     monkeypatch.setenv("SSL_RUNS_ROOT", str(course.run.parents[1]))
     parameters = "scale = 'laptop'\ndataset = 'phantom'\nseed = 0"
-    chapter = next(chapter for chapter, tasks in TRAINED.items() if len(tasks) > 1)
-    first = WRITE.format(folder=repr(f"pretrain/{TRAINED[chapter][0]}"), name="metrics.json")
-    save(course.notebooks / f"{chapter}.ipynb", parameters, first)
+    chapter, tasks = next(iter(TRAINED.items()))
+    save(
+        course.notebooks / f"{chapter}.ipynb",
+        parameters,
+        WRITE.format(folder="'pretrain/another'", name="metrics.json"),
+    )
     assert course.start()["code"] == 1
-    assert f"failed job {chapter[3:]}" in capfd.readouterr().err
-    assert f"pretrain/{TRAINED[chapter][1]}/metrics.json" in (course.run / ".course" / "snakemake.log").read_text()
+    said = capfd.readouterr().err
+    assert f"{chapter} failed: it ended without writing metrics.json" in said
+    assert f"pretrain/{tasks[0]}/metrics.json" in (course.run / ".course" / "snakemake.log").read_text()
 
 
 def test_a_fault_of_the_graph_itself_is_shown(tmp_path, capfd):

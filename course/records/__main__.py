@@ -2,18 +2,20 @@
 
 python -m course.records record runs/phantom/laptop                      # a finished course
 python -m course.records record runs/phantom/laptop/studies/mask_ratio   # a finished study
+python -m course.records table runs/phantom/laptop 2                     # results of part 2, beside those of part 1
 python -m course.records readme                                          # README.md, cost boxes, docs/speed.md
 """
 
 import sys
 from pathlib import Path
 
+from course.chapters import chosen_parts, tasks_of
 from course.records import claims, costs, record, speed
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
-from ssl_utils.files import atomic
+from ssl_utils.files import write_text
 
-USAGE = "usage: python -m course.records record RUN_OR_STUDY_DIR | readme"
+USAGE = "usage: python -m course.records record RUN_OR_STUDY_DIR | table RUN_DIR PART | readme"
 
 
 def keep(folder: Path) -> None:
@@ -26,11 +28,18 @@ def keep(folder: Path) -> None:
     claims.record(folder)
 
 
+def write_table(folder: Path, part: str) -> None:
+    """results_part2.md and its tables: the runs of this part beside those of part I."""
+    from ssl_utils.statistics import tables
+
+    names = runs.inits(folder, tasks_of(chosen_parts(part)))
+    tables.write_results(folder, runs.collect(folder, names=names), name=f"results_part{part}")
+
+
 def write_readme() -> None:
     page = runs.PROJECT / "README.md"
     text = claims.readme(record.readme(page.read_text(encoding="utf-8")))
-    with atomic(page) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+    write_text(page, text)
     costs.fill()
     speed.fill()
 
@@ -40,6 +49,8 @@ if __name__ == "__main__":
         match sys.argv[1:]:
             case ["record", folder]:
                 keep(Path(folder).resolve())
+            case ["table", folder, part]:
+                write_table(Path(folder).resolve(), part)
             case ["readme"]:
                 write_readme()
             case _:

@@ -4,21 +4,20 @@ A claim names the study that answers it, and under `measured` the records it is 
 study `course` stands for the recorded courses. No measured number is written by hand.
 """
 
-import re
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from course.records import study_report as studies
+from course.records import entries, study_report as studies
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
 from ssl_utils.files import read_json, write_json
+from ssl_utils.statistics import is_control
 
 CLAIMS = runs.PROJECT / "json_files" / "claims.json"
 REFERENCE = runs.PROJECT / "json_files" / "reference_studies.json"
 COURSES = runs.PROJECT / "json_files" / "reference_results.json"
-BLOCK = re.compile(r"(<!-- claims -->).*?(<!-- /claims -->)", re.DOTALL)
 IN_POINTS = ("dice", "low", "high", "gain", "gain_low", "gain_high")  # 0 to 100 in the record
 COURSE = "course"
 
@@ -36,13 +35,10 @@ def record(folder: Path | str, *, into: Path = REFERENCE, claims: Path = CLAIMS,
             raise CourseError(f"{folder}: no recorded course; run python -m course.records record {folder}")
         return _name_in(claims, COURSE, f"{folder.parent.name}/{folder.name}")
     about, table = studies.read(folder)
-    table = table.assign(**{name: (100 * table[name]).round(3) for name in IN_POINTS})
-    points = table.astype(object).where(table.notna(), None).to_dict("records")  # JSON has no NaN
-    keys = ("name", "dataset", "scale")
-    old = read_json(into)["studies"] if into.exists() else []
-    kept = [entry for entry in old if any(entry[key] != about[key] for key in keys)]
-    found = sorted([*kept, {**about, "points": points}], key=lambda entry: [entry[key] for key in keys])
-    write_json(into, {"studies": found})
+    keys = {key: about[key] for key in ("name", "dataset", "scale")}
+    kept = entries.matching(entries.recorded(into).get("studies", []), keys, others=True)
+    kept.append({**about, "points": entries.in_points(table, IN_POINTS)})
+    write_json(into, {"studies": sorted(kept, key=lambda entry: [entry[key] for key in keys])})
     return _name_in(claims, about["name"], f"{about['dataset']}/{about['scale']}")
 
 
@@ -56,14 +52,11 @@ def _name_in(claims: Path, study: str, key: str) -> None:
 
 def recorded(name: str, *, source: Path = REFERENCE) -> list[tuple[dict[str, Any], pd.DataFrame]]:
     """Every record of a study, as `studies.read` gives it."""
-    found = []
-    for entry in read_json(source)["studies"] if source.exists() else []:
-        if entry["name"] == name:
-            table = pd.DataFrame(entry["points"])
-            table[[*IN_POINTS, "p"]] = table[[*IN_POINTS, "p"]].astype(float)
-            table[list(IN_POINTS)] /= 100
-            found.append(({key: value for key, value in entry.items() if key != "points"}, table))
-    return found
+    records = []
+    for entry in entries.matching(entries.recorded(source).get("studies", []), {"name": name}):
+        table = entries.fractions(entry["points"], IN_POINTS).astype({"p": float})
+        records.append(({key: value for key, value in entry.items() if key != "points"}, table))
+    return records
 
 
 def table(*, claims: Path = CLAIMS, source: Path = REFERENCE, courses: Path = COURSES) -> pd.DataFrame:
@@ -76,9 +69,8 @@ def table(*, claims: Path = CLAIMS, source: Path = REFERENCE, courses: Path = CO
     for claim in read_json(claims):
         said = [_measured(claim, key, source=source, courses=courses) for key in claim["measured"] or ()]
         command = "make course" if claim["study"] == COURSE else f"make study STUDY={claim['study']}"
-        rows.append(
-            (claim["source"], claim["they_say"], "<br>".join(said) or f"not measured yet: `{command}`", claim["why"])
-        )
+        measured = "<br>".join(said) or f"not measured yet: `{command}`"
+        rows.append((claim["source"], claim["they_say"], measured, claim["why"]))
     return pd.DataFrame(rows, columns=["source", "they say", "we measured", "why it differs"])
 
 
@@ -88,12 +80,8 @@ def _measured(claim: dict[str, Any], key: str, *, source: Path, courses: Path) -
     if claim["study"] == COURSE:
         points = _of_course(dataset, scale, courses)
     else:
-        found = [
-            t
-            for about, t in recorded(claim["study"], source=source)
-            if (about["dataset"], about["scale"]) == (dataset, scale)
-        ]
-        points = found[0] if found else None
+        records = recorded(claim["study"], source=source)
+        points = next((t for about, t in records if (about["dataset"], about["scale"]) == (dataset, scale)), None)
     if points is None:
         raise CourseError(f"claim {claim['id']}: no record of {claim['study']} for {key}; record it, or take it out")
     points = points[points["num_labeled"].isin(claim["num_labeled"]) & points["gain"].notna()]
@@ -118,14 +106,13 @@ def _name(row: Any, several: bool) -> str:
 
 def _of_course(dataset: str, scale: str, courses: Path) -> pd.DataFrame | None:
     """The gains of a recorded course in the columns of a study; its value is the start itself."""
-    entries = read_json(courses)["gains"] if courses.exists() else []
-    found = pd.DataFrame([e for e in entries if (e["dataset"], e["scale"]) == (dataset, scale)])
-    if found.empty:
+    rows = entries.matching(entries.recorded(courses).get("gains", []), {"dataset": dataset, "scale": scale})
+    if not rows:
         return None
-    found = found[~found["init"].str.contains("__")]
-    gain, low, high = (found[name].astype(float) / 100 for name in ("gain", "low", "high"))
-    found = found[["init", "num_labeled", "draws", "seeds"]].rename(columns={"init": "task"})
-    return found.assign(value="", gain=gain, gain_low=low, gain_high=high)
+    gains = entries.fractions(rows, ["gain", "low", "high"])
+    gains = gains[~gains["init"].map(is_control)].assign(value="")
+    names = {"init": "task", "low": "gain_low", "high": "gain_high"}
+    return gains[["init", "num_labeled", "draws", "seeds", "value", "gain", "low", "high"]].rename(columns=names)
 
 
 def markdown(claims: pd.DataFrame) -> str:
@@ -140,6 +127,4 @@ def readme(text: str, **files: Path) -> str:
     Raises:
         CourseError: it has no `<!-- claims -->` and `<!-- /claims -->`.
     """
-    if not BLOCK.search(text):
-        raise CourseError("README.md: has no <!-- claims --> and <!-- /claims -->; put both where the table belongs")
-    return BLOCK.sub(lambda found: f"{found[1]}\n\n{markdown(table(**files))}\n\n{found[2]}", text)
+    return entries.block(text, "claims", markdown(table(**files)), needed="the table belongs")

@@ -6,43 +6,54 @@ from pathlib import Path
 
 import pandas as pd
 
+from course.chapters import chapters_of, part_of
+from course.records import entries
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
-from ssl_utils.files import atomic, read_json, write_json
+from ssl_utils.files import read_json, write_json, write_text
 from ssl_utils.statistics import tables
 
 REFERENCE = runs.PROJECT / "json_files" / "reference_costs.json"
-BLOCK = re.compile(r"(<!-- costs -->).*?(<!-- /costs -->)", re.DOTALL)
 ROW = re.compile(r"^(\| \[[^\]]+\]\(notebooks/(\w+)\.ipynb\) \|[^|\n]*\|[^|\n]*\|).*$", re.MULTILINE)  # of the README
 BOX = re.compile(r"<!-- cost:(\w+) -->\n(?:\s*\n)?(?:\|.*(?:\n|$))*")
 
 
 def record(course_dir: Path | str, *, into: Path = REFERENCE) -> None:
-    """Keep what a whole course cost, in the place of an earlier one of the same dataset and scale.
+    """Keep what part I cost, in the place of an earlier one of the same dataset and scale; of a later part, what its
+    chapters cost.
 
     Raises:
-        CourseError: the course was not run in one go, so its wall time says nothing.
+        CourseError: the part was not run in one go, so its wall time says nothing.
     """
     course_dir = Path(course_dir).resolve()
     found = read_json(course_dir / "costs.json")
+    later = set(read_json(course_dir / ".course" / "config.json")["parts"]) - {1}
     memory = {c: read_json(course_dir / "chapters" / c / "done.json")["peak_memory_gb"] for c in found["chapters"]}
-    if len(memory) < len(list((runs.PROJECT / "notebooks").glob("[0-9]*.ipynb"))):
-        ran = ", ".join(memory)
-        raise CourseError(f"{course_dir}: only {ran} ran in its last course; run a whole one to measure it")
+    if lacking := set(chapters_of(later or {1})) - set(memory):
+        raise CourseError(
+            f"{course_dir}: {', '.join(sorted(lacking))} did not run in its last course; run a whole one to measure it"
+        )
+    costs = entries.recorded(into)
+    entry = costs.setdefault(course_dir.parent.name, {}).setdefault(course_dir.name, {"chapters": {}, "memory_gb": {}})
+    keep = {c: s for c, s in found["chapters"].items() if part_of(c) in (later or {1})}
+    entry["chapters"] = dict(sorted((entry["chapters"] | keep).items()))
+    entry["memory_gb"] = dict(sorted((entry["memory_gb"] | {c: memory[c] for c in keep}).items()))
+    if not later:
+        entry |= _of_the_course(course_dir, found)
+    write_json(into, costs)
+
+
+def _of_the_course(course_dir: Path, found: dict) -> dict:
     (metrics, *_) = runs.finished(course_dir)
     config = read_json(metrics.parent / "config.json")
-    entry = {
-        **{key: found[key] for key in ("seconds", "cores", "parts", "chapters")},
-        "memory_gb": memory,
+    return {
+        **{key: found[key] for key in ("seconds", "cores", "parts")},
         "peak_memory_gb": round(found["peak_bytes"] / 1e9, 1),
         "device": read_json(metrics)["device"],
         "commit": config["commit"],
         "date": config["started"][:10],
         "versions": config["versions"],
     }
-    costs = read_json(into) if into.exists() else {}
-    costs.setdefault(course_dir.parent.name, {})[course_dir.name] = entry
-    write_json(into, costs)
 
 
 def readme(text: str, costs: dict) -> str:
@@ -64,7 +75,7 @@ def readme(text: str, costs: dict) -> str:
     columns = ["minutes", "memory, all processes", "cores", "measured"]
     table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
     shown = tables.markdown(table.rename_axis("course")) if rows else "No recorded run yet."
-    return BLOCK.sub(lambda found: f"{found[1]}\n\n{shown}\n\n{found[2]}", text)
+    return entries.block(text, "costs", shown)
 
 
 def boxes(text: str, costs: dict) -> str:
@@ -87,7 +98,7 @@ def minutes(seconds: float) -> str:
 
 def fill(project: Path = runs.PROJECT) -> None:
     """Write the recorded costs into README.md, the page for lecturers and the chapters."""
-    costs = read_json(REFERENCE) if REFERENCE.exists() else {}
+    costs = entries.recorded(REFERENCE)
     pages = [project / "README.md", project / "docs" / "for_lecturers.md"]
     changed = {page: readme(page.read_text(encoding="utf-8"), costs) for page in pages if page.exists()}
     for path in sorted((project / "notebooks").glob("[0-9]*.ipynb")):
@@ -98,5 +109,4 @@ def fill(project: Path = runs.PROJECT) -> None:
         changed[path] = json.dumps(notebook, indent=1, ensure_ascii=False) + "\n"
     for path, text in changed.items():
         if text != path.read_text(encoding="utf-8"):
-            with atomic(path) as temporary:
-                temporary.write_text(text, encoding="utf-8")
+            write_text(path, text)

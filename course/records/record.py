@@ -1,13 +1,11 @@
 """The recorded results: from a finished course into json_files, from there into README.md."""
 
-import hashlib
-import re
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pandas as pd
 
+from course.records import entries
 from ssl_utils import statistics
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
@@ -24,7 +22,6 @@ EXPECTED = {  # a picture to expect -> its chapter, and what the chapter keeps i
     "voxel_clusters_cross_entropy": ("07_voxel_clusters", "cross_entropy"),
     "finetuning_validation": ("04_unetr_finetuning", "validation_random_n6_draw0_seed0"),
 }
-BLOCK = re.compile(r"(<!-- results -->).*?(<!-- /results -->)", re.DOTALL)
 NUMBERS = {  # kind of entry -> what is in points
     "label_efficiency": ["dice", "low", "high"],
     "gains": ["gain", "low", "high", "relative"],
@@ -46,27 +43,26 @@ def record(course_dir: Path | str, *, into: Path = REFERENCE) -> None:
     made = [read_json(path.parent / "config.json") | read_json(path) for path in runs.finished(course_dir)]
     before = {path.parent.name: read_json(path) for path in sorted(course_dir.glob("pretrain/*/metrics.json"))}
     before = {name: found for name, found in before.items() if name in {m["init"] for m in made}}
-    data = "".join(sorted({m["settings"]["data"] for m in made}))
     run = {
         **name,
         "date": max(m["finished"] for m in made)[:10],
         **_made(made),
         "versions": made[-1]["versions"],
-        "data": hashlib.sha256(data.encode()).hexdigest()[:16],
+        "data": entries.data(made),
         "cases": int(per_case["case"].nunique()),
         "patients": int(per_case["patient"].nunique()),
         "pretraining": {task: {key: m[key] for key in OF_PRETRAINING} for task, m in before.items()},
     }
     cells = [  # seconds: of one fine-tuning and its test, without the pretraining
-        {**name, **row, **_made([m for m in made if all(m[k] == row[k] for k in ("init", "num_labeled"))])}
+        {**name, **row, **_made(entries.matching(made, {key: row[key] for key in statistics.CELL}))}
         for row in _points(statistics.summary(per_case), "label_efficiency")
     ]
     gained = [{**name, **row} for row in _points(statistics.gains(per_case), "gains")]
     saved = [{**name, **row} for row in _points(_in_words(savings.labels_saved(per_case)), "labels_saved")]
     new = {"runs": [run], "label_efficiency": cells, "gains": gained, "labels_saved": saved}
-    old = read_json(into) if into.exists() else {}
-    kept = {key: [e for e in old.get(key, []) if any(e[k] != name[k] for k in name)] for key in new}
-    write_json(into, {key: sorted(kept[key] + new[key], key=lambda e: (e["dataset"], e["scale"])) for key in new})
+    old = entries.recorded(into)
+    whole = {key: entries.matching(old.get(key, []), name, others=True) + rows for key, rows in new.items()}
+    write_json(into, {key: sorted(rows, key=lambda row: (row["dataset"], row["scale"])) for key, rows in whole.items()})
 
 
 def expected(course_dir: Path) -> list[str]:
@@ -94,19 +90,17 @@ def expected_figure(course_dir: Path | str, name: str = "dice_against_labels", *
     config, provenance = read_json(made[0].parent / "config.json"), into / "provenance.json"
     about = {"chapter": chapter, "dataset": dataset, "scale": scale, "commit": config["commit"]}
     about["date"] = config["started"][:10]
-    write_json(provenance, (read_json(provenance) if provenance.exists() else {}) | {target.name: about})
+    write_json(provenance, entries.recorded(provenance) | {target.name: about})
     return target
 
 
-def _made(by: list[dict]) -> dict[str, Any]:
+def _made(runs: list[dict]) -> dict[str, str | float]:
     """Where, from what code and in how many seconds (mean) these runs were made."""
-    said = {key: ", ".join(sorted({str(m[key]) for m in by})) for key in ("device", "commit")}
-    return {**said, "seconds": round(sum(m["seconds"] + m["test_seconds"] for m in by) / len(by), 1)}
+    return {**entries.made(runs), "seconds": round(entries.seconds(runs) / len(runs), 1)}
 
 
 def _points(table: pd.DataFrame, kind: str) -> list[dict]:
-    table = table.assign(**{name: (100 * table[name]).round(3) for name in NUMBERS[kind]})
-    return table.astype(object).where(table.notna(), None).to_dict("records")  # JSON has no NaN
+    return entries.in_points(table, NUMBERS[kind])
 
 
 def _in_words(saved: pd.DataFrame) -> pd.DataFrame:
@@ -125,13 +119,14 @@ def readme(text: str, *, results: dict | None = None) -> str:
     Raises:
         CourseError: it has no `<!-- results -->` and `<!-- /results -->`.
     """
-    if not BLOCK.search(text):
-        raise CourseError("README.md: has no <!-- results --> and <!-- /results -->; put both where the tables belong")
-    if results is None:
-        results = read_json(REFERENCE) if REFERENCE.exists() else {}
+    results = entries.recorded(REFERENCE) if results is None else results
     parts = [tables.POINTS] if results.get("runs") else ["No recorded run yet."]
     for run in results.get("runs", []):
-        cells, gains = (_fractions(results, kind, run) for kind in ("label_efficiency", "gains"))
+        name = {key: run[key] for key in ("dataset", "scale")}
+        cells, gains = (
+            entries.fractions(entries.matching(results[kind], name), NUMBERS[kind])
+            for kind in ("label_efficiency", "gains")
+        )
         about = f"{run['cases']} test cases, {run['device']}, {run['date']}"
         parts.append(f"**{run['dataset']}, scale {run['scale']}** ({about})")
         parts += [tables.markdown(tables.label_efficiency(part)) for part in tables.split(cells) if len(part)]
@@ -139,10 +134,4 @@ def readme(text: str, *, results: dict | None = None) -> str:
             parts += [tables.markdown(tables.gain_table(part)) for part in tables.split(gains) if len(part)]
             parts.append(tables.gain_note(gains))
         parts.append(tables.limits(cells, run["scale"]))
-    return BLOCK.sub(lambda found: "\n\n".join([found[1], *parts, found[2]]), text)
-
-
-def _fractions(results: dict, kind: str, run: dict) -> pd.DataFrame:
-    rows = [entry for entry in results[kind] if all(entry[key] == run[key] for key in ("dataset", "scale"))]
-    table = pd.DataFrame(rows)
-    return table.assign(**table[NUMBERS[kind]].astype(float) / 100) if rows else table
+    return entries.block(text, "results", "\n\n".join(parts), needed="the tables belong")

@@ -20,17 +20,14 @@ def pretraining(course: Path) -> pd.DataFrame:
     done = {path.parent.name: runs.metrics(path.parent) for path in sorted(course.glob("pretrain/*/metrics.json"))}
     if not done:
         raise CourseError(f"{course / 'pretrain'}: holds no finished pretraining; run chapter 02 or 03 first")
-    table = pd.DataFrame(
-        {
-            name: {
-                "steps": one["last"]["step"],
-                "seconds": one["seconds"],
-                "first loss": one["first"]["validation_loss"],
-                "loss": one["last"]["validation_loss"],
-                "in-filling": one["baselines"]["in-filling"],
-                "mean": one["baselines"]["mean"],
-            }
-            for name, one in done.items()
+    rows = {}
+    for name, one in done.items():
+        first, last, baselines = one["first"], one["last"], one["baselines"]
+        rows[name] = {"steps": last["step"], "seconds": one["seconds"], "first loss": first["validation_loss"]}
+        rows[name] |= {
+            "loss": last["validation_loss"],
+            "in-filling": baselines["in-filling"],
+            "mean": baselines["mean"],
         }
-    ).T.rename_axis("pretraining")
+    table = pd.DataFrame(rows).T.rename_axis("pretraining")
     return table.assign(**{"of in-filling": table["loss"] / table["in-filling"]}).astype({"steps": int})

@@ -1,17 +1,16 @@
 """The recorded benchmarks as tables: what is faster by how much, and what many volumes would need."""
 
-import re
 from pathlib import Path
 
 import pandas as pd
 
+from course.records import entries
 from ssl_utils.experiments import runs
-from ssl_utils.files import atomic, read_json
+from ssl_utils.files import read_json, write_text
 from ssl_utils.statistics import tables
 
 REFERENCE = runs.PROJECT / "json_files" / "reference_benchmarks.json"
 PAGE = runs.PROJECT / "docs" / "speed.md"
-BLOCK = re.compile(r"(<!-- (benchmarks|scaling) -->).*?(<!-- /\2 -->)", re.DOTALL)
 CROP_BYTES = 2 * 96**3  # float16, as in the cache
 VOLUMES = (24, 1000, 100_000)
 
@@ -29,9 +28,8 @@ def benchmarks(rows: list[dict]) -> str:
     said = sorted({f"{row['device']}, {row['date']}, commit {row['commit']}" for row in rows})
     shown = f"{tables.markdown(pd.DataFrame(columns, index=names))}\n\nMeasured on: {'; '.join(said)}."
     shares = [f"`{r['name']}` {100 * r['share_of_matrix_rate']:.0f} %" for r in rows if "share_of_matrix_rate" in r]
-    if not shares:
-        return shown
-    return f"{shown}\n\nShare of the device's own rate of matrix products that our steps reach: {', '.join(shares)}."
+    about = "Share of the device's own rate of matrix products that our steps reach"
+    return f"{shown}\n\n{about}: {', '.join(shares)}." if shares else shown
 
 
 def scaling(rows: list[dict], *, cores: int = 64, tflops: float = 200.0) -> str:
@@ -68,9 +66,7 @@ def _short(value: float) -> str:
 
 def fill(page: Path = PAGE, reference: Path = REFERENCE) -> None:
     """Write the recorded benchmarks between the markers of the page."""
-    rows, makers = read_json(reference), {"benchmarks": benchmarks, "scaling": scaling}
-    text = page.read_text(encoding="utf-8")
-    filled = BLOCK.sub(lambda found: f"{found[1]}\n\n{makers[found[2]](rows)}\n\n{found[3]}", text)
+    rows, text = read_json(reference), page.read_text(encoding="utf-8")
+    filled = entries.block(entries.block(text, "benchmarks", benchmarks(rows)), "scaling", scaling(rows))
     if filled != text:
-        with atomic(page) as temporary:
-            temporary.write_text(filled, encoding="utf-8")
+        write_text(page, filled)

@@ -3,7 +3,6 @@
 python -m course.records.study_report RUN_DIR PLAN   # PLAN: JSON of `course.studies.plan`, as the graph does
 """
 
-import hashlib
 import json
 import re
 import sys
@@ -13,17 +12,18 @@ from typing import Any
 
 import numpy as np
 import pandas as pd
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from course.records import entries
 from ssl_utils import statistics
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
-from ssl_utils.figures.panels import PALETTE, Picture
-from ssl_utils.files import atomic, read_json, write_json
+from ssl_utils.figures.look import GREY, LINES, error_bars, legend, sheet
+from ssl_utils.files import atomic, read_json, write_json, write_text
 from ssl_utils.statistics import tables
 
 BASELINE = "random"
-LABEL_COLOURS = [PALETTE[i] for i in (6, 0, 2, 4, 5, 1)]
 NUMBER = re.compile(r"[\d.]+( %)?")
 READ = (
     "Dice and gain in points (0 to 100); in brackets the 95 % interval. The gain is over the random start with the "
@@ -56,8 +56,7 @@ def write(run_dir: Path | str, plan: Mapping[str, Any]) -> Path:
     write_json(folder / "study.json", about)
     with atomic(folder / "figure.png") as temporary:
         figure(about, table).savefig(temporary, dpi=110, bbox_inches="tight")
-    with atomic(folder / "results.md") as temporary:
-        temporary.write_text(text(about, table) + "\n", encoding="utf-8")
+    write_text(folder / "results.md", text(about, table) + "\n")
     return folder
 
 
@@ -71,26 +70,7 @@ def rows(plan: Mapping[str, Any], per_case: pd.DataFrame) -> pd.DataFrame:
     if BASELINE not in set(points["name"]):
         start = {"task": BASELINE, "value": "-", "name": BASELINE, "default": True}
         points = pd.concat([pd.DataFrame([start]), points], ignore_index=True)
-    found = points.merge(summary, on="name").merge(gains, on=["name", "num_labeled"], how="left")
-    order = [
-        "task",
-        "value",
-        "name",
-        "default",
-        "num_labeled",
-        "dice",
-        "low",
-        "high",
-        "cases",
-        "draws",
-        "seeds",
-        "collapsed",
-        "gain",
-        "gain_low",
-        "gain_high",
-        "p",
-    ]
-    return found[order]
+    return points.merge(summary.drop(columns="runs"), on="name").merge(gains, on=["name", "num_labeled"], how="left")
 
 
 def _made(run_dir: Path, plan: Mapping[str, Any]) -> dict[str, Any]:
@@ -100,14 +80,13 @@ def _made(run_dir: Path, plan: Mapping[str, Any]) -> dict[str, Any]:
     done = [read_json(path.with_name("config.json")) | read_json(path) for path in paths]
     inits = {point["init"] for point in plan["points"]} - {BASELINE}
     before = [m for init in inits if (m := runs.metrics(run_dir / "pretrain" / init))]
-    data = "".join(sorted({m["settings"]["data"] for m in done}))
     return {
         "runs": len(done),
         "pretrainings": len(before),
         "date": max(m["finished"] for m in done)[:10],
-        **{key: ", ".join(sorted({str(m[key]) for m in done})) for key in ("device", "commit")},
-        "seconds": round(sum(m["seconds"] for m in before) + sum(m["seconds"] + m["test_seconds"] for m in done), 1),
-        "data": hashlib.sha256(data.encode()).hexdigest()[:16],
+        **entries.made(done),
+        "seconds": round(sum(m["seconds"] for m in before) + entries.seconds(done), 1),
+        "data": entries.data(done),
         "versions": done[-1]["versions"],
     }
 
@@ -118,26 +97,17 @@ def shown(table: pd.DataFrame) -> pd.DataFrame:
     for row in table.itertuples():
         value = f"*{row.value}*" if row.default and row.value != "-" else row.value
         cells = lines.setdefault((row.task, value), {})
-        cells[f"Dice, {row.num_labeled} labels"] = f"{100 * row.dice:.1f}{_bracket(row.low, row.high)}"
+        cells[f"Dice, {row.num_labeled} labels"] = tables.cell(row.dice, row.low, row.high)
         cells[f"gain, {row.num_labeled}"] = "" if pd.isna(row.gain) else gain_text(row)
-    found = pd.DataFrame(list(lines.values()), index=pd.Index([task for task, _ in lines], name="pretraining"))
-    found.insert(0, "value", [value for _, value in lines])
-    return found.fillna("")
+    tasks, values = zip(*lines, strict=True)
+    cells = pd.DataFrame(list(lines.values()), index=pd.Index(tasks, name="pretraining"))
+    return pd.concat([pd.Series(values, cells.index, name="value"), cells], axis=1).fillna("")
 
 
 def gain_text(row: Any) -> str:
     """`+1.2 [+0.3, +2.1]` points, from a row with gain, gain_low and gain_high in 0..1."""
-    return f"{_signed(row.gain)}{_bracket(row.gain_low, row.gain_high, signed=True)}"
-
-
-def _signed(value: float) -> str:
-    return f"{round(100 * value, 1) + 0:+.1f}"
-
-
-def _bracket(low: float, high: float, *, signed: bool = False) -> str:
-    if pd.isna(low):
-        return ""
-    return f" [{_signed(low)}, {_signed(high)}]" if signed else f" [{100 * low:.1f}, {100 * high:.1f}]"
+    bracket = "" if pd.isna(row.gain_low) else f" [{tables.signed(row.gain_low)}, {tables.signed(row.gain_high)}]"
+    return tables.signed(row.gain) + bracket
 
 
 def text(about: Mapping[str, Any], table: pd.DataFrame) -> str:
@@ -166,59 +136,33 @@ def figure(about: Mapping[str, Any], table: pd.DataFrame) -> Figure:
     varied = table.loc[table["name"] != BASELINE, "task"]
     points = table[table["task"].isin(varied)]  # the random start itself stands at 0, where it is varied too
     tasks, counts = list(dict.fromkeys(points["task"])), sorted(points["num_labeled"].unique())
-    drawn = Picture(figsize=(max(8.0, 1.6 + 4.2 * len(tasks)), 4.0), dpi=110, facecolor="white", layout="constrained")
-    panels = drawn.subplots(1, len(tasks), sharey=True, squeeze=False)[0]
-    for axes, task in zip(panels, tasks, strict=True):
+    drawn, panels = sheet(max(8.0, 1.6 + 4.2 * len(tasks)), 4.0, 1, len(tasks), sharey=True, squeeze=False)
+    for axes, task in zip(panels[0], tasks, strict=True):
         part = points[points["task"] == task]
         values = list(dict.fromkeys(part["value"]))
         for i, count in enumerate(counts):
-            _line(
-                axes,
-                part[part["num_labeled"] == count],
-                values,
-                count,
-                LABEL_COLOURS[i % 6],
-                shift=0.08 * (i - (len(counts) - 1) / 2),
-                joined=all(map(NUMBER.fullmatch, values)),
-            )
-        axes.axhline(0, color="#444444", linewidth=1.2, linestyle="--")
+            shift = 0.08 * (i - (len(counts) - 1) / 2)
+            _line(axes, part[part["num_labeled"] == count], values, shift, color=LINES[i % 6], label=f"{count} labels")
+        axes.axhline(0, color=GREY, linewidth=1.2, linestyle="--")
         axes.set_xticks(range(len(values)), [value.replace(" the ", " the\n") for value in values], fontsize=8)
         axes.set(title=f"start: {task}", xlim=(-0.5, len(values) - 0.5))
-        axes.spines[["top", "right"]].set_visible(False)
-        axes.grid(axis="y", color="#dddddd", linewidth=0.8)
-    panels[0].set_ylabel("gain over the random start\n(Dice points)")
+    panels[0, 0].set_ylabel("gain over the random start\n(Dice points)")
     drawn.supxlabel(about["varied"], fontsize=10)
     drawn.suptitle(f"{about['title']}: {about['dataset']}, scale {about['scale']}", fontsize=11)
-    drawn.legend(
-        *panels[0].get_legend_handles_labels(),
-        loc="outside right upper",
-        frameon=False,
-        fontsize=9,
-        title="labels (95 % interval);\nring: as in the course",
-        title_fontsize=8,
-    )
+    handles, title = panels[0, 0].get_legend_handles_labels(), "labels (95 % interval);\nring: as in the course"
+    legend(drawn, *handles, title=title, alignment="center")
     return drawn
 
 
-def _line(axes, part: pd.DataFrame, values: list, count: int, colour: str, *, shift: float, joined: bool) -> None:
+def _line(axes: Axes, part: pd.DataFrame, values: list[str], shift: float, **style: str) -> None:
     at = np.array([values.index(value) for value in part["value"]]) + shift
     gain, low, high = (100 * part[name].to_numpy(float) for name in ("gain", "gain_low", "gain_high"))
-    gain = np.nan_to_num(gain)
-    errors = np.nan_to_num(np.abs([gain - low, high - gain]))
-    axes.errorbar(
-        at,
-        gain,
-        yerr=errors,
-        label=f"{count} labels",
-        color=colour,
-        marker="o",
-        markersize=5,
-        capsize=3,
-        linewidth=1.6 if joined else 0,
-        elinewidth=1.2,
-    )
+    width = 1.6 if all(map(NUMBER.fullmatch, values)) else 0
+    style |= {"marker": "o", "markersize": 5, "capsize": 3, "linewidth": width, "elinewidth": 1.2}
+    error_bars(axes, at, np.nan_to_num(gain), low, high, **style)
     ours = part["default"].to_numpy(bool)
-    axes.scatter(at[ours], gain[ours], s=130, facecolors="none", edgecolors="black", linewidths=1.2, zorder=3)
+    rings = {"facecolors": "none", "edgecolors": "black", "linewidths": 1.2}
+    axes.scatter(at[ours], np.nan_to_num(gain)[ours], s=130, zorder=3, **rings)
 
 
 def read(folder: Path | str) -> tuple[dict[str, Any], pd.DataFrame]:

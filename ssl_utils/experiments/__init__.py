@@ -8,15 +8,16 @@ EXPORTS = {
     "Setup": "setups",
     "setup": "setups",
     "write_plan": "setups",
-    "variant": "naming",
     "build_network": "building",
     "build_task": "building",
     "load_task": "building",
     "predict": "prediction",
     "predict_case": "prediction",
-    "evaluate": "run",
-    "finetune": "run",
-    "pretrain": "run",
+    "Finetuning": "description",
+    "Pretraining": "description",
+    "evaluate": "finetuning",
+    "finetune": "finetuning",
+    "pretrain": "pretraining",
 }
 
 

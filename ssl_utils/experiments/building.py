@@ -1,105 +1,103 @@
-"""From a setup to networks at their start: a pretext task, or a segmentation network and what is moved into it."""
+"""From a setup to networks before training: a pretext task, or a segmentation network and what is moved into it."""
 
-from collections.abc import Mapping
+import json
+from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import torch
 
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
-from ssl_utils.experiments.naming import base, given, variant
-from ssl_utils.experiments.setups import OF_POOL, Setup
-from ssl_utils.networks import checkpoints, starts
-from ssl_utils.networks.transfer import TransferReport, load_encoder
-from ssl_utils.networks.unet import UNet
-from ssl_utils.networks.unetr import UNETR
-from ssl_utils.networks.vit import ViT
+from ssl_utils.experiments.description import NETWORK, RANDOM, Finetuning, Pretraining
+from ssl_utils.experiments.naming import base
+from ssl_utils.experiments.setups import Setup
+from ssl_utils.networks import checkpoints, network_class
+from ssl_utils.networks.interface import SegmentationNetwork
+from ssl_utils.networks.transfer import TransferReport, load_encoder, load_network, permute_weights
 from ssl_utils.pretext import TASKS, task_class
 
-SCOPES = ("encoder", "whole")
 
+def network_config(setup: Setup, network: str = NETWORK) -> dict[str, Any]:
+    """Arguments of a network at this setup, all but `out_channels`.
 
-def checked(scope: str | None) -> str | None:
-    """Raises CourseError when there is no such transfer scope."""
-    if scope not in (None, *SCOPES):
-        raise CourseError(f"scope={scope!r}: unknown; choose one of {', '.join(SCOPES)}")
-    return scope
-
-
-def build_task(where: Setup, *, task: str, seed: int, options: Mapping):
-    """The pretext task with a fresh encoder, at the numbers of the scale.
-
-    `options` are the task's own parameters and four of every task: `steps` (default: the scale's), `pool` and `volumes`
-    (see `setups.pool`) and `scope` (default: the task's), which is `encoder` (a ViT and a light head) or `whole` (a
-    UNETR).
+    Raises:
+        CourseError: no such network.
     """
-    own = {key: value for key, value in given(options).items() if key not in OF_POOL}
-    kind = task_class(task)
-    steps = own.pop("steps", None) or where.scale.pretrain_steps
-    scope = checked(own.pop("scope", kind.scope))
-    torch.manual_seed(seed)
-    encoder = ViT(**where.encoder_config())
-    module = kind(encoder=encoder, lr=where.scale.pretrain_lr, steps=steps, seed=seed, **own)
-    if scope == "whole":
-        module.reconstruct_with(
-            UNETR(out_channels=module.out_channels, feature_size=where.scale.feature_size, **where.encoder_config())
-        )
+    shape = {"in_channels": len(setup.dataset.channels), "img_size": setup.grid.roi}
+    return shape | network_class(network).sizes(asdict(setup.scale))
+
+
+def build_task(setup: Setup, run: Pretraining):
+    """The pretext task with a fresh network, at the numbers of the scale.
+
+    Raises:
+        CourseError: task, network and scope do not go together.
+    """
+    kind, config, network = task_class(run.task), network_config(setup, run.network), network_class(run.network)
+    torch.manual_seed(run.seed)
+    encoder = network.new_encoder(**config)
+    steps = run.steps or setup.scale.pretrain_steps
+    module = kind(encoder=encoder, lr=setup.scale.pretrain_lr, steps=steps, seed=run.seed, **run.options)
+    if (run.scope or kind.scope) == "network":
+        module.reconstruct_with(network(**config, out_channels=module.out_channels))
     return module
 
 
-def load_task(where: Setup, *, task: str, seed: int = 0, **options):
+def load_task(setup: Setup, run: Pretraining):
     """The pretrained task, ready to reconstruct.
 
     Raises:
         CourseError: it has not been pretrained yet.
     """
-    module = build_task(where, task=task, seed=seed, options=options)
-    path = runs.pretrain_dir(where.dataset.name, where.scale.name, variant(task, options)) / "task.safetensors"
+    module = build_task(setup, run)
+    path = runs.pretrain_dir(setup.dataset.name, setup.scale.name, run.name) / "task.safetensors"
     if not path.exists():
-        raise CourseError(f"{path}: no such file; pretrain {task} first")
+        raise CourseError(f"{path}: no such file; pretrain {run.task} first")
     module.load_state_dict(checkpoints.read_checkpoint(path))
     return module.eval()
 
 
-def start_of(where: Setup, init: str, scope: str | None = None) -> tuple[Path | None, str | None]:
-    """The weights file that `init` names (None: random), and the scope in which it is moved: `whole` where a whole
-    UNETR was pretrained, unless `scope` asks for the encoder alone."""
-    if init == "random":
+def start_of(setup: Setup, init: str, scope: str | None = None) -> tuple[Path | None, str | None]:
+    """The weights file that `init` names (None: random), and the scope in which it is moved: `network` where a whole
+    network was pretrained, unless `scope` asks for the encoder alone."""
+    if init == RANDOM:
         return None, None
-    checked(scope)
-    folder = runs.pretrain_dir(where.dataset.name, where.scale.name, init)
+    folder = runs.pretrain_dir(setup.dataset.name, setup.scale.name, init)
     whole = folder / "network.safetensors"
-    if scope == "whole" or (scope is None and whole.exists()):
-        path, cure = whole, "pretrain with scope=whole, or move the encoder alone"
+    if scope == "network" or (scope is None and whole.exists()):
+        path, cure = whole, "pretrain with scope=network, or move the encoder alone"
     else:
         entry = TASKS.get(base(init))
         path = folder / "encoder.safetensors"
         cure = f"run chapter {entry.chapter} first" if entry else "choose random or the name of a pretraining run"
     if not path.exists():
         raise CourseError(f"init={init!r}: {path} does not exist; {cure}")
-    return path, "whole" if path == whole else "encoder"
+    return path, "network" if path == whole else "encoder"
 
 
-def build_network(
-    where: Setup, *, init: str, seed: int, scope: str | None = None, permuted: bool = False, network: str = "unetr"
-) -> tuple[UNETR | UNet, TransferReport | None]:
-    """The segmentation network at its start, and what was moved into it.
+def network_of(path: Path | None) -> str:
+    """The network that a weights file was pretrained for."""
+    return json.loads(checkpoints.read_metadata(path).get("config", "{}")).get("network", NETWORK) if path else NETWORK
 
-    `init` is `random` or a pretraining run's name; `permuted` shuffles the moved weights within each tensor (a
-    control); `network` is `unetr`, or `unet` for a plain U-Net, which starts at random.
+
+def build_network(setup: Setup, run: Finetuning) -> tuple[SegmentationNetwork, TransferReport | None]:
+    """The segmentation network before fine-tuning, and what was moved into it.
+
+    Raises:
+        CourseError: no such run, the run is of another network, or its weights do not fit.
     """
+    path, scope = start_of(setup, run.init, run.scope)
+    name, seed = run.network or network_of(path), 1000 * run.draw + run.seed
+    if path and network_of(path) != name:
+        raise CourseError(
+            f"network={name!r}: {run.init} was pretrained for {network_of(path)}; choose that network, or init=random"
+        )
     torch.manual_seed(seed)
-    if network == "unet" and init == "random":
-        return UNet(in_channels=len(where.dataset.channels), out_channels=where.dataset.out_channels), None
-    if network != "unetr":
-        raise CourseError(f"network={network!r} with init={init!r}: choose unetr, or unet with init=random")
-    built = UNETR(
-        out_channels=where.dataset.out_channels, feature_size=where.scale.feature_size, **where.encoder_config()
-    )
-    path, scope = start_of(where, init, scope)
+    network = network_class(name)(**network_config(setup, name), out_channels=setup.dataset.out_channels)
     if path is None:
-        return built, None
-    report = starts.load_network(built, path) if scope == "whole" else load_encoder(built.vit, path)
-    if permuted:
-        starts.permute_weights(built if scope == "whole" else built.vit, torch.Generator().manual_seed(seed))
-    return built, report
+        return network, None
+    report = load_network(network, path) if scope == "network" else load_encoder(network.encoder, path)
+    if run.permuted:
+        permute_weights(network if scope == "network" else network.encoder, torch.Generator().manual_seed(seed))
+    return network, report

@@ -10,7 +10,7 @@ import pandas as pd
 
 from ssl_utils.data.dataset import Dataset, Grid
 from ssl_utils.files import atomic, read_json
-from ssl_utils.networks import checkpoints
+from ssl_utils.networks import NETWORKS, checkpoints
 
 DEMANDS = {  # the beginning of a licence -> what it asks of whoever passes the weights on; the longest that fits
     "CC0": "nothing is asked",
@@ -40,17 +40,17 @@ def write_encoder_card(
     """
     tensors, metadata = checkpoints.read(folder / "encoder.safetensors")
     config, last = json.loads(metadata["config"]), done["last"]
-    size = ", ".join(f"{key}={tuple(v) if isinstance(v, list) else v}" for key, v in config.items() if key != "dropout")
-    count = sum(tensor.numel() for tensor in tensors.values())
+    network = config.get("network", "unetr")
+    kind = "3D vision transformer" if network == "unetr" else f"the encoder of `{network}`"
     rows = {
         "task": f"`{done['task']}`: {idea}",
         **_data_rows(pools),
-        "architecture": f"3D vision transformer, {count:,} parameters: {size}",
+        "architecture": f"{kind}, {_parameters(tensors)}: {_arguments(config)}",
         "training": f"{last['step']} steps, {done['seconds']:.0f} s on {done['device']}",
         **_provenance(folder),
     }
     if (folder / "network.safetensors").exists():
-        rows["more weights"] = "`network.safetensors`: the whole UNETR, decoder and skips too"
+        rows["more weights"] = f"`network.safetensors`: the whole network (`{network}`), decoder and skips too"
     name = pools[0][0].name
     parts = [
         f"# Encoder pretrained by `{done['task']}` on {name}",
@@ -61,8 +61,8 @@ def write_encoder_card(
         _reconstruction(done),
         *_inside(folder),
         "Whether it helps is only said by fine-tuning it beside a random start with the same labels and steps.",
-        "## Load it in MONAI",
-        _in_monai(config),
+        "## Load it in MONAI" if network == "unetr" else "## Load it",
+        _in_monai(config) if network == "unetr" else _in_package(config),
         "## Use and limits",
         _limits([dataset for dataset, _ in pools]),
     ]
@@ -77,6 +77,7 @@ def write_network_card(
     rows = {
         "start": f"`{done['init']}`, fine-tuned on {done['num_labeled']} labelled volumes "
         f"(draw {done['draw']}, seed {done['seed']})",
+        **_network_row(folder / "model.safetensors"),
         **_data_rows([(dataset, done["num_labeled"])]),
     }
     if start:
@@ -104,6 +105,23 @@ def write_network_card(
         _limits([dataset]),
     ]
     return _write(folder, parts)
+
+
+def _parameters(tensors: Mapping[str, Any]) -> str:
+    return f"{sum(tensor.numel() for tensor in tensors.values()):,} parameters"
+
+
+def _arguments(config: Mapping[str, Any], *without: str) -> str:
+    """The sizes of a network as arguments of its class."""
+    left_out = ("network", "dropout", *without)
+    sizes = {key: tuple(v) if isinstance(v, list) else v for key, v in config.items() if key not in left_out}
+    return ", ".join(f"{key}={value!r}" for key, value in sizes.items())
+
+
+def _network_row(path: Path) -> dict[str, str]:
+    tensors, metadata = checkpoints.read(path)
+    config = json.loads(metadata["config"])
+    return {"network": f"`{config['network']}`, {_parameters(tensors)}: {_arguments(config)}"}
 
 
 def _data_rows(pools: Sequence[tuple[Dataset, int]]) -> dict[str, str]:
@@ -165,8 +183,7 @@ def _inside(folder: Path) -> list[str]:
 
 def _in_monai(config: Mapping[str, Any]) -> str:
     """Code that needs MONAI and safetensors alone, but for a UNETR that MONAI does not have; a test runs it."""
-    size = {key: tuple(v) if isinstance(v, list) else v for key, v in config.items() if key != "dropout"}
-    words = ", ".join(f"{key}={value}" for key, value in size.items())
+    words = _arguments(config)
     encoder = f"""\
 ```python
 from monai.networks.nets import ViT
@@ -177,8 +194,8 @@ left = vit.load_state_dict(load_file("encoder.safetensors"), strict=False)
 assert not left.unexpected_keys and all("cross_attn" in key for key in left.missing_keys)  # MONAI does not use those
 ```
 `tokens, hidden = vit(crop)` then gives the tokens of this encoder."""
-    if size["patch_size"] == (16, 16, 16) and size["num_layers"] == 12:
-        shared = ", ".join(f"{key}={value}" for key, value in size.items() if key not in ("patch_size", "num_layers"))
+    if config["patch_size"] == [16, 16, 16] and config["num_layers"] == 12:
+        shared = _arguments(config, "patch_size", "num_layers")
         return f"""{encoder} Into MONAI's UNETR:
 
 ```python
@@ -190,12 +207,18 @@ unetr.vit.load_state_dict(vit.state_dict())
     return f"""{encoder} MONAI's UNETR has patches of 16 voxels and 12 blocks built in and cannot take it; the UNETR of
 this package can:
 
+{_in_package(config | {"network": "unetr"})}"""
+
+
+def _in_package(config: Mapping[str, Any]) -> str:
+    entry = NETWORKS[config["network"]]
+    return f"""\
 ```python
 from ssl_utils.networks.transfer import load_encoder
-from ssl_utils.networks.unetr import UNETR
+from ssl_utils.networks.{entry.module} import {entry.network}
 
-unetr = UNETR(out_channels=2, {words})
-print(load_encoder(unetr.vit, "encoder.safetensors").table())
+{entry.module} = {entry.network}(out_channels=2, {_arguments(config)})
+print(load_encoder({entry.module}.encoder, "encoder.safetensors").table())
 ```"""
 
 

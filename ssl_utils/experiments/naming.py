@@ -11,7 +11,8 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 def variant(name: str, options: Mapping[str, Any]) -> str:
     """The name of a run, which is also the `init` that starts from it: `simmim__mask_ratio=0.3`."""
-    return "__".join([name, *(f"{key}={value}" for key, value in sorted(given(options).items()))])
+    pairs = sorted(given(options).items())
+    return "__".join([name, *(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in pairs)])
 
 
 def base(name: str) -> str:

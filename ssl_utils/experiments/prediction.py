@@ -15,9 +15,8 @@ from ssl_utils.data.volumes import Volume
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import scales
 from ssl_utils.experiments.setups import Setup
-from ssl_utils.networks import checkpoints
-from ssl_utils.networks.unet import UNet
-from ssl_utils.networks.unetr import UNETR
+from ssl_utils.networks import build, checkpoints
+from ssl_utils.networks.interface import SegmentationNetwork
 from ssl_utils.segmentation import inference
 from ssl_utils.training.loop import device
 
@@ -36,7 +35,7 @@ def predict_case(where: Setup, network: nn.Module, image: Volume) -> np.ndarray:
     return decided if regions else np.asarray(sorted(where.dataset.labels), dtype=np.uint8)[decided]
 
 
-def save_network(path: Path, network: UNETR | UNet, where: Setup, *, init: str) -> None:
+def save_network(path: Path, network: SegmentationNetwork, where: Setup, *, init: str) -> None:
     """Weights with everything a prediction needs: architecture, grid, intensity rule, labels, licence of the data."""
     dataset = where.dataset
     about = {
@@ -76,7 +75,7 @@ def predict(
     return written
 
 
-def load_saved(model: Path) -> tuple[UNETR | UNet, Setup]:
+def load_saved(model: Path) -> tuple[SegmentationNetwork, Setup]:
     """The network of a model.safetensors, and the setup it was trained in, both from what the file says of itself.
 
     Raises:
@@ -89,7 +88,7 @@ def load_saved(model: Path) -> tuple[UNETR | UNet, Setup]:
         )
     try:
         about = json.loads(meta["course"])
-        network = (UNETR if "patch_size" in about["architecture"] else UNet)(**about["architecture"])
+        network = build(about["architecture"])
         network.load_state_dict(weights)
         where = _setup_of(about)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:

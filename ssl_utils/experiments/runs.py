@@ -23,6 +23,8 @@ PROJECT = Path(__file__).resolve().parents[2]
 OF_ONE_RUN = ("init", "num_labeled", "draw", "seed")  # what tells the fine-tunings of a course apart
 OF_A_COURSE = re.compile(r"random(__.+)?|((?!__).)+(__permuted=True|__budget=[\d.]+)?")  # starts and controls
 OF_AN_INIT = ("budget", "steps", "freeze_epochs", "permuted", "network", "scope", "layer_decay")  # options differ here
+RECIPE = 2  # raise it when the way of training changes: runs made before then are made again
+LAYOUT = 2  # of names and settings of run folders; runs of another layout are neither read nor touched
 PACKAGES = ("torch", "monai", "lightning", "numpy", "nibabel")
 
 
@@ -57,6 +59,7 @@ def begin(folder: Path, settings: dict[str, Any], *, device: str | None = None, 
     if not first:
         return _opened(folder, settings)
     if config.exists():
+        refuse_old_layout(config)
         try:
             before = read_json(config)
             same = before["settings"] == settings
@@ -69,9 +72,22 @@ def begin(folder: Path, settings: dict[str, Any], *, device: str | None = None, 
         if not same:
             for name in ("metrics.json", "last.ckpt", "history.csv", "inside.csv", "per_case.csv"):
                 (folder / name).unlink(missing_ok=True)
-    about = {"settings": settings, "commit": commit(), "versions": versions(), "started": _now()}
+    about = {"layout": LAYOUT, "settings": settings, "commit": commit(), "versions": versions(), "started": _now()}
     write_json(config, {**about, "device": device, "by": processes.here()})
     return False
+
+
+def refuse_old_layout(config: Path) -> None:
+    """Raises CourseError when a run or a course was made by a version that named its folders otherwise."""
+    try:
+        old = read_json(config).get("layout") != LAYOUT
+    except (CourseError, AttributeError):
+        return  # a file that was cut short is made again
+    if old:
+        raise CourseError(
+            f"{config.parent}: was made by an earlier version of the course; move it away, or set SSL_RUNS_ROOT to "
+            "another folder"
+        )
 
 
 def _opened(folder: Path, settings: dict[str, Any], *, seconds: float = 600) -> bool:
@@ -106,13 +122,22 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
         table.to_csv(temporary, index=False)
 
 
-def per_case(dataset: str, scale: str) -> pd.DataFrame:
+def per_case(dataset: str, scale: str, *, tasks: Collection[str] | None = None) -> pd.DataFrame:
     """All finished fine-tuning runs of a course: one row per run, test case and class.
+
+    `tasks`: only those from scratch and from these pretext tasks, such as those of one part of the course.
 
     Raises:
         CourseError: there is none yet.
     """
-    return collect(course_dir(dataset, scale))
+    folder = course_dir(dataset, scale)
+    return collect(folder, names=None if tasks is None else inits(folder, tasks))
+
+
+def inits(folder: Path, tasks: Collection[str]) -> list[str]:
+    """The random init, these tasks and their controls, as far as the course in this folder has runs of them."""
+    found = sorted(path.name for path in (folder / "finetune").glob("*"))
+    return [name for name in found if base(name) in ("random", *tasks) and OF_A_COURSE.fullmatch(name)]
 
 
 def collect(folder: Path, *, names: Collection[str] | None = None) -> pd.DataFrame:

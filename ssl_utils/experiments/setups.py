@@ -15,8 +15,6 @@ from ssl_utils.experiments import runs
 from ssl_utils.experiments.scales import Scale
 from ssl_utils.files import write_json
 
-OF_POOL = ("pool", "volumes")  # options of a pretraining that choose what it is trained on: see `pool`
-
 
 @dataclass(frozen=True)
 class Setup:

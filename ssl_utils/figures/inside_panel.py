@@ -9,25 +9,12 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from ssl_utils.errors import CourseError
-from ssl_utils.figures.panels import PALETTE, Picture
+from ssl_utils.figures.look import GREY, PALETTE, sheet
 
-ORANGE, GREEN, RED, BLUE, GREY = PALETTE[0], PALETTE[2], PALETTE[4], PALETTE[6], "#444444"
+ORANGE, GREEN, RED, BLUE = PALETTE[0], PALETTE[2], PALETTE[4], PALETTE[6]
 MARGIN_DB, MARGIN_DICE, MARGIN_RANK = 0.1, 0.01, 0.05  # changes below these (rank: of the first value) count as none
-COLUMNS = (
-    "step",
-    "psnr",
-    "psnr_mean",
-    "psnr_infill",
-    "linear",
-    "knn",
-    "place",
-    "feature_std",
-    "content",
-    "rankme",
-    "rank_most",
-    "alarm",
-    "reason",
-)
+COLUMNS = ["step", "psnr", "psnr_mean", "psnr_infill", "linear", "knn", "place"]
+COLUMNS += ["feature_std", "content", "rankme", "rank_most", "alarm", "reason"]
 
 
 def read(folder: Path) -> pd.DataFrame:
@@ -38,9 +25,8 @@ def read(folder: Path) -> pd.DataFrame:
     """
     path = Path(folder) / "inside.csv"
     if not path.exists():
-        raise CourseError(
-            f"{path}: no such file; this run was made without looking inside: delete it and pretrain again"
-        )
+        cure = "this run was made without looking inside: delete it and pretrain again"
+        raise CourseError(f"{path}: no such file; {cure}")
     return check(pd.read_csv(path))
 
 
@@ -72,10 +58,8 @@ def _against_infill(last: pd.Series) -> str:
     at = f"At step {int(last['step'])} hidden voxels come back at {ours:.1f} dB"
     if not ours > filled + MARGIN_DB:
         worse = f", nor even mean fill ({mean:.1f} dB)" if not ours > mean + MARGIN_DB else ""
-        return (
-            f"{at}, which does not beat in-filling ({filled:.1f} dB){worse}: "
-            "the task has learnt nothing that interpolation does not know."
-        )
+        known = "the task has learnt nothing that interpolation does not know."
+        return f"{at}, which does not beat in-filling ({filled:.1f} dB){worse}: {known}"
     return f"{at}, {ours - filled:.1f} dB above in-filling ({filled:.1f} dB): it knows more than interpolation."
 
 
@@ -92,9 +76,8 @@ def _collapse(table: pd.DataFrame) -> str:
 def _labels(first: pd.Series, last: pd.Series) -> str:
     if pd.isna(last["linear"]):
         return "Without labels there are no probes."
-    words = []
-    for name, title in (("linear", "linear probe"), ("knn", "nearest neighbours")):
-        words.append(f"the {title} {_moved(first[name], last[name])}")
+    titles = {"linear": "linear probe", "knn": "nearest neighbours"}
+    words = [f"the {title} {_moved(first[name], last[name])}" for name, title in titles.items()]
     best = max(last["linear"], last["knn"])
     above = "above" if best > last["place"] + MARGIN_DICE else "not above"
     return (
@@ -111,11 +94,10 @@ def _moved(before: float, after: float) -> str:
 
 def _directions(first: pd.Series, last: pd.Series) -> str:
     change = (last["rankme"] - first["rankme"]) / first["rankme"]
-    verb = "more" if change > MARGIN_RANK else "fewer" if change < -MARGIN_RANK else "as many"
-    return (
-        f"Features use {verb} directions {'as' if verb == 'as many' else 'than'} before "
-        f"(RankMe {first['rankme']:.0f} to {last['rankme']:.0f} of {int(last['rank_most'])})."
-    )
+    more, word = ("more", "than") if change > MARGIN_RANK else ("fewer", "than")
+    more, word = (more, word) if abs(change) > MARGIN_RANK else ("as many", "as")
+    rank = f"RankMe {first['rankme']:.0f} to {last['rankme']:.0f} of {int(last['rank_most'])}"
+    return f"Features use {more} directions {word} before ({rank})."
 
 
 def panel(table: pd.DataFrame, history: pd.DataFrame | None = None, *, title: str = "") -> Figure:
@@ -126,22 +108,25 @@ def panel(table: pd.DataFrame, history: pd.DataFrame | None = None, *, title: st
         history: the run's history.csv, for the first panel.
     """
     table = check(table)
-    figure = Picture(figsize=(12.0, 6.4), dpi=110, facecolor="white", layout="constrained")
-    grid = figure.subplots(2, 3)
-    _loss(grid[0, 0], history)
-    _psnr(grid[0, 1], table)
-    _words(grid[0, 2], table)
-    _probes(grid[1, 0], table)
-    _spread(grid[1, 1], table)
-    _rank(grid[1, 2], table)
+    figure, ((loss, psnr, words), (probes, spread, rank)) = sheet(12.0, 6.4, 2, 3)
+    _loss(loss, history)
+    _psnr(psnr, table)
+    words.axis("off")
+    text = "\n\n".join(fill(sentence, 46) for sentence in says(table))
+    words.text(0, 1, text, transform=words.transAxes, va="top", fontsize=9.5, linespacing=1.35)
+    _probes(probes, table)
+    _line(spread, table, "feature_std", "feature std", (ORANGE, "s"), alarm="collapse alarm")
+    _line(spread, table, "content", "share between cases", (GREEN, "^"), alarm="")
+    spread.set_ylim(0, 1.02)
+    _frame(spread, "do tokens differ?", "of what is possible (0 to 1)")
+    _line(rank, table, "rankme", "RankMe", (BLUE, "o"), alarm="collapse alarm")
+    rank.set_ylim(0, 1.1 * table["rankme"].max())
+    _frame(rank, f"directions in use, of {int(table['rank_most'].iloc[-1])}", "RankMe (directions)")
     figure.suptitle(title)
     return figure
 
 
 def _frame(axes: Axes, title: str, ylabel: str) -> None:
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.grid(axis="y", color="#dddddd", linewidth=0.8)
-    axes.set_axisbelow(True)
     axes.set_title(title, fontsize=10, loc="left")
     axes.set(xlabel="training step", ylabel=ylabel)
     if axes.lines:
@@ -150,28 +135,22 @@ def _frame(axes: Axes, title: str, ylabel: str) -> None:
         axes.legend(fontsize=8, framealpha=0.85, edgecolor="none")
 
 
+def _line(axes: Axes, table: pd.DataFrame, column: str, label: str, look: tuple, factor=1, alarm=None) -> None:
+    """A column over the steps; with `alarm`, its name in the legend or "", a red cross wherever features collapsed."""
+    style = {"color": look[0], "marker": look[1], "markersize": 4, "linewidth": 1.8}
+    axes.plot(table["step"], factor * table[column], label=label, **style)
+    rung = table[table["alarm"]]
+    if alarm is not None and len(rung):
+        axes.plot(rung["step"], rung[column], "x", color=RED, markersize=10, markeredgewidth=2, label=alarm or None)
+
+
+def _level(axes: Axes, value: float, label: str, dash: str = "--") -> None:
+    axes.axhline(value, color=GREY, linestyle=dash, linewidth=1.3, label=label)
+
+
 def _empty(axes: Axes, text: str) -> None:
     axes.text(0.5, 0.5, fill(text, 34), transform=axes.transAxes, ha="center", va="center", color=GREY, fontsize=9)
     axes.set(xticks=[], yticks=[])
-
-
-def _line(
-    axes: Axes, table: pd.DataFrame, column: str, label: str, colour: str, marker: str, factor: float = 1
-) -> None:
-    axes.plot(
-        table["step"], factor * table[column], color=colour, marker=marker, markersize=4, linewidth=1.8, label=label
-    )
-    rung = table[table["alarm"]]
-    if len(rung) and column in ("feature_std", "content", "rankme"):
-        axes.plot(
-            rung["step"],
-            factor * rung[column],
-            "x",
-            color=RED,
-            markersize=10,
-            markeredgewidth=2,
-            label="collapse alarm" if column != "content" else None,
-        )
 
 
 def _loss(axes: Axes, history: pd.DataFrame | None) -> None:
@@ -179,21 +158,15 @@ def _loss(axes: Axes, history: pd.DataFrame | None) -> None:
         return _empty(axes, "no history of the loss given")
     for column, colour, marker in (("train_loss", GREY, "s"), ("validation_loss", BLUE, "o")):
         if column in history:
-            axes.plot(
-                history["step"],
-                history[column],
-                color=colour,
-                marker=marker,
-                markersize=4,
-                label=column.replace("_", " "),
-            )
+            style = {"color": colour, "marker": marker, "markersize": 4, "label": column.replace("_", " ")}
+            axes.plot(history["step"], history[column], **style)
     _frame(axes, "the loss that training sees", "loss (the task's own units)")
 
 
 def _psnr(axes: Axes, table: pd.DataFrame) -> None:
-    _line(axes, table, "psnr", "network", BLUE, "o")
-    for column, label, dash in (("psnr_infill", "in-filling", "--"), ("psnr_mean", "mean fill", ":")):
-        axes.axhline(table[column].iloc[-1], color=GREY, linestyle=dash, linewidth=1.3, label=label)
+    _line(axes, table, "psnr", "network", (BLUE, "o"))
+    _level(axes, table["psnr_infill"].iloc[-1], "in-filling")
+    _level(axes, table["psnr_mean"].iloc[-1], "mean fill", ":")
     axes.margins(y=0.1)
     _frame(axes, "restored on fixed masks", "PSNR over hidden voxels (dB)")
 
@@ -202,34 +175,8 @@ def _probes(axes: Axes, table: pd.DataFrame) -> None:
     if table["linear"].isna().all():
         _empty(axes, "no labels in this dataset: no probes")
         return _frame(axes, "what frozen tokens know of the labels", "")
-    _line(axes, table, "linear", "linear probe", ORANGE, "s", 100)
-    _line(axes, table, "knn", "5 nearest neighbours", GREEN, "^", 100)
-    axes.axhline(100 * table["place"].iloc[-1], color=GREY, linestyle="--", linewidth=1.3, label="the place alone")
+    _line(axes, table, "linear", "linear probe", (ORANGE, "s"), factor=100)
+    _line(axes, table, "knn", "5 nearest neighbours", (GREEN, "^"), factor=100)
+    _level(axes, 100 * table["place"].iloc[-1], "the place alone")
     axes.set_ylim(0, 110 * table[["linear", "knn", "place"]].max(axis=None))
     _frame(axes, "what frozen tokens know of the labels", "Dice of token shares (points)")
-
-
-def _spread(axes: Axes, table: pd.DataFrame) -> None:
-    _line(axes, table, "feature_std", "feature std", ORANGE, "s")
-    _line(axes, table, "content", "share between cases", GREEN, "^")
-    axes.set_ylim(0, 1.02)
-    _frame(axes, "do tokens differ?", "of what is possible (0 to 1)")
-
-
-def _rank(axes: Axes, table: pd.DataFrame) -> None:
-    _line(axes, table, "rankme", "RankMe", BLUE, "o")
-    axes.set_ylim(0, 1.1 * table["rankme"].max())
-    _frame(axes, f"directions in use, of {int(table['rank_most'].iloc[-1])}", "RankMe (directions)")
-
-
-def _words(axes: Axes, table: pd.DataFrame) -> None:
-    axes.axis("off")
-    axes.text(
-        0,
-        1,
-        "\n\n".join(fill(sentence, 46) for sentence in says(table)),
-        transform=axes.transAxes,
-        va="top",
-        fontsize=9.5,
-        linespacing=1.35,
-    )

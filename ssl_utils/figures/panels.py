@@ -1,14 +1,11 @@
-"""Slices of volumes laid out on one millimetre scale: what `figures` and `viewers` are made of.
+"""Slices of volumes laid out on one millimetre scale: what the figures of volumes and the viewers are made of.
 
 Arrays are (D, H, W) = x to Right, y to Anterior, z to Superior. Slices are shown as radiologists do: the
 patient's right is on the left of the picture, anterior and superior up.
 """
 
-from base64 import b64encode
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from html import escape
-from io import BytesIO
 from textwrap import fill
 from typing import Any
 
@@ -20,43 +17,15 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from ssl_utils.errors import CourseError
-from ssl_utils.live import live
+from ssl_utils.figures.look import GREY, PALETTE, Picture
 
-# Okabe & Ito (2008), readable with every common colour blindness; black is left for text and for "random"
-PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7", "#0072B2")
 PLANES = {"axial": 2, "coronal": 1, "sagittal": 0}  # the axis a plane is cut across
 WINDOWS = {"soft tissue": (-160.0, 240.0), "lung": (-1350.0, 150.0), "bone": (-450.0, 1050.0)}  # HU
 _LETTERS = {0: "APSI", 1: "RLSI", 2: "RLAP"}  # at the left, right, top and bottom edge of a picture
+_SPOTS = ((0.02, 0.5), (0.98, 0.5), (0.5, 0.98), (0.5, 0.02))  # of these letters
+_ALIGNED = (("left", "center"), ("right", "center"), ("center", "top"), ("center", "bottom"))
 _WIDTH, _HEIGHT, _NARROWEST = 12.0, 5.0, 1.25  # inches
-OUTLINE = [effects.withStroke(linewidth=1.8, foreground="black")]
-
-
-class Picture(Figure):
-    """A Figure that a notebook can show even where no matplotlib backend was chosen.
-
-    JupyterLab draws image/png without an alternative text: there, for a person, it is an <img> with one.
-    """
-
-    def _repr_png_(self) -> bytes:
-        stream = BytesIO()
-        self.savefig(stream, format="png", bbox_inches="tight")
-        return stream.getvalue()
-
-    def _repr_mimebundle_(self, **_: Any) -> tuple[dict[str, Any], dict[str, Any]]:
-        png, words = b64encode(self._repr_png_()).decode(), self.words()
-        if not live():
-            return {"image/png": png}, {"image/png": {"alt": words}}  # for the site, and for nbconvert
-        return {"text/html": f'<img alt="{escape(words)}" src="data:image/png;base64,{png}">'}, {}
-
-    def words(self) -> str:
-        """What is written on the picture: titles, sides, axes and legends; no single letters and no numbers."""
-        found = [text.get_text() for text in self.texts]
-        for axes in self.axes:
-            found += [axes.get_title(), axes.get_ylabel(), axes.get_xlabel()]
-        for legend in [*self.legends, *(axes.get_legend() for axes in self.axes)]:
-            found += [text.get_text() for text in legend.get_texts()] if legend else []
-        found = [" ".join(text.split()) for text in found if len(text.strip()) > 1]
-        return "Picture: " + "; ".join(dict.fromkeys(found)) if found else "Picture without words"
+Window = tuple[float, float] | str | None
 
 
 @dataclass
@@ -101,7 +70,7 @@ def plane(array: np.ndarray, axis: int, index: int) -> np.ndarray:
     return np.take(array, index, axis=axis).T[::-1, ::-1]
 
 
-def choose_window(image: np.ndarray, window: tuple[float, float] | str | None = None) -> tuple[float, float]:
+def choose_window(image: np.ndarray, window: Window = None) -> tuple[float, float]:
     """(low, high) drawn as black and white: a pair, a name in WINDOWS, or None for the 0.5 and 99.5 percentiles."""
     if isinstance(window, str):
         if window not in WINDOWS:
@@ -117,12 +86,11 @@ def choose_window(image: np.ndarray, window: tuple[float, float] | str | None = 
 
 def busiest(label: np.ndarray) -> tuple[int, int, int]:
     """For each axis, the slice that holds the largest share of every class together; the middle without a label."""
-    values = [value for value in np.unique(label) if value > 0]
-    if not values:
+    classes = [label == value for value in np.unique(label) if value > 0]
+    if not classes:
         return tuple(n // 2 for n in label.shape)
-    counts = [(label == value) for value in values]
     others = ((1, 2), (0, 2), (0, 1))
-    return tuple(int(np.argmax(sum(c.sum(axis=o) / c.sum() for c in counts))) for o in others)
+    return tuple(int(np.argmax(sum(c.sum(axis=o) / c.sum() for c in classes))) for o in others)
 
 
 def cut(array: Any, axis: int, index: int, spacing: Sequence[float], window: tuple[float, float], **more: Any) -> Panel:
@@ -144,12 +112,17 @@ def overlay(label: np.ndarray, opacity: float) -> np.ndarray:
     return table[label.astype(np.uint8)]
 
 
+def write(axes: Axes, x: float, y: float, text: Any, **more: Any) -> None:
+    """White text with a black outline, which can be read on any picture."""
+    outline = [effects.withStroke(linewidth=1.8, foreground="black")]
+    axes.text(x, y, text, **{"color": "white", "fontsize": 8, "path_effects": outline} | more)
+
+
 def draw(panel: Panel, axes: Axes, *, opacity: float = 0.35, letters: bool = True) -> None:
     """Draw one slice into axes whose unit is the millimetre."""
     width, height = panel.size
     place = {"extent": (0, width, 0, height), "origin": "upper"}
-    low, high = panel.window
-    axes.imshow(panel.picture, cmap=panel.cmap, vmin=low, vmax=high, **place)
+    axes.imshow(panel.picture, cmap=panel.cmap, vmin=panel.window[0], vmax=panel.window[1], **place)
     if panel.hidden is not None:
         paint = np.where(panel.hidden[..., None], (*to_rgb(panel.paint), 1.0), 0.0)
         axes.imshow(paint, interpolation="nearest", **place)
@@ -163,46 +136,28 @@ def draw(panel: Panel, axes: Axes, *, opacity: float = 0.35, letters: bool = Tru
         x, y = panel.cross  # just outside the picture; markers 0, 1 and 3 are ticks to the left, right and down
         for at, marker in (((0, y), 0), ((width, y), 1), ((x, 0), 3)):
             axes.plot(*at, marker=marker, markersize=5, color="#D55E00", markeredgewidth=1.6, clip_on=False)
-    if letters:
-        spots = ((0.02, 0.5), (0.98, 0.5), (0.5, 0.98), (0.5, 0.02))
-        sides = (("left", "center"), ("right", "center"), ("center", "top"), ("center", "bottom"))
-        for letter, (x, y), (ha, va) in zip(_LETTERS[panel.axis], spots, sides, strict=True):
-            axes.text(
-                x,
-                y,
-                letter,
-                transform=axes.transAxes,
-                ha=ha,
-                va=va,
-                color="white",
-                fontsize=9,
-                fontweight="bold",
-                path_effects=OUTLINE,
-            )
-    axes.text(
-        0.03, 0.98, panel.note, transform=axes.transAxes, va="top", color="white", fontsize=8, path_effects=OUTLINE
-    )
+    edges = zip(_LETTERS[panel.axis], _SPOTS, _ALIGNED, strict=True) if letters else ()
+    for letter, spot, (ha, va) in edges:
+        write(axes, *spot, letter, transform=axes.transAxes, ha=ha, va=va, fontsize=9, fontweight="bold")
+    write(axes, 0.03, 0.98, panel.note, transform=axes.transAxes, va="top")
     axes.set(xlim=(0, width), ylim=(0, height), xticks=[], yticks=[])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
+    axes.spines[:].set_visible(False)
 
 
-def scale_bar(axes: Axes, width: float) -> None:
-    """A bar of a round length, at most four tenths of the picture's `width` in mm, in its lower right corner."""
+def scale_bar(axes: Axes) -> None:
+    """A bar of a round length, at most four tenths of the picture's width in mm, in its lower right corner."""
+    width = axes.get_xlim()[1]
     length = max((n for n in (1, 2, 5, 10, 20, 50, 100, 200) if n <= 0.4 * width), default=width)
     ends = [0.96 * width - length, 0.96 * width]
     for thick, shade in ((4.0, "black"), (2.2, "white")):
         axes.plot(ends, [0.04 * width] * 2, linewidth=thick, color=shade, solid_capstyle="butt")
-    axes.text(
-        ends[1],
-        0.06 * width,
-        f"{length:g} mm",
-        ha="right",
-        va="bottom",
-        fontsize=8,
-        color="white",
-        path_effects=OUTLINE,
-    )
+    write(axes, ends[1], 0.06 * width, f"{length:g} mm", ha="right", va="bottom")
+
+
+def named(labels: Iterable[np.ndarray], names: Mapping[int, str] | None) -> dict[int, str]:
+    """Value -> name of every label value that these arrays hold, but 0; `label 3` where it has no name."""
+    values = sorted({int(value) for label in labels for value in np.unique(label) if value > 0})
+    return {value: (names or {}).get(value, f"label {value}") for value in values}
 
 
 def compose(
@@ -211,64 +166,55 @@ def compose(
     sides: Sequence[str] = (),
     title: str = "",
     right: float = 0.1,
+    names: Mapping[int, str] | None = None,
     block: int = 99,
-    tallest: float = 3.4,
     letters: bool = True,
 ) -> tuple[Picture, list[list[Axes]]]:
     """Lay panels out on one millimetre scale, titles above, `sides` before the rows, `right` inches free.
 
-    Columns stand in groups of `block`; no panel is taller than `tallest` inches.
+    Columns stand in groups of `block`; `names` of label values are a legend on the right. With `letters` the edges are
+    named, and the first panel has a scale bar.
     """
+    right = 0.55 + 0.075 * max(map(len, names.values())) if names else right
     columns = max(len(row) for row in grid)
     wide = [max((row[c].size[0] for row in grid if c < len(row) and row[c]), default=0.0) for c in range(columns)]
     high = [max(panel.size[1] for panel in row if panel) for row in grid]
     heads = [0.3 if any(panel and panel.title for panel in row) else 0.0 for row in grid]
     left, top, gap = (1.15 if any(sides) else 0.1), (0.3 if title else 0.05), 0.1
-    between = [0.35 if c and c % block == 0 else gap for c in range(columns)]  # before each column
-    between[0] = 0.0
+    between = [0.0 if c == 0 else 0.35 if c % block == 0 else gap for c in range(columns)]  # before each column
     room = max(_HEIGHT, 1.9 * len(grid)) - top - sum(heads) - gap * (len(grid) + 1)
-    inch = min((_WIDTH - left - right - sum(between)) / sum(wide), room / sum(high), tallest / max(high))
+    inch = min((_WIDTH - left - right - sum(between)) / sum(wide), room / sum(high), 3.4 / max(high))
     columns_in = [max(w * inch, _NARROWEST) for w in wide]
-    size = (left + sum(columns_in) + sum(between) + right, top + sum(heads) + sum(high) * inch + gap * len(grid))
-    figure = Picture(figsize=size, dpi=110, facecolor="white")
+    width = left + sum(columns_in) + sum(between) + right
+    height = top + sum(heads) + sum(high) * inch + gap * len(grid)
+    figure, drawn, y = Picture(figsize=(width, height), dpi=110, facecolor="white"), [], height - top
     if title:
-        figure.text(left / size[0], 1 - 0.08 / size[1], title, ha="left", va="top", fontsize=11, fontweight="bold")
-    drawn, y = [], size[1] - top
+        figure.text(left / width, 1 - 0.08 / height, title, ha="left", va="top", fontsize=11, fontweight="bold")
     for r, row in enumerate(grid):
         y, x, made = y - heads[r], left, []
         if r < len(sides):
-            figure.text(
-                (left - 0.12) / size[0],
-                (y - high[r] * inch / 2) / size[1],
-                sides[r],
-                ha="right",
-                va="center",
-                fontsize=9,
-            )
+            at = (left - 0.12) / width, (y - high[r] * inch / 2) / height
+            figure.text(*at, sides[r], ha="right", va="center", fontsize=9)
         for panel, column, before in zip(row, columns_in, between, strict=False):
             x += before
             if panel:
                 w, h = panel.size[0] * inch, panel.size[1] * inch
-                axes = figure.add_axes(((x + (column - w) / 2) / size[0], (y - h) / size[1], w / size[0], h / size[1]))
+                axes = figure.add_axes(((x + (column - w) / 2) / width, (y - h) / height, w / width, h / height))
                 draw(panel, axes, letters=letters)
                 axes.set_title(fill(panel.title, max(10, int(column * 13))), fontsize=9, pad=4)
                 made.append(axes)
             x += column
         drawn.append(made)
         y -= high[r] * inch + gap
+    if letters:
+        scale_bar(drawn[0][0])
+    if names:
+        _legend(figure, names, right)
     return figure, drawn
 
 
-def legend(figure: Figure, names: Mapping[int, str], *, right: float) -> None:
+def _legend(figure: Figure, names: Mapping[int, str], right: float) -> None:
     """Colour and name of each label, in the free `right` inches of the figure."""
-    handles = [Patch(facecolor=colour(value), edgecolor="#444444", label=name) for value, name in names.items()]
-    x = 1 - (right - 0.05) / figure.get_figwidth()
-    figure.legend(
-        handles=handles,
-        loc="center left",
-        bbox_to_anchor=(x, 0.5),
-        frameon=False,
-        fontsize=9,
-        borderaxespad=0,
-        handlelength=1.2,
-    )
+    handles = [Patch(facecolor=colour(value), edgecolor=GREY, label=name) for value, name in names.items()]
+    at = {"loc": "center left", "bbox_to_anchor": (1 - (right - 0.05) / figure.get_figwidth(), 0.5), "borderaxespad": 0}
+    figure.legend(handles=handles, frameon=False, fontsize=9, handlelength=1.2, **at)

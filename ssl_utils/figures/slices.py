@@ -8,71 +8,58 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from ssl_utils.errors import CourseError
-from ssl_utils.figures.panels import (
-    OUTLINE,
-    PALETTE,
-    PLANES,
-    busiest,
-    choose_window,
-    compose,
-    cut,
-    legend,
-    scale_bar,
-    volume,
-)
+from ssl_utils.figures.look import PALETTE
+from ssl_utils.figures.panels import PLANES, Window, busiest, choose_window, compose, cut, named, volume, write
 
 Spacing = Sequence[float]
-Window = tuple[float, float] | str | None
 _WRONG = "#FF00FF"  # no structure has this colour
 
 
-def montage(
-    image: Any,
-    label: Any = None,
-    *,
-    centre: Sequence[int] | None = None,
-    spacing: Sequence[float] = (1, 1, 1),
-    names: Mapping[int, str] | None = None,
-    title: str = "",
-    window: tuple[float, float] | str | None = None,
-) -> Figure:
+def montage(image: Any, label: Any = None, **look: Any) -> Figure:
     """Axial, coronal and sagittal slice of a volume on one millimetre scale.
 
     Args:
         image, label: (D, H, W), or (1, D, H, W); label values 0 (background) to 255.
-        centre: voxel (x, y, z) the planes pass through; None takes the busiest slices of the label, or the middle.
-        spacing: mm per voxel, (x, y, z).
-        names: label value -> name, for the legend.
-        window: (low, high), a name in WINDOWS (CT), or None for percentiles.
+        look: centre, spacing, names, window and title, as of `still`.
 
     Raises:
         CourseError: not one volume, shapes differ, unknown window.
     """
-    image, label = volume(image), None if label is None else volume(label)
-    centre = busiest(np.zeros(image.shape) if label is None else label) if centre is None else centre
-    limits, panels = choose_window(image, window), []
-    for name, axis in PLANES.items():
-        a, b = [i for i in range(3) if i != axis]  # the axes that run to the left and up in the picture
-        cross = ((image.shape[a] - centre[a] - 0.5) * spacing[a], (centre[b] + 0.5) * spacing[b])
-        panels.append(
-            cut(
-                image,
-                axis,
-                centre[axis],
-                spacing,
-                limits,
-                title=f"{name}, {'xyz'[axis]} = {centre[axis]}",
-                label=label,
-                cross=cross,
-            )
-        )
-    shown = {} if label is None else {v: (names or {}).get(v, f"label {v}") for v in np.unique(label).tolist() if v > 0}
-    right = 0.55 + 0.075 * max(map(len, shown.values())) if shown else 0.1
-    figure, axes = compose([panels], title=title, right=right)
-    scale_bar(axes[0][0], panels[0].size[0])
-    if shown:
-        legend(figure, shown, right=right)
-    return figure
+    return still({"": (image, label)}, **look)
+
+
+def still(
+    volumes: Mapping[str, tuple[Any, Any]],
+    *,
+    centre: Sequence[int] | None = None,
+    spacing: Spacing = (1, 1, 1),
+    names: Mapping[int, str] | None = None,
+    window: Window = None,
+    title: str = "",
+) -> Figure:
+    """Three planes of each volume, a row `name -> (image, label or None)` each, through one point and in one window.
+
+    Args:
+        centre: voxel (x, y, z) the planes pass through; None: the busiest of the first label, or the middle.
+        spacing: mm per voxel, (x, y, z).
+        names: label value -> name, for the legend.
+        window: (low, high), a name in WINDOWS (CT), or None for percentiles of the first image.
+    """
+    pairs = [(volume(image), None if label is None else volume(label)) for image, label in volumes.values()]
+    shape, labels = pairs[0][0].shape, [label for _, label in pairs if label is not None]
+    centre = busiest(labels[0] if labels else np.zeros(shape)) if centre is None else centre
+    limits, grid = choose_window(pairs[0][0], window), []
+    for image, label in pairs:
+        row = []
+        for name, axis in PLANES.items():
+            a, b = [i for i in range(3) if i != axis]  # the axes that run to the left and up in the picture
+            cross = ((shape[a] - centre[a] - 0.5) * spacing[a], (centre[b] + 0.5) * spacing[b])
+            head = "" if grid else f"{name}, {'xyz'[axis]} = {centre[axis]}"
+            more = {"label": label, "title": head, "cross": cross if len(pairs) == 1 else None}
+            row.append(cut(image, axis, centre[axis], spacing, limits, **more))
+        grid.append(row)
+    sides = list(volumes) if len(pairs) > 1 else ()
+    return compose(grid, sides=sides, title=title, names=named(labels, names))[0]
 
 
 def rows(
@@ -92,78 +79,49 @@ def rows(
     if not isinstance(images, Mapping):
         titles, images = [name for name, _ in images], {"": [array for _, array in images]}
     axis, grid = PLANES[plane], []
-    for r, arrays in enumerate(images.values()):
-        arrays = [volume(array) for array in arrays]
-        names = [*titles, *[""] * len(arrays)] if r == 0 else [""] * len(arrays)
-        at = [array.shape[axis] // 2 if index is None else index for array in arrays]
-        grid.append(
-            [
-                cut(a, axis, i, spacing, choose_window(a, window), title=n)
-                for a, i, n in zip(arrays, at, names, strict=False)
-            ]
-        )
-    figure, axes = compose(grid, sides=list(images), title=title)
-    scale_bar(axes[0][0], grid[0][0].size[0])
-    return figure
+    for arrays in images.values():
+        row = []
+        for c, array in enumerate(map(volume, arrays)):
+            at = array.shape[axis] // 2 if index is None else index
+            head = titles[c] if not grid and c < len(titles) else ""
+            row.append(cut(array, axis, at, spacing, choose_window(array, window), title=head))
+        grid.append(row)
+    return compose(grid, sides=list(images), title=title)[0]
 
 
-def _planes(
+def plane_rows(
     image: np.ndarray,
     columns: Mapping[str, Mapping[str, Any]],
-    planes: Sequence[str],
-    spacing: Spacing,
-    window: Window,
-    centre: Sequence[int] | None,
-    title: str,
+    *,
+    planes: Sequence[str] = ("axial", "coronal"),
+    centre: Sequence[int] | None = None,
+    spacing: Spacing = (1, 1, 1),
+    window: Window = None,
+    title: str = "",
 ) -> Figure:
-    """A row per plane; `columns` maps a title to what `cut` draws there (`array`, or a mask over the image)."""
+    """A row per plane, all in the window of `image`; `columns` maps a title to what is drawn there.
+
+    Args:
+        columns: title -> `array`, a volume in place of the image, or `hidden`, a mask over it, or nothing.
+        centre: voxel (x, y, z) the planes pass through; None takes the middle.
+    """
     centre, limits = busiest(np.zeros(image.shape)) if centre is None else centre, choose_window(image, window)
-    grid = [
-        [
-            cut(
-                more.get("array", image),
-                PLANES[name],
-                centre[PLANES[name]],
-                spacing,
-                limits,
-                title=text if r == 0 else "",
-                hidden=more.get("hidden"),
-            )
-            for text, more in columns.items()
-        ]
-        for r, name in enumerate(planes)
-    ]
-    figure, axes = compose(grid, sides=list(planes), title=title)
-    scale_bar(axes[0][0], grid[0][0].size[0])
-    return figure
+    grid = []
+    for name in planes:
+        axis, heads = PLANES[name], [""] * len(columns) if grid else columns
+        given = [{"array": image, "title": head} | more for head, more in zip(heads, columns.values(), strict=True)]
+        grid.append([cut(axis=axis, index=centre[axis], spacing=spacing, window=limits, **more) for more in given])
+    return compose(grid, sides=list(planes), title=title)[0]
 
 
-def corruption_rows(
-    clean: Any,
-    views: Mapping[str, Any],
-    *,
-    planes: Sequence[str] = ("axial", "coronal"),
-    centre: Sequence[int] | None = None,
-    spacing: Spacing = (1, 1, 1),
-    window: Window = None,
-    title: str = "",
-) -> Figure:
-    """The clean volume and its corrupted views, all in the clean volume's window; a row per plane."""
-    columns = {"clean": {"array": clean}} | {name: {"array": array} for name, array in views.items()}
-    return _planes(volume(clean), columns, planes, spacing, window, centre, title)
+def corruption_rows(clean: Any, views: Mapping[str, Any], **look: Any) -> Figure:
+    """The clean volume and its corrupted views, a row per plane. `look`: as `plane_rows` takes it."""
+    columns = {"clean": {}} | {name: {"array": array} for name, array in views.items()}
+    return plane_rows(volume(clean), columns, **look)
 
 
-def mask_rows(
-    image: Any,
-    masks: Mapping[str, Any],
-    *,
-    planes: Sequence[str] = ("axial", "coronal"),
-    centre: Sequence[int] | None = None,
-    spacing: Spacing = (1, 1, 1),
-    window: Window = None,
-    title: str = "",
-) -> Figure:
-    """The volume under each mask (True = hidden, painted blue).
+def mask_rows(image: Any, masks: Mapping[str, Any], **look: Any) -> Figure:
+    """The volume under each mask (True = hidden, painted blue), a row per plane. `look`: as `plane_rows` takes it.
 
     A mask has the volume's shape, or the shape of a token grid that divides it.
     """
@@ -172,10 +130,9 @@ def mask_rows(
         mask = volume(mask).astype(bool)
         if any(n % m for n, m in zip(image.shape, mask.shape, strict=True)):
             raise CourseError(f"mask {name!r} {mask.shape}: does not divide the volume {image.shape}; check the grid")
-        for axis, (n, m) in enumerate(zip(image.shape, mask.shape, strict=True)):
-            mask = np.repeat(mask, n // m, axis=axis)
+        mask = np.kron(mask, np.ones([n // m for n, m in zip(image.shape, mask.shape, strict=True)], bool))
         columns[f"{name} ({mask.mean():.0%} hidden)"] = {"hidden": mask}
-    return _planes(image, columns, planes, spacing, window, centre, title)
+    return plane_rows(image, columns, **look)
 
 
 def reconstruction_rows(
@@ -212,7 +169,6 @@ def reconstruction_rows(
     box = axes[0][-1].get_position()
     bar = figure.add_axes((box.x1 + 0.1 / figure.get_figwidth(), box.y0, 0.12 / figure.get_figwidth(), box.height))
     figure.colorbar(axes[0][-1].images[0], cax=bar).ax.tick_params(labelsize=8)
-    scale_bar(axes[0][0], grid[0][0].size[0])
     return figure
 
 
@@ -233,21 +189,16 @@ def qualitative(
     if not ranked:
         raise CourseError("qualitative: no case to show; evaluate at least one test case first")
     chosen = {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}
-    chosen = dict(list(chosen.items())[: len(ranked)])
-    above, below, present = [], [], set()
-    for rank, case in chosen.items():
+    above, below, labels = [], [], []
+    for rank, case in list(chosen.items())[: len(ranked)]:
         image, label, prediction = (volume(case[key]) for key in ("image", "label", "prediction"))
-        where = axis, busiest(label)[axis], case.get("spacing", (1, 1, 1)), choose_window(image, window)
-        above.append(cut(image, *where, title=f"{rank}: {case['id']}", note="label", label=label))
-        above.append(cut(image, *where, title=f"Dice {case['dice']:.3f}", note="prediction", label=prediction))
-        below.append(cut(image, *where, note="image"))
-        below.append(cut(image, *where, note="wrong", hidden=label != prediction, paint=_WRONG))
-        present |= {int(v) for array in (label, prediction) for v in np.unique(array) if v > 0}
-    shown = {value: (names or {}).get(value, f"label {value}") for value in sorted(present)}
-    right = 0.55 + 0.075 * max(map(len, shown.values()), default=0)
-    figure, _ = compose([above, below], title=title, right=right, block=2, letters=False)
-    legend(figure, shown, right=right)
-    return figure
+        setup = axis, busiest(label)[axis], case.get("spacing", (1, 1, 1)), choose_window(image, window)
+        above.append(cut(image, *setup, title=f"{rank}: {case['id']}", note="label", label=label))
+        above.append(cut(image, *setup, title=f"Dice {case['dice']:.3f}", note="prediction", label=prediction))
+        below.append(cut(image, *setup, note="image"))
+        below.append(cut(image, *setup, note="wrong", hidden=label != prediction, paint=_WRONG))
+        labels += [label, prediction]
+    return compose([above, below], title=title, names=named(labels, names), block=2, letters=False)[0]
 
 
 def tokens(
@@ -273,25 +224,23 @@ def tokens(
     panel = cut(image, axis, at, spacing, choose_window(image, window), title=f"{plane} slice and patch grid")
     number = np.arange(np.prod(grid)).reshape(grid)
     number = cut(number, axis, at // patch[axis], (1, 1, 1), (0, 1)).picture.astype(int)  # (rows, columns) of patches
-    rows_, columns = number.shape
-    tall, wide = panel.picture.shape[0] // rows_, panel.picture.shape[1] // columns  # voxels of a patch
-    (gap_y, gap_x), apart = (max(1, tall // 6), max(1, wide // 6)), None
-    apart = np.full((rows_ * (tall + gap_y) - gap_y, columns * (wide + gap_x) - gap_x), np.nan, np.float32)
-    for r in range(rows_):
-        for c in range(columns):
-            piece = panel.picture[r * tall : (r + 1) * tall, c * wide : (c + 1) * wide]
-            apart[r * (tall + gap_y) :, c * (wide + gap_x) :][:tall, :wide] = piece
+    down, across = number.shape
+    tall, wide = panel.picture.shape[0] // down, panel.picture.shape[1] // across  # voxels of a patch
+    high, broad = tall + max(1, tall // 6), wide + max(1, wide // 6)  # and of a patch with the gap behind it
+    pieces = panel.picture.reshape(down, tall, across, wide)
+    pieces = np.pad(pieces, ((0, 0), (0, high - tall), (0, 0), (0, broad - wide)), constant_values=np.nan)
+    apart = pieces.reshape(down * high, across * broad)[: tall - high, : wide - broad]
     size = tuple(mm * n / m for mm, n, m in zip(panel.size, apart.shape[::-1], panel.picture.shape[::-1], strict=True))
     pieces = replace(panel, picture=apart, size=size, title="its patches, one token each")
     count = f"{' x '.join(map(str, grid))} = {np.prod(grid)} tokens of {' x '.join(map(str, patch))} voxels"
     figure, ((left, right),) = compose([[panel, pieces]], title=count, letters=False)
-    for r in range(rows_ + 1):
-        left.axhline(r * panel.size[1] / rows_, color=PALETTE[1], linewidth=1)
-    for c in range(columns + 1):
-        left.axvline(c * panel.size[0] / columns, color=PALETTE[1], linewidth=1)
-    if max(rows_, columns) <= 12:
+    for r in range(down + 1):
+        left.axhline(r * panel.size[1] / down, color=PALETTE[1], linewidth=1)
+    for c in range(across + 1):
+        left.axvline(c * panel.size[0] / across, color=PALETTE[1], linewidth=1)
+    if max(number.shape) <= 12:
         for (r, c), n in np.ndenumerate(number):
-            x = (c * (wide + gap_x) + wide / 2) * size[0] / apart.shape[1]
-            y = size[1] - (r * (tall + gap_y) + tall / 2) * size[1] / apart.shape[0]
-            right.text(x, y, n, color="white", ha="center", va="center", fontsize=8, path_effects=OUTLINE)
+            x = (c * broad + wide / 2) * size[0] / apart.shape[1]
+            y = size[1] - (r * high + tall / 2) * size[1] / apart.shape[0]
+            write(right, x, y, n, ha="center", va="center")
     return figure

@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from ssl_utils.errors import CourseError
-from ssl_utils.figures.panels import PALETTE, Picture
+from ssl_utils.figures.look import PALETTE, legend, sheet
 
 GROUPS = {  # of the parts in metrics.json: colour, parts
     "bringing data": (PALETTE[0], ("data",)),
@@ -33,18 +33,17 @@ def table(spent: Mapping[str, float], *, steps: int) -> pd.DataFrame:
     return pd.DataFrame({"seconds": seconds, "ms per step": 1000 * seconds / steps, "share %": 100 * seconds / whole})
 
 
-def bars(found: pd.DataFrame, *, title: str = "") -> Figure:
+def bars(parts: pd.DataFrame, *, title: str = "") -> Figure:
     """The rows of `table` as horizontal bars of milliseconds per step, coloured by group, each with its share."""
-    colours = {NAMES.get(part, part): colour for colour, parts in GROUPS.values() for part in parts}
-    figure = Picture(figsize=(7.0, 0.9 + 0.28 * len(found)), dpi=110, facecolor="white", layout="constrained")
-    axes = figure.add_subplot(facecolor="white")
-    axes.spines[["top", "right", "left"]].set_visible(False)
-    drawn = axes.barh(found.index, found["ms per step"], color=[colours[part] for part in found.index], height=0.7)
-    axes.bar_label(drawn, [f"{share:.0f} %" for share in found["share %"]], padding=4, fontsize=9)
+    colours = {NAMES.get(part, part): colour for colour, members in GROUPS.values() for part in members}
+    figure, axes = sheet(7.0, 0.9 + 0.28 * len(parts))
+    axes.grid(False)
+    axes.spines["left"].set_visible(False)
+    drawn = axes.barh(parts.index, parts["ms per step"], color=[colours[part] for part in parts.index], height=0.7)
+    axes.bar_label(drawn, [f"{share:.0f} %" for share in parts["share %"]], padding=4, fontsize=9)
     axes.set(xlabel="milliseconds per step", title=title)
     axes.tick_params(axis="y", length=0)
     axes.invert_yaxis()
     axes.margins(x=0.12)
-    handles = [Patch(facecolor=colour, label=name) for name, (colour, _) in GROUPS.items()]
-    figure.legend(handles=handles, loc="outside right upper", frameon=False, fontsize=9)
+    legend(figure, handles=[Patch(facecolor=colour, label=name) for name, (colour, _) in GROUPS.items()])
     return figure

@@ -16,7 +16,6 @@ from torch import Tensor
 
 from ssl_utils.errors import CourseError, out_of_memory
 from ssl_utils.files import atomic
-from ssl_utils.networks.vit import ViT
 
 # where training scripts put the weights inside their file
 NESTS = ("state_dict", "model_state_dict", "model", "net", "network", "encoder")
@@ -29,15 +28,14 @@ NUMPY_SCALARS = [
 ]
 
 
-def save_encoder(path: Path | str, vit: ViT, *, metadata: Mapping[str, Any]) -> None:
+def save_encoder(path: Path | str, encoder: nn.Module, *, metadata: Mapping[str, Any]) -> None:
     """Write an encoder as safetensors, whole or not at all; its sizes go along under `config` and `grid`."""
-    save_model(path, vit, metadata=metadata)
+    save_model(path, encoder, metadata=metadata)
 
 
 def save_model(path: Path | str, model: nn.Module, metadata: Mapping[str, Any]) -> None:
     """Write any model's weights as safetensors; values of `metadata` that are not text are written as JSON."""
-    sizes = {"config": getattr(model, "config", None), "grid": getattr(getattr(model, "vit", model), "grid", None)}
-    known = {key: value for key, value in sizes.items() if value is not None}
+    known = {key: getattr(model, key) for key in ("config", "grid") if getattr(model, key, None) is not None}
     save_weights(path, model.state_dict(), metadata={**metadata, **known})
 
 

@@ -10,7 +10,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ssl_utils.errors import CourseError
-from ssl_utils.networks.vit import token_grid, triple
+from ssl_utils.networks.interface import token_grid, triple
 
 
 def patchify(x: Tensor, patch_size: int | Sequence[int]) -> Tensor:

@@ -1,4 +1,4 @@
-"""Move an encoder from one model into another, and say exactly what was moved.
+"""Move weights from one model into another, an encoder or a whole network, and say exactly what was moved.
 
 A transfer that silently matches nothing looks like pretraining that does not help. So: every tensor is accounted for,
 and too small a share is an error.
@@ -8,77 +8,41 @@ import json
 import re
 from collections import Counter
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from torch import Tensor
+import torch
+from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from ssl_utils.errors import CourseError
-from ssl_utils.networks.checkpoints import (
-    read,
-    read_checkpoint as read_checkpoint,  # part of this module's interface
-    save_encoder as save_encoder,
-    save_model as save_model,
-    state_dict_in,
-)
-from ssl_utils.networks.vit import Size, ViT, triple
+from ssl_utils.networks.checkpoints import read, state_dict_in
+from ssl_utils.networks.interface import Encoder, SegmentationNetwork, Size, triple
+from ssl_utils.networks.transfer_report import TransferReport, shown, some
 
 MINIMUM_SHARE = 0.95
-PROJECTION = "patch_embedding.patch_embeddings.weight"
 POSITIONS = "patch_embedding.position_embeddings"
 # what DDP, torch.compile, FSDP and activation checkpointing put into names
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
 # MONAI's cross attention, unused in a ViT: present in its checkpoints, absent here
 IGNORED = re.compile(r"blocks\.\d+\.(norm_)?cross_attn\.")
-Shape = tuple[int, ...]
-
-
-@dataclass(frozen=True)
-class TransferReport:
-    """What became of every tensor; each mapping goes from a name to its shape or shapes."""
-
-    source: str
-    prefix: str
-    matched: dict[str, Shape]
-    resized: dict[str, tuple[Shape, Shape]]  # found, wanted
-    missing: dict[str, tuple[Shape | None, Shape]]  # found (None: absent), wanted
-    unexpected: dict[str, Shape]
-    ignored: tuple[str, ...]
-    share: float  # of the target encoder's parameters that were loaded, 0..1
-
-    def table(self) -> str:
-        """The report for printing; tensors that differ only in the block number share a line."""
-        lines = [f"encoder from {self.source}" + (f", names under {self.prefix!r}" if self.prefix else "")]
-        for title in ("matched", "resized", "missing", "unexpected"):
-            group = getattr(self, title)
-            lines.append(f"{title:<10} {len(group):>4} tensors")
-            rows = Counter((re.sub(r"\.\d+\.", ".*.", name), _shapes(shapes)) for name, shapes in group.items())
-            lines += [f"    {name:<44} {shapes}" + (f"  x {n}" if n > 1 else "") for (name, shapes), n in rows.items()]
-        return "\n".join([*lines, f"loaded {self.share:.2%} of the encoder's parameters"])
-
-
-def _shapes(shapes: tuple) -> str:
-    if not shapes or isinstance(shapes[0], int):
-        return str(shapes)
-    return f"{'absent' if shapes[0] is None else shapes[0]} -> {shapes[1]}"
 
 
 def load_encoder(
-    vit: ViT,
+    encoder: Encoder,
     source: Path | str | Mapping[str, Any],
     *,
     minimum_share: float = MINIMUM_SHARE,
     prefix: str | None = None,
     grid: Size | None = None,
 ) -> TransferReport:
-    """Load the encoder found in a checkpoint file or state dict into `vit`, all or nothing, and report it.
+    """Load the encoder found in a checkpoint file or state dict into this one, all or nothing, and report it.
 
     Names may stand under any prefix (`net.encoder.`, `vit.`, `module.`, ...). Positions of another token grid are
-    interpolated trilinearly; a patch projection for another number of channels becomes their mean, scaled so that an
-    image equal in all channels gives the same tokens as before.
+    interpolated trilinearly; layers that read the image, for another number of channels, become their mean, scaled so
+    that an image equal in all channels gives the same tokens as before.
 
     Args:
         minimum_share: of the encoder's parameters that must be loaded, 0..1; 0 takes whatever fits, without complaint.
@@ -90,35 +54,68 @@ def load_encoder(
         CourseError: too little was found, the encoder would compute something else (other heads, deeper, biases on
             queries and keys), a weight is not finite, or the source's token grid cannot be known.
     """
-    vit = getattr(vit, "_orig_mod", vit)
+    encoder = getattr(encoder, "_orig_mod", encoder)
     name = "a state dict" if isinstance(source, Mapping) else str(source)
     tensors, metadata = (state_dict_in(source), {}) if isinstance(source, Mapping) else read(source)
-    _check_heads(vit, metadata, name)
+    _check_settings(encoder, metadata, name)
     found = {".".join(part for part in key.split(".") if part not in WRAPPERS): value for key, value in tensors.items()}
     if prefix is None:
-        prefix = _prefix(found, vit.state_dict(), name)
+        prefix = _prefix(found, encoder, name)
     elif prefix:
         prefix = prefix.removesuffix(".") + "."
-    weights, report = _account(vit, found, prefix, triple(grid, "grid") if grid else _saved_grid(metadata, name), name)
+    grid = triple(grid, "grid") if grid else _saved_grid(metadata, name)
+    weights, report = _account(encoder, found, prefix, grid, name)
     if minimum_share > 0:
-        _check_report(report, minimum_share)
-    vit.load_state_dict(weights, strict=False)  # only `missing` is absent, and it is reported
+        _check_report(encoder, report, minimum_share)
+    encoder.load_state_dict(weights, strict=False)  # only `missing` is absent, and it is reported
     return report
 
 
+def load_network(network: SegmentationNetwork, source: Path | str) -> TransferReport:
+    """Load a whole pretrained network, all or nothing: its encoder as `load_encoder`, its decoder and skips as they
+    are. Layers that give logits stay as they are: they predicted intensities, and will predict classes.
+
+    Raises:
+        CourseError: as `load_encoder`, or a decoder of another size.
+    """
+    prefix, tensors = f"{network.encoder_name}.", read(source)[0]
+    wanted = {key: value for key, value in network.state_dict().items() if not key.startswith((prefix, "out"))}
+    found = {key: value for key, value in tensors.items() if key in wanted}
+    if odd := [key for key, value in wanted.items() if key not in found or found[key].shape != value.shape]:
+        raise CourseError(
+            f"{source}: its decoder lacks {some(odd)} in this size; build the network with the feature_size and "
+            "channels of the pretraining, or move the encoder alone (scope=encoder)"
+        )
+    if odd := [key for key, value in found.items() if not value.isfinite().all()]:
+        raise CourseError(f"{source}: {odd[0]} holds NaN or infinity; the training diverged, repeat it")
+    report = load_encoder(network.encoder, source, prefix=prefix)
+    network.load_state_dict(found, strict=False)
+    moved = {key: tuple(value.shape) for key, value in found.items()}
+    left = {key: shape for key, shape in report.unexpected.items() if key not in found}
+    return replace(report, matched=report.matched | moved, unexpected=left)
+
+
+@torch.no_grad()
+def permute_weights(module: nn.Module, generator: torch.Generator) -> None:
+    """Shuffle the numbers within every tensor, as a control: their distribution stays, what they have learnt is gone.
+    An init that does as well as the unshuffled one profits from the scale of its weights, not from pretraining."""
+    for tensor in module.parameters():
+        tensor.copy_(tensor.flatten()[torch.randperm(tensor.numel(), generator=generator)].view_as(tensor))
+
+
 def _account(
-    vit: ViT, found: Mapping[str, Tensor], prefix: str, grid: Size | None, name: str
+    encoder: Encoder, found: Mapping[str, Tensor], prefix: str, grid: Size | None, name: str
 ) -> tuple[dict[str, Tensor], TransferReport]:
     """The weights that fit, and what became of every tensor on both sides."""
-    wanted = vit.state_dict()
+    wanted = encoder.state_dict()
     weights, matched, resized, missing = {}, {}, {}, {}
     for key, target in wanted.items():
         tensor, shape = found.get(prefix + key), tuple(target.shape)
-        fitted = None if tensor is None else _fit(key, tensor, vit, grid, name)
+        fitted = None if tensor is None else _fit(key, tensor, encoder, grid, name)
         if fitted is None:
             missing[key] = (None if tensor is None else tuple(tensor.shape), shape)
             continue
-        if not fitted.is_floating_point() or not fitted.isfinite().all():
+        if fitted.is_floating_point() != target.is_floating_point() or not fitted.isfinite().all():
             raise CourseError(
                 f"{name}: {prefix}{key} holds NaN, infinity or integers; the training diverged, repeat it"
             )
@@ -142,8 +139,9 @@ def _account(
     )
 
 
-def _prefix(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name: str) -> str:
+def _prefix(found: Mapping[str, Tensor], encoder: Encoder, name: str) -> str:
     """The prefix under which most of the wanted names stand."""
+    wanted = encoder.state_dict()
     votes: Counter[str] = Counter()
     for key in found:
         parts = key.split(".")
@@ -151,7 +149,10 @@ def _prefix(found: Mapping[str, Tensor], wanted: Mapping[str, Tensor], name: str
     most = max(votes.values(), default=0)
     best = [prefix for prefix, n in votes.items() if n == most]
     if not best:
-        raise CourseError(f"{name}: no tensor has the name of a ViT weight (such as {next(iter(wanted))}); wrong file?")
+        kind = type(encoder).__name__
+        raise CourseError(
+            f"{name}: no tensor has the name of a {kind} weight (such as {next(iter(wanted))}); wrong file?"
+        )
     if len(best) > 1 and most > len(wanted) / 2:
         raise CourseError(f"{name}: holds several encoders ({', '.join(map(repr, best))}); choose one with prefix=")
     return best[0]
@@ -164,34 +165,35 @@ def _saved_grid(metadata: Mapping[str, str], name: str) -> Size | None:
         raise CourseError(f"{name}: its metadata has grid={metadata['grid']!r}, not three whole numbers") from None
 
 
-def _check_heads(vit: ViT, metadata: Mapping[str, str], name: str) -> None:
+def _check_settings(encoder: Encoder, metadata: Mapping[str, str], name: str) -> None:
     # The number of heads leaves no trace in the weights' shapes, yet changes what they compute.
-    saved = re.search(r'"num_heads": *(\d+)', metadata.get("config", ""))
-    if saved and int(saved[1]) != vit.config["num_heads"]:
-        raise CourseError(
-            f"{name}: was trained with num_heads={saved[1]}, this encoder has {vit.config['num_heads']}; change one"
-        )
+    for setting in encoder.traceless:
+        saved = re.search(rf'"{setting}": *"?(\w+)', metadata.get("config", ""))
+        if saved and setting in encoder.config and saved[1] != str(encoder.config[setting]):
+            raise CourseError(
+                f"{name}: was trained with {setting}={saved[1]}, this encoder has {encoder.config[setting]}; change one"
+            )
 
 
-def _fit(key: str, tensor: Tensor, vit: ViT, grid: Size | None, name: str) -> Tensor | None:
+def _fit(key: str, tensor: Tensor, encoder: Encoder, grid: Size | None, name: str) -> Tensor | None:
     """The tensor itself when it fits, a resized one when that is possible, else None."""
-    target = vit.state_dict()[key].shape
+    target = encoder.state_dict()[key].shape
     if key == POSITIONS and tensor.ndim == 3 and tensor.shape[::2] == target[::2]:
-        grid = grid or _guess_grid(tensor.shape[1], vit, name)
+        grid = grid or _guess_grid(tensor.shape[1], encoder, name)
         if tensor.shape[1] != np.prod(grid):
             raise CourseError(
                 f"{name}: has {tensor.shape[1]} positions, which are not a token grid of {grid}; wrong grid?"
             )
-        return tensor if grid == vit.grid else resize_positions(tensor, grid, vit.grid)
-    if key == PROJECTION and tensor.ndim == 5 and tensor.shape[1] != target[1]:
+        return tensor if grid == encoder.grid else resize_positions(tensor, grid, encoder.grid)
+    if key in encoder.reads_image and tensor.ndim == 5 and tensor.shape[1] != target[1]:
         tensor = adapt_channels(tensor, target[1])
     return tensor if tensor.shape == target else None
 
 
-def _guess_grid(tokens: int, vit: ViT, name: str) -> Size:
+def _guess_grid(tokens: int, encoder: Encoder, name: str) -> Size:
     side = round(tokens ** (1 / 3))
-    if tokens == vit.num_tokens:
-        return vit.grid
+    if tokens == np.prod(encoder.grid):
+        return encoder.grid
     if tokens != side**3:
         raise CourseError(
             f"{name}: has {tokens} positions, of which token grid is not known; check that patch_size is that of the "
@@ -207,27 +209,24 @@ def resize_positions(positions: Tensor, old: Size, new: Size) -> Tensor:
 
 
 def adapt_channels(weight: Tensor, channels: int) -> Tensor:
-    """Patch projection (E, C, p, p, p) for another number of channels; each gets the mean times old / new."""
+    """A convolution (E, C, p, p, p) on the image for another number of channels; each gets the mean times old / new."""
     old = weight.shape[1]
     return weight.float().mean(1, keepdim=True).mul(old / channels).repeat(1, channels, 1, 1, 1)
 
 
-def _check_report(report: TransferReport, minimum_share: float) -> None:
-    deeper = [key for key in report.unexpected if key.startswith(f"{report.prefix}blocks.")]
-    if deeper:
+def _check_report(encoder: Encoder, report: TransferReport, minimum_share: float) -> None:
+    sizes = ", ".join(key for key in encoder.config if key not in ("network", "in_channels", "img_size", "dropout"))
+    place = re.compile(re.escape(report.prefix) + encoder.deeper)
+    if deeper := [key for key in report.unexpected if place.match(key)]:
         raise CourseError(
-            f"{report.source}: has {_some(deeper)}, for which this encoder has no place, so it would compute something "
-            "else; build the encoder with the num_layers of the pretraining (biases on q, k, v are not supported)"
+            f"{report.source}: has {some(deeper)}, for which this encoder has no place, so it would compute something "
+            f"else; build the encoder with the sizes of the pretraining ({sizes}; biases on q, k, v are not supported)"
         )
-    if report.share >= minimum_share and PROJECTION not in report.missing:
+    if report.share >= minimum_share and not set(encoder.reads_image) & set(report.missing):
         return
-    lacking = [f"{key} {_shapes(shapes)}" for key, shapes in report.missing.items()]
+    lacking = [f"{key} {shown(shapes)}" for key, shapes in report.missing.items()]
     raise CourseError(
         f"{report.source}: {report.share:.2%} of the encoder's parameters would be loaded, but {minimum_share:.0%} and "
-        f"the patch projection must be; missing {_some(lacking)}; build the encoder with the hidden_size, num_layers "
-        "and patch_size of the pretraining, or pass minimum_share=0 to take whatever fits"
+        f"the layer that reads the image must be; missing {some(lacking)}; build the encoder with the sizes of the "
+        f"pretraining ({sizes}), or pass minimum_share=0 to take whatever fits"
     )
-
-
-def _some(names: list[str], most: int = 3) -> str:
-    return ", ".join(names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")

@@ -1,42 +1,68 @@
-"""A plain U-Net of convolutions (Ronneberger et al. 2015; residual blocks and instance norm as in nnU-Net), never
-pretrained here: what a newcomer would train without any of this course."""
+"""A 3D U-Net (Ronneberger et al. 2015), with residual blocks and instance norm as in nnU-Net (Isensee et al. 2021)."""
 
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from monai.networks.blocks.dynunet_block import UnetOutBlock, UnetResBlock, UnetUpBlock
-from torch import Tensor, nn
 
-BLOCK = {"spatial_dims": 3, "kernel_size": 3, "norm_name": "instance"}
+from ssl_utils.errors import CourseError
+from ssl_utils.networks.pyramid import PyramidNetwork
+
+NORMS = {"instance": "instance", "batch": "batch", "group": ("group", {"num_groups": 4})}
 
 
-class UNet(nn.Module):
-    """Image (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W); D, H, W multiples of 2^(levels - 1)."""
+class UNet(PyramidNetwork):
+    """Image (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W); D, H, W multiples of 2^(levels - 1).
 
-    def __init__(self, *, in_channels: int, out_channels: int, feature_size: int = 16, levels: int = 4) -> None:
-        super().__init__()
-        self.config: dict[str, Any] = {
-            "in_channels": in_channels,
-            "out_channels": out_channels,
-            "feature_size": feature_size,
-            "levels": levels,
-        }
+    Args:
+        img_size: the crop on which tokens are counted, for pretraining; the network takes others too.
+        feature_size: channels at full resolution, doubled at every level.
+        norm: `instance`, `batch`, or `group` (4 groups).
+
+    Raises:
+        CourseError: no such norm, or `img_size` is not a multiple.
+    """
+
+    def __init__(
+        self,
+        *,
+        in_channels: int,
+        out_channels: int,
+        img_size: int | Sequence[int] | None = None,
+        feature_size: int = 16,
+        levels: int = 4,
+        norm: str = "instance",
+    ) -> None:
+        if norm not in NORMS:
+            raise CourseError(f"norm={norm!r}: unknown; choose one of {', '.join(NORMS)}")
+        block = {"spatial_dims": 3, "kernel_size": 3, "norm_name": NORMS[norm]}
         width = [feature_size * 2**level for level in range(levels)]
         inputs = [in_channels, *width]
-        self.down = nn.ModuleList(
-            UnetResBlock(in_channels=inputs[i], out_channels=width[i], stride=1 if i == 0 else 2, **BLOCK)
-            for i in range(levels)
+        super().__init__(
+            config={
+                "network": "unet",
+                "in_channels": in_channels,
+                "out_channels": out_channels,
+                "img_size": img_size,
+                "feature_size": feature_size,
+                "levels": levels,
+                "norm": norm,
+            },
+            down=[
+                UnetResBlock(in_channels=inputs[i], out_channels=width[i], stride=1 if i == 0 else 2, **block)
+                for i in range(levels)
+            ],
+            up=[
+                UnetUpBlock(in_channels=width[i], out_channels=width[i - 1], stride=2, upsample_kernel_size=2, **block)
+                for i in range(levels - 1, 0, -1)
+            ],
+            out=UnetOutBlock(spatial_dims=3, in_channels=feature_size, out_channels=out_channels),
+            hidden_size=width[-1],
+            reads_image=["0.conv1.conv.weight", *(["0.conv3.conv.weight"] if in_channels != feature_size else [])],
         )
-        self.up = nn.ModuleList(
-            UnetUpBlock(in_channels=width[i], out_channels=width[i - 1], stride=2, upsample_kernel_size=2, **BLOCK)
-            for i in range(levels - 1, 0, -1)
-        )
-        self.out = UnetOutBlock(spatial_dims=3, in_channels=feature_size, out_channels=out_channels)
 
-    def forward(self, x: Tensor) -> Tensor:
-        skips = []
-        for block in self.down:
-            x = block(x)  # (B, F 2^i, D / 2^i, ...)
-            skips.append(x)
-        for block, skip in zip(self.up, reversed(skips[:-1]), strict=True):
-            x = block(x, skip)
-        return self.out(x)
+    @classmethod
+    def sizes(cls, scale: Mapping[str, Any]) -> dict[str, Any]:
+        """A cell of its coarsest map is a patch of the ViT of that scale."""
+        wide = max(16, 2 * scale["feature_size"])
+        return {"feature_size": wide, "levels": scale["patch_size"].bit_length(), "norm": "instance"}

@@ -8,7 +8,7 @@ one a convolution of the image itself:
     decoder      decoder2   <-   decoder3 ... decoder{k}   <-   decoder{k+1}
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -18,7 +18,8 @@ from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrPrUpBlock, U
 from torch import Tensor
 
 from ssl_utils.errors import CourseError
-from ssl_utils.networks.vit import ViT, triple
+from ssl_utils.networks.interface import SegmentationNetwork, triple
+from ssl_utils.networks.vit import ViT
 
 BLOCK = {"spatial_dims": 3, "kernel_size": 3, "norm_name": "instance", "res_block": True}
 
@@ -32,8 +33,10 @@ def doublings(patch_size: int | Sequence[int]) -> int:
     return k
 
 
-class UNETR(nn.Module):
+class UNETR(SegmentationNetwork):
     """Image (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W)."""
+
+    encoder_name = "vit"
 
     def __init__(
         self,
@@ -63,7 +66,12 @@ class UNETR(nn.Module):
             dropout=dropout,
         )
         self.grid = self.vit.grid
-        self.config: dict[str, Any] = {**self.vit.config, "out_channels": out_channels, "feature_size": feature_size}
+        self.config: dict[str, Any] = {
+            "network": "unetr",
+            **self.vit.config,
+            "out_channels": out_channels,
+            "feature_size": feature_size,
+        }
         width = [feature_size * 2**level for level in range(k)] + [hidden_size]  # of levels 1 .. k + 1
         self.encoder1 = UnetrBasicBlock(in_channels=in_channels, out_channels=width[0], stride=1, **BLOCK)
         for i in range(2, k + 1):
@@ -86,25 +94,30 @@ class UNETR(nn.Module):
         if feature_size <= 8:  # same numbers; its convolutions then run twice as fast, those of wider ones gain nothing
             self.to(memory_format=torch.channels_last_3d)
 
-    def without_encoder(self) -> "UNETR":
-        """Give the encoder away and stay as its decoder: only `decode` works from then on."""
-        self.vit = None
-        return self
+    @classmethod
+    def sizes(cls, scale: Mapping[str, Any]) -> dict[str, Any]:
+        names = ("patch_size", "hidden_size", "mlp_dim", "num_layers", "num_heads", "feature_size")
+        return {name: scale[name] for name in names}
+
+    @classmethod
+    def new_encoder(cls, *, feature_size: int = 0, **sizes) -> ViT:
+        return ViT(**sizes)
+
+    def encoder_parts(self) -> dict[str, nn.Module]:
+        blocks = {f"block {i}": block for i, block in enumerate(self.vit.blocks)}
+        return {"patch embedding": self.vit.patch_embedding, **blocks, "norm": self.vit.norm}
 
     def _volume(self, tokens: Tensor) -> Tensor:  # (B, N, E)
         return tokens.transpose(1, 2).unflatten(2, self.grid)  # (B, E, d, h, w)
 
-    def forward(self, x: Tensor) -> Tensor:  # (B, C, D, H, W)
-        return self.decode(x, *self.vit(x))
-
-    def decode(self, x: Tensor, last: Tensor, hidden: list[Tensor]) -> Tensor:
-        """Image (B, C, D, H, W), the encoder's last tokens (B, N, E) and those after every block to the output."""
-        skips = [self.encoder1(x)]  # (B, F, D, H, W)
+    def maps(self, images: Tensor, tokens: Tensor, hidden: list[Tensor]) -> list[Tensor]:
+        """From the image (B, C, D, H, W), the encoder's last tokens (B, N, E) and those after every block."""
+        skips = [self.encoder1(images)]  # (B, F, D, H, W)
         for i, tap in enumerate(self.taps, start=2):
-            skips.append(
-                self.get_submodule(f"encoder{i}")(self._volume(hidden[tap]))
-            )  # (B, F 2^(i-1), D / 2^(i-1), ...)
-        up = self._volume(last)  # (B, E, d, h, w)
+            skip = self.get_submodule(f"encoder{i}")(self._volume(hidden[tap]))
+            skips.append(skip)  # (B, F 2^(i-1), D / 2^(i-1), ...)
+        found = [self._volume(tokens)]  # (B, E, d, h, w)
         for i in range(self.levels + 1, 1, -1):
-            up = self.get_submodule(f"decoder{i}")(up, skips[i - 2])  # (B, F 2^(i-2), D / 2^(i-2), ...)
-        return self.out(up)  # (B, out, D, H, W)
+            up = self.get_submodule(f"decoder{i}")(found[-1], skips[i - 2])
+            found.append(up)  # (B, F 2^(i-2), D / 2^(i-2), ...)
+        return found

@@ -16,25 +16,9 @@ from torch import Tensor
 
 from ssl_utils.errors import CourseError
 from ssl_utils.networks.attention import TiledAttention, plain_attention
+from ssl_utils.networks.interface import Encoder, Size, token_grid, triple
 
-Size = tuple[int, int, int]
 PLAIN_TOKENS = 1024
-
-
-def triple(size: int | Sequence[int], name: str = "size") -> Size:
-    """One whole number, or one for each axis, as three positive ones."""
-    axes = (size,) * 3 if isinstance(size, int) else tuple(int(axis) for axis in size)
-    if len(axes) != 3 or min(axes) < 1:
-        raise CourseError(f"{name}={size}: expected one positive whole number, or three of them")
-    return axes
-
-
-def token_grid(img_size: int | Sequence[int], patch_size: int | Sequence[int]) -> Size:
-    """Tokens along each axis of a crop."""
-    image, patch = triple(img_size, "img_size"), triple(patch_size, "patch_size")
-    if any(i % p for i, p in zip(image, patch, strict=True)):
-        raise CourseError(f"img_size={image}: not a multiple of patch_size={patch}; change one of the two")
-    return tuple(i // p for i, p in zip(image, patch, strict=True))
 
 
 def sincos_positions(grid: Sequence[int], hidden_size: int, temperature: float = 10_000.0) -> Tensor:
@@ -103,12 +87,16 @@ def _drop_cross_attention(block: nn.Module, state: dict[str, Tensor], prefix: st
         del state[key]
 
 
-class ViT(nn.Module):
+class ViT(Encoder):
     """Encoder of a crop: `in_channels` x `img_size` voxels to one vector of `hidden_size` per patch.
 
     Raises:
         CourseError: `img_size` is not a multiple of `patch_size`, or `hidden_size` not one of `num_heads`.
     """
+
+    reads_image = ("patch_embedding.patch_embeddings.weight",)
+    deeper = r"blocks\."
+    traceless = ("num_heads",)
 
     def __init__(
         self,

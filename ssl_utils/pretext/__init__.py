@@ -16,7 +16,7 @@ class Entry(NamedTuple):
 TASKS = {
     "restoration": Entry("RestorationTask", "02_augmentation_pretraining"),
     "simmim": Entry("SimMIMTask", "03_simmim_masking"),
-    "mae": Entry("MAETask", "03_simmim_masking"),
+    "mae": Entry("MAETask", "06_mae"),
     "voxel_clusters": Entry("VoxelClustersTask", "07_voxel_clusters"),
 }
 

@@ -7,9 +7,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_utils.networks.unetr import UNETR
-from ssl_utils.networks.vit import ViT
+from ssl_utils.networks.interface import Encoder, SegmentationNetwork
 from ssl_utils.training.loop import adamw, parameter_groups
+from ssl_utils.training.options import options_of
 from ssl_utils.training.parallel import SharedStep
 
 
@@ -22,14 +22,20 @@ class PretextTask(SharedStep, ABC):
     """
 
     head: nn.Module | None  # set by the task
-    scope = "encoder"  # what is pretrained where nobody asks for another: `whole` is a UNETR
+    scope = "encoder"  # what is pretrained by default: the encoder with a light head, or the segmentation `network`
     batch_share = 1.0  # of the scale's crops per step: a task whose step is dear may take fewer
 
-    def __init__(self, *, encoder: ViT, lr: float, steps: int, weight_decay: float = 0.05, seed: int = 0) -> None:
+    def __init__(self, *, encoder: Encoder, lr: float, steps: int, weight_decay: float = 0.05, seed: int = 0) -> None:
         super().__init__()
         self.encoder, self.lr, self.steps, self.weight_decay, self.seed = encoder, lr, steps, weight_decay, seed
         self.out_channels = encoder.config["in_channels"]  # of the head
-        self.decoder = None  # of a UNETR that is pretrained whole; it then reconstructs in place of the head
+        self.decoder = None  # of a segmentation network that is pretrained; it reconstructs in place of the head
+
+    def check_options(self, **values) -> None:
+        """Raises CourseError when one of them is not what the task says of its options."""
+        options = options_of(type(self))
+        for name, value in values.items():
+            options[name].check(value)
 
     @abstractmethod
     def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
@@ -51,23 +57,24 @@ class PretextTask(SharedStep, ABC):
         """What `losses` is told of a batch besides its images."""
         return {}
 
-    def reconstruct_with(self, network: UNETR) -> None:
-        """Pretrain this UNETR whole (its outputs are those of the head): its decoder and its full-resolution skip
-        take the place of the head, its encoder that of the encoder."""
-        self.encoder, self.decoder, self.head = network.vit, network.without_encoder(), None
+    def reconstruct_with(self, network: SegmentationNetwork) -> None:
+        """Pretrain this network (its outputs are those of the head): its decoder and skips take the place of the head,
+        its encoder that of the encoder."""
+        self.encoder, self.decoder, self.head = network.encoder, network.without_encoder(), None
 
     def decode(self, images: Tensor, last: Tensor, hidden: list[Tensor]) -> Tensor:
-        """Voxels (B, C, D, H, W) from the last tokens (B, N, E) by the head, or by the decoder of a whole UNETR, which
-        also sees the tokens after every block and the corrupted `images`."""
+        """Voxels (B, C, D, H, W) from the last tokens (B, N, E) by the head, or by the decoder of the network, which
+        also sees the encoder's `hidden` layers and the corrupted `images`."""
         if self.decoder is not None:
             return self.decoder.decode(images, last, hidden)
         return self.head(last, self.encoder.grid)
 
     def whole_network(self) -> dict[str, Tensor]:
-        """The weights of the whole UNETR under its own names; empty when only an encoder is pretrained."""
+        """The weights of the segmentation network under its own names; empty when only an encoder is pretrained."""
         if self.decoder is None:
             return {}
-        encoder = {f"vit.{name}": value for name, value in self.encoder.state_dict().items()}
+        name = self.decoder.encoder_name
+        encoder = {f"{name}.{key}": value for key, value in self.encoder.state_dict().items()}
         return encoder | self.decoder.state_dict()
 
     def target(self, images: Tensor) -> Tensor:

@@ -1,14 +1,17 @@
 """Masked autoencoder in 3D (He et al. 2022): encode the visible tokens alone, let a light decoder draw the hidden
 ones. What is hidden and what is charged is SimMIM's; the two differ in who sees what."""
 
+from typing import Annotated
+
 import torch
 from torch import Tensor, nn
 
 from ssl_utils.errors import CourseError
 from ssl_utils.networks.heads import LinearHead
-from ssl_utils.networks.unetr import UNETR
+from ssl_utils.networks.interface import Encoder, SegmentationNetwork
 from ssl_utils.networks.vit import Block, ViT, initialise, sincos_positions
-from ssl_utils.pretext.simmim import SimMIMTask
+from ssl_utils.pretext.simmim import ForegroundWeight, MaskRatio, MaskUnit, NormaliseTarget, SimMIMTask
+from ssl_utils.training.options import Option
 
 
 def visible_places(mask: Tensor) -> Tensor:
@@ -73,17 +76,22 @@ class MAETask(SimMIMTask):
     def __init__(
         self,
         *,
-        encoder: ViT,
+        encoder: Encoder,
         lr: float,
         steps: int,
         seed: int = 0,
-        mask_ratio: float = 0.75,
-        mask_unit: int = 1,
-        normalise_target: bool = False,
-        foreground_weight: float = 1.0,
-        decoder_width: int = 64,
-        decoder_depth: int = 2,
+        mask_ratio: MaskRatio = 0.75,
+        mask_unit: MaskUnit = 1,
+        normalise_target: NormaliseTarget = False,
+        foreground_weight: ForegroundWeight = 1.0,
+        decoder_width: Annotated[int, Option("channels of the decoder", low=12)] = 64,
+        decoder_depth: Annotated[int, Option("blocks of the decoder", low=1)] = 2,
     ) -> None:
+        if not isinstance(encoder, ViT):
+            raise CourseError(
+                f"task='mae': needs tokens, which {encoder.config['network']} does not have; choose network=unetr, or "
+                "the task simmim"
+            )
         super().__init__(
             encoder=encoder,
             lr=lr,
@@ -113,8 +121,8 @@ class MAETask(SimMIMTask):
         everywhere = self.mask_token.to(seen.dtype).expand(*mask.shape, -1)  # (B, N, width)
         return self.head(put_back(seen, places, everywhere), self.encoder.grid)  # (B, C, D, H, W)
 
-    def reconstruct_with(self, network: UNETR) -> None:
+    def reconstruct_with(self, network: SegmentationNetwork) -> None:
         raise CourseError(
-            "scope='whole': is not possible with MAE, whose encoder has no token where a UNETR's decoder must draw; "
-            "choose scope='encoder', or the task simmim"
+            "scope='network': is not possible with MAE, whose encoder has no token at the hidden positions that a "
+            "UNETR's decoder reads; choose scope='encoder', or the task simmim"
         )

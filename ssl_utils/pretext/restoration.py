@@ -2,15 +2,16 @@
 corrupt a crop twice, restore it from each view, and let the two views of one crop agree."""
 
 from collections.abc import Sequence
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_utils.errors import CourseError
 from ssl_utils.networks.heads import TransposedConvHead
-from ssl_utils.networks.vit import ViT
+from ssl_utils.networks.interface import Encoder
 from ssl_utils.pretext.base import PretextTask
+from ssl_utils.training.options import Option
 from ssl_utils.training.parallel import of_all_processes
 
 CONTRASTS = ("none", "latent", "published")
@@ -95,21 +96,18 @@ class RestorationTask(PretextTask):
     def __init__(
         self,
         *,
-        encoder: ViT,
+        encoder: Encoder,
         lr: float,
         steps: int,
         seed: int = 0,
-        contrast: str = "latent",
-        contrast_weight: float = 0.05,
-        temperature: float | None = None,
-        fill: str = "noise",
+        contrast: Annotated[str, Option("form of the contrastive loss", choices=CONTRASTS)] = "latent",
+        contrast_weight: Annotated[float, Option("weight of the latent contrastive loss", low=0)] = 0.05,
+        temperature: Annotated[float | None, Option("of the contrastive loss", above=0)] = None,
+        fill: Annotated[str, Option("what replaces lost voxels", choices=FILLS)] = "noise",
     ) -> None:
         super().__init__(encoder=encoder, lr=lr, steps=steps, seed=seed)
-        if contrast not in CONTRASTS:
-            raise CourseError(f"contrast={contrast!r}: unknown; choose one of {', '.join(CONTRASTS)}")
-        if fill not in FILLS:
-            raise CourseError(f"fill={fill!r}: unknown; choose one of {', '.join(FILLS)}")
-        hidden, channels = encoder.config["hidden_size"], encoder.config["in_channels"]
+        self.check_options(contrast=contrast, fill=fill)
+        hidden, channels = encoder.hidden_size, encoder.config["in_channels"]
         self.contrast, self.contrast_weight, self.fill = contrast, contrast_weight, fill
         self.temperature = temperature or {"latent": 0.1, "published": 0.05}.get(contrast)
         self.head = TransposedConvHead(hidden_size=hidden, patch_size=encoder.patch_size, out_channels=channels)

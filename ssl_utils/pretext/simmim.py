@@ -1,12 +1,24 @@
-"""SimMIM in 3D (Xie et al. 2022): hide blocks of tokens, encode all tokens, regress hidden voxels with one layer."""
+"""SimMIM in 3D (Xie et al. 2022): hide blocks of tokens, encode all tokens, regress hidden voxels with one layer.
+
+A network without tokens sees blocks of voxels replaced by a learnt value instead; all else is the same.
+"""
+
+from typing import Annotated
 
 import torch
 from torch import Tensor, nn
 
 from ssl_utils.errors import CourseError
 from ssl_utils.networks.heads import LinearHead, patchify, unpatchify
+from ssl_utils.networks.interface import Encoder
 from ssl_utils.networks.vit import ViT
 from ssl_utils.pretext.base import PretextTask
+from ssl_utils.training.options import Option
+
+MaskRatio = Annotated[float, Option("share of hidden tokens", above=0, below=1)]
+MaskUnit = Annotated[int, Option("side of a hidden cube in tokens", low=1)]
+NormaliseTarget = Annotated[bool, Option("regress every patch less its mean, over its standard deviation")]
+ForegroundWeight = Annotated[float, Option("weight of voxels above the mean of the volume; 1: all alike", low=0)]
 
 
 def block_mask(
@@ -41,33 +53,35 @@ class SimMIMTask(PretextTask):
     def __init__(
         self,
         *,
-        encoder: ViT,
+        encoder: Encoder,
         lr: float,
         steps: int,
         seed: int = 0,
-        mask_ratio: float = 0.6,
-        mask_unit: int = 1,
-        normalise_target: bool = False,
-        foreground_weight: float = 1.0,
+        mask_ratio: MaskRatio = 0.6,
+        mask_unit: MaskUnit = 1,
+        normalise_target: NormaliseTarget = False,
+        foreground_weight: ForegroundWeight = 1.0,
     ) -> None:
         super().__init__(encoder=encoder, lr=lr, steps=steps, seed=seed)
-        if not 0 < mask_ratio < 1:
-            raise CourseError(f"mask_ratio={mask_ratio}: must lie between 0 and 1; try 0.6")
-        if mask_unit < 1:
-            raise CourseError(f"mask_unit={mask_unit}: must be at least one token; try 1 or 2")
+        self.check_options(mask_ratio=mask_ratio, mask_unit=mask_unit)
         if all(mask_unit >= g for g in encoder.grid):
             raise CourseError(f"mask_unit={mask_unit}: one unit covers all {encoder.grid} tokens; choose a smaller one")
         self.mask_ratio, self.mask_unit = mask_ratio, mask_unit
         self.normalise_target, self.foreground_weight = normalise_target, foreground_weight
-        hidden, channels = encoder.config["hidden_size"], encoder.config["in_channels"]
-        self.mask_token = nn.Parameter(torch.zeros(1, 1, hidden).normal_(std=0.02))
+        hidden, channels = encoder.hidden_size, encoder.config["in_channels"]
+        self.masks_tokens = isinstance(encoder, ViT)
+        shape = (1, 1, hidden) if self.masks_tokens else (1, channels, 1, 1, 1)
+        self.mask_token = nn.Parameter(torch.zeros(shape).normal_(std=0.02))
         self.head = LinearHead(hidden_size=hidden, patch_size=encoder.patch_size, out_channels=channels)
 
     def forward(self, images: Tensor, mask: Tensor) -> Tensor:
+        if not self.masks_tokens:  # the mask token is a value for hidden voxels
+            seen = torch.where(self.voxel_mask(mask, images.shape[1]), self.mask_token, images)
+            return self.decode(seen, *self.encoder(seen))  # (B, C, D, H, W)
         tokens = self.encoder.embed(images)  # (B, N, E) no positions yet
         tokens = torch.where(mask[..., None], self.mask_token.to(tokens.dtype), tokens)
         last, inner = self.encoder.encode(tokens + self.encoder.positions)  # a hidden token knows where it is
-        seen = images.masked_fill(self.voxel_mask(mask, images.shape[1]), 0.0)  # what a whole UNETR's skip may see
+        seen = images.masked_fill(self.voxel_mask(mask, images.shape[1]), 0.0)  # for the skip of a UNETR
         return self.decode(seen, last, inner)  # (B, C, D, H, W)
 
     def mask(self, images: Tensor, generator: torch.Generator) -> Tensor:

@@ -6,6 +6,7 @@ photographs; here k-means is told what a voxel looks like and where it lies, so 
 """
 
 from collections.abc import Iterable
+from typing import Annotated
 
 import torch
 from torch import Tensor
@@ -13,8 +14,9 @@ from torch.nn import functional as F
 
 from ssl_utils.errors import CourseError
 from ssl_utils.networks.heads import TransposedConvHead
-from ssl_utils.networks.vit import ViT
-from ssl_utils.pretext.simmim import SimMIMTask
+from ssl_utils.networks.interface import Encoder
+from ssl_utils.pretext.simmim import MaskRatio, MaskUnit, SimMIMTask
+from ssl_utils.training.options import Option
 
 ROUNDS = 30  # of k-means; in our trials nothing moved after 20
 SAMPLE = 4000  # voxels of a crop that k-means looks at
@@ -68,33 +70,32 @@ def kmeans(points: Tensor, clusters: int, *, rounds: int = ROUNDS, generator: to
 
 
 class VoxelClustersTask(SimMIMTask):
-    """Say the cluster of every voxel of a crop of which some tokens are hidden.
+    """Predict the cluster of every voxel of a crop of which some tokens are hidden.
 
-    A segmentation without an expert: the network that learns it is a whole UNETR (`scope="encoder"` leaves a ViT and a
-    light head), and its decoder is moved along with its encoder.
+    A segmentation without annotations: the segmentation network learns it (`scope="encoder"`: an encoder and a light
+    head), and its decoder is transferred along with its encoder.
 
     Args:
-        clusters: how many kinds of voxels there are.
+        clusters: number of clusters.
         mask_ratio, mask_unit: as in SimMIM.
     """
 
-    scope = "whole"
-    batch_share = 0.5  # a step of a whole UNETR costs more than two of an encoder with a light head
+    scope = "network"
+    batch_share = 0.5  # a step of a whole network costs more than two of an encoder with a light head
 
     def __init__(
         self,
         *,
-        encoder: ViT,
+        encoder: Encoder,
         lr: float,
         steps: int,
         seed: int = 0,
-        clusters: int = 48,
-        mask_ratio: float = 0.3,
-        mask_unit: int = 1,
+        clusters: Annotated[int, Option("number of clusters", low=2)] = 48,
+        mask_ratio: MaskRatio = 0.3,
+        mask_unit: MaskUnit = 1,
     ) -> None:
         super().__init__(encoder=encoder, lr=lr, steps=steps, seed=seed, mask_ratio=mask_ratio, mask_unit=mask_unit)
-        if clusters < 2:
-            raise CourseError(f"clusters={clusters}: one kind is nothing to tell apart; try 48")
+        self.check_options(clusters=clusters)
         self.clusters, self.out_channels = clusters, clusters
         features = 2 * encoder.config["in_channels"] + 3
         self.register_buffer("centres", torch.zeros(clusters, features))

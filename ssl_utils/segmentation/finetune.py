@@ -4,11 +4,11 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 import torch
-from monai.losses import DiceCELoss
+from monai.losses import DeepSupervisionLoss, DiceCELoss
 from torch import Tensor, nn
 
 from ssl_utils.data.cache import Prepared
-from ssl_utils.networks.unetr import UNETR
+from ssl_utils.networks.interface import SegmentationNetwork
 from ssl_utils.segmentation.inference import decide, predict_logits
 from ssl_utils.segmentation.metrics import dice
 from ssl_utils.training.loop import adamw, parameter_groups
@@ -27,33 +27,36 @@ def class_shares(
 
 
 @torch.no_grad()
-def start_from_prior(network: nn.Module, shares: np.ndarray, *, regions: bool) -> None:
+def start_from_prior(network: SegmentationNetwork, shares: np.ndarray, *, regions: bool) -> None:
     """Set the output bias so that the untrained network predicts every class as often as it occurs (Lin et al. 2017).
 
     Without it the first hundreds of steps are spent on learning that most voxels are background, and small structures
     are given up on the way: in our trials 10 of 13 organs were never found again.
     """
     shares = torch.from_numpy(shares).float().clamp(1e-5, 1 - 1e-5)
-    network.out.conv.conv.bias.copy_(shares.logit() if regions else shares.log())
+    for bias in network.out_biases:  # one, unless there is deep supervision
+        bias.copy_(shares.logit() if regions else shares.log())
 
 
 class SegmentationTask(SharedStep):
-    """Train a UNETR on a few labelled volumes, and keep the best of the inner validations.
+    """Train a segmentation network on a few labelled volumes, and keep the best by validation Dice.
 
     Args:
-        network: a UNETR, or any network with its last convolution under `out` (freezing and layer decay are UNETR's).
+        network: any network of the registry; with deep supervision, the loss on each coarser level counts half of that
+            on the level above it.
         values: label value of each output channel (plain labels), in channel order.
         shares: share of the voxels of each output channel (`class_shares`); sets the prior start and the class weights.
         held_out: the inner validation cases; the loader hands their numbers.
         regions: name -> label values of overlapping regions, one sigmoid channel each; None for plain labels.
         freeze_epochs: epochs (stretches between validations) in which the encoder is frozen; 0 never, -1 always.
-        layer_decay: the learning rate of a block is multiplied by this once more than that of the block above it.
+        layer_decay: the learning rate of a part of the encoder over that of the next part inwards; the innermost part
+            and the decoder have the full rate.
     """
 
     def __init__(
         self,
         *,
-        network: nn.Module,
+        network: SegmentationNetwork,
         values: Sequence[int],
         regions: Mapping[str, Sequence[int]] | None,
         shares: np.ndarray,
@@ -94,13 +97,15 @@ class SegmentationTask(SharedStep):
         return sum(torch.where(label == value, i, 0) for i, value in enumerate(self.values))
 
     def training_step(self, batch: dict, batch_idx: int) -> Tensor:
-        logits, targets = self.network(batch["image"]).float(), self.targets(batch["label"].long())
-        return self.loss(self.gathered(logits), self.gathered(targets))  # sums over the batch: that of all processes
+        logits, targets = self.network(batch["image"]), self.gathered(self.targets(batch["label"].long()))
+        if isinstance(logits, list):
+            return DeepSupervisionLoss(self.loss)([self.gathered(level.float()) for level in logits], targets.float())
+        return self.loss(self.gathered(logits.float()), targets)  # sums over the batch: that of all processes
 
     def on_train_epoch_start(self) -> None:
         frozen = self.freeze_epochs == ALWAYS or self.current_epoch < self.freeze_epochs
-        if isinstance(self.network, UNETR):
-            self.network.vit.requires_grad_(not frozen)
+        for part in self.network.encoder_parts().values():
+            part.requires_grad_(not frozen)
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         # every process scores every case (rarely, and none waits for another); sync: no rounding may tell them apart
@@ -131,14 +136,11 @@ class SegmentationTask(SharedStep):
         self.best = checkpoint["best"]
 
     def configure_optimizers(self) -> dict:
-        layers = self.layers() if isinstance(self.network, UNETR) else [(self.network, 1.0)]
-        groups = parameter_groups(layers, lr=self.lr, weight_decay=self.weight_decay)
+        groups = parameter_groups(self.layers(), lr=self.lr, weight_decay=self.weight_decay)
         return adamw(groups, steps=self.steps, betas=(0.9, 0.999))
 
     def layers(self) -> list[tuple[nn.Module, float]]:
-        """(module, learning-rate factor): decoder 1, then each encoder block `layer_decay` times the one above."""
-        vit = self.network.vit
-        depth = len(vit.blocks)
-        decoder = [(module, 1.0) for name, module in self.network.named_children() if name != "vit"]
-        blocks = [(block, self.layer_decay ** (depth - i)) for i, block in enumerate(vit.blocks)]
-        return [(vit.patch_embedding, self.layer_decay ** (depth + 1)), *blocks, (vit.norm, 1.0), *decoder]
+        """(module, learning-rate factor): 1 for the decoder, `layer_decay` times less with every part further out."""
+        parts = list(self.network.encoder_parts().values())
+        encoder = [(part, self.layer_decay ** (len(parts) - 1 - i)) for i, part in enumerate(parts)]
+        return [*encoder, *((part, 1.0) for part in self.network.decoder_parts())]

@@ -80,18 +80,16 @@ def deviations(
 ) -> tuple[np.ndarray, np.ndarray]:
     """Hierarchical bootstrap of the mean of runs x patients: the mean, and how far from the truth it may well lie.
 
-    The obvious hierarchical bootstrap (draw draws, in each draw seeds, and patients, with replacement; percentiles)
-    covers too little here: three draws make ten different samples, and their spread comes out sqrt(2/3) too small.
-    In 1000 simulated experiments of 3 draws x 3 seeds x 20 patients its 95 % interval held the truth in 81 % where
-    draws rule, 87 % where draws and patients count, 93 % where patients rule, 94 % for a paired gain (resampling
-    patients alone: 33, 69, 92, 67 %). So the resampling here is parametric, level by level: every repeat first redraws
-    how large the spread of each level may truly be (measured spread x freedoms / chi-squared), then a normal deviation
-    of that size. This is a generalised confidence interval (Weerahandi, Journal of the American Statistical Association
-    1993, doi:10.1080/01621459.1993.10476355) for crossed random effects (the pigeonhole of Owen, Annals of Applied
-    Statistics 2007, doi:10.1214/07-AOAS122). It held the truth in 95-96 % of the experiments where one level rules and
-    is cautious, up to 98 %, where two weigh the same; see tests/test_intervals.py. A t interval with Satterthwaite's
-    freedoms is narrower but fell to 93 % (88 % with two draws). Effects are taken to be normal. Draws stand above
-    seeds, and a draw's mean carries the chance of its seeds, so seeds need no level of their own.
+    The obvious hierarchical bootstrap (resample draws, in each draw seeds, and patients; percentiles) covers too little
+    here: the spread of three draws comes out sqrt(2/3) too small. In 1000 simulated experiments of 3 draws x 3 seeds x
+    20 patients its 95 % interval held the truth in 81 % where draws rule and in 87 % where draws and patients count
+    (resampling patients alone: 33 and 69 %). So the resampling here is parametric, level by level: every repeat first
+    redraws how large the spread of each level may truly be (measured spread x freedoms / chi-squared), then a normal
+    deviation of that size. This is a generalised confidence interval (Weerahandi, Journal of the American Statistical
+    Association 1993, doi:10.1080/01621459.1993.10476355) for crossed random effects (Owen, Annals of Applied Statistics
+    2007, doi:10.1214/07-AOAS122). It held the truth in 95-96 % where one level rules and up to 98 % where two weigh the
+    same; see tests/test_intervals.py. A t interval with Satterthwaite's freedoms fell to 93 % (88 % with two draws).
+    Effects are taken to be normal. A draw's mean carries the chance of its seeds, so seeds need no level of their own.
 
     Args:
         table, weights: see `spreads`; K and P at least 2.
@@ -113,8 +111,7 @@ def hierarchical_interval(
     """(low, high, p) of the mean of a table of runs x patients; p is two-sided and against a true mean of 0.
 
     Interval and p come from the same `deviations`, so they never contradict each other: p counts the repeats that lie
-    at least as far off as 0 does. Runs are not taken for patients: with three draws the test has about two freedoms for
-    them.
+    at least as far off as 0 does.
     """
     mean, far = deviations(np.asarray(table, np.float64), weights, seed=seed, repeats=repeats)
     half = np.quantile(far, level, axis=-1)

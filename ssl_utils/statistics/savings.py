@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 from scipy.optimize import isotonic_regression
 
-from ssl_utils.statistics.summaries import CELL, case_means, cell_table
+from ssl_utils.statistics.cells import CELL, case_means, cell_table, mean
 
 
 def labels_needed(dice: float, counts: np.ndarray, curve: np.ndarray) -> float:
@@ -40,22 +40,18 @@ def labels_saved(
     names = ["init", "num_labeled", "dice", "needs", "low", "high", "fewest", "most"]
     if counts.size < 2:
         return pd.DataFrame(columns=names)
-    whole = {key: float(np.average(table.mean(0), weights=w)) for key, (table, w) in cells.items()}
+    whole = {key: mean(*cell) for key, cell in cells.items()}
+    curve = np.array([whole[baseline, count] for count in counts])
     again, rows = _resampled(cells, repeats, seed), []
+    curves = np.stack([again[baseline, count] for count in counts], axis=1) if again else ()  # (repeats, counts)
     for (init, n), dice in whole.items():
         if init == baseline:
             continue
-        curve = np.array([whole[baseline, count] for count in counts])
-        drawn = (
-            []
-            if again is None
-            else [
-                labels_needed(again[init, n][r], counts, np.array([again[baseline, c][r] for c in counts]))
-                for r in range(repeats)
-            ]
-        )
-        ends = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf") if drawn else [np.nan] * 2
-        rows.append((init, n, dice, labels_needed(dice, counts, curve), *ends, counts[0], counts[-1]))
+        needs, ends = labels_needed(dice, counts, curve), (np.nan, np.nan)
+        if again:
+            drawn = [labels_needed(value, counts, line) for value, line in zip(again[init, n], curves, strict=True)]
+            ends = np.quantile(drawn, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
+        rows.append((init, n, dice, needs, *ends, counts[0], counts[-1]))
     return pd.DataFrame(rows, columns=names)
 
 

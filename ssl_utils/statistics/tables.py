@@ -8,7 +8,7 @@ import pandas as pd
 from ssl_utils import statistics
 from ssl_utils.experiments import runs
 from ssl_utils.experiments.naming import base
-from ssl_utils.files import atomic
+from ssl_utils.files import write_text
 from ssl_utils.statistics import savings
 
 POINTS = (
@@ -27,19 +27,31 @@ def split(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
     return table[~control], table[control]
 
 
+def signed(value: float, unit: str = "") -> str:
+    """A Dice or a share (0..1) in points with its sign, `+1.2`; `-` where it is not known."""
+    return "-" if pd.isna(value) else f"{round(100 * value, 1) + 0:+.1f}{unit}"
+
+
+def cell(dice: float, low: float, high: float) -> str:
+    """A Dice (0..1) in points with its interval, `75.3 [73.1, 77.2]`."""
+    return f"{100 * dice:.1f}" + ("" if pd.isna(low) else f" [{100 * low:.1f}, {100 * high:.1f}]")
+
+
+def _p(value: float) -> str:
+    return "-" if pd.isna(value) else f"{value:.3f}" if value >= 0.001 else "<0.001"
+
+
 def label_efficiency(summary: pd.DataFrame) -> pd.DataFrame:
-    """`statistics.summary` as rows of inits (random first), columns of label counts, cells `75.3 [73.1, 77.2]`.
+    """`statistics.summary` as rows of inits (random first), columns of label counts, cells as of `cell`.
 
     A cell that holds collapsed runs says so: `41.0 [.., ..], 1 of 9 collapsed`.
     """
-    counts = sorted(summary["num_labeled"].unique())
-    index = pd.Index(_inits(summary["init"]), name="init")
-    table = pd.DataFrame("", index=index, columns=[f"{n} labels" for n in counts])
+    columns = [f"{n} labels" for n in sorted(summary["num_labeled"].unique())]
+    table = pd.DataFrame("", index=pd.Index(_inits(summary["init"]), name="init"), columns=columns)
     for row in summary.itertuples():
-        bracket = "" if pd.isna(row.low) else f" [{100 * row.low:.1f}, {100 * row.high:.1f}]"
         made = getattr(row, "runs", row.draws * row.seeds)  # an older record has no count of them
         fallen = f", {row.collapsed} of {made} collapsed" if row.collapsed else ""
-        table.loc[row.init, f"{row.num_labeled} labels"] = f"{100 * row.dice:.1f}{bracket}{fallen}"
+        table.loc[row.init, f"{row.num_labeled} labels"] = cell(row.dice, row.low, row.high) + fallen
     return table
 
 
@@ -52,27 +64,13 @@ def per_structure(per_case: pd.DataFrame) -> pd.DataFrame:
     return table.rename_axis(f"{' / '.join(map(str, wide))} labels", axis=0).rename_axis(None, axis=1)
 
 
-def _signed(value: float, unit: str = "") -> str:
-    return "-" if pd.isna(value) else f"{round(100 * value, 1) + 0:+.1f}{unit}"
-
-
-def _p(value: float) -> str:
-    return "-" if pd.isna(value) else f"{value:.3f}" if value >= 0.001 else "<0.001"
-
-
 def gain_table(gains: pd.DataFrame) -> pd.DataFrame:
     """`statistics.gains` for reading: gain in points, with its interval, and relative; p plain and after Holm; share of
     cases won; effect size. Columns that an older record lacks are left out."""
-    table = pd.DataFrame(
-        {
-            "init": gains["init"],
-            "labels": gains["num_labeled"],
-            "gain": gains["gain"].map(_signed),
-            "95 % interval": [f"[{_signed(g.low)}, {_signed(g.high)}]" for g in gains.itertuples()],
-            "relative": [_signed(value, " %") for value in gains["relative"]],
-            "p": gains["p"].map(_p),
-        }
-    )
+    table = gains[["init"]].assign(labels=gains["num_labeled"], gain=gains["gain"].map(signed))
+    table["95 % interval"] = [f"[{signed(g.low)}, {signed(g.high)}]" for g in gains.itertuples()]
+    table["relative"] = [signed(value, " %") for value in gains["relative"]]
+    table["p"] = gains["p"].map(_p)
     if "p_holm" in gains:
         table["p, Holm"] = gains["p_holm"].map(_p)
         table["cases won"] = [f"{100 * value:.0f} %" for value in gains["win_rate"]]
@@ -151,19 +149,18 @@ def limits(summary: pd.DataFrame, scale: str) -> str:
     return "What this can not say: " + " ".join(said)
 
 
-def write_results(course_dir: Path, per_case: pd.DataFrame) -> Path:
+def write_results(course_dir: Path, per_case: pd.DataFrame, *, name: str = "results") -> Path:
     """Write results.csv (`statistics.summary`), results_structures.csv (`statistics.structures`), and results.md, which
-    `make course` prints; returns results.md."""
+    `make course` prints; returns results.md. A later part of the course gives its files another `name`."""
     summary = statistics.summary(per_case)
-    runs.write_table(course_dir / "results.csv", summary)
-    runs.write_table(course_dir / "results_structures.csv", statistics.structures(per_case))
+    runs.write_table(course_dir / f"{name}.csv", summary)
+    runs.write_table(course_dir / f"{name}_structures.csv", statistics.structures(per_case))
     title = f"# Results: {course_dir.parent.name}, scale {course_dir.name}, {per_case['case'].nunique()} test cases"
     parts = [title, *_course_tables(course_dir, per_case, summary), POINTS, limits(summary, course_dir.name)]
-    if odd := runs.unlike(course_dir):
+    if odd := runs.unlike(course_dir, names=sorted({*per_case["init"]})):
         parts.append(f"**These runs were not made alike and cannot be compared.** {'; '.join(odd)}. Run them again.")
-    with atomic(course_dir / "results.md") as temporary:
-        temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    return course_dir / "results.md"
+    write_text(course_dir / f"{name}.md", "\n\n".join(parts) + "\n")
+    return course_dir / f"{name}.md"
 
 
 def _course_tables(course_dir: Path, per_case: pd.DataFrame, summary: pd.DataFrame) -> list[str]:

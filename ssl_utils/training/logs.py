@@ -3,6 +3,7 @@
 import os
 import shutil
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from ssl_utils.errors import CourseError
@@ -14,11 +15,9 @@ EVERY = 10  # seconds after which TensorBoard sees what is new
 class Logs:
     """TensorBoard's event files in the run folder, and a run at W&B.
 
-    Every start of training writes them anew from what the checkpoint remembers, so that no point is there twice. A run
-    at W&B cannot be taken back: one that was broken off stays there, and the one that goes on holds all of its points.
-
-    Events are written by the thread that trains: a SummaryWriter has one of its own, which a full disk ends, and from
-    then on the training would wait for it.
+    Every start of training writes them anew from what the checkpoint remembers, so that no point is there twice. At W&B
+    a run that was broken off stays, and the one that resumes it holds all of its points. Events are written by the
+    thread that trains: a SummaryWriter has one of its own, which a full disk ends, and the training would wait for it.
 
     Raises:
         CourseError: the disk is full, or W&B cannot be reached.
@@ -51,12 +50,8 @@ class Logs:
             self.wandb.log(values, step=step)
 
     def close(self, *, failed: bool) -> None:
-        try:
-            with writing(self.folder):
-                self.board.close()
-        except CourseError:
-            if not failed:  # else the fault that ended the run is the one to tell
-                raise
+        with suppress(CourseError if failed else ()), writing(self.folder):  # the first fault is the one to tell
+            self.board.close()
         if self.wandb is not None:
             self.wandb.finish(exit_code=int(failed))
 

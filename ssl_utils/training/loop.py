@@ -5,8 +5,11 @@ corruptions are functions of the step number, so a run that goes on from it ends
 """
 
 import gc
+import logging
 import math
+import warnings
 from collections.abc import Iterable, Sequence
+from functools import partial
 from pathlib import Path
 
 import lightning as L
@@ -50,15 +53,13 @@ def parameter_groups(modules: Iterable[tuple[nn.Module, float]], *, lr: float, w
     biases, positions or mask tokens."""
     groups = []
     for module, factor in modules:
-        named = [(n, p) for n, p in module.named_parameters() if p.requires_grad]
-        decayed = [p for n, p in named if p.ndim > 1 and "position" not in n and "token" not in n]
-        kept = {id(p) for p in decayed}
-        rest = [p for _, p in named if id(p) not in kept]
-        groups += [
-            {"params": params, "lr": lr * factor, "weight_decay": decay}
-            for params, decay in ((decayed, weight_decay), (rest, 0.0))
-            if params
-        ]
+        decayed, rest = [], []
+        for name, parameter in module.named_parameters():
+            if parameter.requires_grad:
+                matrix = parameter.ndim > 1 and "position" not in name and "token" not in name
+                (decayed if matrix else rest).append(parameter)
+        sides = {"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}
+        groups += [{"lr": lr * factor, **side} for side in sides if side["params"]]
     return groups
 
 
@@ -99,8 +100,8 @@ def fit(
 ) -> Recorder:
     """Train for `steps` steps with `validations` validations, going on from `folder/last.ckpt` when there is one.
 
-    `callbacks` come before the recorder, so what they keep is in the checkpoint of the same validation. `batch_size` is
-    that of the whole `team`, whose processes share every batch equally.
+    `callbacks` come before the recorder, so their state is in the checkpoint of the same validation. The processes of
+    the `team` share a batch of `batch_size` equally.
 
     Raises:
         CourseError: the loss is not a number, or the checkpoint cannot be read.
@@ -112,28 +113,23 @@ def fit(
     validations = max(min(validations, steps), 1)
     per_epoch = math.ceil(steps / validations)
     numbers = Consecutive(per_epoch * batch_size, batch_size=batch_size, rank=team.rank, processes=team.size)
-    kind = (Ahead, {"pin_memory": True}) if device() == "cuda" else (DataLoader, {})
-    loader = kind[0](crops, batch_size // team.size, sampler=numbers, num_workers=0, **kind[1])
+    kind = partial(Ahead, pin_memory=True) if device() == "cuda" else DataLoader
+    loader = kind(crops, batch_size // team.size, sampler=numbers, num_workers=0)
     stopwatch = Stopwatch()
-    recorder = Recorder(
-        folder,
-        stopwatch=stopwatch,
-        steps=per_epoch * validations,
-        headline=headline,
-        cases=lambda step: crops.ids(range((step - 1) * batch_size, step * batch_size)),
-    )
+
+    def cases(step: int) -> list[str]:
+        return crops.ids(range((step - 1) * batch_size, step * batch_size))
+
+    recorder = Recorder(folder, stopwatch=stopwatch, steps=per_epoch * validations, headline=headline, cases=cases)
+    ours = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")  # the recorder does it
     trainer = L.Trainer(
         max_epochs=validations,
-        accelerator="auto",
-        logger=False,
-        **team.for_trainer(module),
-        enable_checkpointing=False,
-        enable_progress_bar=False,
-        enable_model_summary=False,
-        num_sanity_val_steps=0,
         callbacks=[stopwatch, Clip(), *callbacks, recorder],
         precision=precision(),
         default_root_dir=folder,
+        num_sanity_val_steps=0,
+        **team.for_trainer(module),
+        **dict.fromkeys(ours, False),
     )
     with team.training(trainer):
         trainer.fit(module, loader, validation, ckpt_path=resume_point(folder), weights_only=True)
@@ -142,28 +138,20 @@ def fit(
 
 
 def resume_point(folder: Path) -> Path | None:
-    """`last.ckpt` of a run that was broken off.
-
-    Raises:
-        CourseError: it is there but cannot be read.
-    """
+    """`last.ckpt` of a run that was broken off. Raises CourseError when it is there but cannot be read."""
     last = folder / "last.ckpt"
     if not last.exists():
         return None
     try:
         torch.load(last, map_location="cpu", weights_only=True)
     except Exception as error:  # every damage has an exception of its own
-        raise CourseError(
-            f"{last}: cannot be resumed from ({type(error).__name__}); delete the file and run again"
-        ) from None
+        fault = f"cannot be resumed from ({type(error).__name__})"
+        raise CourseError(f"{last}: {fault}; delete the file and run again") from None
     return last
 
 
 def quiet() -> None:
     """Lightning's tips and warnings belong in no executed notebook."""
-    import logging
-    import warnings
-
     disable_possible_user_warnings()
     warnings.filterwarnings("ignore", module="lightning")
     noise = ("does not have many workers", "lr_scheduler.step", "Checkpoint directory", "Grad strides do not match")

@@ -16,18 +16,14 @@ from typing import Any
 import lightning as L
 import torch
 import torch.distributed as dist
-from lightning.fabric.plugins.environments import (
-    ClusterEnvironment,
-    LightningEnvironment,
-    SLURMEnvironment,
-    TorchElasticEnvironment,
-)
+from lightning.fabric.plugins import environments
 from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from ssl_utils.errors import CourseError
 
 TESTING = timedelta(days=7)  # the others wait for as long as the first one evaluates
+_TORCHRUN = environments.TorchElasticEnvironment
 
 
 class Team:
@@ -41,16 +37,16 @@ class Team:
         self.meeting = None
 
     @cached_property
-    def cluster(self) -> ClusterEnvironment:
+    def cluster(self) -> environments.ClusterEnvironment:
         """Who started the processes. (Lightning alone takes every Slurm job for one that srun has started.)"""
         if "SLURM_STEP_NUM_TASKS" in os.environ and self.started > 1:
-            return SLURMEnvironment(auto_requeue=False)
-        return TorchElasticEnvironment() if TorchElasticEnvironment.detect() else LightningEnvironment()
+            return environments.SLURMEnvironment(auto_requeue=False)
+        return _TORCHRUN() if _TORCHRUN.detect() else environments.LightningEnvironment()
 
     @property
     def started(self) -> int:
         """Processes that srun or torchrun has started."""
-        counted = "WORLD_SIZE" if TorchElasticEnvironment.detect() else "SLURM_STEP_NUM_TASKS"
+        counted = "WORLD_SIZE" if _TORCHRUN.detect() else "SLURM_STEP_NUM_TASKS"
         return int(os.environ.get(counted) or 1)
 
     @property
@@ -65,36 +61,30 @@ class Team:
 
     def check(self, batch_size: int) -> None:
         """Raises CourseError when the batch cannot be shared, or the machine or the cluster does not fit."""
-        asked = f"devices={self.devices}, num_nodes={self.num_nodes}"
+        asked, by_srun = f"devices={self.devices}, num_nodes={self.num_nodes}", "SLURM_STEP_NUM_TASKS" in os.environ
         if min(self.devices, self.num_nodes) < 1:
             raise CourseError(f"{asked}: must be at least 1; leave both out for one process")
         if batch_size % self.size:
             fits = ", ".join(str(n) for n in range(1, batch_size + 1) if batch_size % n == 0)
             raise CourseError(f"{asked}: cannot share a batch of {batch_size} equally; choose {fits} processes in all")
         if self.started not in (1, self.size) or (self.num_nodes > 1 and self.started == 1):
-            raise CourseError(
-                f"{asked}: need {self.size} processes, {self.started} started; say srun --nodes={self.num_nodes} "
-                f"--ntasks-per-node={self.devices}, or other --devices and --num-nodes"
-            )
-        if "SLURM_STEP_NUM_TASKS" in os.environ and self.started > 1 and "SLURM_NTASKS_PER_NODE" not in os.environ:
+            cure = f"say srun --nodes={self.num_nodes} --ntasks-per-node={self.devices}"
+            fault = f"need {self.size} processes, {self.started} started"
+            raise CourseError(f"{asked}: {fault}; {cure}, or other --devices and --num-nodes")
+        if by_srun and self.started > 1 and "SLURM_NTASKS_PER_NODE" not in os.environ:
             raise CourseError(f"{asked}: srun was not told --ntasks-per-node; add --ntasks-per-node={self.devices}")
-        if self.devices > 1 and torch.cuda.is_available() and torch.cuda.device_count() < self.devices:
-            raise CourseError(
-                f"{asked}: this process sees {torch.cuda.device_count()} GPUs; ask for fewer devices, or in Slurm for "
-                f"--gpus-per-node={self.devices} (not --gpus-per-task)"
-            )
+        seen = torch.cuda.device_count()
+        if self.devices > 1 and torch.cuda.is_available() and seen < self.devices:
+            cure = f"ask for fewer devices, or in Slurm for --gpus-per-node={self.devices} (not --gpus-per-task)"
+            raise CourseError(f"{asked}: this process sees {seen} GPUs; {cure}")
 
     def for_trainer(self, module: "SharedStep") -> dict[str, Any]:
         """Arguments of Lightning's Trainer."""
         if self.size == 1:
             return {"devices": 1}
         strategy = DDPStrategy(cluster_environment=self.cluster, find_unused_parameters=module.freezes)
-        return {
-            "devices": self.devices,
-            "num_nodes": self.num_nodes,
-            "strategy": strategy,
-            "use_distributed_sampler": False,
-        }
+        sizes = {"devices": self.devices, "num_nodes": self.num_nodes}
+        return {**sizes, "strategy": strategy, "use_distributed_sampler": False}
 
     @contextmanager
     def training(self, trainer: L.Trainer) -> Iterator[None]:
@@ -118,6 +108,10 @@ class Team:
         return folder
 
 
+def _together() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
 def everyone(rows: Tensor) -> Tensor:
     """Rows of all processes, in the order of one. Gradients flow back to the process of the row, summed over processes;
     DDP then takes the mean, so that a loss which all compute of all rows has the gradient it has in one process."""
@@ -131,7 +125,7 @@ def of_all_processes(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
     @wraps(loss)
     def with_all_rows(first: Tensor, second: Tensor, **options) -> Tensor:
-        shared = first.requires_grad and dist.is_available() and dist.is_initialized()
+        shared = first.requires_grad and _together()
         return loss(*map(everyone, (first, second)), **options) if shared else loss(first, second, **options)
 
     return with_all_rows
@@ -145,7 +139,7 @@ class SharedStep(L.LightningModule):
     @property
     def processes(self) -> int:
         """How many share the step."""
-        return dist.get_world_size() if self.training and dist.is_available() and dist.is_initialized() else 1
+        return dist.get_world_size() if self.training and _together() else 1
 
     def own(self, rows: Tensor) -> Tensor:
         """Of rows for all crops of the step, those of this process."""

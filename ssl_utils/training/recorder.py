@@ -84,24 +84,18 @@ class Recorder(L.Callback):
             if not math.isfinite(loss):
                 if not trainer.is_global_zero:
                     raise SystemExit(0)
-                raise CourseError(
-                    f"{self.folder}: the loss is {loss} at step {step}, with crops of {', '.join(self.cases(step))}; "
-                    "run the doctor on them, or lower the learning rate"
-                )
+                fault = f"the loss is {loss} at step {step}, with crops of {', '.join(self.cases(step))}"
+                raise CourseError(f"{self.folder}: {fault}; run the doctor on them, or lower the learning rate")
             if step % max(self.steps // POINTS, 1) == 0:
                 self.note(step, {"train_loss_step": loss})
         self.losses += losses
 
     def on_train_epoch_end(self, trainer, module) -> None:
         logged = {k: float(v) for k, v in trainer.callback_metrics.items() if k.startswith("validation")}
-        row = {
-            "step": trainer.global_step,
-            "epoch": trainer.current_epoch,
-            "train_loss": sum(self.losses) / len(self.losses),
-            **logged,
-            "lr": trainer.optimizers[0].param_groups[-1]["lr"],
-            "seconds": round(self.seconds + time.perf_counter() - self.started, 2),
-        }
+        row = {"step": trainer.global_step, "epoch": trainer.current_epoch}
+        row |= {"train_loss": sum(self.losses) / len(self.losses), **logged}
+        row["lr"] = trainer.optimizers[0].param_groups[-1]["lr"]
+        row["seconds"] = round(self.seconds + time.perf_counter() - self.started, 2)
         self.losses = []
         self.rows.append(row)
         self.note(row["step"], {key: value for key, value in row.items() if key != "step"})
@@ -112,20 +106,19 @@ class Recorder(L.Callback):
         with atomic(self.folder / "last.ckpt") if first else nullcontext() as temporary:
             trainer.save_checkpoint(temporary)  # called by all, written by the first
         figures = "  ".join(f"{k.removeprefix('validation_')} {v:.4f}" for k, v in logged.items())
-        step, seconds = f"step {row['step']}/{self.steps}", f"{row['seconds']:.0f} s"
-        line = f"{self.headline}: {step}  train {row['train_loss']:.4f}  {figures}  {seconds}"
         if self.bar is not None:
             self.bar.set_postfix_str(figures)
         elif first:
-            print(line, flush=True)
+            at, spent = f"step {row['step']}/{self.steps}", f"{row['seconds']:.0f} s"
+            print(f"{self.headline}: {at}  train {row['train_loss']:.4f}  {figures}  {spent}", flush=True)
         self.stopwatch.mark("logging")
 
     def on_exception(self, trainer, module, exception) -> None:
-        if self.logs is not None:
+        if self.logs:
             self.logs.close(failed=True)
 
     def on_train_end(self, trainer, module) -> None:
-        if self.logs is not None:
+        if self.logs:
             self.logs.close(failed=False)
-        if self.bar is not None:
+        if self.bar is not None:  # a bar of no steps is false
             self.bar.close()

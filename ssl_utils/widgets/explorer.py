@@ -1,6 +1,6 @@
 """Three linked slices that a person moves. The volume is sent once; slices.js and explorer.js draw it in the browser.
 
-Only where somebody is there: this module imports anywidget, so `viewers` imports it when a notebook is live.
+This module imports anywidget, so it is imported only when a notebook is live.
 """
 
 from collections.abc import Mapping, Sequence
@@ -13,7 +13,7 @@ import traitlets as t
 from matplotlib.colors import to_hex
 
 from ssl_utils.errors import CourseError
-from ssl_utils.figures.panels import WINDOWS, busiest, choose_window, colour, volume
+from ssl_utils.figures.panels import WINDOWS, Window, busiest, choose_window, colour, named, volume
 
 _HERE = Path(__file__).parent
 _CT = {**WINDOWS, "brain": (0.0, 80.0)}  # HU
@@ -59,26 +59,20 @@ class SliceExplorer(anywidget.AnyWidget):
         *,
         spacing: Sequence[float] = (1, 1, 1),
         names: Mapping[int, str] | None = None,
-        window: tuple[float, float] | str | None = None,
+        window: Window = None,
         prediction: Any = None,
         after: Any = None,
         words: Mapping[str, str] | None = None,
     ) -> None:
-        self._names = dict(names or {})
-        state = self._volumes(image, label, prediction, after)
-        image, shown = volume(image), [name for name in ("label", "prediction") if state[name]]
-        low, high = choose_window(image, window)
-        ends = state["image"]["low"], state["image"]["high"]
+        self._names, limits = names, choose_window(volume(image), window)
+        state, image = self._volumes(image, label, prediction, after), volume(image)
+        shown = [name for name in ("label", "prediction") if state[name]]
         centre = busiest(volume(label if label is not None else prediction) if shown else np.zeros(image.shape))
+        words = {"label": "label", "prediction": "prediction", "after": "Show the image after"} | dict(words or {})
+        state |= {"low": limits[0], "high": limits[1], "presets": _presets(image, state["image"], limits)}
+        layer = "both" if len(shown) == 2 else (shown or ["off"])[0]
         super().__init__(
-            **state,
-            spacing=[float(mm) for mm in spacing],
-            low=low,
-            high=high,
-            presets=_presets(image, ends, (low, high)),
-            position=list(centre),
-            layer="both" if len(shown) == 2 else (shown or ["off"])[0],
-            words={"label": "label", "prediction": "prediction", "after": "Show the image after", **(words or {})},
+            position=list(centre), spacing=[float(mm) for mm in spacing], words=words, layer=layer, **state
         )
 
     def update(self, image: Any, label: Any = None, *, prediction: Any = None, after: Any = None) -> None:
@@ -90,7 +84,7 @@ class SliceExplorer(anywidget.AnyWidget):
                 self.set_trait(name, value)
 
     def _volumes(self, image: Any, label: Any, prediction: Any, after: Any) -> dict[str, Any]:
-        image, values = volume(image), {0}
+        image, labels = volume(image), []
         state = {"shape": list(image.shape), "image": _grey(image), "after": {}, "label": {}, "prediction": {}}
         for name, array in (("after", after), ("label", label), ("prediction", prediction)):
             if array is None:
@@ -99,9 +93,9 @@ class SliceExplorer(anywidget.AnyWidget):
             if array.shape != image.shape:
                 raise CourseError(f"{name} {array.shape} and image {image.shape} differ in shape; use one grid")
             state[name] = _grey(array) if name == "after" else _codes(array, name)
-            values |= set() if name == "after" else set(np.unique(array).astype(int).tolist())
-        state["legend"] = [[v, self._names.get(v, f"label {v}"), to_hex(colour(v))] for v in sorted(values - {0})]
-        return state
+            labels += [] if name == "after" else [array]
+        legend = named(labels, self._names)
+        return state | {"legend": [[value, name, to_hex(colour(value))] for value, name in legend.items()]}
 
     @t.validate("position")
     def _inside(self, proposal: Any) -> list[int]:
@@ -126,10 +120,10 @@ def _codes(label: np.ndarray, name: str) -> dict[str, Any]:
     return {"data": codes.tobytes()}
 
 
-def _presets(image: np.ndarray, ends: tuple[float, float], start: tuple[float, float]) -> list[list[Any]]:
+def _presets(image: np.ndarray, packed: dict[str, Any], start: tuple[float, float]) -> list[list[Any]]:
     """Windows worth offering: CT's for values that reach from air to bone, percentiles and the extremes for all."""
-    low, high = ends
-    ct = low <= -500 and high >= 200
-    offered = {**(_CT if ct else {}), "0.5 to 99.5 percentiles": choose_window(image), "all values": (low, high)}
-    named = {pair: name for name, pair in offered.items() if pair[1] > pair[0]}
-    return [*([] if start in named else [["as above", *start]]), *([name, *pair] for pair, name in named.items())]
+    low, high = packed["low"], packed["high"]
+    ct = _CT if low <= -500 and high >= 200 else {}
+    offered = {**ct, "0.5 to 99.5 percentiles": choose_window(image), "all values": (low, high)}
+    names = {pair: name for name, pair in offered.items() if pair[1] > pair[0]}
+    return [*([] if start in names else [["as above", *start]]), *([name, *pair] for pair, name in names.items())]

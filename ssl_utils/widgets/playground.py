@@ -9,8 +9,8 @@ import numpy as np
 from IPython.display import display
 
 from ssl_utils.errors import CourseError
-from ssl_utils.figures.panels import volume
-from ssl_utils.figures.stills import still
+from ssl_utils.figures.panels import Window, volume
+from ssl_utils.figures.slices import still
 from ssl_utils.live import live
 from ssl_utils.widgets.volume3d import Sentence
 
@@ -31,14 +31,16 @@ class Control:
     step: float | None = None
 
     def __post_init__(self) -> None:
+        fault = ""
         if self.choices:
-            if self.start not in self.choices:
-                raise CourseError(f"control {self.label!r}: start={self.start!r} is none of {list(self.choices)}")
+            fault = "" if self.start in self.choices else f"start={self.start!r} is none of {list(self.choices)}"
         elif not isinstance(self.start, bool):
             if None in (self.low, self.high):
-                raise CourseError(f"control {self.label!r}: give choices, or low and high")
-            if not self.low <= self.start <= self.high:
-                raise CourseError(f"control {self.label!r}: start={self.start} is not in {self.low} to {self.high}")
+                fault = "give choices, or low and high"
+            elif not self.low <= self.start <= self.high:
+                fault = f"start={self.start} is not in {self.low} to {self.high}"
+        if fault:
+            raise CourseError(f"control {self.label!r}: {fault}")
 
 
 def playground(
@@ -46,7 +48,7 @@ def playground(
     controls: Mapping[str, Control],
     *,
     spacing: Sequence[float] = (1, 1, 1),
-    window: tuple[float, float] | str | None = None,
+    window: Window = None,
     title: str = "",
 ) -> Sentence | None:
     """Show what `make` gives at the start values and, live, a SliceExplorer with one widget for each of its arguments.
@@ -64,19 +66,15 @@ def playground(
         CourseError: `make` gives something else, or volumes that differ in shape.
     """
     made = _made(make, {name: control.start for name, control in controls.items()})
-    shown = {"image": (made["image"], made["mask"])}
-    if made["after"] is not None:
-        shown["after"] = (made["after"], None)
-    display(
-        still(
-            shown, spacing=spacing, names={_HIDDEN: "hidden"}, window=window, title=title, centre=_middle(made["image"])
-        )
-    )
+    rows = {"image": (made["image"], made["mask"])}
+    rows |= {} if made["after"] is None else {"after": (made["after"], None)}
+    look = {"spacing": spacing, "window": window, "names": {_HIDDEN: "hidden"}}
+    display(still(rows, title=title, centre=_middle(made["image"]), **look))
     print(made["says"], end="\n" if made["says"] else "")
     if not live():
         knobs = ", ".join(control.label for control in controls.values())
         return Sentence(f"In JupyterLab (make lab) this picture has knobs: {knobs}.")
-    display(_box(make, controls, made, spacing=spacing, window=window))
+    display(_box(make, controls, made, look))
     return None
 
 
@@ -95,21 +93,15 @@ def _middle(image: Any) -> tuple[int, ...]:
     return tuple(n // 2 for n in volume(image).shape)
 
 
-def _box(make: Make, controls: Mapping[str, Control], made: Mapping[str, Any], **more: Any) -> Any:
+def _box(make: Make, controls: Mapping[str, Control], made: Mapping[str, Any], look: dict[str, Any]) -> Any:
     """An ipywidgets box: the knobs, the planes, the sentence."""
     import ipywidgets as widgets
 
     from ssl_utils.widgets.explorer import SliceExplorer
-    from ssl_utils.widgets.knobs import Knobs
+    from ssl_utils.widgets.inputs import Knobs
 
-    planes = SliceExplorer(
-        made["image"],
-        made["mask"],
-        after=made["after"],
-        names={_HIDDEN: "hidden"},
-        words={"label": "hidden voxels", "after": "Show what comes out"},
-        **more,
-    )
+    words = {"label": "hidden voxels", "after": "Show what comes out"}
+    planes = SliceExplorer(made["image"], made["mask"], after=made["after"], words=words, **look)
     planes.show_after, planes.position = made["after"] is not None, list(_middle(made["image"]))
     says = widgets.HTML(escape(made["says"]))
 

@@ -52,7 +52,7 @@ def _box(per_case: pd.DataFrame, show: Show, init: str, labels: int, names: Mapp
     """An ipywidgets box: drop-downs, scatter, a sentence about the picked case, its slices."""
     import ipywidgets as widgets
 
-    from ssl_utils.widgets.scatter import Scatter, headline
+    from ssl_utils.widgets.inputs import Scatter, headline
 
     def menu(label: str, options: list[Any], value: Any) -> Any:
         return widgets.Dropdown(options=options, value=value, description=label, style={"description_width": "90px"})
@@ -66,14 +66,11 @@ def _box(per_case: pd.DataFrame, show: Show, init: str, labels: int, names: Mapp
 
     def fill(_: Any = None) -> None:
         pairs = _chosen(per_case, start.value, count.value, structure.value)
-        scatter.pairs, scatter.picked = pairs, -1
+        scatter.update(pairs)
         whose.options = [start.value, "random"]
         _clear(slices)
-        if pairs.empty:
-            scatter.points, says.value = [], "No pair of runs for this choice."
-        else:
-            scatter.update(pairs)
-            says.value = "Pick a point: click it, or go to it with Tab and the arrow keys and press Enter."
+        hint = "Pick a point: click it, or go to it with Tab and the arrow keys and press Enter."
+        says.value = "No pair of runs for this choice." if pairs.empty else hint
 
     def pick(_: Any = None) -> None:
         if scatter.picked < 0:
@@ -98,15 +95,8 @@ def _slices(show: Show, which: Mapping[str, Any], names: Mapping[int, str] | Non
     from ssl_utils.widgets.explorer import SliceExplorer
 
     which = {key: value.item() if hasattr(value, "item") else value for key, value in which.items()}
-    found = show(**which)
-    return SliceExplorer(
-        found["image"],
-        found["label"],
-        prediction=found["prediction"],
-        spacing=found["spacing"],
-        names=names,
-        window=found.get("window"),
-    )
+    case = dict(show(**which))
+    return SliceExplorer(case.pop("image"), case.pop("label"), names=names, **case)
 
 
 def _clear(slices: Any) -> None:

@@ -3,12 +3,11 @@
 Widgets are made, and their libraries imported, only where someone can move them (`live`).
 """
 
-from collections.abc import Mapping, Sequence
 from typing import Any
 
 from IPython.display import display
 
-from ssl_utils.figures.stills import still
+from ssl_utils.figures.slices import still
 from ssl_utils.live import live
 from ssl_utils.widgets.playground import Control, playground
 from ssl_utils.widgets.results_explorer import results_explorer
@@ -18,38 +17,24 @@ __all__ = ["Control", "Sentence", "explore", "live", "playground", "results_expl
 
 
 def explore(
-    image: Any,
-    label: Any = None,
-    *,
-    spacing: Sequence[float] = (1, 1, 1),
-    names: Mapping[int, str] | None = None,
-    window: tuple[float, float] | str | None = None,
-    prediction: Any = None,
-    after: Any = None,
+    image: Any, label: Any = None, *, prediction: Any = None, after: Any = None, **look: Any
 ) -> Sentence | None:
     """Show three planes of the volume and, live, a SliceExplorer to move through it below them; else a sentence.
 
     Args:
         image, label, prediction: (D, H, W); the two overlays have values 0 (background) to 255.
-        spacing: mm per voxel, (x, y, z).
-        names: label value -> name.
-        window: (low, high), a name in WINDOWS (CT), or None for percentiles.
         after: a second image of the same shape, such as the corrupted or the reconstructed one.
+        look: spacing (mm per voxel), names (label value -> name) and window, as of `figures.montage`.
 
     Raises:
         CourseError: not one volume, shapes differ, unknown window.
     """
-    shown = {"image" if label is None else "label": (image, label)}
-    if prediction is not None:
-        shown["prediction"] = (image, prediction)
-    if after is not None:
-        shown["after"] = (after, None)
-    display(still(shown, spacing=spacing, names=names, window=window))
+    rows = {"image" if label is None else "label": (image, label)}
+    rows |= {} if prediction is None else {"prediction": (image, prediction)}
+    display(still(rows | ({} if after is None else {"after": (after, None)}), **look))
     if not live():
         return Sentence("In JupyterLab (make lab) sliders, wheel and arrow keys move through these planes.")
     from ssl_utils.widgets.explorer import SliceExplorer
 
-    display(
-        SliceExplorer(image, label, spacing=spacing, names=names, window=window, prediction=prediction, after=after)
-    )
+    display(SliceExplorer(image, label, prediction=prediction, after=after, **look))
     return None

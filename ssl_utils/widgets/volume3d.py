@@ -19,11 +19,10 @@ import numpy as np
 from IPython.display import Javascript, display
 
 from ssl_utils.errors import CourseError
-from ssl_utils.figures.panels import choose_window, colour, volume
+from ssl_utils.figures.panels import Window, choose_window, colour, volume
 from ssl_utils.live import live
 
-# where itkwidgets 1.0a55 takes its viewer and its controls from
-_ITK_PAGES = (
+_ITK_PAGES = (  # where itkwidgets 1.0a55 takes its viewer and its controls from
     "https://bafybeieiqiiwvdq66e2bndws5nwojbe4wwerbxyua6u37axxivi2rwf7wy.ipfs.dweb.link/",
     "https://cdn.jsdelivr.net/",
 )
@@ -37,26 +36,7 @@ class Sentence(str):
 
 
 _HELP = "The volume in three dimensions: drag it, or press the arrow keys, to turn it; wheel to come nearer."
-# NiiVue turns by one degree at H, J, K and L, which nobody would guess; here the arrow keys do it, five degrees each.
-_KEYS = """
-const turns = {ArrowLeft: "KeyH", ArrowRight: "KeyL", ArrowUp: "KeyK", ArrowDown: "KeyJ"};
-const look = setInterval(() => {  // the canvas comes when the library has loaded; a screen reader needs a name for it
-  const found = element.closest(".jp-OutputArea")?.querySelectorAll("canvas:not([aria-label])") ?? [];
-  for (const canvas of found) {
-    canvas.setAttribute("role", "application");  // its keys are its own
-    canvas.setAttribute("aria-label", %s);
-    canvas.dataset.lmSuppressShortcuts = "true";  // JupyterLab must not take the arrow keys
-    canvas.addEventListener("keydown", pressed => {
-      if (!(pressed.key in turns)) return;
-      pressed.preventDefault();
-      pressed.stopImmediatePropagation();
-      for (let degree = 0; degree < 5; degree++)
-        canvas.dispatchEvent(new KeyboardEvent("keydown", {code: turns[pressed.key]}));
-    }, true);
-  }
-  if (found.length || !element.isConnected) clearInterval(look);
-}, 300);
-"""
+_KEYS = Path(__file__).with_name("keys.js")  # lets the arrow keys turn the volume
 
 
 def volume3d(
@@ -65,7 +45,7 @@ def volume3d(
     *,
     spacing: Sequence[float] = (1, 1, 1),
     viewer: str = "niivue",
-    window: tuple[float, float] | str | None = None,
+    window: Window = None,
 ) -> Any:
     """A three-dimensional viewer when live, else a sentence saying how to get one; never waits for anything.
 
@@ -95,39 +75,26 @@ def _niivue(image: np.ndarray, label: np.ndarray | None, spacing: Sequence[float
 
     folder = Path(tempfile.mkdtemp(prefix="ssl_utils_view_"))  # the widget reads the files when the page asks for them
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    affine = np.diag([*spacing, 1.0])
-    nibabel.save(nibabel.Nifti1Image(image.astype(np.float32), affine), folder / "image.nii.gz")
-    shown = [
-        {
-            "path": folder / "image.nii.gz",
-            "colormap": "gray",
-            "cal_min": limits[0],
-            "cal_max": limits[1],
-            "opacity": 1.0 if label is None else 0.35,
-        }
-    ]  # a faint body: the organs lie inside it
-    if label is not None:
-        nibabel.save(nibabel.Nifti1Image(label, affine), folder / "label.nii.gz")
-        shown.append({"path": folder / "label.nii.gz", "opacity": 0.5})
+
+    def saved(array: np.ndarray, name: str, **more: Any) -> dict[str, Any]:
+        nibabel.save(nibabel.Nifti1Image(array, np.diag([*spacing, 1.0])), folder / name)
+        return {"path": folder / name, **more}
+
+    faint = 1.0 if label is None else 0.35  # the organs lie inside the body
+    grey = {"colormap": "gray", "cal_min": limits[0], "cal_max": limits[1], "opacity": faint}
+    volumes = [saved(image.astype(np.float32), "image.nii.gz", **grey)]
+    volumes += [] if label is None else [saved(label, "label.nii.gz", opacity=0.5)]
     viewer = NiiVue(height=420)
     viewer.opts.is_radiological_convention = True  # the patient's right is on the left, as in every other picture
     viewer.set_slice_type(SliceType.RENDER)
-    viewer.load_volumes(shown)
+    viewer.load_volumes(volumes)
     if label is not None:
-        values = [int(v) for v in np.unique(label)]
-        rgb = np.array([(0, 0, 0) if v == 0 else colour(v) for v in values]) * 255
-        viewer.volumes[1].set_colormap_label(
-            {
-                "R": rgb[:, 0].tolist(),
-                "G": rgb[:, 1].tolist(),
-                "B": rgb[:, 2].tolist(),
-                "A": [0 if v == 0 else 255 for v in values],
-                "I": values,
-                "labels": [f"label {v}" for v in values],
-            }
-        )
+        values = np.unique(label).tolist()
+        rgba = np.array([(*colour(value), 1) if value else (0, 0, 0, 0) for value in values]) * 255
+        table = dict(zip("RGBA", rgba.T.tolist(), strict=True))
+        viewer.volumes[1].set_colormap_label(table | {"I": values, "labels": [f"label {value}" for value in values]})
     print(_HELP)
-    display(Javascript(_KEYS % json.dumps(_HELP)))
+    display(Javascript(_KEYS.read_text(encoding="utf-8").replace("HELP", json.dumps(_HELP))))
     return viewer
 
 

@@ -7,6 +7,8 @@ import pytest
 
 from browser.notebook import BARE, LATENCY, PATIENCE, PIXELS, Notebook, Watch, changed, drag, faults, pixels, turned
 
+pytestmark = pytest.mark.browser
+
 BARE_MS = 50  # of a bare canvas on two idle cores: two or three frames
 CELLS = {
     "volume": """
@@ -162,6 +164,7 @@ def test_overlay_and_second_image_are_seen(explorer):
     layer.select_option("both")
 
 
+@pytest.mark.alone
 def test_a_move_is_on_the_screen_within_150_ms(opened, explorer, capsys):
     """Key to pixels. A busy machine gets as many times longer as a bare canvas takes longer there than it should."""
     page, axial = opened.page, canvas(explorer, "axial")

@@ -24,6 +24,8 @@ from ssl_utils.pretext import TASKS
 from tests.slurm.one_node import OneNode, obstacle, said, wait_for
 from tests.test_workflow import Course, save
 
+pytestmark = pytest.mark.slurm
+
 INITS = ("random", *TASKS)
 PRETRAINING = {entry.chapter for entry in TASKS.values()}
 PARTS = 3 + len(TASKS) + len(INITS)  # chapters that train nothing, pretrainings, a fine-tuning from each start

@@ -1,0 +1,125 @@
+"""Fine-tune on a few labelled volumes, choose the step on the validation set, and score it once on the test set."""
+
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pandas as pd
+from torch import nn
+from torch.utils.data import DataLoader
+
+from ssl_utils.data import datalists, volumes
+from ssl_utils.data.crops import Crops
+from ssl_utils.data.datalists import Case
+from ssl_utils.data.transforms import augmentation
+from ssl_utils.experiments import model_card, runs
+from ssl_utils.experiments.building import build_network, start_of
+from ssl_utils.experiments.description import Finetuning
+from ssl_utils.experiments.prediction import predict_case, save_network
+from ssl_utils.experiments.setups import Setup
+from ssl_utils.files import sha256
+from ssl_utils.segmentation import metrics
+from ssl_utils.segmentation.finetune import SegmentationTask, class_shares
+from ssl_utils.training.loop import device, fit, precision
+from ssl_utils.training.parallel import Team
+
+VALIDATIONS = 5  # evenly spread over the steps
+
+
+def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path:
+    """Fine-tune, choose the step on the validation set, read the test set once; returns the run folder.
+
+    `team` as in `pretraining.pretrain`.
+    """
+    scale, dataset, team = setup.scale, setup.dataset, team or Team()
+    team.check(scale.finetune_batch_size)
+    folder = runs.finetune_dir(dataset.name, scale.name, run.name, run.num_labeled, run.draw, run.seed)
+    labelled = datalists.draw_labels(setup.datalist.training, run.num_labeled, run.draw)
+    start, moved = start_of(setup, run.init, run.scope)
+    network, report = build_network(setup, run)
+    steps = max(round(scale.finetune_steps * run.budget), 1)
+    settings = run.record() | {
+        "init": run.name,
+        "recipe": runs.RECIPE,
+        "steps": steps,
+        "batch_size": scale.finetune_batch_size,
+        "lr": scale.finetune_lr,
+        "feature_size": scale.feature_size,
+        "scope": moved,
+        "network": network.config["network"],
+        "precision": precision(),
+        "encoder": sha256(start) if start else None,
+    }
+    used = [*labelled, *setup.datalist.validation, *setup.datalist.test]
+    if runs.begin(folder, setup.settings(used, **settings), device=device(), first=team.first):
+        return folder
+    held_out, values = setup.prepared(setup.datalist.validation), sorted(dataset.labels)
+    cases = setup.prepared(labelled)
+    module = SegmentationTask(
+        network=network,
+        values=values,
+        regions=dataset.regions,
+        lr=scale.finetune_lr,
+        steps=steps,
+        roi=setup.grid.roi,
+        overlap=scale.overlap,
+        shares=class_shares([case.label for case in cases], values, dataset.regions),
+        held_out=held_out,
+        freeze_epochs=run.freeze_epochs,
+        layer_decay=run.layer_decay,
+    )
+    recorder = fit(
+        module,
+        crops=Crops(cases, roi=setup.grid.roi, seed=run.seed, balanced=True, augment=augmentation()),
+        validation=DataLoader(range(len(held_out))),
+        folder=folder,
+        steps=steps,
+        batch_size=scale.finetune_batch_size,
+        validations=VALIDATIONS,
+        headline=f"finetune {run.name} n={run.num_labeled}",
+        team=team,
+    )
+    if not team.first:
+        return team.wait(folder)
+    network.load_state_dict(module.best["weights"])
+    save_network(folder / "model.safetensors", network, setup, init=run.name)
+    started = time.perf_counter()
+    table = evaluate(setup, network.to(device()), setup.datalist.test)
+    runs.write_table(folder / "per_case.csv", table)
+    done = {
+        "init": run.name,
+        "num_labeled": run.num_labeled,
+        "draw": run.draw,
+        "seed": run.seed,
+        "dice": float(table.groupby("case")["dice"].mean().mean()),
+        "cases": int(table["case"].nunique()),
+        "validation_dice": module.best["dice"],
+        "best_step": module.best["step"],
+        "transfer_share": report.share if report else None,
+        "seconds": recorder.rows[-1]["seconds"],
+        "test_seconds": round(time.perf_counter() - started, 1),
+        "spent": recorder.spent,
+        "device": device(),
+        "processes": team.size,
+    }
+    model_card.write_network_card(folder, dataset=dataset, grid=setup.grid, done=done, start=start)
+    runs.finish(folder, done)
+    return team.wait(folder)
+
+
+def evaluate(setup: Setup, network: nn.Module, cases: Sequence[Case]) -> pd.DataFrame:
+    """One row per case and structure, scored in the space of the label file."""
+    dataset, rows = setup.dataset, []
+    names = {value: name for value, name in dataset.labels.items() if value != 0}
+    for case in cases:
+        image = volumes.read_image(case.image, channels=len(dataset.channels))
+        label = volumes.read_label(case.label, values=dataset.labels)
+        volumes.check_pair(image, label)
+        found = predict_case(setup, network, image)
+        predicted = (
+            dict(zip(dataset.regions, found, strict=True)) if dataset.regions else metrics.masks(found, names, None)
+        )
+        truth = metrics.masks(label.array[0], names, dataset.regions)
+        scored = metrics.evaluate_case(predicted, truth, spacing=label.spacing, tolerance=dataset.tolerance)
+        rows += [{"case": case.id, "patient": case.patient, **row} for row in scored]
+    return pd.DataFrame(rows)

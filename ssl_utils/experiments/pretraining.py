@@ -1,0 +1,107 @@
+"""Pretrain without labels: from a setup and a description to a run folder with weights, curve, baselines and card."""
+
+import sys
+from pathlib import Path
+from typing import Any
+
+from torch.utils.data import DataLoader
+
+from ssl_utils.data.crops import Crops, FixedCrops
+from ssl_utils.experiments import model_card, runs
+from ssl_utils.experiments.building import build_task
+from ssl_utils.experiments.description import Pretraining
+from ssl_utils.experiments.setups import Setup, pool
+from ssl_utils.networks import checkpoints
+from ssl_utils.pretext import inside, task_class
+from ssl_utils.training.loop import device, fit, precision
+from ssl_utils.training.parallel import Team
+from ssl_utils.training.recorder import Recorder
+
+PREPARING = 100  # crops, at most, that a pretext task may look at before its first step
+VALIDATIONS = 10  # evenly spread: often enough for a curve, rare enough to cost little
+
+
+def pretrain(setup: Setup, run: Pretraining, *, team: Team | None = None) -> Path:
+    """Pretrain and return the run folder, with `encoder.safetensors` in it (and `network.safetensors`, when a whole
+    network was pretrained).
+
+    `team`: the processes that train together; each calls this function, the first one writes, all return when it is
+    done.
+    """
+    team = team or Team()
+    batch_size = max(round(setup.scale.pretrain_batch_size * task_class(run.task).batch_share), 1)
+    team.check(batch_size)
+    folder = runs.pretrain_dir(setup.dataset.name, setup.scale.name, run.name)
+    module = build_task(setup, run)
+    pools = pool(setup, run.pool, run.volumes)
+    settings = run.record() | {
+        "recipe": runs.RECIPE,
+        "lr": setup.scale.pretrain_lr,
+        "steps": module.steps,
+        "batch_size": batch_size,
+        "precision": precision(),
+        "data": "+".join(part.digest(part.pool) for part in pools),
+    }
+    if runs.begin(folder, setup.settings([], **settings), device=device(), first=team.first):
+        return folder
+    cases = [case for part in pools for case in part.prepared(part.pool)]
+    crops = Crops(cases, roi=setup.grid.roi, seed=run.seed)
+    module.prepare(crops[i] for i in range(min(len(cases), PREPARING)))  # a crop of each case
+    loader = DataLoader(FixedCrops(setup.prepared(setup.datalist.validation), roi=setup.grid.roi), batch_size=1)
+    watcher = inside.callback(
+        folder,
+        labelled=setup.prepared(setup.datalist.training[:8]),
+        held_out=setup.prepared(setup.datalist.validation[:8]),
+        roi=setup.grid.roi,
+        values=sorted(setup.dataset.labels),
+    )
+    recorder = fit(
+        module,
+        crops=crops,
+        validation=loader,
+        folder=folder,
+        steps=module.steps,
+        batch_size=batch_size,
+        validations=VALIDATIONS,
+        headline=f"pretrain {run.name}",
+        callbacks=[watcher] if team.first else [],
+        team=team,
+    )
+    if team.first:
+        module.cpu().eval()
+        done = {"task": run.name, "volumes": len(cases), "processes": team.size}
+        done |= _measured(recorder, watcher.seconds) | {"baselines": module.baselines(loader)}
+        _save(folder, setup, module, pools, done)
+        runs.finish(folder, done)
+    return team.wait(folder)
+
+
+def _measured(recorder: Recorder, looking: float) -> dict[str, Any]:
+    """First and last validation, and seconds; looking inside is not part of the training."""
+    final, spent, looking = recorder.rows[-1], recorder.spent, round(looking, 3)
+    return {
+        "device": device(),
+        "seconds": round(final["seconds"] - looking, 2),
+        "spent": spent | {"validation": round(spent["validation"] - looking, 3), "looking": looking},
+        "first": recorder.rows[0],
+        "last": final,
+    }
+
+
+def _save(folder: Path, setup: Setup, module: Any, pools: list[Setup], done: dict[str, Any]) -> None:
+    """Encoder, task, whole network where there is one, and the card beside them."""
+    licence = " + ".join(dict.fromkeys(part.dataset.licence for part in pools))
+    meta = {"task": done["task"], "dataset": setup.dataset.name, "data_licence": licence, "step": done["last"]["step"]}
+    checkpoints.save_encoder(folder / "encoder.safetensors", module.encoder, metadata=meta)
+    checkpoints.save_model(folder / "task.safetensors", module, metadata=meta)
+    if whole := module.whole_network():
+        sizes = {"config": module.decoder.config, "grid": module.encoder.grid}
+        checkpoints.save_weights(folder / "network.safetensors", whole, metadata=meta | sizes)
+    idea = (sys.modules[type(module).__module__].__doc__ or done["task"]).partition("\n\n")[0]
+    model_card.write_encoder_card(
+        folder,
+        idea=" ".join(idea.split()),
+        pools=[(part.dataset, len(part.pool)) for part in pools],
+        grid=setup.grid,
+        done=done,
+    )
