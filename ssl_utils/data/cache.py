@@ -25,6 +25,9 @@ POSITIONS = 2000  # kept per label value, to centre crops on a structure without
 OPEN = 100  # maps at a time: each holds a file, of which a process may have 1024, on some systems 256
 
 
+Progress = Callable[[int, int], None]
+
+
 @dataclass(frozen=True)
 class Prepared:
     """A cached case. Arrays are memory maps: index them before you compute, and ask for them anew instead of keeping
@@ -67,12 +70,7 @@ def _mapped(path: Path) -> np.ndarray:
 
 
 def prepare(
-    cases: Sequence[Case],
-    *,
-    dataset: Dataset,
-    grid: Grid,
-    root: Path,
-    progress: Callable[[int, int], None] | None = None,
+    cases: Sequence[Case], *, dataset: Dataset, grid: Grid, root: Path, progress: Progress | None = None
 ) -> list[Prepared]:
     """Preprocess what is not in the cache yet, and return the cached cases in the order given.
 
@@ -124,20 +122,13 @@ def _write(case: Case, dataset: Dataset, grid: Grid, folder: Path) -> None:
         volumes.check_pair(image, label)
     done = preprocess(image, label, grid=grid, intensity=dataset.intensity)
     mean, std = done.moments()
-    meta = {
-        "id": case.id,
-        "patient": case.patient,
-        "affine": done.affine.tolist(),
-        "shape": list(done.image.shape),
-        "mean": mean,
-        "std": std,
-    }
+    meta = {"id": case.id, "patient": case.patient, "affine": done.affine.tolist(), "shape": list(done.image.shape)}
     _save(folder / "image.npy", done.image.astype(np.float16))
     if done.label is not None:
         _save(folder / "label.npy", done.label)
         with atomic(folder / "voxels.npz") as temporary:
             np.savez(temporary, **_positions(done.label))
-    write_json(folder / "case.json", meta)  # last: its presence means the case is complete
+    write_json(folder / "case.json", meta | {"mean": mean, "std": std})  # last: its presence means the case is complete
 
 
 def _save(path: Path, array: np.ndarray) -> None:

@@ -83,11 +83,9 @@ def _download(archive: Archive, part: Path) -> None:
         if error.code != 416:  # 416: nothing comes after the part, and the checksum will tell whether it is right
             raise CourseError(f"{archive.url}: the server answered {error.code} {error.reason}; try later") from None
     except (OSError, http.client.HTTPException) as error:
-        reason = getattr(error, "reason", error)
-        raise CourseError(
-            f"{archive.url}: cannot be downloaded ({reason}); check the connection and run again (it resumes), "
-            f"or put the dataset into {part.parent} by hand"
-        ) from None
+        why = f"cannot be downloaded ({getattr(error, 'reason', error)}); check the connection and run again"
+        by_hand = f"or put the dataset into {part.parent} by hand"
+        raise CourseError(f"{archive.url}: {why} (it resumes), {by_hand}") from None
 
 
 def _store(archive: Archive, answer: http.client.HTTPResponse, part: Path, have: int) -> None:

@@ -3,18 +3,11 @@
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import monai.transforms as mt
 import numpy as np
 import torch
 from monai.data import MetaTensor, set_track_meta
-from monai.transforms import (
-    Compose,
-    Orientation,
-    RandAdjustContrastd,
-    RandAffined,
-    RandGaussianNoised,
-    RandScaleIntensityd,
-    Spacing,
-)
+from nibabel.affines import from_matvec
 from nibabel.orientations import io_orientation
 from scipy.ndimage import gaussian_filter
 
@@ -46,11 +39,9 @@ def preprocess(image: Volume, label: Volume | None, *, grid: Grid, intensity: In
     spacing = fitted_spacing(image, grid.roi) if grid.fit else grid.spacing
     voxels, affine = _regrid(image.array, image.affine, spacing, "bilinear")
     if min(n / r for n, r in zip(voxels.shape[1:], grid.roi, strict=True)) < 0.5:
-        raise CourseError(
-            f"{image.path}: has {shape_text(voxels.shape[1:])} voxels at {' x '.join(f'{s:.3g}' for s in spacing)} mm, "
-            f"less than half of the ROI {shape_text(grid.roi)} along an axis; "
-            "leave the volume out, or choose a smaller ROI"
-        )
+        has = f"has {shape_text(voxels.shape[1:])} voxels at {' x '.join(f'{s:.3g}' for s in spacing)} mm"
+        why = f"{has}, less than half of the ROI {shape_text(grid.roi)} along an axis"
+        raise CourseError(f"{image.path}: {why}; leave the volume out, or choose a smaller ROI")
     labels = _regrid(label.array, label.affine, spacing, "nearest")[0][0] if label else None
     voxels = rescale(voxels, intensity)
     box = _body_box(voxels) if intensity.kind == "window" else tuple(slice(0, n) for n in voxels.shape[1:])
@@ -59,7 +50,7 @@ def preprocess(image: Volume, label: Volume | None, *, grid: Grid, intensity: In
     pads = _pads([b.stop - b.start for b in box], grid.roi)
     voxels = np.pad(voxels[(slice(None), *box)], [(0, 0), *pads])
     corner = [b.start - p[0] for b, p in zip(box, pads, strict=True)]
-    affine = affine @ np.array([[1, 0, 0, corner[0]], [0, 1, 0, corner[1]], [0, 0, 1, corner[2]], [0, 0, 0, 1.0]])
+    affine = affine @ from_matvec(np.eye(3), corner)
     if labels is not None:
         labels = np.pad(labels[box], pads).astype(np.uint8)
     return Preprocessed(voxels, labels, affine)
@@ -82,16 +73,15 @@ def rescale(image: np.ndarray, intensity: Intensity) -> np.ndarray:
     return np.clip((image - low) / np.maximum(high - low, 1e-6), 0, 1)
 
 
-def _regrid(
-    array: np.ndarray, affine: np.ndarray, spacing: tuple[float, ...], mode: str
-) -> tuple[np.ndarray, np.ndarray]:
+def _regrid(array: np.ndarray, affine: np.ndarray, spacing: tuple[float, ...], mode: str) -> tuple:
+    """Voxels (C, D, H, W) and affine in RAS at the spacing."""
     if mode == "bilinear":  # low-pass before thinning out, or fine texture folds into noise
         factors = np.asarray(spacing) / np.abs(np.linalg.norm(affine[:3, :3], axis=0))
         sigmas = np.where(factors > 1.2, 0.4 * factors, 0)
         array = np.stack([gaussian_filter(c, sigmas) for c in array]) if sigmas.any() else array
     set_track_meta(True)
     tensor = MetaTensor(torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)), affine=torch.tensor(affine))
-    out = Spacing(pixdim=spacing, mode=mode, padding_mode="border")(Orientation("RAS", labels=None)(tensor))
+    out = mt.Spacing(pixdim=spacing, mode=mode, padding_mode="border")(mt.Orientation("RAS", labels=None)(tensor))
     return out.array.astype(np.float32), out.affine.numpy().astype(float)
 
 
@@ -116,16 +106,11 @@ def augmentation(labelled: bool = True) -> Callable[[dict, int], dict]:
     """
     keys = ["image", "label"] if labelled else ["image"]
     modes = ["bilinear", "nearest"][: len(keys)]
-    chain = Compose(
-        [
-            RandAffined(
-                keys, prob=0.5, rotate_range=[0.15] * 3, scale_range=[0.1] * 3, mode=modes, padding_mode="border"
-            ),
-            RandScaleIntensityd("image", factors=0.15, prob=0.5),
-            RandAdjustContrastd("image", gamma=(0.8, 1.25), prob=0.3),
-            RandGaussianNoised("image", prob=0.3, std=0.03),
-        ]
-    )
+    ranges = {"rotate_range": [0.15] * 3, "scale_range": [0.1] * 3}
+    turned = mt.RandAffined(keys, prob=0.5, **ranges, mode=modes, padding_mode="border")
+    brightness = mt.RandScaleIntensityd("image", factors=0.15, prob=0.5)
+    contrast = mt.RandAdjustContrastd("image", gamma=(0.8, 1.25), prob=0.3)
+    chain = mt.Compose([turned, brightness, contrast, mt.RandGaussianNoised("image", prob=0.3, std=0.03)])
 
     def augment(crop: dict, seed: int) -> dict:
         set_track_meta(False)  # the cached crop has no geometry left to follow: 2.7 times faster

@@ -61,9 +61,7 @@ def read_image(path: Path | str, *, channels: int = 1) -> Volume:
     array = _channels_first(decode(path, found, np.float32), channels)
     bad = array.size - int(np.count_nonzero(np.isfinite(array)))
     if bad:
-        raise CourseError(
-            f"{path}: {bad} voxels are NaN or infinite in float32; replace them with a background value and save again"
-        )
+        raise CourseError(f"{path}: {bad} voxels are NaN or infinite in float32; replace them with a background value")
     return Volume(array, found.affine, path, str(found.dtype), found.notes)
 
 
@@ -80,14 +78,10 @@ def read_label(path: Path | str, *, values: Iterable[int] | None = None) -> Volu
     found = open_volume(path)
     _count_axes(path, found.shape, 1)
     label = _whole_numbers(path, _channels_first(decode(path, found, None), 1))
-    if values is not None:
-        allowed = {0, *(int(value) for value in values)}
-        odd = [value for value in present_values(label) if value not in allowed]
-        if odd:
-            raise CourseError(
-                f"{path}: label value {_some(odd)} is not among {_some(sorted(allowed), 20)}; "
-                "correct the label, or add the value to the datalist's labels"
-            )
+    allowed = {0, *map(int, values)} if values is not None else {*range(256)}
+    if odd := [value for value in present_values(label) if value not in allowed]:
+        why = f"label value {_some(odd)} is not among {_some(sorted(allowed), 20)}"
+        raise CourseError(f"{path}: {why}; correct the label, or add the value to the datalist's labels")
     return Volume(label, found.affine, path, str(found.dtype), found.notes)
 
 
@@ -123,18 +117,14 @@ def check_pair(image: Volume, label: Volume) -> None:
         CourseError: the shapes differ, or the affines place a corner at different points.
     """
     if image.shape != label.shape:
-        raise CourseError(
-            f"{label.path}: shape {shape_text(label.shape)} differs from {shape_text(image.shape)} of its image "
-            f"{image.path.name}; resample the label onto the image (nearest neighbour), or pair the right files"
-        )
+        why = f"shape {shape_text(label.shape)} differs from {shape_text(image.shape)} of its image {image.path.name}"
+        raise CourseError(f"{label.path}: {why}; resample the label onto the image, or pair the right files")
     corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(image.shape) - 1)  # (8, 3) voxel indices
     moved = nib.affines.apply_affine(image.affine, corners) - nib.affines.apply_affine(label.affine, corners)
     distance = float(np.linalg.norm(moved, axis=1).max())
     if distance > 0.1 * min(image.spacing):
-        raise CourseError(
-            f"{label.path}: affine differs from its image {image.path.name} by up to {distance:.2g} mm; resample the "
-            "label onto the image, or copy the image's affine if the voxels are known to match"
-        )
+        why = f"affine differs from its image {image.path.name} by up to {distance:.2g} mm"
+        raise CourseError(f"{label.path}: {why}; resample the label onto the image, or copy its affine if voxels match")
 
 
 def reorient(volume: Volume, orientation: str = "RAS") -> Volume:
@@ -148,8 +138,7 @@ def reorient(volume: Volume, orientation: str = "RAS") -> Volume:
 
 def axis_order(volume: Volume) -> list[int]:
     """Which axis of the file runs right-left, which front-back, which head-foot."""
-    along = nib.io_orientation(volume.affine)[:, 0]
-    return [int(np.flatnonzero(along == axis)[0]) for axis in range(3)]
+    return nib.io_orientation(volume.affine)[:, 0].argsort().tolist()
 
 
 def write_nifti(path: Path | str, array: np.ndarray, affine: np.ndarray) -> None:
@@ -177,9 +166,8 @@ def _count_axes(path: Path, shape: tuple[int, ...], channels: int) -> None:
     if count != channels:
         found = "is 3D with 1 channel" if count == 1 else f"is 4D with {count} volumes"
         expected = "one 3D volume" if channels == 1 else f"4D with {channels} channels"
-        raise CourseError(
-            f"{path}: {found} (shape {shape_text(shape)}), not {expected}; split or merge it, or name its channels"
-        )
+        why = f"{found} (shape {shape_text(shape)}), not {expected}"
+        raise CourseError(f"{path}: {why}; split or merge it, or name its channels")
 
 
 def _channels_first(array: np.ndarray, channels: int) -> np.ndarray:
