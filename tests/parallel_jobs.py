@@ -15,20 +15,30 @@ import torch
 from ssl_utils import experiments
 from ssl_utils.data import datasets
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import Pretraining, Setup, scales
+from ssl_utils.experiments import Finetuning, Pretraining, Setup, finetuning, pretraining, scales
 from ssl_utils.pretext.simmim import SimMIMTask
 from ssl_utils.segmentation.finetune import SegmentationTask
-from ssl_utils.training import parallel
+from ssl_utils.training import loop, parallel
 from ssl_utils.training.parallel import Team
 
-JOBS: dict[str, Callable] = {
+RUNS = {
     # units that do not divide the 3 x 3 x 3 tokens, and weights: processes charge for different numbers of voxels
-    "simmim": partial(experiments.pretrain, task="simmim", mask_unit=2, foreground_weight=3.0),
-    "mae": partial(experiments.pretrain, task="mae"),
-    "latent": partial(experiments.pretrain, task="restoration", contrast_weight=0.5),
-    "published": partial(experiments.pretrain, task="restoration", contrast="published"),
-    "finetune": partial(experiments.finetune, init="random", num_labeled=3, freeze_epochs=1, layer_decay=0.9),
+    "simmim": {"task": "simmim", "mask_unit": 2, "foreground_weight": 3.0},
+    "mae": {"task": "mae"},
+    "latent": {"task": "restoration", "contrast_weight": 0.5},
+    "published": {"task": "restoration", "contrast": "published"},
+    "finetune": {"init": "random", "num_labeled": 3, "freeze_epochs": 1, "layer_decay": 0.9},
 }
+
+
+def job(name: str, where: Setup, team: Team | None = None, **changes) -> Path:
+    options = RUNS[name] | changes
+    if "task" in options:
+        return experiments.pretrain(where, Pretraining.of(**options), team=team)
+    return experiments.finetune(where, Finetuning(**options), team=team)
+
+
+JOBS: dict[str, Callable] = {name: partial(job, name) for name in RUNS}
 
 
 def setup(blobs: Path) -> Setup:
@@ -57,7 +67,8 @@ def comparable() -> Iterator[None]:
     with (
         mock.patch.object(torch.optim, "AdamW", calm),
         mock.patch.object(torch.cpu, "_is_avx512_bf16_supported", lambda: False),
-        mock.patch.object(experiments, "VALIDATIONS", {"pretrain": 3, "finetune": 3}),
+        mock.patch.object(pretraining, "VALIDATIONS", 3),
+        mock.patch.object(finetuning, "VALIDATIONS", 3),
     ):
         yield
 
@@ -74,14 +85,14 @@ def breaks(task: type, *, at: int, here: bool):
     return mock.patch.object(task, "losses", losses)
 
 
-def broken(where: Setup, task: str, **more) -> Path:
+def broken(where: Setup, task: str, team: Team | None = None) -> Path:
     """A run that one process or two break off, and two or one take up."""
-    return experiments.pretrain(where, Pretraining.of(task, mask_ratio=0.5, **more))
+    return experiments.pretrain(where, Pretraining.of(task, mask_ratio=0.5), team=team)
 
 
 def shared(where: Setup, team: Team, told: Callable[[str, dict], None]) -> None:
     """Everything, by every process of the team."""
-    fit, seen = experiments.fit, {}
+    fit, seen = loop.fit, {}
 
     def watched(module, **how):
         recorder = fit(module, **how)
@@ -94,7 +105,7 @@ def shared(where: Setup, team: Team, told: Callable[[str, dict], None]) -> None:
     def opinion(self, case) -> float:  # of two processes that disagree
         return [0.1, 0.2, 0.3][self.current_epoch] if team.first else [0.9, 0.2, 0.3][self.current_epoch]
 
-    with mock.patch.object(experiments, "fit", watched):
+    with mock.patch.object(pretraining, "fit", watched), mock.patch.object(finetuning, "fit", watched):
         for name, job in JOBS.items():
             folder = job(where, team=team)
             told(name, {**seen, "done": (folder / "metrics.json").exists()})
