@@ -48,7 +48,8 @@ def test_rivals_hold_the_same_weights(monkeypatch):
     operations = pretraining.simmim(8, repeats=1)["share_of_matrix_rate"] * 2.0 * 1e6
     layers = 3 * 2 * 8 * 2 * 48 * (4 * 48 + 2 * 96)  # there and twice back: 8 tokens, 2 blocks
     ends = (2 + 3) * 2 * 8 * 48 * 16**3  # patches in (no gradient of the image), voxels out
-    assert layers + ends < operations < 1.2 * (layers + ends)  # attention comes on top
+    # attention comes on top, but for kernels that the counter does not know (float32 on a processor); the rate is rounded
+    assert 0.999 * (layers + ends) < operations < 1.2 * (layers + ends)
     pretraining.mae("mae", TINY, side=32, patch=8, batch=2, repeats=1)
     assert said["mae"].endswith("True")
     assert float(said["pretraining_step_simmim_8"].split()[5]) < 1e-5

@@ -91,4 +91,4 @@ def test_where_it_is_missing_it_fetches_and_installs_it(tmp_path, rented, elsewh
         assert done.returncode == 0, done.stderr
         where, lists = done.stdout.splitlines()
         assert Path(where).resolve() == (content / "ssl-utils" / "ssl_utils" / "__init__.py").resolve()
-        assert lists == f"{(content / 'course' / 'json_files' / 'hippocampus.json').resolve()} True"
+        assert lists == f"{(content / 'ssl-utils' / 'json_files' / 'hippocampus.json').resolve()} True"

@@ -154,6 +154,7 @@ def test_multiplications_and_weights_are_counted(where, name):
 # pretraining
 
 
+@pytest.mark.long
 @every_network
 @every_scope
 @pytest.mark.parametrize("task", TASKS)
@@ -346,6 +347,7 @@ def test_the_untrained_network_predicts_the_prior(where, name):
     torch.testing.assert_close(probabilities, torch.tensor([0.7, 0.2, 0.1]))
 
 
+@pytest.mark.long
 @every_network
 @every_scope
 def test_a_run_is_fine_tuned_saved_and_predicts(where, name, scope, tmp_path):

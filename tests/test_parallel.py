@@ -61,9 +61,9 @@ def alone(where, tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture(scope="module")
-def shared(blobs, where, tmp_path_factory) -> SimpleNamespace:
+def team(blobs, where, tmp_path_factory) -> SimpleNamespace:
     """The same by two processes, below `root`; their last run is broken off. `heard[name]`: what each of them knows."""
-    root, heard = tmp_path_factory.mktemp("shared"), tmp_path_factory.mktemp("heard")
+    root, heard = tmp_path_factory.mktemp("team"), tmp_path_factory.mktemp("heard")
     with at(root), comparable(), breaks(MAETask, at=5, here=True), pytest.raises(CourseError):
         broken(where, "mae")  # they take it up
     command = [sys.executable, "-m", "tests.parallel_jobs", str(blobs), str(heard)]
@@ -89,10 +89,10 @@ def same_run(one: Path, two: Path) -> None:
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", JOBS)
-def test_two_processes_make_the_run_of_one(alone, shared, name):
-    assert name in shared.heard, shared.done.stdout[-2000:] + shared.done.stderr[-2000:]
+def test_two_processes_make_the_run_of_one(alone, team, name):
+    assert name in team.heard, team.done.stdout[-2000:] + team.done.stderr[-2000:]
     root = next(parent for parent in alone[name].parents if parent.name.startswith("alone"))
-    two = shared.root / alone[name].relative_to(root)
+    two = team.root / alone[name].relative_to(root)
     same_run(alone[name], two)
     assert runs.metrics(two)["processes"] == 2 and runs.metrics(alone[name])["processes"] == 1
     settings = [read_json(folder / "config.json")["settings"] for folder in (alone[name], two)]
@@ -100,49 +100,49 @@ def test_two_processes_make_the_run_of_one(alone, shared, name):
 
 
 @pytest.mark.long
-def test_the_test_cases_score_as_after_one_process(alone, shared):
-    one, two = (runs.metrics(folder) for folder in (alone["finetune"], next(shared.root.rglob("draw0_seed0"))))
+def test_the_test_cases_score_as_after_one_process(alone, team):
+    one, two = (runs.metrics(folder) for folder in (alone["finetune"], next(team.root.rglob("draw0_seed0"))))
     assert two["best_step"] == one["best_step"] and two["dice"] == pytest.approx(one["dice"], abs=1e-3)
 
 
 @pytest.mark.long
 @pytest.mark.parametrize("name", JOBS)
-def test_both_processes_know_the_same_and_return_when_it_is_done(shared, name):
-    first, second = shared.heard[name]
+def test_both_processes_know_the_same_and_return_when_it_is_done(team, name):
+    first, second = team.heard[name]
     assert first == second and first["done"], "rows, best step, sums of all weights"
     assert len(first["rows"]) == 3
 
 
 @pytest.mark.long
-def test_best_is_best_for_both_also_when_they_disagree(shared):
-    first, second = shared.heard["disagreeing"]
+def test_best_is_best_for_both_also_when_they_disagree(team):
+    first, second = team.heard["disagreeing"]
     assert first["best"] == second["best"] == {"dice": pytest.approx(0.5), "step": 3}
 
 
 @pytest.mark.long
-def test_without_the_rows_of_others_contrast_is_another_task(alone, shared):
+def test_without_the_rows_of_others_contrast_is_another_task(alone, team):
     """Two crops instead of four: fewer to be told apart from. Else gathering would be tested by nothing."""
     loss = runs.history(alone["latent"])["train_loss"]
-    apart = [row["train_loss"] for row in shared.heard["apart"][0]["rows"]]
+    apart = [row["train_loss"] for row in team.heard["apart"][0]["rows"]]
     assert np.all(np.abs(loss - apart) > 0.05 * loss)
 
 
 @pytest.mark.long
-def test_one_process_starts_and_two_go_on(alone, shared):
-    assert "taken_up" in shared.heard
-    (two,) = shared.root.rglob("mae__mask_ratio=0.5")
+def test_one_process_starts_and_two_go_on(alone, team):
+    assert "taken_up" in team.heard
+    (two,) = team.root.rglob("mae__mask_ratio=0.5")
     same_run(alone["broken_mae"], two)
 
 
 @pytest.mark.long
-def test_a_loss_that_is_no_number_in_the_second_stops_both_and_one_goes_on(where, alone, shared):
-    said = shared.done.stdout + shared.done.stderr
-    assert shared.done.returncode == 1 and said.count("the loss is nan at step 5, with crops of ") == 1, said[-3000:]
+def test_a_loss_that_is_no_number_in_the_second_stops_both_and_one_goes_on(where, alone, team):
+    said = team.done.stdout + team.done.stderr
+    assert team.done.returncode == 1 and said.count("the loss is nan at step 5, with crops of ") == 1, said[-3000:]
     assert "Traceback" not in said and "UserWarning" not in said, said[-3000:]
-    (folder,) = shared.root.rglob("simmim__mask_ratio=0.5")
+    (folder,) = team.root.rglob("simmim__mask_ratio=0.5")
     assert (folder / "last.ckpt").exists() and runs.metrics(folder) is None
-    assert not list(shared.root.rglob(".tmp-*"))
-    with at(shared.root), comparable():
+    assert not list(team.root.rglob(".tmp-*"))
+    with at(team.root), comparable():
         assert broken(where, "simmim") == folder
     same_run(alone["broken_simmim"], folder)
 
@@ -151,7 +151,7 @@ def test_a_loss_that_is_no_number_in_the_second_stops_both_and_one_goes_on(where
 def test_the_command_line(blobs, tmp_path):
     words = ["pretrain", "simmim", "--scale", "smoke", "--dataset", "folder", "--data", str(blobs)]
     done = subprocess.run(
-        [sys.executable, "-m", "ssl_utils", *words, "--option", "steps=4", "--devices", "2"],
+        [sys.executable, "-m", "ssl_utils", *words, "--steps", "4", "--devices", "2"],
         cwd=PROJECT,
         env=os.environ | {"SSL_RUNS_ROOT": str(tmp_path)},
         capture_output=True,

@@ -81,10 +81,12 @@ def test_running_says_how_far_on_what_and_in_which_job(course):
     assert (row.step, row.figure, row.seconds) == ("20/40, epoch 1", "train loss 0.7000", "3")
 
 
-def test_a_chapter_with_two_tasks_runs_the_one_that_it_has_begun(course):
-    tell(course, event("started", "03_simmim_masking", **HERE))
+def test_a_pretraining_runs_when_its_chapter_has_begun_it(course):
+    for chapter in ("02_augmentation_pretraining", "03_simmim_masking"):
+        tell(course, event("started", chapter, **HERE))
     begin(course, "pretrain/simmim", by=HERE)
-    assert (states(course)["pretrain/simmim"].state, states(course)["pretrain/mae"].state) == ("running", "pending")
+    found = states(course)
+    assert (found["pretrain/simmim"].state, found["pretrain/restoration"].state) == ("running", "pending")
 
 
 def test_a_process_that_is_gone_left_a_broken_off_run(course):
@@ -99,7 +101,7 @@ def test_a_process_that_is_gone_left_a_broken_off_run(course):
 
 
 def test_failed_and_timed_out_say_why(course):
-    (one, first), (two, second) = tuned("random", 6), tuned("mae", 12)
+    (one, first), (two, second) = tuned("random", 6), tuned("restoration", 12)
     for label, late in ((first, False), (second, True)):
         tell(course, event("started", label, **AWAY), event("failed", label, message=f"why {late}", timed_out=late))
     found = states(course)

@@ -6,7 +6,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ssl_utils import experiments
-from ssl_utils.experiments import runs
+from ssl_utils.experiments import Finetuning, Pretraining, runs
 from ssl_utils.training import loop as training, stopwatch
 from ssl_utils.training.stopwatch import PARTS, Stopwatch
 
@@ -156,8 +156,8 @@ def test_steps_that_were_not_waited_for_are_divided_as_those_that_were(clock, mo
 @pytest.mark.parametrize("kind", ["pretrain", "finetune"])
 def test_a_run_says_where_its_seconds_went(tiny_setup, tmp_path, monkeypatch, kind):
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
-    options = {"pretrain": {"task": "simmim"}, "finetune": {"init": "random", "num_labeled": 2}}[kind]
-    done = runs.metrics(getattr(experiments, kind)(tiny_setup, **options))
+    run = {"pretrain": Pretraining(task="simmim"), "finetune": Finetuning(num_labeled=2)}[kind]
+    done = runs.metrics(getattr(experiments, kind)(tiny_setup, run))
     found = done["spent"]
     assert set(found) == {*PARTS, *(["looking"] if kind == "pretrain" else [])}
     assert all(seconds >= 0 for seconds in found.values()) and found["forward"] > 0 and found["backward"] > 0
