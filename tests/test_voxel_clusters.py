@@ -139,7 +139,8 @@ def test_the_loss_is_the_cross_entropy_of_the_kinds_and_of_nothing_hidden():
     assert torch.equal(task(spoiled, mask), logits), "what is hidden does not reach the network"
 
 
-def test_a_whole_unetr_is_pretrained_and_moved_and_its_centres_are_kept(tiny_setup):
+def test_a_whole_unetr_is_pretrained_and_moved_and_its_centres_are_kept(tiny_setup, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
     folder = experiments.pretrain(tiny_setup, Pretraining.of("voxel_clusters", clusters=6))
     task = experiments.load_task(tiny_setup, Pretraining.of("voxel_clusters", clusters=6))
     assert task.decoder is not None and task.centres.abs().sum() > 0
@@ -163,6 +164,7 @@ def test_a_whole_unetr_is_pretrained_and_moved_and_its_centres_are_kept(tiny_set
     assert report.share == 1.0
 
 
-def test_the_encoder_alone_can_be_pretrained(tiny_setup):
+def test_the_encoder_alone_can_be_pretrained(tiny_setup, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
     folder = experiments.pretrain(tiny_setup, Pretraining.of("voxel_clusters", clusters=6, scope="encoder"))
     assert not (folder / "network.safetensors").exists() and (folder / "encoder.safetensors").exists()

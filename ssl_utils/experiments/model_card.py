@@ -60,7 +60,7 @@ def write_encoder_card(
         "## How good it is",
         _reconstruction(done),
         *_inside(folder),
-        "Whether it helps is only said by fine-tuning it beside a random start with the same labels and steps.",
+        "Whether it helps is measured by fine-tuning it and a random init with the same labels and steps.",
         "## Load it in MONAI" if network == "unetr" else "## Load it",
         _in_monai(config) if network == "unetr" else _in_package(config),
         "## Use and limits",
@@ -72,7 +72,7 @@ def write_encoder_card(
 def write_network_card(
     folder: Path, *, dataset: Dataset, grid: Grid, done: Mapping[str, Any], start: Path | None
 ) -> Path:
-    """README.md beside model.safetensors. `start`: the weights that it was fine-tuned from, None for a random start."""
+    """README.md beside model.safetensors. `start`: the weights that it was fine-tuned from, None for a random init."""
     scores = pd.read_csv(folder / "per_case.csv").groupby("class", sort=False)["dice"].mean()
     rows = {
         "start": f"`{done['init']}`, fine-tuned on {done['num_labeled']} labelled volumes "
@@ -84,7 +84,7 @@ def write_network_card(
         licence = checkpoints.read_metadata(start).get("data_licence", "not stated")
         rows["licence of the start's data"] = f"{licence}: {demands(licence)}"
     rows |= {
-        "training": f"best at step {done['best_step']} by the inner validation (Dice {done['validation_dice']:.3f}), "
+        "training": f"best at step {done['best_step']} by validation (Dice {done['validation_dice']:.3f}), "
         f"{done['seconds']:.0f} s on {done['device']}",
         **_provenance(folder),
     }

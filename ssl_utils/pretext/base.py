@@ -54,7 +54,7 @@ class PretextTask(SharedStep, ABC):
         """Look at some crops of the pool before the first step."""
 
     def extra(self, batch: dict) -> dict[str, Tensor]:
-        """What `losses` is told of a batch besides its images."""
+        """Further arguments of `losses` from a batch, besides its images."""
         return {}
 
     def reconstruct_with(self, network: SegmentationNetwork) -> None:
@@ -98,9 +98,8 @@ class PretextTask(SharedStep, ABC):
 
     @torch.no_grad()
     def baselines(self, loader) -> dict[str, float]:
-        """The validation score of predictors that have learnt nothing: the mean of what is visible, trilinear
-        in-filling from what is visible, and the corrupted input handed back. A task that does not beat them has learnt
-        nothing either."""
+        """The validation score of trivial baselines: the mean of the visible voxels, their trilinear interpolation, and
+        the corrupted input itself. A network that does not beat them has learnt nothing."""
         sums = {"mean": 0.0, "in-filling": 0.0, "input": 0.0}
         for batch in loader:
             images = batch["image"].to(self.device)

@@ -1,6 +1,6 @@
 """Look inside while it learns: a callback that asks every pretext task the same questions on the same few cases.
 
-What does it restore that in-filling does not? What do its tokens know of the labels? Have its features collapsed?
+Does it reconstruct better than interpolation? How much of the labels is in its tokens? Have its features collapsed?
 Labels are used to look only: they never train the encoder and never choose a checkpoint. (They do reach whoever looks:
 a recipe chosen by these curves is chosen with the labels of these cases, none of which is a test case.)
 """
@@ -28,7 +28,7 @@ from ssl_utils.pretext.base import PretextTask, infill
 
 LEAST_STD = 0.1  # of 1: tokens that point nearly the same way
 LEAST_RANK = 0.03  # of what is possible; a fresh encoder has about half, a bare table of positions 0.04
-LEAST_CONTENT = 0.01  # of 1: tokens that know their place only
+LEAST_CONTENT = 0.01  # of 1: tokens that encode their position only
 NO_PROBES = {"linear": nan, "knn": nan, "place": nan}
 
 
@@ -66,7 +66,7 @@ def callback(
 
     Args:
         labelled: cases whose labels the probes learn from; of the training side.
-        held_out: cases that everything is measured on; of the inner validation side, never of the test side.
+        held_out: cases that everything is measured on; of the validation set, never of the test set.
         values: label values, background first. Without labels, or with background only, there are no probes.
         every: look at every so manieth validation.
     Raises:

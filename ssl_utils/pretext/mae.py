@@ -1,5 +1,5 @@
-"""Masked autoencoder in 3D (He et al. 2022): encode the visible tokens alone, let a light decoder draw the hidden
-ones. What is hidden and what is charged is SimMIM's; the two differ in who sees what."""
+"""Masked autoencoder in 3D (He et al. 2022): encode the visible tokens alone, let a light decoder reconstruct the
+hidden ones. Mask and loss are SimMIM's; the two differ in what the encoder sees."""
 
 from typing import Annotated
 
@@ -62,7 +62,7 @@ class LightDecoder(nn.Module):
 
 
 class MAETask(SimMIMTask):
-    """Draw hidden tokens from an encoding of the visible ones.
+    """Reconstruct hidden tokens from an encoding of the visible ones.
 
     The loss is SimMIM's L1 over hidden voxels (He et al. take its square), in intensities and not in deviations from
     each patch's own mean: both tasks and the trivial predictors are then scored in one unit, and patches of air, where

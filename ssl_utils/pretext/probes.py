@@ -93,7 +93,7 @@ def feature_std(tokens: Tensor) -> float:
 
 
 def content_share(tokens: Tensor) -> float:
-    """Share of the variance of L2-normalised features (B, N, E) that lies between cases at one place, 0 to 1.
+    """Share of the variance of L2-normalised features (B, N, E) that lies between cases at one position, 0 to 1.
 
     0: a token knows where it is and nothing of what is there. NaN for a single case.
     """

@@ -113,7 +113,7 @@ class SimMIMTask(PretextTask):
         return self._masked_l1(prediction, self.target(images), images, hidden)
 
     def _masked_l1(self, prediction: Tensor, target: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
-        weight = hidden * torch.where(images > 0, self.foreground_weight, 1.0)  # nothing is charged on visible voxels
+        weight = hidden * torch.where(images > 0, self.foreground_weight, 1.0)  # no loss on visible voxels
         return ((prediction - target).abs() * weight).sum() / weight.sum().clamp(min=1)
 
     def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:

@@ -1,8 +1,8 @@
-"""Pixel clusters: k-means sorts the voxels of all unlabelled volumes into kinds, by value and place, and a network
-learns to say the kind of every voxel, also where it may not look.
+"""Voxel clusters: k-means groups the voxels of all unlabelled volumes by intensity and position, and a network learns
+to predict the cluster of every voxel, including hidden ones.
 
 After the pixel-level clustering of RadioSSL (Gogou 2024), which clusters the features of a network trained on
-photographs; here k-means is told what a voxel looks like and where it lies, so nothing has to be downloaded.
+photographs; here the input features of k-means are intensity and position, so nothing has to be downloaded.
 """
 
 from collections.abc import Iterable
@@ -23,13 +23,13 @@ SAMPLE = 4000  # voxels of a crop that k-means looks at
 
 
 def describe(images: Tensor, place: Tensor | None = None) -> Tensor:
-    """What k-means is told of every voxel: its value, the mean of the 27 around it, and where in the volume it lies.
+    """Input features of k-means: a voxel's value, the mean of the 27 around it, and its position in the volume.
 
     Args:
         images: standardised crops (B, C, D, H, W).
         place: lowest and highest corner of each crop as shares of its volume, (B, 2, 3); None: the crop is the volume.
     Returns:
-        (B, D, H, W, 2 C + 3), each column of a deviation near 1, so that value and place weigh alike.
+        (B, D, H, W, 2 C + 3), each column with a standard deviation near 1, so that value and position weigh alike.
     """
     around = F.avg_pool3d(images, 3, stride=1, padding=1, count_include_pad=False)
     if place is None:
@@ -52,8 +52,8 @@ def nearest(points: Tensor, centres: Tensor) -> Tensor:
 
 
 def kmeans(points: Tensor, clusters: int, *, rounds: int = ROUNDS, generator: torch.Generator) -> Tensor:
-    """Centres (K, F) of points (N, F), by Lloyd's rounds: sort points to their nearest centre, move centres to the mean
-    of their points. A centre that nobody is nearest to stays where it is.
+    """Centres (K, F) of points (N, F), by Lloyd iterations: assign points to their nearest centre, move centres to the
+    mean of their points. A centre without points stays where it is.
 
     Raises:
         CourseError: fewer points than clusters.
@@ -124,7 +124,7 @@ class VoxelClustersTask(SimMIMTask):
     def losses(self, images: Tensor, generator: torch.Generator, place: Tensor | None = None) -> dict[str, Tensor]:
         mask = self.mask(images, generator)
         logits = self(images, mask).float()  # (B, K, D, H, W)
-        loss = F.cross_entropy(logits, self.kinds(images, place))  # of all voxels: what is seen must be sorted, too
+        loss = F.cross_entropy(logits, self.kinds(images, place))  # over all voxels, visible ones too
         if self.training:  # to paint takes a fifth of a step, and runs are compared by validations
             return {"loss": loss}
         painted = self.paint(logits, images.shape[1])

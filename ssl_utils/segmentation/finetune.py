@@ -1,4 +1,4 @@
-"""Supervised fine-tuning: DiceCE, freezing and layer-wise learning rates, the best network by inner validation."""
+"""Supervised fine-tuning: DiceCE, freezing and layer-wise learning rates, the best network by validation Dice."""
 
 from collections.abc import Mapping, Sequence
 
@@ -46,7 +46,7 @@ class SegmentationTask(SharedStep):
             on the level above it.
         values: label value of each output channel (plain labels), in channel order.
         shares: share of the voxels of each output channel (`class_shares`); sets the prior start and the class weights.
-        held_out: the inner validation cases; the loader hands their numbers.
+        held_out: the validation cases; the loader yields their numbers.
         regions: name -> label values of overlapping regions, one sigmoid channel each; None for plain labels.
         freeze_epochs: epochs (stretches between validations) in which the encoder is frozen; 0 never, -1 always.
         layer_decay: the learning rate of a part of the encoder over that of the next part inwards; the innermost part
