@@ -15,7 +15,7 @@ def copy(tmp_path_factory):
 
 @pytest.mark.timeout(900)
 def test_its_own_test_passes(copy):
-    said = copy("-m", "pytest", "-q", "-p", "no:cacheprovider", "tests/test_balls.py")
+    said = copy("-m", "pytest", "-p", "no:cacheprovider", "tests/test_balls.py")
     assert "1 passed" in said
 
 
