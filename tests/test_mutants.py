@@ -117,7 +117,7 @@ def test_a_run_says_what_failed_what_was_called_and_that_it_did_not_end(tmp_path
 
 
 def test_the_record_adds_up():
-    """That enough is noticed, and every survivor explained, is what the script itself ends with (exit code 1 if not)."""
+    """The script itself says, by its exit code, whether enough was noticed and every survivor is explained."""
     told = read_json(REFERENCE)
     assert told["places"] >= 60 and len(told["kinds"]) >= 5 and sum(told["kinds"].values()) == told["places"]
     assert told["noticed"] == round(100 * (1 - len(told["survivors"]) / told["places"]), 1)
