@@ -176,7 +176,7 @@ def planned(log: str, notebooks: Path | str) -> dict[str, int]:
     table = re.search(r"^Job stats:\n(.*?)^total\s+\d+", log, re.DOTALL | re.MULTILINE)
     counts = dict(re.findall(r"^(\w+)\s+(\d+)\s*$", table[1], re.MULTILINE)) if table else {}
     chapters = {path.stem[3:]: path.stem for path in Path(notebooks).glob("[0-9][0-9]_*.ipynb")}
-    chapters |= {f"study_{step}": step for step in ("pretrain", "finetune", "results")}
+    chapters |= {f"study_{step}": step for step in ("pretrain", "finetune", "results")} | {"table": "table"}
     return {chapters[rule]: int(count) for rule, count in counts.items() if rule in chapters}
 
 

@@ -96,8 +96,8 @@ def blobs_course(shared, blobs) -> Finished:
 
 @pytest.fixture(scope="session")
 def phantom_course(shared) -> Finished:
-    """The smoke course as `make course SCALE=smoke` runs it."""
-    return finished(shared / "course of one" / "with spaces", "phantom")
+    """The smoke course, all parts of it, as `make course SCALE=smoke PART=all` runs it."""
+    return finished(shared / "course of one" / "with spaces", "phantom", "--part", "all")
 
 
 @pytest.fixture

@@ -13,13 +13,14 @@ import nbformat
 import pandas as pd
 import pytest
 
+from course.chapters import FINETUNING, PARTS, chapters_of, tasks_of
 from ssl_utils.experiments import runs
 from ssl_utils.pretext import TASKS
 
-ONCE = ("00_start_here", "01_data_inspection", *{entry.chapter: None for entry in TASKS.values()}, "05_results")
+ONCE = tuple(chapter for chapter in chapters_of(PARTS) if chapter != FINETUNING)
 CHAPTERS = {name: f"chapters/{name}" for name in ONCE} | {"04_unetr_finetuning": "finetune/*/n*/draw0_seed0"}
 FINETUNINGS = 3 * (1 + len(TASKS))  # three label counts, random and every task
-PARTS = len(CHAPTERS) - 1 + FINETUNINGS
+NUMBER = len(ONCE) + FINETUNINGS + 1  # and the table of part II
 pytestmark = pytest.mark.course
 
 
@@ -38,9 +39,13 @@ def test_every_chapter_runs_and_the_results_are_printed(phantom_course):
         assert not noise, f"{path}: {noise[0][:300]}"
         assert any("image/png" in o.get("data", {}) for o in outputs), f"{path} shows no picture"
     assert (run / "results.md").read_text(encoding="utf-8").strip() in out
-    assert len(re.findall(rf"^\[ ?\d+/{PARTS}\] \d\d_", out, re.MULTILINE)) == PARTS
-    assert re.search(rf"{PARTS} parts in \d+:\d\d on \d+ cores; peak memory [\d.]+ GB", out)
-    assert all(f"| {task} " in out for task in TASKS)
+    assert len(re.findall(rf"^\[ ?\d+/{NUMBER}\] (?:\d\d_|table of part 2)", out, re.MULTILINE)) == NUMBER
+    assert re.search(rf"{NUMBER} parts in \d+:\d\d on \d+ cores; peak memory [\d.]+ GB", out)
+    (first, second) = ((run / f"{name}.md").read_text(encoding="utf-8") for name in ("results", "results_part2"))
+    assert all(f"| {task} " in second for task in TASKS)
+    assert [task for task in TASKS if f"| {task} " in first] == tasks_of([1]), (
+        "part I speaks of nothing that comes later"
+    )
     assert len(list((run / "figures").glob("*.png"))) >= 12
 
 
