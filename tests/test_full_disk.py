@@ -24,7 +24,9 @@ from ssl_utils.data import volumes
 from tests.test_workflow import own_lines, save
 
 FORKS = get_context("forkserver")  # its server imports the package once: a command then starts in no time
-FORKS.set_forkserver_preload(["ssl_utils.__main__", "ssl_utils.experiments.run"])
+FORKS.set_forkserver_preload(
+    ["ssl_utils.__main__", "ssl_utils.experiments.pretraining", "ssl_utils.experiments.finetuning"]
+)
 TINY = {
     "phantom_sizes": (0, 1, 1, 1),
     "pretrain_steps": 20,
@@ -56,14 +58,14 @@ class Said:
 def _work(words: list[str], root: Path, fits: int | None, megabytes: int | None, sink) -> None:
     """The command in this process: its disk is full after so many files, its memory after so many MB more."""
     from ssl_utils import __main__ as cli
-    from ssl_utils.data import phantom
+    from ssl_utils.data.phantom import writing
     from ssl_utils.experiments import scales
 
     for stream in (1, 2):
         os.dup2(sink.fileno(), stream)
     os.environ |= {"SSL_RUNS_ROOT": str(root / "runs"), "SSL_DATA_ROOT": str(root / "data")}
     scales.SCALES["smoke"] = replace(scales.get("smoke"), **TINY)
-    phantom.make_volume = _small_volume
+    writing.make_volume = _small_volume
     if fits is not None:
         _fill_after(fits)
     if megabytes is not None:
