@@ -18,6 +18,7 @@ import pytest
 import yaml
 
 from course import graph, plan, slurm, status
+from course.chapters import tasks_of
 from course.graph import PROJECT, Cluster
 from ssl_utils.errors import CourseError
 from ssl_utils.pretext import TASKS
@@ -26,9 +27,10 @@ from tests.test_workflow import Course, save
 
 pytestmark = pytest.mark.slurm
 
-INITS = ("random", *TASKS)
-PRETRAINING = {entry.chapter for entry in TASKS.values()}
-PARTS = 3 + len(TASKS) + len(INITS)  # chapters that train nothing, pretrainings, a fine-tuning from each start
+OF_PART_1 = tasks_of([1])
+INITS = ("random", *OF_PART_1)
+PRETRAINING = {TASKS[task].chapter for task in OF_PART_1}
+PARTS = 3 + len(OF_PART_1) + len(INITS)  # chapters that train nothing, pretrainings, a fine-tuning from each start
 JOBS = 3 + len(PRETRAINING) + len(INITS)
 PROFILE = PROJECT / "profiles" / "slurm"
 ONCE = "import os, pathlib, time\ntried = pathlib.Path({marker!r})\nfirst = not tried.exists()\ntried.touch()\n"
@@ -139,7 +141,7 @@ def test_a_course_through_slurm_gives_the_numbers_of_a_local_one(node, tmp_path,
     assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
     out, found = done.stdout, {"local": blobs_course.run, "slurm": tmp_path / "folder_my_blobs" / "smoke"}
     assert f"{JOBS} parts in" in out and "through Slurm, 4 at a time" in out
-    assert "Plan: folder, scale smoke" in out and f"{len(TASKS)} pretrainings, {len(INITS)} fine-tunings" in out
+    assert "Plan: folder, scale smoke" in out and f"{len(OF_PART_1)} pretrainings, {len(INITS)} fine-tunings" in out
     for init in INITS:
         one, two = (pd.read_csv(run / f"finetune/{init}/n5/draw0_seed0/per_case.csv") for run in found.values())
         pd.testing.assert_frame_equal(one, two, check_exact=True)
