@@ -3,14 +3,14 @@
 python -m course.records record runs/phantom/laptop                      # a finished course
 python -m course.records record runs/phantom/laptop/studies/mask_ratio   # a finished study
 python -m course.records table runs/phantom/laptop 2                     # results of part 2, beside those of part 1
-python -m course.records readme                                          # README.md, cost boxes, docs/speed.md
+python -m course.records readme                                          # README.md, cost boxes, badges, docs/speed.md
 """
 
 import sys
 from pathlib import Path
 
 from course.chapters import chosen_parts, tasks_of
-from course.records import claims, costs, record, speed
+from course.records import address, claims, costs, record, speed
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
 from ssl_utils.files import write_text
@@ -42,6 +42,7 @@ def write_readme() -> None:
     write_text(page, text)
     costs.fill()
     speed.fill()
+    address.fill()
 
 
 if __name__ == "__main__":
