@@ -57,7 +57,7 @@ def test_what_readme_and_docs_call_is_a_target(target):
 
 def test_every_chapter_and_every_page_is_listed():
     rows = re.findall(r"^\| \[\d\d [^\]]+\]\(notebooks/(\w+)\.ipynb\) \|", README, re.MULTILINE)
-    assert rows == chapters_of(PARTS)
+    assert rows == chapters_of(PARTS), "a row per chapter in README.md, in order"
     pages = {name for name in re.findall(r"\]\(docs/(\w+\.md)\)", README)}
     assert pages == {path.name for path in DOCS} - {"index.md"}
     listed = (PROJECT / "docs" / "index.md").read_text(encoding="utf-8").split("```{toctree}")[2].splitlines()
