@@ -22,13 +22,21 @@ Shape = tuple[Box, np.ndarray]  # where the part can be, and its signed distance
 
 
 def smooth_noise(rng, size: Sequence[float], spacing: Sequence[float], wavelength: float) -> np.ndarray:
-    """Random field of unit variance on the grid: cubic B-spline through white noise on nodes `wavelength` mm apart."""
+    """Random field of unit variance on the grid: cubic B-spline through white noise on nodes `wavelength` mm apart.
+
+    A matrix product would be faster, but its last digit depends on the processor and on the number of threads.
+    """
     steps = [round(s / h) for s, h in zip(size, spacing, strict=True)]
     field = rng.standard_normal([int(s / wavelength) + 4 for s in size]).astype(np.float32) * 3.0
     for n, h in zip(steps, spacing, strict=True):
         u = np.abs(np.arange(n)[:, None] * h / wavelength + 1 - np.arange(field.shape[0])[None])
         weights = np.where(u < 1, 2 / 3 - u**2 + u**3 / 2, np.clip(2 - u, 0, None) ** 3 / 6).astype(np.float32)
-        field = np.tensordot(field, weights, axes=(0, 1))  # the new axis goes last: after three turns the order is back
+        nodes = np.ascontiguousarray(field, float)
+        field = np.zeros((n, *nodes.shape[1:]), np.float32)
+        for plane, row in zip(field, weights, strict=True):
+            for node in np.flatnonzero(row):
+                plane[:] = plane + nodes[node] * float(row[node])  # exact in float64, then rounded to float32
+        field = np.moveaxis(field, 0, -1)  # after three turns the order of the axes is back
     return np.ascontiguousarray(field)
 
 
