@@ -48,7 +48,8 @@ def preprocess(image: Volume, label: Volume | None, *, grid: Grid, intensity: In
     box = _body_box(voxels) if intensity.kind == "window" else tuple(slice(0, n) for n in voxels.shape[1:])
     if grid.fit:  # rounding may have added a plane
         box = tuple(slice(0, min(n, r)) for n, r in zip(voxels.shape[1:], grid.roi, strict=True))
-    pads = _pads([b.stop - b.start for b in box], grid.roi)
+    missing = [max(r - (b.stop - b.start), 0) for r, b in zip(grid.roi, box, strict=True)]
+    pads = [(m // 2, m - m // 2) for m in missing]
     voxels = np.pad(voxels[(slice(None), *box)], [(0, 0), *pads])
     corner = [b.start - p[0] for b, p in zip(box, pads, strict=True)]
     affine = affine @ from_matvec(np.eye(3), corner)
@@ -83,11 +84,6 @@ def _body_box(image: np.ndarray) -> tuple[slice, ...]:
     """The smallest box around all voxels above 0; the whole volume where there are none."""
     boxes = find_objects((image > 0).any(0).astype(np.uint8))
     return boxes[0] if boxes else tuple(slice(0, n) for n in image.shape[1:])
-
-
-def _pads(shape: list[int], roi: tuple[int, ...]) -> list[tuple[int, int]]:
-    missing = [max(r - n, 0) for n, r in zip(shape, roi, strict=True)]
-    return [(m // 2, m - m // 2) for m in missing]
 
 
 def augmentation(labelled: bool = True) -> Callable[[dict, int], dict]:

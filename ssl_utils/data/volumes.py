@@ -123,7 +123,7 @@ def check_pair(image: Volume, label: Volume) -> None:
     Affines may differ by rounding: no corner of the volume may move by more than a tenth of a voxel.
 
     Raises:
-        CourseError: the shapes differ, or the affines place a corner at different points.
+        CourseError: the shapes differ, or a corner is at different points by the two affines.
     """
     if image.shape != label.shape:
         why = f"shape {shape_text(label.shape)} differs from {shape_text(image.shape)} of its image {image.path.name}"
@@ -170,7 +170,7 @@ def _count_axes(path: Path, shape: tuple[int, ...], channels: int) -> None:
     while len(kept) > 3 and kept[-1] == 1:
         kept.pop()
     if len(kept) not in (3, 4):
-        raise CourseError(f"{path}: is {len(kept)}D (shape {shape_text(shape)}), not 3D; export one 3D volume a file")
+        raise CourseError(f"{path}: is {len(kept)}D (shape {shape_text(shape)}), not 3D; export one 3D volume per file")
     count = kept[3] if len(kept) == 4 else 1
     if count != channels:
         actual = "is 3D with 1 channel" if count == 1 else f"is 4D with {count} volumes"

@@ -42,7 +42,7 @@ def _slab(array: np.ndarray, most: np.uint64) -> np.ndarray:
         hashes = total
     hashes = _mixed(hashes)
     flat = np.flatnonzero(hashes <= most)
-    flat = flat[np.unique(hashes.ravel()[flat], return_index=True)[1]]  # air is one block at a million places
+    flat = flat[np.unique(hashes.ravel()[flat], return_index=True)[1]]  # air is the same block a million times
     at = np.stack(np.unravel_index(flat, hashes.shape), axis=1)
     corners = tuple(at.T[:, :, None, None, None] + np.indices((BLOCK,) * 3)[:, None])
     blocks = np.sort(array[corners].reshape(len(at), -1), axis=1)

@@ -40,7 +40,7 @@ def forecast(
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()  # views share one
-        alive.append(tensor)  # or its address is given to another
+        alive.append(tensor)  # or its address would be used again
         return tensor
 
     with torch.device("meta"):
@@ -55,7 +55,7 @@ def forecast(
 
 
 def _speed() -> float:
-    """Floating point operations a second of one core in a small 3D convolution, there and back."""
+    """Floating point operations per second of one core in a small 3D convolution, forward and backward."""
     layer, crops = nn.Conv3d(8, 8, 3, padding=1), torch.randn(2, 8, 32, 32, 32)
     counter = FlopCounterMode(display=False)
     with counter:

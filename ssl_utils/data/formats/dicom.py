@@ -1,7 +1,7 @@
-"""A folder with the slices of one DICOM series, read as one volume: evenly spaced and upright, or refused in one line.
+"""A folder with the slices of one DICOM series, read as one volume: evenly spaced and not tilted, or refused.
 
 pydicom reads the headers and checks how many bytes a slice must have; GDCM unpacks compressed slices. ITK reads
-a series with missing or doubled slices as evenly spaced and a tilted one as upright, without an error.
+a series with missing or doubled slices as evenly spaced and ignores the tilt of a tilted one, without an error.
 """
 
 import warnings
@@ -26,7 +26,7 @@ class _Slice:
     path: Path
     series: str
     position: np.ndarray  # (3,) mm, LPS, of the first voxel
-    rows: tuple[float, ...]  # ImageOrientationPatient: where columns and rows run
+    rows: tuple[float, ...]  # ImageOrientationPatient: directions of columns and rows
     size: tuple[int, int]  # columns, rows
     step: tuple[float, float]  # mm between columns, between rows
     dtype: np.dtype
@@ -131,22 +131,18 @@ def _even(folder: Path, slices: list[_Slice], heights: np.ndarray) -> None:
     least, worst = int(gaps.argmin()), int(np.abs(gaps - usual).argmax())
     pair = {at: f"{slices[at].path.name} and {slices[at + 1].path.name}" for at in (least, worst)}
     if gaps[least] < 1e-3:
-        why = f"{pair[least]} lie at one position (a time series, two echoes, or a copy)"
-        raise CourseError(f"{folder}: {why}; keep one slice a position")
+        why = f"{pair[least]} are at one position (a time series, two echoes, or a copy)"
+        raise CourseError(f"{folder}: {why}; keep one slice per position")
     if abs(gaps[worst] - usual) > 0.02 * usual + 0.005:
         why = f"slices are unevenly spaced ({pair[worst]} are {gaps[worst]:.4g} mm apart, usually {usual:.4g})"
         raise CourseError(f"{folder}: {why}; find the missing slices, or resample the series with dcm2niix")
 
 
 def _pixels(one: _Slice) -> np.ndarray:
-    """(rows, columns), scaled as the header says."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            pixels = pixel_array(one.path)
-    except Exception as error:  # as in a damaged header
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
-        raise CourseError(f"{one.path}: its voxels cannot be decoded ({reason}); copy or export it again") from None
+    """(rows, columns), scaled by the slope and intercept of the header."""
+    with one_error(one.path, "its voxels cannot be decoded"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pixels = pixel_array(one.path)
     if pixels.shape != one.size[::-1]:
         shapes = f"{shape_text(pixels.shape)} voxels, not {shape_text(one.size[::-1])}"
         raise CourseError(f"{one.path}: has {shapes}; copy or export it again")

@@ -76,7 +76,7 @@ def _geometry(header: dict[str, str], axes: int) -> tuple[np.ndarray, tuple[Note
     spacing = numbers("ElementSpacing", "ElementSize", default=np.ones(axes))
     origin = numbers("Offset", "Position", "Origin", default=np.zeros(axes))
     if axes < 3:
-        return np.eye(4), ()  # refused where axes are counted
+        return np.eye(4), ()  # refused when axes are counted
     notes = () if {*_DIRECTIONS} & {*header} else (stored.no_orientation("its header has no TransformMatrix"),)
     return stored.lps_to_ras(directions[:3, :3].T * spacing[:3], origin[:3]), notes
 

@@ -1,4 +1,4 @@
-"""What file names tell: whether a file is a volume, what it is called, which files belong to it."""
+"""File names: whether a file is a volume, what the volume is called, which files belong to it."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,7 +21,7 @@ _OTHERS = {
     "VTK": (".vtk",),
 }
 _BESIDE_SLICES = """txt md json csv tsv xml html htm pdf png jpg jpeg yaml yml bval bvec zip db log ini url raw zraw
-py sh dicomdir license licence readme version lockfile"""  # endings and whole names: may lie in the folder of a series
+py sh dicomdir license licence readme version lockfile"""  # endings and whole names: may be in the folder of a series
 
 
 def suffix(path: Path | str) -> str | None:
@@ -73,7 +73,7 @@ def parts(path: Path) -> list[Path]:
         return slices(path)
     if path.suffix.lower() not in (".mhd", ".nhdr"):
         return [path]
-    return [path] + [p for p in sorted(path.parent.glob(f"{path.stem}.*")) if p != path]  # the voxels lie beside it
+    return [path] + [p for p in sorted(path.parent.glob(f"{path.stem}.*")) if p != path]  # the voxels are beside it
 
 
 def volumes_in(folder: Path, *, deep: bool = False) -> list[Path]:

@@ -15,7 +15,7 @@ from ssl_utils.data.formats import stored
 from ssl_utils.data.formats.stored import Note, Stored
 from ssl_utils.errors import CourseError
 
-nib.imageglobals.logger.setLevel(logging.CRITICAL)  # what matters is raised below, in one line
+nib.imageglobals.logger.setLevel(logging.CRITICAL)  # problems are raised below as errors
 _UNITS = {1: "metres", 3: "micrometres"}
 
 
@@ -31,16 +31,13 @@ def open_nifti(path: Path) -> Stored:
 def open_mgh(path: Path) -> Stored:
     """An .mgh or .mgz file."""
     data, image, needed = _parsed(path, "MGH")
-    notes = (
-        ()
-        if int(image.header["goodRASFlag"])
-        else (stored.no_orientation("its header says that its axes are guessed"),)
-    )
+    guessed = not int(image.header["goodRASFlag"])
+    notes = (stored.no_orientation("its header says that its axes are guessed"),) if guessed else ()
     return _stored(image, stored.exactly(path, data[:needed], needed) + notes)  # scan parameters and tags may follow
 
 
 def quick_header(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
-    """Shape and affine from the first bytes, without unzipping the file or reading what lies before its voxels."""
+    """Shape and affine from the first bytes, without unzipping the file or reading what comes before its voxels."""
     with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as stream:
         start = stream.read(stored.START)
     header = _header(_reader(path, "NIfTI", start), start)

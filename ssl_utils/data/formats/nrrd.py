@@ -1,7 +1,7 @@
 """NRRD files (.nrrd, .nhdr): pynrrd reads the header, the voxels are unzipped strictly.
 
-pynrrd reads a zipped file whose checksum is missing; it and ITK read, without an error, a file that measures in metres
-and one whose space does not say where left is.
+pynrrd reads a zipped file whose checksum is missing; it and ITK read, without an error, a file in metres and one whose
+space does not define where left is.
 """
 
 import io
@@ -78,7 +78,7 @@ def _geometry(path: Path, header: dict[str, Any], sizes: tuple[int, ...]) -> Geo
     if name not in _SPACES:
         raise CourseError(f"{path}: its space is {name}, which does not say where left is; save it again in LPS or RAS")
     if len(space) != 3 or directions.shape[1] != 3:
-        return order, np.eye(4), ()  # not 3D: refused where axes are counted
+        return order, np.eye(4), ()  # not 3D: refused when axes are counted
     to_lps = np.diag(_SPACES[name]).astype(float)
     if "space origin" not in header:
         raise CourseError(f"{path}: has directions but no space origin; save it again with its origin")
@@ -86,7 +86,7 @@ def _geometry(path: Path, header: dict[str, Any], sizes: tuple[int, ...]) -> Geo
 
 
 def _without_directions(header: dict[str, Any], count: int) -> Geometry:
-    """Spacings at most: taken as left-posterior-superior, as ITK does, and noted."""
+    """With spacings at most, axes are assumed to be left-posterior-superior, as ITK does; with a note."""
     spacings = np.array(header.get("spacings", [1.0] * count), float)
     order, space = _space_first(np.isnan(spacings), count)
     origin = np.array(header.get("axis mins", header.get("axismins", [0.0] * count)), float)[space]

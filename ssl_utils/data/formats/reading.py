@@ -20,7 +20,7 @@ READERS = {
 
 
 def open_volume(path: Path) -> Stored:
-    """Parse the header of a volume; its voxels are decoded when asked for.
+    """Parse the header of a volume; its voxels are decoded later.
 
     Raises:
         CourseError: no such file, not a format that is read, damaged, or without usable geometry or voxels.
@@ -53,7 +53,7 @@ def header(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
         CourseError: as `open_volume`.
     """
     if (names.suffix(path) or "").lower() in names.NIFTI:
-        with suppress(Exception):  # nibabel raises a different one for every way a file can be wrong
+        with suppress(Exception):  # nibabel raises many kinds of errors
             shape, affine = nifti.quick_header(path)
             if usable(affine):
                 return shape, affine

@@ -70,14 +70,15 @@ def decode(path: Path, stored: Stored, dtype: type | None) -> np.ndarray:
 
 
 @contextmanager
-def one_error(path: Path, what: str) -> Iterator[None]:
-    """Parsers fail in many ways on a damaged file: all of them become one CourseError."""
+def one_error(path: Path, what: str, fix: str = "export or download it again") -> Iterator[None]:
+    """Parsers fail in many ways on a damaged file: every exception becomes a CourseError of one line."""
     try:
         yield
     except CourseError:
         raise
     except Exception as error:
-        raise CourseError(f"{path}: {what} ({error}); export or download it again") from None
+        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
+        raise CourseError(f"{path}: {what} ({reason}); {fix}") from None
 
 
 def exactly(path: Path, data: bytes, needed: int) -> tuple[Note, ...]:
@@ -90,12 +91,12 @@ def exactly(path: Path, data: bytes, needed: int) -> tuple[Note, ...]:
 
 
 def no_orientation(why: str) -> Note:
-    """On a file that does not say where left is."""
+    """The note on a file without an orientation."""
     return f"{why}: left and right cannot be told", "look at the picture, and export it again with its orientation"
 
 
 def refuse_huge(path: Path, needed: int) -> None:
-    """Raises: CourseError: more bytes than this machine has free memory, whether the header lies or not."""
+    """Raises: CourseError: more bytes than this machine has free memory."""
     if needed > psutil.virtual_memory().available:
         raise too_large(path, needed)
 
@@ -138,7 +139,7 @@ def _inflated(path: Path, data: bytes, most: int, kind: str) -> bytes:
 
 
 def content(path: Path, size: Callable[[bytes], int]) -> bytes:
-    """All bytes of a file that may be zipped as a whole; a text in place of an image is refused.
+    """All bytes of a file that may be zipped as a whole; text instead of an image is refused.
 
     `size` computes from the first `START` bytes how many bytes header and voxels have, or raises CourseError.
     """
@@ -157,7 +158,7 @@ def content(path: Path, size: Callable[[bytes], int]) -> bytes:
 
 
 def raw(path: Path, *, image: bool = True, most: int = -1) -> bytes:
-    """All bytes of a file, or the first `most`; of an `image` at least one, and no text in place of it."""
+    """All bytes of a file, or the first `most`; of an `image` at least one, and no text."""
     try:
         with path.open("rb") as stream:
             data = stream.read(most)

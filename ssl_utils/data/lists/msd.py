@@ -5,7 +5,7 @@
      "training": [{"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz", "patient": "7"}],
      "validation": [...], "test": [...], "unlabeled": ["imagesTs/b.nii.gz"]}
 
-Paths are relative to the dataset's folder. A list without `labels` holds images alone.
+Paths are relative to the dataset's folder. A list without `labels` has images only.
 """
 
 from collections import defaultdict
@@ -20,10 +20,10 @@ from ssl_utils.files import read_json, write_json
 
 
 def read(path: Path | str, *, root: Path | str) -> Datalist:
-    """Read a datalist; its paths are taken relative to `root`. No file it names is opened.
+    """Read a datalist; its paths are relative to `root`. The files in it are not opened.
 
     Accepts MSD's `modality` for `channels`, bare strings as entries, and labels as value -> name or name -> value.
-    A case's id is its file name without suffix; its patient, when none is given, is its id.
+    A case's id is its file name without suffix; its patient, where it has none, is its id.
 
     Raises:
         CourseError: the file is not JSON, or a key or an entry has the wrong form.
@@ -35,7 +35,7 @@ def write(datalist: Datalist, path: Path | str, *, root: Path | str) -> None:
     """Write a datalist with paths relative to `root`.
 
     Raises:
-        CourseError: a file lies outside `root`.
+        CourseError: a file is outside `root`.
     """
     default = _ids([_relative(case.image, root) for case in datalist.all_cases()])
 

@@ -1,4 +1,4 @@
-"""A person's own volumes: a folder in MSD layout becomes a datalist and a dataset without writing code."""
+"""Your own volumes: a datalist and a dataset from a folder in MSD layout, without writing code."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -59,9 +59,9 @@ def _grid(extents: np.ndarray, spacing: np.ndarray, most: int) -> Grid:
 def from_folder(root: Path | str) -> Datalist:
     """A person's own folder: a dataset.json, or imagesTr and labelsTr (and imagesTs) with equal file names.
 
-    Labelled validation and test cases of a dataset.json stay where they are. Missing splits are drawn from its training
-    cases by patient, always alike: about 30 % test, 15 % validation, at least one patient each. Images without a label
-    become unlabeled. Without a dataset.json the label files are read once, to learn which values occur.
+    Labelled validation and test cases of a dataset.json stay in their split. Missing splits are drawn from its training
+    cases by patient, always the same ones: about 30 % test, 15 % validation, at least one patient each. Images without
+    a label become unlabeled. Without a dataset.json the label files are read once, to learn which values occur.
 
     Raises:
         CourseError: no such layout, a file that cannot be read, or labelled cases of fewer than three patients.
