@@ -133,9 +133,9 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def repeats(summary: pd.DataFrame) -> str:
-    """`draws: 3, seeds: 3`: the smallest numbers in a row, and whether another row has more."""
-    fewest = " at the fewest" if len(summary[["draws", "seeds"]].drop_duplicates()) > 1 else ""
-    return f"draws: {summary['draws'].min()}, seeds: {summary['seeds'].min()}{fewest}"
+    """`draws: 3, seeds: 3`: the smallest numbers, and whether they differ between rows."""
+    more = " in some rows, more in others" if len(summary[["draws", "seeds"]].drop_duplicates()) > 1 else ""
+    return f"draws: {summary['draws'].min()}, seeds: {summary['seeds'].min()}{more}"
 
 
 def limits(summary: pd.DataFrame, scale: str) -> str:
