@@ -23,10 +23,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
     """Yield a temporary path beside `path`, renamed to it only when the block ends without an error.
 
     The temporary name keeps the suffixes (`.nii.gz`), which choose the format, and contains host and process: on a
-    shared disk two machines may write the same file at once.
-
-    Raises:
-        CourseError: the disk is full, or the folder cannot be written.
+    shared disk two machines may write the same file at once. Raises CourseError as `writing`.
     """
     path = Path(path)
     temporary = path.with_name(f".tmp-{platform.node()}-{os.getpid()}-{path.name}")
@@ -44,11 +41,7 @@ def atomic(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def writing(path: Path | str) -> Iterator[None]:
-    """Name `path` in the error when the block cannot write.
-
-    Raises:
-        CourseError: the disk is full, or the folder cannot be written.
-    """
+    """Raise CourseError with `path` when the block cannot write: the disk is full, or the folder is not writable."""
     try:
         yield
     except OSError as error:

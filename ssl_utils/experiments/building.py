@@ -19,21 +19,13 @@ from ssl_utils.pretext import TASKS, task_class
 
 
 def network_config(setup: Setup, network: str = NETWORK) -> dict[str, Any]:
-    """Arguments of a network at this setup, except `out_channels`.
-
-    Raises:
-        CourseError: no such network.
-    """
+    """Arguments of a network at this setup, except `out_channels`. Raises CourseError for an unknown network."""
     shape = {"in_channels": len(setup.dataset.channels), "img_size": setup.grid.roi}
     return shape | network_class(network).sizes(asdict(setup.scale))
 
 
 def build_task(setup: Setup, run: Pretraining):
-    """The pretext task with a fresh network, at the numbers of the scale.
-
-    Raises:
-        CourseError: task, network and scope do not fit together.
-    """
+    """The pretext task with an untrained network. Raises CourseError when task, network and scope do not fit."""
     task, network, config = task_class(run.task), network_class(run.network), network_config(setup, run.network)
     torch.manual_seed(run.seed)
     encoder = network.new_encoder(**config)
@@ -45,11 +37,7 @@ def build_task(setup: Setup, run: Pretraining):
 
 
 def load_task(setup: Setup, run: Pretraining):
-    """The pretrained task, ready to reconstruct.
-
-    Raises:
-        CourseError: it has not been pretrained yet.
-    """
+    """The pretrained task, ready to reconstruct. Raises CourseError when it has not been pretrained yet."""
     module = build_task(setup, run)
     path = runs.pretrain_dir(setup.dataset.name, setup.scale.name, run.name) / "task.safetensors"
     if not path.exists():
@@ -60,10 +48,7 @@ def load_task(setup: Setup, run: Pretraining):
 
 def pretrained_weights(setup: Setup, init: str, scope: str | None = None) -> tuple[Path | None, str | None]:
     """The weights file of an init and what it contains, `network` or `encoder` (None, None: random init). A whole
-    network is preferred where one was pretrained, unless `scope` is `encoder`.
-
-    Raises:
-        CourseError: no such file.
+    network is preferred where one was pretrained, unless `scope` is `encoder`. Raises CourseError without such a file.
     """
     if init == RANDOM:
         return None, None
@@ -89,8 +74,7 @@ def network_of(path: Path | None) -> str:
 def build_network(setup: Setup, run: Finetuning) -> tuple[SegmentationNetwork, TransferReport | None]:
     """The segmentation network before fine-tuning, and the report on the weights transferred into it.
 
-    Raises:
-        CourseError: no such run, the run is of another network, or its weights do not fit.
+    Raises CourseError when there is no such run, it is of another network, or its weights do not fit.
     """
     path, scope = pretrained_weights(setup, run.init, run.scope)
     pretrained, seed = network_of(path), 1000 * run.draw + run.seed

@@ -95,7 +95,7 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
         "transfer_share": report.share if report else None,
         "seconds": recorder.rows[-1]["seconds"],
         "test_seconds": round(time.perf_counter() - started, 1),
-        "spent": recorder.spent,
+        "spent": recorder.stopwatch.spent,
         "device": device(),
         "processes": team.size,
     }

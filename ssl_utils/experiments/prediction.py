@@ -55,9 +55,8 @@ def predict(
 ) -> list[Path]:
     """Segment volumes with a saved model; each result is a NIfTI file with the shape and affine of its image.
 
-    Raises:
-        CourseError: a file cannot be read, the model was not saved by this package, or a result would overwrite an
-            image or another result.
+    Raises CourseError when a file cannot be read, the model was not saved by this package, or a result would overwrite
+    an image or another result.
     """
     targets = _targets(images, output)
     network, setup = load_saved(model)
@@ -73,11 +72,8 @@ def predict(
 
 
 def load_saved(model: Path) -> tuple[SegmentationNetwork, Setup]:
-    """The network of a model.safetensors and the setup it was trained in, both from the metadata of the file.
-
-    Raises:
-        CourseError: the metadata are missing, do not fit the weights, or the weights are not finite.
-    """
+    """The network of a model.safetensors and the setup it was trained in, both from the metadata of the file. Raises
+    CourseError when the metadata are missing or do not fit the weights, or the weights are not finite."""
     weights, meta = checkpoints.read(model)
     if "course" not in meta:
         raise CourseError(

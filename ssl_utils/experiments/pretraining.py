@@ -77,7 +77,7 @@ def pretrain(setup: Setup, run: Pretraining, *, team: Team | None = None) -> Pat
 
 def _measured(recorder: Recorder, looking: float) -> dict[str, Any]:
     """Seconds, and the first and last validation; the seconds of the probes (`looking`) are no part of the training."""
-    spent, last = recorder.spent, recorder.rows[-1]
+    spent, last = recorder.stopwatch.spent, recorder.rows[-1]
     return {
         "seconds": round(last["seconds"] - looking, 2),
         "spent": spent | {"validation": round(spent["validation"] - looking, 3), "looking": looking},

@@ -133,13 +133,8 @@ def finished(folder: Path, *, names: Collection[str] | None = None) -> list[Path
 
 
 def per_case(dataset: str, scale: str, *, tasks: Collection[str] | None = None) -> pd.DataFrame:
-    """All finished fine-tuning runs of a course: one row per run, test case and class.
-
-    `tasks`: only those from scratch and from these pretext tasks, such as those of one part of the course.
-
-    Raises:
-        CourseError: there is none yet.
-    """
+    """All finished fine-tuning runs of a course, or those of random init and these pretext tasks: one row per run, test
+    case and class. Raises CourseError when there is none yet."""
     folder = course_dir(dataset, scale)
     return collect(folder, names=None if tasks is None else inits(folder, tasks))
 
@@ -185,10 +180,8 @@ def _settings(path: Path) -> dict[str, Any]:
 
 
 def pretraining_of(folder: Path, init: str) -> str | None:
-    """The pretraining run of the course that an init uses: the one with the most options of its name.
-
-    None for random init, or without a finished pretraining run.
-    """
+    """The finished pretraining run of the course that an init uses: the one with the most options of its name; None
+    without one, as for random init."""
     task, *options = init.split("__")
     names = [path.parent.name for path in (folder / "pretrain").glob("*/metrics.json")]
     fits = [name for name in names if base(name) == task and {*name.split("__")[1:]} <= {*options}]

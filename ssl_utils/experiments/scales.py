@@ -65,11 +65,7 @@ SCALES = {name: Scale(name, **{key: NUMBERS[key][i] for key in NUMBERS}) for i, 
 
 
 def get(name: str) -> Scale:
-    """The scale of that name.
-
-    Raises:
-        CourseError: no such scale.
-    """
+    """The scale of that name. Raises CourseError when there is none."""
     if name not in SCALES:
         raise CourseError(f"scale={name!r}: no such scale; choose one of {', '.join(SCALES)}")
     return SCALES[name]

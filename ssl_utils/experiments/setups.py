@@ -85,14 +85,11 @@ def setup(*, dataset: str, scale: Scale, data: str | None = None) -> Setup:
 
 
 def pool(setup: Setup, name: str | None = None, volumes: int | None = None) -> list[Setup]:
-    """The setups whose pools are pretrained on: this dataset's, or those named, such as `hippocampus` or
-    `own+hippocampus`. Another dataset keeps its own spacing and intensity rule, and takes this one's ROI.
+    """The setups whose pools are pretrained on, with the first `volumes` of each (None: all): this dataset's, or those
+    named, such as `hippocampus` or `own+hippocampus`. Another dataset keeps its own spacing and intensity rule, and
+    takes this one's ROI.
 
-    Args:
-        volumes: only the first so many of each.
-
-    Raises:
-        CourseError: the other dataset is unknown, missing, or has other channels; a pool has fewer volumes.
+    Raises CourseError when the other dataset is unknown, missing or has other channels, or a pool has fewer volumes.
     """
     parts = [setup if part == "own" else _with_roi(part, setup) for part in (name or "own").split("+")]
     if volumes is None:

@@ -87,10 +87,9 @@ def deviations(
     seeds, so seeds need no level of their own.
 
     Resampling subsets, seeds and patients instead underestimates the spread of three subsets by sqrt(2/3). In 1000
-    simulated experiments of 3 subsets x 3 seeds x 20 patients its 95 % interval covered the truth in 81 % where subsets
-    dominate and in 87 % where subsets and patients count (resampling patients alone: 33 and 69 %). The method here
-    covered it in 95-96 % where one level dominates and in up to 98 % where two are equal (tests/test_intervals.py); a
-    t interval with Satterthwaite's degrees of freedom in 93 % (88 % with two subsets).
+    simulated experiments of 3 subsets x 3 seeds x 20 patients its 95 % interval covered the truth in 81 to 87 % (with
+    patients alone 33 to 69 %), this one in 95 to 98 % (tests/test_intervals.py), and a t interval with Satterthwaite's
+    degrees of freedom in 93 % (88 % with two subsets).
 
     Args:
         table, weights: see `spreads`; K and P at least 2.

@@ -9,18 +9,14 @@ from pathlib import Path
 from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json, writing
 
-EVERY = 10  # seconds between two flushes of TensorBoard's file
-
 
 class Logs:
     """TensorBoard's event files in the run folder, and a run at W&B.
 
     A resumed training writes them anew from the points of its checkpoint, so that every point is there once; W&B keeps
     the interrupted run beside the one that resumes it. Events are written by the training thread: SummaryWriter uses a
-    thread of its own, which dies on a full disk while the training waits for it.
-
-    Raises:
-        CourseError: the disk is full, or W&B cannot be reached.
+    thread of its own, which dies on a full disk while the training waits for it. Raises CourseError when the disk is
+    full or W&B cannot be reached.
     """
 
     def __init__(self, folder: Path, *, headline: str, points: list[tuple[int, dict[str, float]]]) -> None:
@@ -32,7 +28,6 @@ class Logs:
         with writing(self.folder):
             self.folder.mkdir(parents=True)
             self.board = EventsWriter(str(self.folder / "events"))
-        self.flushed = time.monotonic()
         for step, values in points:
             self.write(step, values)
 
@@ -43,9 +38,7 @@ class Logs:
         with writing(self.folder):
             for name, value in values.items():
                 self.board.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
-            if time.monotonic() - self.flushed > EVERY:
-                self.board.flush()
-                self.flushed = time.monotonic()
+            self.board.flush()
         if self.wandb is not None:
             self.wandb.log(values, step=step)
 
@@ -57,11 +50,8 @@ class Logs:
 
 
 def wandb_run(folder: Path, headline: str):
-    """A new run at Weights & Biases (in `folder` with WANDB_MODE=offline) with the settings of config.json.
-
-    Raises:
-        CourseError: wandb is not installed, or has no key.
-    """
+    """A new run at Weights & Biases (in `folder` with WANDB_MODE=offline) with the settings of config.json. Raises
+    CourseError when wandb is not installed, or has no key."""
     try:
         import wandb
 

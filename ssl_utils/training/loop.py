@@ -101,10 +101,8 @@ def fit(
     """Train for `steps` steps with `validations` validations, resuming from `folder/last.ckpt` when there is one.
 
     `callbacks` run before the recorder, so that the checkpoint of a validation contains their state. The processes of
-    the `team` share a batch of `batch_size` equally.
-
-    Raises:
-        CourseError: the loss is not finite, or the checkpoint cannot be read.
+    the `team` share a batch of `batch_size` equally. Raises CourseError when the loss is not finite, or the checkpoint
+    cannot be read.
     """
     quiet()
     keep_freed_memory()

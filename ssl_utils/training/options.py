@@ -38,11 +38,7 @@ class Option:
     optional: bool = False  # None is a value: the default of the task or the scale
 
     def check(self, value: Any) -> Any:
-        """The value itself.
-
-        Raises:
-            CourseError: wrong type, NaN, out of range or not among the choices.
-        """
+        """The value itself. Raises CourseError for a wrong type, NaN, or a value out of range or not a choice."""
         if value is None and self.optional:
             return None
         if not self._has_kind(value):

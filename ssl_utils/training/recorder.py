@@ -11,6 +11,7 @@ import lightning as L
 import pandas as pd
 import torch
 from torch import Tensor
+from tqdm.auto import tqdm
 
 from ssl_utils.errors import CourseError
 from ssl_utils.files import atomic
@@ -41,12 +42,7 @@ class Recorder(L.Callback):
         self.losses: list[float] = []
         self.points: list[tuple[int, dict[str, float]]] = []  # (step, values) of the logs
         self.seconds = 0.0  # before the last resume
-        self.bar = self.logs = None
-
-    @property
-    def spent(self) -> dict[str, float]:
-        """Seconds of the training by what they were spent on."""
-        return self.stopwatch.spent
+        self.bar, self.logs = tqdm(disable=True), None
 
     def elapsed(self) -> float:
         return self.seconds + time.perf_counter() - self.started
@@ -64,20 +60,16 @@ class Recorder(L.Callback):
 
     def on_train_start(self, trainer, module) -> None:
         self.started = time.perf_counter()
-        if not trainer.is_global_zero:
-            return
-        self.logs = Logs(self.folder, headline=self.headline, points=self.points)
-        if sys.stderr.isatty() or live():
-            from tqdm.auto import tqdm
-
-            self.bar = tqdm(total=self.steps, initial=trainer.global_step, desc=self.headline, unit="step")
+        if trainer.is_global_zero:
+            self.logs = Logs(self.folder, headline=self.headline, points=self.points)
+            if sys.stderr.isatty() or live():
+                self.bar = tqdm(total=self.steps, initial=trainer.global_step, desc=self.headline, unit="step")
 
     def on_train_batch_end(self, trainer, module, outputs, batch, batch_idx) -> None:
         self.unread.append(outputs["loss"].detach())
         if module.device.type == "cpu" or trainer.global_step % EVERY == 1 or trainer.is_last_batch:
             self.read(trainer)
-        if self.bar is not None:
-            self.bar.update()
+        self.bar.update()
         self.stopwatch.end_of_step()
 
     def read(self, trainer) -> None:
@@ -108,9 +100,8 @@ class Recorder(L.Callback):
         with atomic(self.folder / "last.ckpt") if first else nullcontext() as temporary:
             trainer.save_checkpoint(temporary)  # called by all, written by the first
         scores = "  ".join(f"{k.removeprefix('validation_')} {v:.4f}" for k, v in validation.items())
-        if self.bar is not None:
-            self.bar.set_postfix_str(scores)
-        elif first:
+        self.bar.set_postfix_str(scores)
+        if first and self.bar.disable:
             progress = f"step {trainer.global_step}/{self.steps}  train {values['train_loss']:.4f}"
             print(f"{self.headline}: {progress}  {scores}  {values['seconds']:.0f} s", flush=True)
         self.stopwatch.mark("logging")
@@ -122,5 +113,4 @@ class Recorder(L.Callback):
     def on_train_end(self, trainer, module) -> None:
         if self.logs:
             self.logs.close(failed=False)
-        if self.bar is not None:  # a bar of no steps is false
-            self.bar.close()
+        self.bar.close()
