@@ -95,13 +95,13 @@ def _option(name: str, hint: Any, parameter: inspect.Parameter) -> Option | None
     """None for networks, mappings and whatever else cannot be written as text."""
     extras = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
     bare = get_args(hint)[0] if extras else hint
-    kinds = get_args(bare) if get_origin(bare) in (Union, types.UnionType) else (bare,)
-    kind = next((k for k in (bool, int, float, str) if k in kinds), None)
+    classes = get_args(bare) if get_origin(bare) in (Union, types.UnionType) else (bare,)
+    kind = next((c for c in (bool, int, float, str) if c in classes), None)
     if kind is None:
         return None
     option = next((extra for extra in extras if isinstance(extra, Option)), Option())
     default = REQUIRED if parameter.default is parameter.empty else parameter.default
-    return dataclasses.replace(option, name=name, kind=kind, default=default, optional=type(None) in kinds)
+    return dataclasses.replace(option, name=name, kind=kind, default=default, optional=type(None) in classes)
 
 
 def known(options: Mapping[str, Option], name: str, *, of: str) -> Option:
