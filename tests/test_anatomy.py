@@ -7,7 +7,6 @@ import json
 import re
 import subprocess
 import sys
-import tomllib
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -19,10 +18,6 @@ PROJECT = Path(__file__).resolve().parents[1]
 CHAPTERS = sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb"))
 TEMPLATE = PROJECT / "notebooks" / "_template.ipynb"
 PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").rglob("*.md"))]
-REPOSITORY = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
-GITHUB = REPOSITORY.removeprefix("https://github.com/")
-COLAB = "https://colab.research.google.com/github/{}/blob/main/notebooks/{}"
-BINDER = "https://mybinder.org/v2/gh/{}/main?urlpath=lab/tree/notebooks/{}"
 VERBS = {"Cluster", "Do", "Fine-tune", "Hide", "Inspect", "Judge", "Learn", "Read", "Set", "Train"}
 LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|!\[[^\]]*\]\([^)]*\))*)\]\(([^)\s]+)\)")
 IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
@@ -106,19 +101,8 @@ def title(chapter):
 
 
 @rule
-def badges(chapter):
-    first, name = chapter.cells[0], chapter.path.name
-    for figure, site in (("badge_colab", COLAB), ("badge_binder", BINDER)):
-        address = site.format(GITHUB, name)
-        if not re.search(rf"\[!\[Open in \w+\]\(\.\./figures/{figure}\.svg\)\]\({re.escape(address)}\)", first.text):
-            yield f"cell {first.id}: the badge {figure}.svg must lead to {address}"
-
-
-@rule
 def opening(chapter):
-    _, start, goals = chapter.cells[:3]
-    if "bootstrap" not in start.tags or start.id != "bootstrap":
-        yield f"cell {start.id}: the second cell must be the one with id and tag bootstrap"
+    _, goals, parameters, begin, *_ = (cell for cell in chapter.cells if cell.id != "bootstrap")
     listed = re.findall(r"^\d\. ", goals.text.partition("| you need |")[0], re.MULTILINE)
     if "**After this chapter you can**" not in goals.text or not 3 <= len(listed) <= 5:
         yield f"cell {goals.id}: **After this chapter you can** and three to five numbered goals"
@@ -127,7 +111,6 @@ def opening(chapter):
         yield f"cell {goals.id}: a table | you need | with links"
     if not chapter.name.startswith("_") and f"<!-- cost:{chapter.name} -->" not in goals.text:
         yield f"cell {goals.id}: the box of costs, <!-- cost:{chapter.name} -->"
-    parameters, begin = chapter.cells[3], chapter.cells[4]
     if "parameters" not in parameters.tags:
         yield f"cell {parameters.id}: the parameters must come right after the goals"
     if f'frame.start("{chapter.name}"' not in re.sub(r"\s", "", begin.text):
@@ -217,7 +200,7 @@ def closing(chapter):
 
 @rule
 def recap(chapter):
-    goals = re.findall(r"^\d\. ", chapter.cells[2].text.partition("| you need |")[0], re.MULTILINE)
+    goals = re.findall(r"^\d\. ", chapter.cells[1].text.partition("| you need |")[0], re.MULTILINE)
     mirrored = re.findall(r"^\d\. ", chapter.section("(Recap|What you can do now)$")[1], re.MULTILINE)
     if len(goals) != len(mirrored):
         yield f"{len(goals)} goals, but {len(mirrored)} numbered lines in the recap"
@@ -353,8 +336,6 @@ def wrong_links(text: str, page: Path) -> Iterator[str]:
         if ":" in place:
             continue
         other = (page.parent / place).resolve() if place else page
-        if PROJECT / "docs" in page.parents and not other.exists():  # the site copies the chapters beside its pages
-            other = PROJECT / place
         if not other.exists():
             yield f"no such file: {target}"
         elif anchor and other.suffix in (".ipynb", ".md") and anchor not in anchors(other):
@@ -404,13 +385,6 @@ def test_the_glossary_is_in_order_and_leads_to_chapters_that_use_the_word():
         cells = [cell.text for cell in Chapter(CHAPTERS[0].parent / target).cells if cell.id != "glossary"]
         stem = re.split(r"[ ,]", word.lower())[0][:6]
         assert any(stem in text.lower() for text in cells), f"{word}: {target} does not use the word"
-
-
-def test_the_first_cell_is_the_same_everywhere():
-    cells = {path.stem: Chapter(path).cells[1].text for path in [*CHAPTERS, TEMPLATE]}
-    (first, *_) = cells.values()
-    assert not [name for name, text in cells.items() if text != first]
-    assert f'"{REPOSITORY}"' in first, "the address in the first cell is not that of pyproject.toml"
 
 
 @each(PAGES)
@@ -471,13 +445,12 @@ def put(cells: list[Cell], at: int, old: str, new: str) -> None:
     ("name", "change"),
     [
         ("title", lambda cells: put(cells, 0, "# Set up", "# Setting up")),
-        ("badges", lambda cells: put(cells, 0, GITHUB, "somebody/fork")),
         ("opening", lambda cells: cells.pop(1)),
-        ("opening", lambda cells: put(cells, 2, "**After this chapter", "**Afterwards")),
-        ("idea", lambda cells: put(cells, 5, "| symbol |", "word " * 121 + "\n| symbol |")),
-        ("idea", lambda cells: put(cells, 5, "| symbol |", "| sign |")),
+        ("opening", lambda cells: put(cells, 1, "**After this chapter", "**Afterwards")),
+        ("idea", lambda cells: put(cells, 4, "| symbol |", "word " * 121 + "\n| symbol |")),
+        ("idea", lambda cells: put(cells, 4, "| symbol |", "| sign |")),
         ("toy", lambda cells: cells.__setitem__(slice(None), [c for c in cells if not c.id.startswith("toy")])),
-        ("recap", lambda cells: put(cells, 2, "4. ", "   ")),
+        ("recap", lambda cells: put(cells, 1, "4. ", "   ")),
         ("sizes", lambda cells: cells.extend(cells)),
         ("sizes", lambda cells: cells.append(Cell("long", "code", [], "1\n" * 31))),
         ("rows_of_code", lambda cells: cells.extend([Cell("a", "code", [], "1")] * 2)),

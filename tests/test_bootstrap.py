@@ -1,41 +1,66 @@
-"""The first cell of every chapter: where the course is not installed it fetches it, elsewhere it does nothing."""
+"""The address of the course: chapters bear it once it is published, and their first cell then fetches the course."""
 
 import json
 import os
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 
 import pytest
 
+from course.records import address
+from ssl_utils.files import read_json
+
 PROJECT = Path(__file__).resolve().parents[1]
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
-REPOSITORY = tomllib.loads((PROJECT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
-
-
-def code_cells(path: Path) -> list[dict]:
-    return [cell for cell in json.loads(path.read_text(encoding="utf-8"))["cells"] if cell["cell_type"] == "code"]
-
-
-def bootstrap(path: Path) -> str:
-    first = code_cells(path)[0]
-    assert (first["id"], first["metadata"].get("tags")) == ("bootstrap", ["bootstrap"])
-    return "".join(first["source"])
+REPOSITORY = "https://github.com/somebody/course"
+BOOTSTRAP = address.BOOTSTRAP.format(address=REPOSITORY)
 
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
-def test_every_chapter_begins_with_the_same_cell(path):
-    assert bootstrap(path) == bootstrap(PROJECT / "notebooks" / "00_start_here.ipynb")
-    assert f'"{REPOSITORY}"' in bootstrap(path)
+def test_every_chapter_bears_the_address_of_pyproject_or_none(path):
+    cells = read_json(path)["cells"]
+    assert cells == address.addressed(cells, path.name, address.repository())
+    if not address.repository():
+        text = json.dumps(cells)
+        assert not {word for word in ("badge_", "mybinder.org", "colab.research", "git clone") if word in text}
+        assert "bootstrap" not in [cell["id"] for cell in cells]
 
 
-def test_where_the_course_is_installed_it_does_nothing(tmp_path, monkeypatch):
+def test_publishing_gives_every_chapter_its_badges_and_the_cell_and_can_be_undone(tmp_path):
+    shutil.copytree(PROJECT / "notebooks", tmp_path / "notebooks")
+    shutil.copytree(PROJECT / "figures", tmp_path / "figures")
+    address.fill(tmp_path / "notebooks", REPOSITORY)
+    for path in NOTEBOOKS:
+        first, second, *_ = read_json(tmp_path / "notebooks" / path.name)["cells"]
+        lines = "".join(first["source"]).splitlines()
+        assert lines[2] == address.badges(REPOSITORY, path.name)
+        assert f"/somebody/course/blob/main/notebooks/{path.name})" in lines[2]
+        assert f"/somebody/course/main?urlpath=lab/tree/notebooks/{path.name})" in lines[2]
+        for picture in ("badge_colab.svg", "badge_binder.svg"):
+            assert f"(../figures/{picture})" in lines[2] and (tmp_path / "figures" / picture).exists()
+        assert (second["id"], "".join(second["source"])) == ("bootstrap", BOOTSTRAP)
+    once = {path: path.read_bytes() for path in (tmp_path / "notebooks").glob("*.ipynb")}
+    address.fill(tmp_path / "notebooks", REPOSITORY)
+    assert once == {path: path.read_bytes() for path in once}
+    for path in NOTEBOOKS:
+        cells = read_json(tmp_path / "notebooks" / path.name)["cells"]
+        assert address.addressed(cells, path.name, None) == address.addressed(read_json(path)["cells"], path.name, None)
+
+
+def test_the_address_is_read_from_pyproject(tmp_path):
+    (tmp_path / "pyproject.toml").write_text(f'[project]\nname = "a"\n[project.urls]\nRepository = "{REPOSITORY}"\n')
+    assert address.repository(tmp_path) == REPOSITORY
+    (tmp_path / "pyproject.toml").write_text('[project]\nname = "a"\n')
+    assert address.repository(tmp_path) is None
+
+
+def test_where_the_course_is_installed_the_cell_does_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(subprocess, "run", None)
     before = list(sys.path)
-    exec(bootstrap(PROJECT / "notebooks" / "00_start_here.ipynb"), {})
+    exec(BOOTSTRAP, {})
     assert sys.path == before and not list(tmp_path.iterdir())
 
 
@@ -85,8 +110,7 @@ def test_where_it_is_missing_it_fetches_and_installs_it(tmp_path, rented, elsewh
         return subprocess.run(command, cwd=content, env=elsewhere, capture_output=True, text=True, timeout=600)
 
     assert "No module named 'ssl_utils'" in run(found).stderr
-    cell = bootstrap(PROJECT / "notebooks" / "00_start_here.ipynb")
-    for source in (f"{cell}\n{found}", found, f"{cell}\n{found}"):  # at once, after a restart, and run again
+    for source in (f"{BOOTSTRAP}\n{found}", found, f"{BOOTSTRAP}\n{found}"):  # at once, after a restart, and run again
         done = run(source)
         assert done.returncode == 0, done.stderr
         where, lists = done.stdout.splitlines()
