@@ -209,7 +209,7 @@ def test_the_figures_of_a_network_are_those_of_its_run(finished):
     for name, value in scores.items():
         assert f"| {name} | {value:.3f} |" in card
     assert f"`{encoder.name}`, fine-tuned on 2 labelled volumes (draw 0, seed 0)" in card
-    assert "licence of the start's data | not stated: its terms are its owner's" in card
+    assert "licence of the pretraining data | not stated: its terms are its owner's" in card
 
 
 def test_a_run_is_done_only_when_its_card_is_there(tiny_setup, tmp_path, monkeypatch):
@@ -223,4 +223,4 @@ def test_a_run_is_done_only_when_its_card_is_there(tiny_setup, tmp_path, monkeyp
         experiments.finetune(tiny_setup, Finetuning(init="random", num_labeled=2))
     assert not list(tmp_path.rglob("metrics.json"))
     folder = experiments.finetune(tiny_setup, Finetuning(init="random", num_labeled=2))
-    assert "licence of the start" not in (folder / "README.md").read_text()
+    assert "licence of the pretraining" not in (folder / "README.md").read_text()

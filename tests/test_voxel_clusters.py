@@ -7,7 +7,7 @@ from ssl_utils import experiments
 from ssl_utils.data.crops import crop_at
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import Finetuning, Pretraining
-from ssl_utils.experiments.building import start_of
+from ssl_utils.experiments.building import pretrained_weights
 from ssl_utils.networks.checkpoints import read_checkpoint
 from ssl_utils.networks.vit import ViT
 from ssl_utils.pretext.voxel_clusters import VoxelClustersTask, describe, kmeans, nearest
@@ -151,7 +151,7 @@ def test_a_whole_unetr_is_pretrained_and_moved_and_its_centres_are_kept(tiny_set
     ]
     kinds = nearest(torch.cat(told), task.centres)
     assert len(kinds.unique()) == 6, "centres are of the whole pool, and each has its voxels"
-    path, scope = start_of(tiny_setup, folder.name)
+    path, scope = pretrained_weights(tiny_setup, folder.name)
     assert (path, scope) == (folder / "network.safetensors", "network")
     network, report = experiments.build_network(tiny_setup, Finetuning(init=folder.name, seed=0))
     weights = read_checkpoint(path)

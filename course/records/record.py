@@ -129,7 +129,9 @@ def fill(text: str, *, results: dict | None = None) -> str:
         )
         parts.append(f"**{run['dataset']}, scale {run['scale']}** ({tested(run)}, {run['device']}, {run['date']})")
         parts += [tables.markdown(tables.label_efficiency(part)) for part in tables.split(cells) if len(part)]
-        parts += _gains(gains) if len(gains) else []
+        if len(gains):
+            parts += [tables.markdown(tables.gain_table(part)) for part in tables.split(gains) if len(part)]
+            parts.append(tables.gain_note(gains))
         parts.append(tables.limits(cells, run["scale"]))
     return entries.block(text, "results", "\n\n".join(parts), page="docs/results.md")
 
@@ -138,14 +140,3 @@ def tested(run: dict) -> str:
     """`110 test cases of 71 patients`, `20 test cases`: where a patient has several, they are fewer than the cases."""
     patients = run.get("patients", run["cases"])
     return f"{run['cases']} test cases" + (f" of {patients} patients" if patients != run["cases"] else "")
-
-
-def _gains(gains: pd.DataFrame) -> list[str]:
-    """Tables and note. A single run against a single run says nothing on other runs: no p, and no effect size."""
-    tested = [name for name in ("p", "p_holm", "effect_size") if name in gains]
-    single = gains["draws"] * gains["seeds"] == 1 if "draws" in gains else pd.Series(False, gains.index)
-    note = tables.gain_note(gains)
-    if single.any():
-        gains = gains.assign(**{name: gains[name].astype(float).mask(single) for name in tested})
-        note += " Rows of one run have neither p nor effect size: their interval is that of the test patients alone."
-    return [*(tables.markdown(tables.gain_table(part)) for part in tables.split(gains) if len(part)), note]
