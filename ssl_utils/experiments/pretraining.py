@@ -92,7 +92,7 @@ def _save(folder: Path, setup: Setup, module: Any, pools: list[Setup], done: dic
     """Encoder, task, whole network where there is one, and the card beside them."""
     licence = " + ".join(dict.fromkeys(part.dataset.licence for part in pools))
     meta = {"task": done["task"], "dataset": setup.dataset.name, "data_licence": licence, "step": done["last"]["step"]}
-    checkpoints.save_encoder(folder / "encoder.safetensors", module.encoder, metadata=meta)
+    checkpoints.save_model(folder / "encoder.safetensors", module.encoder, metadata=meta)
     checkpoints.save_model(folder / "task.safetensors", module, metadata=meta)
     if whole := module.whole_network():
         sizes = {"config": module.decoder.config, "grid": module.encoder.grid}
