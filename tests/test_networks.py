@@ -256,7 +256,7 @@ def test_a_transfer_is_all_or_nothing(where, name, tmp_path):
     refused(fresh(where, name).encoder, {k: v for k, v in source.items() if k != first}, "reads the image must be")
     refused(fresh(where, name).encoder, source | {largest: source[largest] * torch.nan}, f"{largest} holds NaN")
     for number, other in enumerate(set(NETWORKS) - {name}):
-        checkpoints.save_encoder(tmp_path / f"{number}.safetensors", fresh(where, other).encoder, metadata={})
+        checkpoints.save_model(tmp_path / f"{number}.safetensors", fresh(where, other).encoder, metadata={})
         refused(fresh(where, name).encoder, tmp_path / f"{number}.safetensors", "no tensor has|would be loaded|has ")
     whole = network.state_dict()
     decoder = next(key for key in whole if not key.startswith((network.encoder_name, "out")))
@@ -399,7 +399,7 @@ def test_a_network_saved_before_the_registry_loads(where, tmp_path):
 def test_a_unet_of_another_norm_is_moved_with_all_it_holds(where, norm, tmp_path):
     source = fresh(where, "unet", norm=norm)
     source(crop(where, 2))  # batch norm counts its batches in whole numbers
-    checkpoints.save_encoder(tmp_path / "encoder.safetensors", source.encoder, metadata={})
+    checkpoints.save_model(tmp_path / "encoder.safetensors", source.encoder, metadata={})
     target = fresh(where, "unet", norm=norm).eval()
     assert load_encoder(target.encoder, tmp_path / "encoder.safetensors").share == 1
     images = crop(where)
