@@ -1,7 +1,8 @@
-"""Checks of chapter 07: one Lloyd iteration, and the purity of clusters."""
+"""Checks for chapter 07: one Lloyd iteration, and homogeneity."""
 
 import numpy as np
 import torch
+from sklearn.metrics import completeness_score, homogeneity_score, mutual_info_score
 
 from course.exercises import Wrong, array, exercise, number
 
@@ -22,79 +23,82 @@ def _iteration(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
 def _(answer):
     for group in GROUPS:
         points, centres = (np.array(part) for part in group)
-        given = [torch.tensor(part) for part in group]
-        result, right = answer(*(part.clone() for part in given)), _iteration(points, centres)
-        alone = [k for k in range(len(centres)) if (right[k] == centres[k]).all()]
+        result, right = answer(*(torch.tensor(part) for part in group)), _iteration(points, centres)
+        empty = [k for k in range(len(centres)) if (right[k] == centres[k]).all()]
         if hasattr(result, "isnan") and result.shape == right.shape and result.isnan().any():
-            raise Wrong("A centre that is nearest to no point becomes nan; it should stay where it is.")
-        moved = array(result, right.shape)
-        if np.allclose(moved, right, atol=1e-5):
+            raise Wrong("A centre that is nearest to no point becomes nan; it should keep its position.")
+        updated = array(result, right.shape)
+        if np.allclose(updated, right, atol=1e-5):
             continue
-        if np.allclose(moved, centres):
+        if np.allclose(updated, centres):
             raise Wrong("No centre has moved.")
-        if alone and not np.allclose(moved[alone], right[alone], atol=1e-5):
-            raise Wrong("A centre that is nearest to no point has moved; it should stay where it is.")
-        if np.allclose(moved, _iteration(points, right), atol=1e-5):
-            raise Wrong("That is where the centres are after two iterations; one is asked for.")
+        if empty and not np.allclose(updated[empty], right[empty], atol=1e-5):
+            raise Wrong("A centre that is nearest to no point has moved; it should keep its position.")
+        if np.allclose(updated, _iteration(points, right), atol=1e-5):
+            raise Wrong("These are the centres after two iterations; one is wanted.")
         raise Wrong(
-            f"For the points {points.tolist()} and the centres {centres.tolist()} yours are elsewhere: is each "
+            f"For the points {points.tolist()} and the centres {centres.tolist()} your centres are wrong: is each "
             "the mean of the points that are nearest to it?"
         )
-    return "Assign, then move: neither half can increase the distances, and an empty cluster does no harm."
+    return "Assigning and updating never increase the objective, and an empty cluster keeps its centre."
 
 
 VOXELS = (  # clusters, labels
     ([0, 0, 0, 1, 1, 2], [1, 1, 0, 0, 0, 2]),
     ([0, 0, 0, 0, 0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 0, 1, 1, 1, 1, 0]),
-    ([3, 3, 1, 1, 1], [0, 0, 0, 0, 0]),
+    ([3, 3, 1, 1, 1, 0], [0, 0, 0, 0, 2, 2]),
     ([0, 1, 2, 3], [0, 0, 1, 1]),
 )
 
 
-def _table(clusters, labels) -> np.ndarray:
-    table = np.zeros((max(clusters) + 1, max(labels) + 1))
-    np.add.at(table, (clusters, labels), 1)
-    return table
+def _purity(clusters, labels) -> float:
+    clusters, labels = np.asarray(clusters), np.asarray(labels)
+    return sum(np.bincount(labels[clusters == k]).max() for k in np.unique(clusters)) / len(labels)
+
+
+def _conditional(clusters, labels, base=np.e) -> float:
+    """H(y | q), in units of the logarithm's base."""
+    information = mutual_info_score(labels, clusters)
+    return (mutual_info_score(labels, labels) - information) / np.log(base)
 
 
 @exercise("07.2")
 def _(answer):
     for clusters, labels in VOXELS:
-        yours, table = number(answer(torch.tensor(clusters), torch.tensor(labels))), _table(clusters, labels)
-        true, used = table.max(1).sum() / len(clusters), table.sum(1) > 0
-        if abs(yours - true) < 1e-6:
+        right = homogeneity_score(labels, clusters)
+        value = number(answer(torch.tensor(clusters), torch.tensor(labels)))
+        mistakes = {
+            "you exchange clusters and labels: this is completeness.": completeness_score(labels, clusters),
+            "you return the share of the entropy that remains; homogeneity is the share that is removed.": 1 - right,
+            "you return the mutual information; divide it by the entropy of the labels.": mutual_info_score(
+                labels, clusters
+            ),
+            "you return the conditional entropy alone.": _conditional(clusters, labels),
+            "you return the purity, which ignores how frequent the labels are.": _purity(clusters, labels),
+            "you compare indices with each other, but the indices of clusters are arbitrary.": np.mean(
+                np.equal(clusters, labels)
+            ),
+        }
+        if abs(value - right) < 1e-4:
             continue
-        told = f"For the clusters {clusters} and the labels {labels}"
-        if abs(yours - table.max(0).sum() / len(clusters)) < 1e-6:
-            raise Wrong(f"{told} you take the most common cluster of every label; it is to be the other way round.")
-        if abs(yours - (table.max(1)[used] / table.sum(1)[used]).mean()) < 1e-6:
-            raise Wrong(f"{told} every cluster counts alike; voxels are to count alike.")
-        if not 0 <= yours <= 1:
-            raise Wrong(f"{told} your number is {yours:g}, and a share lies between 0 and 1.")
-        if abs(yours - np.mean(np.equal(clusters, labels))) < 1e-6:
-            raise Wrong(f"{told} you compare numbers with each other; the numbers of clusters mean nothing.")
-        raise Wrong(f"{told} your purity is too {'high' if yours > true else 'low'}.")
-    return "A number that needs no renumbering, and that flatters: it rises with the number of clusters."
+        case = f"For the clusters {clusters} and the labels {labels}"
+        for mistake, wrong in mistakes.items():
+            if abs(value - wrong) < 1e-4:
+                raise Wrong(f"{case} {mistake}")
+        raise Wrong(f"{case} your homogeneity is too {'high' if value > right else 'low'}.")
+    return "The same as scikit-learn's, independent of the indices; it rises with the number of clusters."
 
 
 def _means(points, centres):
-    clusters = torch.cdist(points, centres).argmin(1)
-    return torch.stack([points[clusters == k].mean(0) for k in range(len(centres))])
-
-
-def _zeros(points, centres):
-    return _means(points, centres).nan_to_num()
-
-
-def _kinds(points, centres):
-    return torch.cdist(points, centres).argmin(1)
+    assigned = torch.cdist(points, centres).argmin(1)
+    return torch.stack([points[assigned == k].mean(0) for k in range(len(centres))])
 
 
 WRONG = {
     "07.1": [
         _means,
-        _zeros,
-        _kinds,
+        lambda points, centres: _means(points, centres).nan_to_num(),
+        lambda points, centres: torch.cdist(points, centres).argmin(1),
         lambda points, centres: centres,
         lambda points, centres: points.mean(0).expand_as(centres),
         lambda points, centres: torch.stack([points[k] for k in torch.cdist(points, centres).argmin(0)]),
@@ -102,11 +106,11 @@ WRONG = {
     ],
     "07.2": [
         lambda clusters, labels: (clusters == labels).float().mean(),
-        lambda clusters, labels: _table(clusters.tolist(), labels.tolist()).max(0).sum() / len(clusters),
-        lambda clusters, labels: _table(clusters.tolist(), labels.tolist()).max(1).sum(),
-        lambda clusters, labels: float(
-            np.mean([row.max() / max(row.sum(), 1) for row in _table(clusters.tolist(), labels.tolist())])
-        ),
+        lambda clusters, labels: completeness_score(labels, clusters),
+        lambda clusters, labels: 1 - homogeneity_score(labels, clusters),
+        lambda clusters, labels: mutual_info_score(labels, clusters),
+        lambda clusters, labels: _conditional(clusters, labels, 2),
+        lambda clusters, labels: _purity(clusters, labels),
         lambda clusters, labels: 1.0,
     ],
 }
