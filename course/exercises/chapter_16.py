@@ -1,4 +1,4 @@
-"""Checks of chapter 16: the Dice of a case under three rules for absent structures; does a metric depend on the order?"""
+"""Checks of chapter 16: the Dice of a case under three rules for absent structures; metrics that depend on order."""
 
 import numpy as np
 
