@@ -1,8 +1,9 @@
-"""One set of predictions under the Dice conventions of five published systems.
+"""One set of predictions under the Dice conventions of five published systems: how far does the same model move?
 
 The honest score is that of `metrics`: Dice per structure and case on the voxels of the label file, mean over the
-structures of a case (absent from both masks: not counted), then over cases. Every other function changes one of these
-choices, or several where one system did. Nested regions and Dice per lesion are left out: they ask another question.
+structures of a case (absent from both masks: not counted), then over cases. Every other function here changes one thing
+about it, or what one system changed together. Two differences are not here, since they change the question and not the
+arithmetic: nested regions instead of labels, and Dice per lesion.
 """
 
 from collections.abc import Callable, Sequence
@@ -35,8 +36,8 @@ def honest(cases: Sequence[Scored]) -> float:
 
 
 def background_in(cases: Sequence[Scored]) -> float:
-    """MONAI tutorial. Different, and flattering: background is easy and adds more to a worse network; a gain over K
-    structures shrinks to K / (K + 1) of itself."""
+    """MONAI tutorial. Different, and flattering: background is easy, and the worse the
+    network, the more it adds; a gain over K structures shrinks to K / (K + 1) of itself."""
     return float(_mean(case_scores(cases, background=True)))
 
 
@@ -76,43 +77,44 @@ def pooled_with_background(cases: Sequence[Scored]) -> float:
 
 def on_grid(cases: Sequence[Scored]) -> float:
     """MONAI tutorial, SimMIM3D, radioSSL, TransSeg: on the grid of the network, with the label resampled to it.
-    Different: details lost in resampling the label are not penalised, and small structures have few voxels."""
+    Different: what resampling loses of the label is not charged, and small structures are scored in few voxels."""
     return float(_mean(case_scores(cases, on="grid")))
 
 
 def soft_on_crop(cases: Sequence[Scored]) -> float:
-    """radioSSL: 2 sum(p g) / (sum(p) + sum(g)) of probabilities in one centre crop per case. Different: it also
-    measures confidence, and nothing outside the crop is scored (structures without a voxel in it are left out)."""
+    """radioSSL: 2 sum(p g) / (sum(p) + sum(g)) of probabilities in one centre crop per case. Different: it scores how
+    sure the network is, and what lies outside the crop is not asked for (structures without a voxel in it are left
+    out)."""
     dice = np.array([np.where(case.crop.reference > 0, case.crop.dice(), np.nan)[1:] for case in cases])
     return float(_mean(_mean(dice, axis=1)))
 
 
 def absent_is_zero(cases: Sequence[Scored]) -> float:
-    """SimMIM3D: NaN is replaced by 0. Wrong: a correct empty prediction gets the worst possible score."""
+    """SimMIM3D: no number is turned into 0. Wrong: whoever rightly finds nothing gets the worst score there is."""
     return float(_mean(case_scores(cases, absent=0.0)))
 
 
 def absent_is_one(cases: Sequence[Scored]) -> float:
     """BraTS-UGRIP (where predictions below 200 voxels are erased first); (2 both + s) / (sizes + s) with a small s does
-    the same. Different: a rare structure scores high for every network."""
+    the same. Different: right to say, but a rare structure then scores high for every network."""
     return float(_mean(case_scores(cases, absent=1.0)))
 
 
 def absent_is_skipped(cases: Sequence[Scored]) -> float:
-    """MONAI's default (`ignore_empty`): without a voxel in the label, a structure is skipped. Different: false
-    positives there are not penalised."""
+    """MONAI's default (`ignore_empty`): without a voxel in the label, a structure is skipped. Different: what the
+    network invents there costs nothing."""
     dice = np.array([np.where(case.file.reference > 0, case.file.dice(), np.nan)[1:] for case in cases])
     return float(_mean(_mean(dice, axis=1)))
 
 
 def best_validation(scores: Sequence[float]) -> float:
     """MONAI tutorial, SimMIM3D, BraTS-UGRIP, and on one or two of their sets TransSeg and radioSSL: the highest of all
-    validations is reported, on the cases that chose it. Wrong: a maximum over noise that grows with the number of
-    validations."""
+    validations is reported, on the very cases that chose it. Wrong: a maximum over noise, higher the oftener one
+    looks."""
     return float(np.nanmax(scores))
 
 
-CONVENTIONS: dict[str, tuple[str, bool, Callable[[Sequence[Scored]], float]]] = {  # name -> used by, wrong, score
+CONVENTIONS: dict[str, tuple[str, bool, Callable[[Sequence[Scored]], float]]] = {  # name -> who, wrong?, score
     "per case, structures only": ("this course", False, honest),
     "background counted in": ("MONAI tutorial", False, background_in),
     "mean of running means": ("MONAI tutorial", True, running_means),
@@ -132,7 +134,7 @@ def lens(cases: Sequence[Scored], validations: Sequence[float] = ()) -> pd.DataF
     """A row per convention, the honest one first: convention, used_by, wrong, same_cases, score, points (score minus
     the honest one, times 100), low and high (the score when the files come in the worst and in the best order).
 
-    `validations`: the run's own validation scores, one per evaluation; they are on other cases (`same_cases` is False).
+    `validations`: the run's own validation scores, one per look; they are on other cases (`same_cases` is False).
 
     Raises:
         CourseError: no case was scored.
@@ -140,10 +142,10 @@ def lens(cases: Sequence[Scored], validations: Sequence[float] = ()) -> pd.DataF
     if not cases:
         raise CourseError("lens: no case to score; measure at least one test case first")
     rows = []
-    for name, (used_by, wrong, score) in CONVENTIONS.items():
+    for name, (who, wrong, score) in CONVENTIONS.items():
         rising = sorted(cases, key=lambda case, score=score: np.nan_to_num(score([case])))
         low, high = score(rising), score(rising[::-1])
-        rows.append([name, used_by, wrong, True, score(cases), low, high])
+        rows.append([name, who, wrong, True, score(cases), low, high])
     if len(validations):
         best = best_validation(validations)
         rows.append([BEST, "all five, on some set", True, False, best, best, best])
