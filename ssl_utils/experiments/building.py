@@ -85,7 +85,8 @@ def build_network(setup: Setup, run: Finetuning) -> tuple[SegmentationNetwork, T
     """The segmentation network before fine-tuning, and what was moved into it.
 
     Raises:
-        CourseError: no such run, the run is of another network, or its weights do not fit.
+        CourseError: no such run, the run is of another network, its weights do not fit, or the network has no deep
+            supervision.
     """
     path, scope = start_of(setup, run.init, run.scope)
     name, seed = run.network or network_of(path), 1000 * run.draw + run.seed
@@ -93,8 +94,13 @@ def build_network(setup: Setup, run: Finetuning) -> tuple[SegmentationNetwork, T
         raise CourseError(
             f"network={name!r}: {run.init} was pretrained for {network_of(path)}; choose that network, or init=random"
         )
+    config = network_config(setup, name) | {"out_channels": setup.dataset.out_channels}
+    if run.deep_supervision:
+        if not network_class(name).supports_deep_supervision:
+            raise CourseError(f"deep_supervision=True: {name} does not support it; choose network=mednext or mednext_b")
+        config["deep_supervision"] = True
     torch.manual_seed(seed)
-    network = network_class(name)(**network_config(setup, name), out_channels=setup.dataset.out_channels)
+    network = network_class(name)(**config)
     if path is None:
         return network, None
     report = load_network(network, path) if scope == "network" else load_encoder(network.encoder, path)

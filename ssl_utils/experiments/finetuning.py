@@ -51,6 +51,8 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
         "precision": precision(),
         "encoder": sha256(start) if start else None,
     }
+    if not run.deep_supervision:
+        del settings["deep_supervision"]  # runs from before this option stay valid
     used = [*labelled, *setup.datalist.validation, *setup.datalist.test]
     if runs.begin(folder, setup.settings(used, **settings), device=device(), first=team.first):
         return folder

@@ -22,7 +22,8 @@ from ssl_utils.training import processes
 PROJECT = Path(__file__).resolve().parents[2]
 OF_ONE_RUN = ("init", "num_labeled", "draw", "seed")  # what tells the fine-tunings of a course apart
 OF_A_COURSE = re.compile(r"random(__.+)?|((?!__).)+(__permuted=True|__budget=[\d.]+)?")  # starts and controls
-OF_AN_INIT = ("budget", "steps", "freeze_epochs", "permuted", "network", "scope", "layer_decay")  # options differ here
+# options in which the runs of one initialisation differ
+OF_AN_INIT = ("budget", "steps", "freeze_epochs", "permuted", "network", "scope", "layer_decay", "deep_supervision")
 RECIPE = 2  # raise it when the way of training changes: runs made before then are made again
 LAYOUT = 2  # of names and settings of run folders; runs of another layout are neither read nor touched
 PACKAGES = ("torch", "monai", "lightning", "numpy", "nibabel")
