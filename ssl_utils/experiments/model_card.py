@@ -177,7 +177,7 @@ def _inside(folder: Path) -> list[str]:
     first, last = table.iloc[0], table.iloc[-1]
     return [
         f"A linear probe reads the label shares of frozen tokens with Dice {last['linear']:.3f}; before training "
-        f"{first['linear']:.3f}, and {last['place']:.3f} knowing the place alone."
+        f"{first['linear']:.3f}, and {last['place']:.3f} for the position-only baseline."
     ]
 
 
