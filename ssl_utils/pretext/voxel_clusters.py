@@ -74,8 +74,7 @@ def kmeans(points: Tensor, clusters: int, *, rounds: int = ROUNDS, generator: to
 class VoxelClustersTask(SimMIMTask):
     """Predict the cluster of every voxel of a crop of which some tokens are hidden.
 
-    By default the whole segmentation network is pretrained and transferred (`scope="encoder"`: an encoder with a light
-    head).
+    By default the whole segmentation network is pretrained and transferred.
 
     Args:
         clusters: number of clusters.
