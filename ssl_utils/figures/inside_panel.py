@@ -1,4 +1,4 @@
-"""What `inside.csv` of a pretraining run says, as one figure and in plain words. (Its columns: `pretext.inside`.)"""
+"""The table `inside.csv` of a pretraining run as a figure and as sentences. (Its columns: `pretext.inside`.)"""
 
 from pathlib import Path
 from textwrap import fill
@@ -18,15 +18,14 @@ COLUMNS += ["feature_std", "content", "rankme", "rank_most", "alarm", "reason"]
 
 
 def read(folder: Path) -> pd.DataFrame:
-    """The table of a pretraining run's folder, one row per look.
+    """The table of a pretraining run's folder, one row per measurement.
 
     Raises:
         CourseError: there is none.
     """
     path = Path(folder) / "inside.csv"
     if not path.exists():
-        cure = "this run was made without looking inside: delete it and pretrain again"
-        raise CourseError(f"{path}: no such file; {cure}")
+        raise CourseError(f"{path}: no such file; delete this run and pretrain again to measure it")
     return check(pd.read_csv(path))
 
 
@@ -44,31 +43,30 @@ def verdict(table: pd.DataFrame) -> str:
 
 
 def says(table: pd.DataFrame) -> list[str]:
-    """Does it beat in-filling, have features collapsed, what improved: plain sentences, Dice in points (0 to 100)."""
+    """Does it beat interpolation, have features collapsed, what improved: in sentences, Dice in points (0 to 100)."""
     table = check(table)
     first, last = table.iloc[0], table.iloc[-1]
-    found = [_against_infill(last), _collapse(table)]
+    sentences = [_against_interpolation(last), _collapse(table)]
     if len(table) == 1:
-        return [*found, f"One look only, at step {int(last['step'])}: no change to report."]
-    return [*found, _labels(first, last), _directions(first, last)]
+        return [*sentences, f"One measurement only, at step {int(last['step'])}: no change to report."]
+    return [*sentences, _labels(first, last), _directions(first, last)]
 
 
-def _against_infill(last: pd.Series) -> str:
+def _against_interpolation(last: pd.Series) -> str:
     ours, filled, mean = last["psnr"], last["psnr_infill"], last["psnr_mean"]
-    at = f"At step {int(last['step'])} hidden voxels come back at {ours:.1f} dB"
+    result = f"At step {int(last['step'])} hidden voxels are reconstructed at {ours:.1f} dB"
     if not ours > filled + MARGIN_DB:
-        worse = f", nor even mean fill ({mean:.1f} dB)" if not ours > mean + MARGIN_DB else ""
-        known = "the task has learnt nothing that interpolation does not know."
-        return f"{at}, which does not beat in-filling ({filled:.1f} dB){worse}: {known}"
-    return f"{at}, {ours - filled:.1f} dB above in-filling ({filled:.1f} dB): it knows more than interpolation."
+        worse = f" or mean fill ({mean:.1f} dB)" if not ours > mean + MARGIN_DB else ""
+        return f"{result}, which is not better than interpolation ({filled:.1f} dB){worse}."
+    return f"{result}, {ours - filled:.1f} dB above interpolation ({filled:.1f} dB)."
 
 
 def _collapse(table: pd.DataFrame) -> str:
-    last, rung = table.iloc[-1], table[table["alarm"]]
+    last, alarms = table.iloc[-1], table[table["alarm"]]
     if last["alarm"]:
         return f"Features have collapsed: {last['reason']}."
-    if len(rung):
-        steps = ", ".join(str(int(step)) for step in rung["step"])
+    if len(alarms):
+        steps = ", ".join(str(int(step)) for step in alarms["step"])
         return f"A collapse alarm at step {steps} has passed."
     return "No sign of collapse."
 
@@ -81,8 +79,8 @@ def _labels(first: pd.Series, last: pd.Series) -> str:
     best = max(last["linear"], last["knn"])
     above = "above" if best > last["place"] + MARGIN_DICE else "not above"
     return (
-        f"Since step {int(first['step'])} {' and '.join(words)}, in Dice points; the better of the two is {above} what "
-        f"the place alone tells ({100 * last['place']:.1f})."
+        f"Since step {int(first['step'])} {' and '.join(words)}, in Dice points; the better of the two is {above} the "
+        f"position-only baseline ({100 * last['place']:.1f})."
     )
 
 
@@ -101,7 +99,7 @@ def _directions(first: pd.Series, last: pd.Series) -> str:
 
 
 def panel(table: pd.DataFrame, history: pd.DataFrame | None = None, *, title: str = "") -> Figure:
-    """Six panels: the loss that training sees, and five that it does not show.
+    """Six panels: the loss, the sentences of `says`, and four of measures that the loss does not show.
 
     Args:
         table: as `read` gives it.
@@ -139,9 +137,9 @@ def _line(axes: Axes, table: pd.DataFrame, column: str, label: str, look: tuple,
     """A column over the steps; with `alarm`, its name in the legend or "", a red cross wherever features collapsed."""
     style = {"color": look[0], "marker": look[1], "markersize": 4, "linewidth": 1.8}
     axes.plot(table["step"], factor * table[column], label=label, **style)
-    rung = table[table["alarm"]]
-    if alarm is not None and len(rung):
-        axes.plot(rung["step"], rung[column], "x", color=RED, markersize=10, markeredgewidth=2, label=alarm or None)
+    alarms = table[table["alarm"]]
+    if alarm is not None and len(alarms):
+        axes.plot(alarms["step"], alarms[column], "x", color=RED, markersize=10, markeredgewidth=2, label=alarm or None)
 
 
 def _level(axes: Axes, value: float, label: str, dash: str = "--") -> None:
@@ -160,23 +158,23 @@ def _loss(axes: Axes, history: pd.DataFrame | None) -> None:
         if column in history:
             style = {"color": colour, "marker": marker, "markersize": 4, "label": column.replace("_", " ")}
             axes.plot(history["step"], history[column], **style)
-    _frame(axes, "the loss that training sees", "loss (the task's own units)")
+    _frame(axes, "the training objective", "loss (the task's own units)")
 
 
 def _psnr(axes: Axes, table: pd.DataFrame) -> None:
     _line(axes, table, "psnr", "network", (BLUE, "o"))
-    _level(axes, table["psnr_infill"].iloc[-1], "in-filling")
+    _level(axes, table["psnr_infill"].iloc[-1], "interpolation")
     _level(axes, table["psnr_mean"].iloc[-1], "mean fill", ":")
     axes.margins(y=0.1)
-    _frame(axes, "restored on fixed masks", "PSNR over hidden voxels (dB)")
+    _frame(axes, "reconstruction on fixed masks", "PSNR over hidden voxels (dB)")
 
 
 def _probes(axes: Axes, table: pd.DataFrame) -> None:
     if table["linear"].isna().all():
         _empty(axes, "no labels in this dataset: no probes")
-        return _frame(axes, "what frozen tokens know of the labels", "")
+        return _frame(axes, "label probes on frozen tokens", "")
     _line(axes, table, "linear", "linear probe", (ORANGE, "s"), factor=100)
     _line(axes, table, "knn", "5 nearest neighbours", (GREEN, "^"), factor=100)
-    _level(axes, 100 * table["place"].iloc[-1], "the place alone")
+    _level(axes, 100 * table["place"].iloc[-1], "position only")
     axes.set_ylim(0, 110 * table[["linear", "knn", "place"]].max(axis=None))
-    _frame(axes, "what frozen tokens know of the labels", "Dice of token shares (points)")
+    _frame(axes, "label probes on frozen tokens", "Dice of token shares (points)")
