@@ -87,6 +87,8 @@ def touching(root: ElementTree.Element) -> list[str]:
 
 def drawn(*shapes: str) -> ElementTree.Element:
     return ElementTree.fromstring(f'<svg xmlns="http://www.w3.org/2000/svg">{"".join(shapes)}</svg>')
+
+
 LONG, BOX = "a sentence that is longer than its box", '<rect x="10" y="10" width="100" height="40" fill="#ffffff"/>'
 
 

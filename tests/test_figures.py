@@ -190,7 +190,7 @@ def test_qualitative_ranks(number):
 
 
 def test_tokens_are_numbered_as_the_encoder_numbers_them():
-    figure = drawn(figures.tokens(IMAGE, 8, index=0))
+    figure = drawn(figures.tokens(IMAGE, 8))
     assert "2 x 3 x 1 = 6 tokens of 8 x 8 x 8 voxels" in texts(figure)
     numbers = [int(t.get_text()) for t in figure.axes[1].texts if t.get_text()]
     grid = np.arange(6).reshape(2, 3, 1)
