@@ -23,7 +23,7 @@ class Row:
     run: str
     state: str  # one of ORDER
     step: str = ""
-    figure: str = ""
+    result: str = ""
     seconds: str = ""
     device: str = ""
     job: str = ""  # of Slurm
@@ -93,15 +93,15 @@ def _state(told: dict, by: dict, job: str, end: str) -> tuple[str, str]:
 
 def _done(folder: Path, run: str) -> Row:
     done = read_json(folder / ("done.json" if run.startswith("chapters") else "metrics.json"))
-    figure = ""
+    result = ""
     if "dice" in done:
-        figure = f"Dice {done['dice']:.3f}"
+        result = f"Dice {done['dice']:.3f}"
     elif "last" in done:
-        figure = f"loss {done['last']['validation_loss']:.4f}"
+        result = f"loss {done['last']['validation_loss']:.4f}"
     seconds = f"{done['seconds']:.0f}" if "seconds" in done else ""
     config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
     job = (config.get("by") or {}).get("job") or ""
-    return Row(run, "done", figure=figure, seconds=seconds, device=done.get("device", ""), job=job)
+    return Row(run, "done", result=result, seconds=seconds, device=done.get("device", ""), job=job)
 
 
 def _progress(folder: Path, config: dict) -> dict[str, str]:
@@ -114,6 +114,6 @@ def _progress(folder: Path, config: dict) -> dict[str, str]:
     last = runs.history(folder).iloc[-1]
     return {
         "step": f"{int(last['step'])}/{steps}, epoch {int(last['epoch'])}",
-        "figure": f"train loss {last['train_loss']:.4f}",
+        "result": f"train loss {last['train_loss']:.4f}",
         "seconds": f"{last['seconds']:.0f}",
     }
