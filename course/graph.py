@@ -109,9 +109,9 @@ def run_graph(run: Path, config: dict, *, cores: int, cluster: Cluster | None = 
             with open(events, "rb") as stream:
                 stream.seek(offset)
                 new = stream.read()
-            new = new[: new.rfind(b"\n") + 1]
-            offset += len(new)
-            for event in map(json.loads, new.splitlines()):
+            lines = new[: new.rfind(b"\n") + 1]
+            offset += len(lines)
+            for event in map(json.loads, lines.splitlines()):
                 failed = failed or event["event"] == "failed"
                 if line := progress.take(event):
                     print(line, file=sys.stderr if event["event"] == "failed" else sys.stdout, flush=True)
@@ -154,8 +154,8 @@ def graph_command(
 
 
 def planned(log: str, notebooks: Path | str) -> dict[str, int]:
-    """Parts to run per chapter (or kind of step of a study), read from the job table that Snakemake prints first;
-    empty while it is not there."""
+    """Parts to run per chapter (or step of a study), read from the job table that Snakemake prints first; empty before
+    that."""
     table = re.search(r"^Job stats:\n(.*?)^total\s+\d+", log, re.DOTALL | re.MULTILINE)
     counts = dict(re.findall(r"^(\w+)\s+(\d+)\s*$", table[1], re.MULTILINE)) if table else {}
     chapters = {path.stem[3:]: path.stem for path in Path(notebooks).glob("[0-9][0-9]_*.ipynb")}

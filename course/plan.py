@@ -1,4 +1,4 @@
-"""The parts of a course before any of them runs: how many, in which order, and what they will cost."""
+"""The parts of a course before any of them runs: their number, their order and their cost."""
 
 from collections import Counter
 from collections.abc import Iterator
@@ -33,7 +33,7 @@ class Part:
 
 
 def parts(config: dict) -> list[Part]:
-    """What the graph of this configuration makes, in its order; of a study, what it adds to the course."""
+    """The parts of the graph of this configuration, in its order; of a study, those that it adds to the course."""
     if study := config.get("study"):
         pretrainings = [Part(f"pretrain/{name}", "pretrain", f"pretrain {name}") for name in study["pretrain"]]
         return [
@@ -104,8 +104,8 @@ class Estimate:
     tflop: dict[str, float]  # training of all parts of a chapter: 1e12 multiplications and additions
     networks: dict[str, tuple[float, float]]  # those trained: as of `counted`
     gigabytes: float  # kept in the run folder
-    passing: float  # gigabytes that a part needs beside that while it trains
-    basis: str  # where the seconds are from
+    passing: float  # gigabytes that a part needs in addition while it trains
+    basis: str  # the assumptions, and the recorded course
 
     @property
     def cpu_hours(self) -> float:
@@ -121,14 +121,12 @@ class Estimate:
         return Progress(self.seconds, slots=jobs, left=self.jobs()).remaining()
 
     def lines(self, *, jobs: int, tflops: float) -> list[str]:
-        jobs_of, total = self.jobs(), sum(self.tflop.values())
+        jobs_of, total, networks = self.jobs(), sum(self.tflop.values()), self.networks.items()
         counts = Counter(part.run.split("/")[0] for part in self.parts)
         first = sum(jobs_of.get(chapter, 0) for chapter in FIRST)
         pretrainings = ", ".join(part.run.split("/")[1] for part in self.parts if part.run.startswith("pretrain"))
         random = sum(part.run.startswith("finetune/random/") for part in self.parts)
-        sizes = (
-            f"{name}, {m:,.1f} million weights, {g / 1e3:,.3f} TFLOP a crop" for name, (g, m) in self.networks.items()
-        )
+        sizes = [f"{name}, {m:,.1f} million weights, {g / 1e3:,.3f} TFLOP a crop" for name, (g, m) in networks]
         rows = [
             f"{'runs':14} {counts['pretrain']} pretrainings, {counts['finetune']} fine-tunings, "
             f"{counts['chapters']} chapters that train nothing: {sum(jobs_of.values())} jobs",
@@ -150,8 +148,8 @@ class Estimate:
 def estimate(config: dict) -> Estimate:
     """Scale a recorded course to this one.
 
-    Seconds of a chapter = those at scale smoke, which is all overhead, plus training: what the laptop's course took
-    more, times steps x batch size x multiplications of the network for a crop.
+    Seconds of a chapter = those at scale smoke, which is all overhead, plus training: the additional seconds at scale
+    laptop, in proportion to steps x batch size x multiplications of the network for a crop.
     """
     dataset, scale = datasets.get(config["dataset"], config.get("data")), Scale(**config["settings"])
     scale = replace(scale, num_labeled=tuple(scale.num_labeled), phantom_sizes=tuple(scale.phantom_sizes))
@@ -159,8 +157,9 @@ def estimate(config: dict) -> Estimate:
     name = dataset.name if "laptop" in recorded.get(dataset.name, {}) else "phantom"
     costs, setup = recorded[name], Setup(dataset, scale)
     before = Setup(datasets.get(name), scales.get("laptop"))
-    planned, training = parts(config), {part: trained(part) for part in parts(config)}
-    sizes = {network: counted(setup, network) for _, network, _ in filter(None, training.values())}
+    planned = parts(config)
+    training = {part: trained(part) for part in planned}
+    sizes = {network: counted(setup, network) for network in sorted({t[1] for t in training.values() if t})}
     sizes_before = counted(before)  # recorded courses trained the default network
     overhead, same_scale = (costs.get(level, {}).get("chapters", {}) for level in ("smoke", config["scale"]))
     known = recorded["phantom"]["laptop"]["chapters"] | costs["laptop"]["chapters"]
@@ -179,12 +178,12 @@ def estimate(config: dict) -> Estimate:
         tflop[part.chapter] = tflop.get(part.chapter, 0.0) + 3 * work / 1e3  # backward costs two forwards
         weights += (2 if stage == "pretrain" else 1) * sizes[network][what][1]  # task.safetensors and the weights
     basis = (
-        f"Assumed: a training step costs in proportion to batch size x multiplications of the network, counted; "
-        f"everything else costs what it costs at scale smoke. Measured: {name}, scale laptop, "
+        "Assumed: a training step costs in proportion to batch size x multiplications of the network, counted; "
+        f"everything else costs as much as at scale smoke. Measured: {name}, scale laptop, "
         f"{costs['laptop']['date']}, {costs['laptop']['device']}, seconds of a part on one core. Scoring of larger "
         "test volumes is not scaled: take it as an order of magnitude."
     )
-    trained_networks = {network: sizes[network][network] for network in sorted(sizes)}
+    networks = {network: size[network] for network, size in sizes.items()}
     kept = (4 * weights + NOTEBOOK_MB * len(planned)) / 1e3
-    largest = max((size[1] for size in trained_networks.values()), default=0.0)
-    return Estimate(planned, seconds, tflop, trained_networks, kept, 4 * STATES * largest / 1e3, basis)
+    largest = max((millions for _, millions in networks.values()), default=0.0)
+    return Estimate(planned, seconds, tflop, networks, kept, 4 * STATES * largest / 1e3, basis)
