@@ -106,7 +106,8 @@ def plane_rows(
         columns: title -> `array`, a volume in place of the image, or `hidden`, a mask over it, or nothing.
         centre: voxel (x, y, z) the planes pass through; None takes the middle.
     """
-    centre, limits, grid = centre or [n // 2 for n in image.shape], choose_window(image), []
+    centre = [n // 2 for n in image.shape] if centre is None else centre
+    limits, grid = choose_window(image), []
     for name in ("axial", "coronal"):
         axis, row = PLANES[name], []
         for head, more in columns.items():
