@@ -26,7 +26,7 @@ def bring_up(
     from course import studies
     from ssl_utils.experiments import runs
 
-    if study:
+    if study is not None:
         studies.get(study)
     cluster = graph.cluster(request.executor, request.jobs, request.partition, request.profile)
     scale, dataset, numbers = request.scale, request.dataset, repeated(request.scale, request.repeats)
