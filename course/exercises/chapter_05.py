@@ -1,4 +1,4 @@
-"""Checks of chapter 05: gains paired by patient, and the sign-flip test."""
+"""Checks for chapter 05: gains paired by patient, and the sign-flip test."""
 
 import numpy as np
 
@@ -51,32 +51,3 @@ def _(answer):
             raise Wrong(case + "a probability is between 0 and 1.")
         raise Wrong(case + "the share is another; every row of signs is one pattern, with one sign per patient.")
     return "The test needs no assumption on the distribution of the gains, and knows nothing of other runs."
-
-
-WRONG = {
-    "05.1": [
-        lambda random, pretrained: (
-            np.mean([*map(np.mean, pretrained.values())]) - np.mean([*map(np.mean, random.values())])
-        ),
-        lambda random, pretrained: np.array([np.mean(pretrained.get(p, [0])) - np.mean(random[p]) for p in random]),
-        lambda random, pretrained: np.array(
-            [np.mean(random[p]) - np.mean(pretrained[p]) for p in ("Ben", "Cleo", "Dan")]
-        ),
-        lambda random, pretrained: np.array(
-            [np.mean(pretrained[p]) - np.mean(random[p]) for p in pretrained if p in random]
-        ),
-        lambda random, pretrained: np.array(
-            [pretrained[p][0] - random[p][0] for p in sorted(random) if p in pretrained]
-        ),
-        lambda random, pretrained: np.array(
-            [np.mean(b) - np.mean(a) for a, b in zip(random.values(), pretrained.values(), strict=True)]
-        ),
-    ],
-    "05.2": [
-        lambda gain, signs: (np.abs((signs * gain).mean(axis=1)) >= abs(gain.mean())).mean(),
-        lambda gain, signs: (1 + ((signs * gain).mean(axis=1) >= gain.mean()).sum()) / (1 + len(signs)),
-        lambda gain, signs: (1 + (np.abs((signs * gain).mean(axis=1)) > abs(gain.mean())).sum()) / (1 + len(signs)),
-        lambda gain, signs: (1 + (np.abs(signs * gain) >= abs(gain.mean())).sum()) / (1 + len(signs)),
-        lambda gain, signs: (1 + (np.abs(signs[:, :1] * gain.mean()) >= abs(gain.mean())).sum()) / (1 + len(signs)),
-    ],
-}

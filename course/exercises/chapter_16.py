@@ -1,4 +1,4 @@
-"""Checks of chapter 16: the Dice of a case under three rules for absent structures; metrics that depend on order."""
+"""Checks for chapter 16: the Dice of a case under three rules for absent structures; metrics that depend on order."""
 
 import numpy as np
 
@@ -68,38 +68,3 @@ def _(answer):
         if depends and not yours:
             raise Wrong(f"The metric is {name}: another order gives another number. Were enough orders tried?")
     return "A mean over cases has no order; a metric that is never reset fails this test."
-
-
-def _backwards_only(metric, scores) -> bool:
-    return bool(abs(metric(scores) - metric(scores[::-1])) > 1e-9)
-
-
-def _without_tolerance(metric, scores) -> bool:
-    return len({float(metric(np.random.default_rng(i).permutation(scores))) for i in range(100)}) > 1
-
-
-def _shuffles_in_place(metric, scores) -> bool:
-    before = metric(scores)
-    np.random.default_rng(0).shuffle(scores)
-    return bool(abs(before - metric(scores)) > 1e-9)
-
-
-WRONG = {
-    "16.1": [
-        lambda both, predicted, reference, absent=None: 2 * both.sum() / (predicted + reference).sum(),
-        lambda both, predicted, reference, absent=None: _case_dice(both, predicted, reference, 0.0),
-        lambda both, predicted, reference, absent=None: _case_dice(both, predicted, reference),
-        lambda both, predicted, reference, absent=None: (
-            2 * both[reference > 0] / (predicted + reference)[reference > 0]
-        ).mean(),
-        lambda both, predicted, reference, absent=None: ((2 * both + 1e-5) / (predicted + reference + 1e-5)).mean(),
-        lambda both, predicted, reference, absent=None: (both / np.maximum(reference, 1)).mean(),
-    ],
-    "16.2": [
-        _backwards_only,
-        _without_tolerance,
-        _shuffles_in_place,
-        lambda metric, scores: bool(np.ptp([metric(np.roll(scores, i)) for i in range(6)]) > 0.01),
-        lambda metric, scores: True,
-    ],
-}
