@@ -11,7 +11,6 @@ from torch.utils.data import DataLoader
 from ssl_utils.data.crops import Crops, FixedCrops
 from ssl_utils.errors import CourseError
 from ssl_utils.figures import inside_panel
-from ssl_utils.figures.inside_panel import verdict
 from ssl_utils.networks.vit import ViT
 from ssl_utils.pretext import TASKS, inside, probes, task_class
 from ssl_utils.pretext.inside import Fixed, Inside
@@ -323,7 +322,7 @@ def test_the_callback_of_a_run_takes_its_cases_from_the_data(tiny_setup, tmp_pat
 
 
 def looks(**columns) -> pd.DataFrame:
-    """Two looks at a healthy run that beats in-filling; `columns` change them."""
+    """Two looks at a healthy run that beats interpolation; `columns` change them."""
     plain = {
         "step": [0, 700],
         "psnr": [12.0, 21.0],
@@ -342,24 +341,34 @@ def looks(**columns) -> pd.DataFrame:
     return pd.DataFrame(plain | columns)
 
 
+def verdict(table: pd.DataFrame) -> str:
+    return " ".join(inside_panel.says(table))
+
+
 def test_verdict_on_a_healthy_run():
     words = verdict(looks())
-    assert "3.0 dB above in-filling (18.0 dB)" in words and "No sign of collapse" in words
+    assert "3.0 dB above the interpolation baseline (18.0 dB)" in words and "No sign of collapse" in words
     assert "linear probe rose (40.0 to 50.0)" in words and "nearest neighbours stayed (50.0 to 50.5)" in words
-    assert "above what the place alone tells (30.0)" in words and "as many directions as before" in words
+    assert "is above the position-only baseline (30.0)" in words and "as many directions as before" in words
 
 
 @pytest.mark.parametrize(
     ("change", "sentence"),
     [
-        ({"psnr": [12.0, 17.0]}, "has learnt nothing that interpolation does not know"),
-        ({"psnr": [12.0, 18.05]}, "has learnt nothing that interpolation does not know"),
-        ({"psnr": [12.0, math.nan]}, "has learnt nothing that interpolation does not know"),
-        ({"psnr": [12.0, 13.0]}, "nor even mean fill (14.0 dB)"),
+        ({"psnr": [12.0, 17.0]}, "no sign that the task has learnt more than to interpolate"),
+        ({"psnr": [12.0, 18.05]}, "no sign that the task has learnt more than to interpolate"),
+        ({"psnr": [12.0, math.nan]}, "no sign that the task has learnt more than to interpolate"),
+        (
+            {"psnr": [12.0, 13.0]},
+            "does not beat the interpolation baseline (18.0 dB) or even the mean baseline (14.0 dB)",
+        ),
         ({"alarm": [False, True], "reason": ["", "few directions"]}, "Features have collapsed: few directions."),
-        ({"alarm": [True, False], "reason": ["few directions", None]}, "alarm at step 0 has passed"),
+        (
+            {"alarm": [True, False], "reason": ["few directions", None]},
+            "There was a collapse alarm at step 0, but not since.",
+        ),
         ({"linear": [0.5, 0.4]}, "linear probe fell (50.0 to 40.0)"),
-        ({"place": 0.6}, "not above what the place alone tells"),
+        ({"place": 0.6}, "is not above the position-only baseline"),
         ({"linear": math.nan, "knn": math.nan, "place": math.nan}, "Without labels there are no probes"),
         ({"rankme": [64.0, 40.0]}, "fewer directions than before (RankMe 64 to 40 of 128)"),
         ({"rankme": [40.0, 64.0]}, "more directions than before"),
@@ -371,7 +380,7 @@ def test_verdict_says_it_plainly(change, sentence):
 
 def test_verdict_of_one_look_reports_no_change():
     words = verdict(looks().tail(1))
-    assert "One look only, at step 700" in words and "rose" not in words
+    assert "A single evaluation, at step 700" in words and "rose" not in words
 
 
 def test_the_panel_names_its_axes_and_units():
@@ -383,13 +392,13 @@ def test_the_panel_names_its_axes_and_units():
     units = [axes.get_ylabel() for axes in drawn]
     assert any("(dB)" in unit for unit in units) and any("(points)" in unit for unit in units)
     named = [text.get_text() for axes in drawn if axes.get_legend() for text in axes.get_legend().get_texts()]
-    assert {"in-filling", "mean fill", "collapse alarm", "linear probe", "the place alone"} <= set(named)
+    assert {"interpolation", "mean", "collapse alarm", "linear probe", "position only"} <= set(named)
 
 
 def test_a_missing_or_foreign_table_is_named(tmp_path):
     with pytest.raises(CourseError, match=r"inside\.csv: no such file"):
         inside_panel.read(tmp_path)
-    with pytest.raises(CourseError, match="no psnr"):
+    with pytest.raises(CourseError, match="no column psnr"):
         verdict(looks().drop(columns="psnr"))
     with pytest.raises(CourseError, match="no rows"):
         verdict(looks().iloc[:0])

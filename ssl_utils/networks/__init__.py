@@ -17,7 +17,12 @@ class Entry(NamedTuple):
     network: str
 
 
-NETWORKS = {"unetr": Entry("unetr", "UNETR"), "unet": Entry("unet", "UNet"), "mednext": Entry("mednext", "MedNeXt")}
+NETWORKS = {  # name -> entry
+    "unetr": Entry("unetr", "UNETR"),
+    "unet": Entry("unet", "UNet"),
+    "mednext": Entry("mednext", "MedNeXt"),
+    "mednext_b": Entry("mednext", "MedNeXtB"),
+}
 
 
 def network_class(name: str) -> type:

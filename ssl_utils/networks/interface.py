@@ -60,6 +60,7 @@ class SegmentationNetwork(nn.Module, ABC):
 
     config: dict[str, Any]
     encoder_name: str  # attribute of its `Encoder`
+    supports_deep_supervision = False  # whether its constructor has the argument `deep_supervision`
     out: nn.Module
 
     @classmethod
@@ -85,8 +86,11 @@ class SegmentationNetwork(nn.Module, ABC):
 
     @abstractmethod
     def maps(self, images: Tensor, tokens: Tensor, hidden: list[Tensor]) -> list[Tensor]:
-        """Levels of the decoder from the output of the encoder, coarse to fine: the coarsest map, then one map per
-        doubling (B, F, ...)."""
+        """`features`, from the output of the encoder."""
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """Levels of the decoder, coarse to fine: the encoder's coarsest map, then one map per doubling (B, F, ...)."""
+        return self.maps(images, *self.encoder(images))
 
     def decode(self, images: Tensor, tokens: Tensor, hidden: list[Tensor]) -> Tensor:
         """Logits (B, out_channels, D, H, W) from the image and the output of the encoder."""

@@ -39,6 +39,9 @@ class MedNeXt(PyramidNetwork):
         CourseError: no such variant, other `levels` than 2 to 5, or `img_size` is not a multiple.
     """
 
+    name = "mednext"  # in the registry
+    supports_deep_supervision = True
+
     def __init__(
         self,
         *,
@@ -51,7 +54,7 @@ class MedNeXt(PyramidNetwork):
         kernel_size: int = 3,
         deep_supervision: bool = False,
     ) -> None:
-        config = {"network": "mednext", **arguments(locals())}
+        config = {"network": self.name, **arguments(locals())}
         if variant not in EXPANSION:
             raise CourseError(f"variant={variant!r}: unknown; choose one of {', '.join(EXPANSION)}")
         if not 2 <= levels <= 5:
@@ -86,3 +89,12 @@ class MedNeXt(PyramidNetwork):
     def sizes(cls, scale: Mapping[str, Any]) -> dict[str, Any]:
         """Twice the channels of UNETR's decoder; a cell of its coarsest map is a patch of the ViT of that scale."""
         return {"feature_size": 2 * scale["feature_size"], "levels": scale["patch_size"].bit_length()}
+
+
+class MedNeXtB(MedNeXt):
+    """MedNeXt of variant B, as a choice of its own for a run."""
+
+    name = "mednext_b"
+
+    def __init__(self, *, variant: str = "B", **sizes) -> None:
+        super().__init__(variant=variant, **sizes)

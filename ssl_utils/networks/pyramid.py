@@ -81,6 +81,6 @@ class PyramidNetwork(SegmentationNetwork):
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         if not (self.training and self.out_coarse):
             return super().forward(images)
-        levels = self.maps(images, *self.encoder(images))
+        levels = self.features(images)
         coarse = [layer(x) for layer, x in zip(self.out_coarse, levels[:-1], strict=True)]
         return [self.out(levels[-1]), *reversed(coarse)]

@@ -88,10 +88,8 @@ class SimMIMTask(PretextTask):
         return self.decode(seen, last, inner)  # (B, C, D, H, W)
 
     def mask(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        of_step = len(images) * self.processes
-        return self.own(
-            block_mask(of_step, self.encoder.grid, mask_ratio=self.mask_ratio, unit=self.mask_unit, generator=generator)
-        )
+        options = {"mask_ratio": self.mask_ratio, "unit": self.mask_unit, "generator": generator}
+        return self.own(block_mask(len(images) * self.processes, self.encoder.grid, **options))
 
     def voxel_mask(self, mask: Tensor, channels: int) -> Tensor:
         """(B, N) tokens -> (B, C, D, H, W) voxels."""
