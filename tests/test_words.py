@@ -277,6 +277,16 @@ WORDS = [
         "It is learnt.",
     ),
 ]
+SENTENCES = [  # a reviewer's examples: each must be found by some pattern
+    "It brings no gain here that repeats.",
+    "The course goes on where it stopped.",
+    "Who has the minutes to fine-tune to the end needs no pretraining.",
+    "What this can not say",
+    "A bad file is refused in one line that says the cure.",
+    "Some borders are there, but no image tells where they are.",
+    "These are comparisons of nothing with nothing.",
+    "Nor does the network. Learnt it is: see the probe.",
+]
 NAMES = {  # names of variables, arguments and functions in notebooks and packages
     "kinds": "clusters, layouts, ...: what they are",
     "told": "features, message, ...: what it is",
@@ -287,6 +297,7 @@ NAMES = {  # names of variables, arguments and functions in notebooks and packag
     "far": "distance",
     "place": "position, bounds",
     "starts": "inits",
+    "where": "setup, options, ...: what it is",
 }
 CODE = re.compile(r"^```(\w*)\n(.*?)^```", re.DOTALL | re.MULTILINE)
 HIDDEN = re.compile(r"`[^`\n]+`|\$[^$\n]+\$|(?<=\])\([^)\s]+\)|https?://\S+|<!--.*?-->|\{[^{}\n]*\}", re.DOTALL)
@@ -436,6 +447,11 @@ def test_names(path):
 def test_a_pattern_finds_its_sentence_and_leaves_the_other(word):
     assert word.hits(word.found), f"{word.pattern} does not find: {word.found}"
     assert not word.hits(word.left), f"{word.pattern} should leave alone: {word.left}"
+
+
+@pytest.mark.parametrize("sentence", SENTENCES)
+def test_the_examples_of_the_review_are_found(sentence):
+    assert any(word.hits(sentence) for word in WORDS)
 
 
 def test_a_hit_is_named_by_cell_line_word_and_replacement(tmp_path, monkeypatch):
