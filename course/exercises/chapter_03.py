@@ -1,91 +1,111 @@
-"""Checks of chapter 03: how many voxels a block mask hides, and flips that a seed can repeat."""
+"""Checks of chapter 03: a block mask, and the L1 over hidden voxels."""
 
-import itertools
 import math
 
 import torch
 
 from course.exercises import Wrong, array, exercise, number
 
-CROPS = (  # grid, patch_size, mask_ratio, unit
-    ((4, 6, 4), 8, 0.6, 1),
-    ((4, 6, 4), 8, 0.6, 2),
-    ((6, 6, 6), 16, 0.75, 3),
-    ((2, 2, 2), 4, 0.99, 1),
-    ((4, 4, 4), 8, 0.05, 2),
+CROPS = (  # grid, unit, mask_ratio
+    ((4, 6, 4), 1, 0.6),
+    ((4, 6, 4), 2, 0.6),
+    ((6, 6, 6), 3, 0.75),
+    ((5, 4, 3), 2, 0.5),
+    ((2, 2, 2), 1, 0.99),
+    ((4, 4, 4), 2, 0.05),
 )
 
 
-def _hidden(grid, patch_size, mask_ratio, unit) -> int:
-    units = math.prod(g // unit for g in grid)
-    return max(min(round(units * mask_ratio), units - 1), 1) * (unit * patch_size) ** 3
+def _cubes(mask: torch.Tensor, unit: int) -> list[torch.Tensor]:
+    return [c for a in mask.split(unit, 0) for b in a.split(unit, 1) for c in b.split(unit, 2)]
 
 
 @exercise("03.1")
 def _(answer):
-    for crop in CROPS:
-        yours, true = number(answer(*crop)), _hidden(*crop)
-        if yours == true:
-            continue
-        grid, patch_size, ratio, unit = crop
-        where = f"For a grid of {grid}, patches of {patch_size}, ratio {ratio} and unit {unit}"
-        if yours * patch_size**3 == true:
-            raise Wrong(f"{where} you count tokens; voxels are asked for.")
-        if yours >= math.prod(grid) * patch_size**3:
-            raise Wrong(f"{where} nothing is left to see.")
-        if yours <= 0:
-            raise Wrong(f"{where} nothing is hidden.")
-        raise Wrong(f"{where} your number is too {'high' if yours > true else 'low'}. What is drawn, tokens or units?")
-    return "Ratio, unit and patch are three dials, and the share of hidden voxels is exact for every crop."
+    for grid, unit, ratio in CROPS:
+        where, shares = f"For a grid of {grid}, unit {unit} and ratio {ratio}", []
+        for seed in range(60):
+            mask, again = (torch.as_tensor(array(answer(grid, unit, ratio, seed), grid)) for _ in range(2))
+            if mask.dtype != torch.bool:
+                raise Wrong("The mask should be boolean: True where a token is hidden.")
+            if not torch.equal(mask, again):
+                raise Wrong(f"Number {seed} gives another mask the second time; it must depend on the number alone.")
+            if mask.all() or not mask.any():
+                raise Wrong(f"{where} {'nothing is left to see' if mask.all() else 'nothing is hidden'}.")
+            hidden = [bool(cube.any()) for cube in _cubes(mask, unit)]
+            if hidden != [bool(cube.all()) for cube in _cubes(mask, unit)]:
+                raise Wrong(f"{where} some cubes are hidden in part only.")
+            if sum(hidden) != _hidden(len(hidden), ratio):
+                raise Wrong(
+                    f"{where} a mask hides {sum(hidden)} of {len(hidden)} cubes. Is the share exact every time?"
+                )
+            shares.append(torch.tensor(hidden).float())
+        often = torch.stack(shares).mean(0)
+        if (often - often.mean()).abs().max() > 0.35:
+            raise Wrong(f"{where} some cubes are hidden far more often than others.")
+    return "Unit and ratio are set independently, and every mask hides the same number of cubes."
+
+
+def _hidden(units: int, ratio: float) -> int:
+    return max(min(round(units * ratio), units - 1), 1)
 
 
 @exercise("03.2")
 def _(answer):
-    image = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))  # (C, D, H, W)
-    ways = [axes for n in range(4) for axes in itertools.combinations((1, 2, 3), n)]
-    flips, seen = [torch.flip(image, axes) for axes in ways], []
-    for seed in range(80):
-        one, again = (torch.as_tensor(array(answer(image.clone(), seed), image.shape)) for _ in range(2))
-        if not torch.equal(one, again):
-            raise Wrong(f"Number {seed} gives another result the second time; the coins must depend on it alone.")
-        found = [i for i, flip in enumerate(flips) if torch.equal(one, flip)]
-        if not found:
-            raise Wrong("The result is not the crop, flipped along spatial axes (the first axis is the channel).")
-        seen += found
-    if set(seen) == {0}:
-        raise Wrong("Nothing is ever flipped.")
-    if len(set(seen)) < len(ways):
-        raise Wrong(f"Of the eight ways to flip only {len(set(seen))} occur in 80 draws. Is there a coin per axis?")
-    shares = [sum(axis in ways[i] for i in seen) / len(seen) for axis in (1, 2, 3)]
-    if not all(0.3 < share < 0.7 for share in shares):
-        raise Wrong(f"The axes are flipped in {', '.join(f'{s:.0%}' for s in shares)} of the draws; half is wanted.")
-    return "A random change that its seed repeats: two runs with and without flips then differ in nothing else."
+    state = torch.Generator().manual_seed(0)
+    for patch, channels in ((2, 1), (3, 2)):
+        mask = torch.tensor([[[True], [False], [True]], [[False], [False], [False]]])  # (2, 3, 1)
+        voxels = torch.kron(mask.int(), torch.ones(patch, patch, patch).int()).bool()
+        image = torch.randn(channels, *voxels.shape, generator=state)
+        guess = image + torch.rand(image.shape, generator=state) * torch.where(voxels, 1.0, -5.0)
+        yours, error = number(answer(guess, image, mask, patch)), (guess - image).abs()
+        if abs(yours - float(error[:, voxels].mean())) < 1e-5:
+            continue
+        for wrong, why in (
+            (error.mean(), "Visible voxels count too; the network could gain by copying them."),
+            (error[:, ~voxels].mean(), "This is the loss on the visible voxels."),
+            ((error * voxels).mean(), "The sum is over hidden voxels, but it is divided by the number of all voxels."),
+            (error[:, voxels].sum(), "This is a sum; the loss is a mean over hidden voxels."),
+            (error[:, voxels].square().mean(), "This is the squared error."),
+            (error[:, mask.repeat(patch, patch, patch)].mean(), "Your mask of voxels tiles the mask of tokens."),
+            (error[0, voxels].mean(), "Only the first channel counts."),
+        ):
+            if abs(yours - float(wrong)) < 1e-5:
+                raise Wrong(why)
+        raise Wrong(f"With patches of {patch} and {channels} channels the loss is another. Which voxels does it count?")
+    return "Nonsense at visible voxels changes nothing, and the loss has one scale at every mask ratio."
 
 
-def _unseeded(image, number):
-    return torch.flip(image, [axis for axis in (1, 2, 3) if torch.rand(()) < 0.5])
+def _order(units, number):
+    return torch.randperm(units, generator=torch.Generator().manual_seed(number))
 
 
-def _coins(number, chance=0.5):
-    return (torch.rand(3, generator=torch.Generator().manual_seed(number)) < chance).tolist()
+def _grown(cubes, grid, unit):
+    i, j, k = (torch.arange(n) // unit for n in grid)
+    return cubes.view([math.ceil(n / unit) for n in grid])[i][:, j][:, :, k]
+
+
+def _of_cubes(grid, unit, cubes):
+    return _grown(cubes(math.prod(math.ceil(n / unit) for n in grid)), grid, unit)
 
 
 WRONG = {
     "03.1": [
-        lambda grid, patch_size, mask_ratio, unit: round(math.prod(grid) * patch_size**3 * mask_ratio),
-        lambda grid, patch_size, mask_ratio, unit: _hidden(grid, 1, mask_ratio, unit),
-        lambda grid, patch_size, mask_ratio, unit: _hidden(grid, patch_size, mask_ratio, 1),
-        lambda grid, patch, ratio, unit: round(math.prod(grid) / unit**3 * ratio) * (unit * patch) ** 3,
-        lambda grid, unit, mask_ratio, patch_size: _hidden(grid, patch_size, mask_ratio, max(unit // 8, 1)),
-        lambda *crop: 0,
+        lambda grid, unit, ratio, number: torch.rand(grid) < ratio,
+        lambda grid, unit, ratio, number: (_order(math.prod(grid), number) < math.prod(grid) * ratio).view(grid),
+        lambda grid, unit, ratio, number: _of_cubes(grid, unit, lambda n: _order(n, number) < round(n * ratio)),
+        lambda grid, unit, ratio, number: _of_cubes(grid, unit, lambda n: torch.arange(n) < _hidden(n, ratio)),
+        lambda grid, unit, ratio, number: _of_cubes(grid, unit, lambda n: torch.randperm(n) < _hidden(n, ratio)),
+        lambda grid, unit, ratio, number: _of_cubes(grid, unit, lambda n: _order(n, number) >= _hidden(n, ratio)),
     ],
     "03.2": [
-        lambda image, number: image,
-        lambda image, number: torch.flip(image, [1, 2, 3]),
-        lambda image, number: torch.flip(image, [1, 2, 3]) if _coins(number)[0] else image,
-        lambda image, number: torch.flip(image, [axis for axis in range(3) if _coins(number)[axis]]),
-        lambda image, number: torch.flip(image, [axis + 1 for axis in range(3) if _coins(number, 0.9)[axis]]),
-        lambda image, number: image.transpose(2, 3),
-        _unseeded,
+        lambda prediction, image, mask, patch: (prediction - image).abs().mean(),
+        lambda prediction, image, mask, patch: (prediction - image).abs()[:, mask.repeat(3 * (patch,))].mean(),
+        lambda prediction, image, mask, patch: (prediction - image).abs()[0, mask.repeat(3 * (patch,))].sum(),
+        lambda prediction, image, mask, patch: (
+            (prediction - image).abs() * torch.kron(mask.int(), torch.ones(3 * (patch,)).int())
+        ).mean(),
+        lambda prediction, image, mask, patch: (prediction - image).abs()[:, mask].mean(),
+        lambda prediction, image, mask, patch: torch.zeros(()),
     ],
 }
