@@ -2,8 +2,8 @@
 
     python -m course.site --scale laptop --dataset phantom
 
-`docs/` holds the pages, the settings of Sphinx and the look. README, CONTRIBUTING, CHANGELOG, figures and the executed
-chapters are laid out beside them as they lie in the project, so that links between them hold.
+`docs/` holds the pages, the settings of Sphinx and the look. CONTRIBUTING, CHANGELOG, figures and the executed chapters
+are laid out beside them, and the README is the body of the first page. Links are written as GitHub follows them.
 """
 
 import json
@@ -12,22 +12,21 @@ import re
 import shutil
 import subprocess
 import sys
-import tomllib
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
+from course.records import address
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
 from ssl_utils.experiments.naming import base
 from ssl_utils.files import read_json
 
 PROJECT = runs.PROJECT
-RESULTS = ("<!-- results -->", "<!-- claims -->")  # what tells the sections of the README apart
-CHAPTERS = "(notebooks/00_"
 HELD = re.compile(r"figures/|notebooks/\d\d_|(CONTRIBUTING|CHANGELOG)\.md$")  # files of the project that become pages
 LINK = re.compile(r"(\]\()(?!\w+:)([^)\s#]*)(#[^)\s]+)?(?=\))")
+WHOLE_LINK = re.compile(r"(?<!!)\[([^\[\]]+)\]\((?!\w+:)([^)\s#]+)\)")
 FOLDED = {"bootstrap": "For Colab and Binder", "injected-parameters": "The parameters of this run"}  # by tag
 OUTSIDE = re.compile(
     r"""<(?:script|img|iframe|source|video|audio|embed|link(?![^>]*rel="?canonical))\b[^>]*?\s"""
@@ -79,52 +78,58 @@ def collect(course: Path, names: list[str]) -> dict[str, Path]:
 
 
 def stage(source: Path, found: dict[str, Path], *, project: Path = PROJECT) -> None:
-    """Lay out everything that Sphinx reads: pages of docs/, parts of the README, figures, executed chapters."""
+    """Lay out everything that Sphinx reads: pages, README, figures, executed chapters."""
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(project / "docs", source, ignore=shutil.ignore_patterns("__pycache__", "*.py", "_static"))
+    for path in source.glob("*.md"):
+        path.write_text(text_for_the_site(path.read_text(encoding="utf-8"), folder="docs"), encoding="utf-8")
     shutil.copytree(project / "figures", source / "figures")
     for name in ("CONTRIBUTING.md", "CHANGELOG.md"):
         (source / name).write_text(text_for_the_site((project / name).read_text(encoding="utf-8")), encoding="utf-8")
     readme = text_for_the_site((project / "README.md").read_text(encoding="utf-8"))
     (source / "readme").mkdir()
-    for part, text in readme_parts(readme).items():
-        (source / "readme" / f"{part}.md").write_text(text, encoding="utf-8")
+    (source / "readme" / "body.md").write_text(readme.partition("\n")[2], encoding="utf-8")  # its title is on the page
     (source / "notebooks").mkdir()
     for name, path in found.items():
         notebook = for_the_site(read_json(path), number=name[:2])
         (source / "notebooks" / f"{name}.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
 
 
-def readme_parts(text: str) -> dict[str, str]:
-    """The README in four: `intro` (up to the commands), `chapters`, `results`, and the rest as `running`."""
-    head, *sections = re.split(r"^(?=## )", text, flags=re.MULTILINE)
-    parts = {"intro": head.split("\n", 1)[1] + sections[0], "chapters": "", "results": "", "running": ""}
-    for section in sections[1:]:
-        measured = any(mark in section for mark in RESULTS)
-        parts["results" if measured else "chapters" if CHAPTERS in section else "running"] += section
-    return parts
+def text_for_the_site(text: str, *, folder: str = "", repository: str | None = None) -> str:
+    """Links as the site has them: its first page for the README, the repository (of pyproject.toml; None: no link) for
+    files it does not hold, and anchors in the small letters that Sphinx gives them. `folder` is where the text lies."""
+    repository = repository or address.repository()
+    here = on_the_site(folder)
 
-
-def text_for_the_site(text: str, *, folder: str = "") -> str:
-    """Links as the site has them: its own page for the README, the repository for files it does not hold, and anchors
-    in the small letters that Sphinx gives them. `folder` is where the text lies in the project."""
+    def elsewhere(page: str) -> bool:
+        inside = in_project(page, folder)
+        return on_the_site(inside) is None and (PROJECT / inside).exists()
 
     def link(found: re.Match) -> str:
         page, anchor = found[2], (found[3] or "").lower()
-        inside = Path(os.path.normpath(Path(folder, page))).as_posix()
-        if inside == "README.md":
-            page = page.replace("README.md", "running.md")
-        elif inside.startswith("docs/"):
-            page = page.replace("docs/", "", 1)
-        elif page and not HELD.match(inside) and (PROJECT / inside).exists():
-            page = f"{repository()}/blob/main/{inside}"
+        if page and elsewhere(page):
+            page = f"{repository}/blob/main/{in_project(page, folder)}"
+        elif page and (target := on_the_site(in_project(page, folder))):
+            page = Path(os.path.relpath(target, here)).as_posix()
         return found[1] + page + anchor
 
+    if not repository:
+        text = WHOLE_LINK.sub(lambda found: found[1] if elsewhere(found[2]) else found[0], text)
     return LINK.sub(link, text)
 
 
-def repository() -> str:
-    return tomllib.loads((PROJECT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["urls"]["Repository"]
+def in_project(page: str, folder: str) -> str:
+    """Where a link of a text in this folder leads, from the root of the project."""
+    return Path(os.path.normpath(Path(folder, page))).as_posix()
+
+
+def on_the_site(inside: str) -> str | None:
+    """Where a file or folder of the project is on the site; None when it is no part of it."""
+    if inside == "README.md":
+        return "index.md"
+    if inside == "docs" or inside.startswith("docs/"):
+        return inside.removeprefix("docs").removeprefix("/")
+    return inside if inside in ("", "notebooks") or HELD.match(inside) else None
 
 
 def for_the_site(notebook: dict, *, number: str) -> dict:

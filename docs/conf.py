@@ -15,7 +15,7 @@ release = ABOUT["version"]
 language = "en"
 
 extensions = ["myst_nb", "mathml"]
-exclude_patterns = ["readme/*"]  # parts that pages include
+exclude_patterns = ["readme/*"]  # the first page includes it
 html_math_renderer = "mathml"
 nb_execution_mode = "off"
 nb_merge_streams = True

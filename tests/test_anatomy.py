@@ -336,8 +336,6 @@ def wrong_links(text: str, page: Path) -> Iterator[str]:
         if ":" in place:
             continue
         other = (page.parent / place).resolve() if place else page
-        if PROJECT / "docs" in page.parents and not other.exists():  # the site copies the chapters beside its pages
-            other = PROJECT / place
         if not other.exists():
             yield f"no such file: {target}"
         elif anchor and other.suffix in (".ipynb", ".md") and anchor not in anchors(other):

@@ -1,13 +1,14 @@
-"""Costs come from a measured run, and README and chapters say what was recorded."""
+"""Costs come from a measured run, and README, docs and chapters say what was recorded."""
 
 import json
+import re
 
 import pytest
 
-from course.chapters import chapters_of
-from course.records import costs, record
+from course.chapters import chapters_of, tasks_of
+from course.records import address, costs, record
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import runs
+from ssl_utils.experiments import runs, scales
 from ssl_utils.files import read_json, write_json
 
 CHAPTERS = chapters_of([1])
@@ -32,14 +33,18 @@ def test_a_measured_course_reaches_readme_and_chapters(tmp_path):
     course = measured(tmp_path / "phantom" / "laptop")
     costs.record(course, into=tmp_path / "costs.json")
     found = read_json(tmp_path / "costs.json")
-    page = costs.readme("before <!-- costs -->old<!-- /costs --> after", found)
+    page = costs.page("before <!-- costs -->old<!-- /costs --> after", found)
     assert "phantom, laptop" in page and "1.5" in page and "2.5 GB" in page and "old" not in page
     box = f"# T\n\n<!-- cost:{SECOND} -->\n\n| scale | minutes |\n|---|---|\n| x | 999 |\n\nText | stays"
     filled = costs.boxes(box, found)
     assert "0.5" in filled and "0.7 GB" in filled and "999" not in filled and filled.endswith("\n\nText | stays")
-    row = f"| [02 Two](notebooks/{SECOND}.ipynb) | do it | no GPU | 9 | 9 GB |"
-    assert costs.readme(row, found) == f"| [02 Two](notebooks/{SECOND}.ipynb) | do it | no GPU | 0.5 | 0.7 GB |"
-    assert costs.boxes(filled, found) == filled and costs.readme(page, found) == page
+    row = f"| [02 Two](notebooks/{SECOND}.ipynb) | do it | 9 |"
+    assert costs.page(row, found) == f"| [02 Two](notebooks/{SECOND}.ipynb) | do it | 0.5 |"
+    chapters = costs.page("<!-- chapters --><!-- /chapters -->", found)
+    assert re.search(
+        rf"\({re.escape(f'../notebooks/{SECOND}.ipynb')}\) *\| used if there \| +\| +\| 0.5 +\| 0.7 GB", chapters
+    )
+    assert costs.boxes(filled, found) == filled and costs.page(page, found) == page
 
 
 def test_a_course_that_was_only_continued_is_not_recorded(tmp_path):
@@ -61,8 +66,9 @@ def test_a_later_part_adds_its_chapters_and_leaves_the_rest(tmp_path):
 
 def test_readme_and_chapters_say_what_is_recorded():
     recorded = read_json(costs.REFERENCE) if costs.REFERENCE.exists() else {}
-    page = (runs.PROJECT / "README.md").read_text(encoding="utf-8")
-    assert costs.readme(page, recorded) == page, "run: python -m course.records readme"
+    for name in costs.PAGES:
+        page = (runs.PROJECT / name).read_text(encoding="utf-8")
+        assert costs.page(page, recorded) == page, f"{name}; run: python -m course.records readme"
     boxed = 0
     for path in sorted((runs.PROJECT / "notebooks").glob("[0-9]*.ipynb")):
         for cell in json.loads(path.read_text(encoding="utf-8"))["cells"]:
@@ -71,6 +77,28 @@ def test_readme_and_chapters_say_what_is_recorded():
                 boxed += 1
                 assert costs.boxes(text, recorded) == text, f"{path.name}: run the command that fills README"
     assert boxed == 9
+
+
+def test_a_course_that_was_measured_with_other_parts_is_called_a_guide(tmp_path):
+    course, into = tmp_path / "phantom" / "laptop", tmp_path / "costs.json"
+    costs.record(measured(course), into=into)
+    found, today = read_json(into), costs.parts_today("laptop")
+    found["phantom"]["laptop"]["parts"] = today
+    assert "only a guide" not in costs.courses(found) and "notebooks; today" not in costs.commands(found)
+    found["phantom"]["laptop"]["parts"] = today + 7
+    assert costs.courses(found).endswith("only a guide: phantom, laptop.")
+    assert f"it ran {today + 7} notebooks; today it runs {today}." in costs.commands(found)
+
+
+def test_the_parts_of_today_are_those_of_the_graph():
+    single, tuned = chapters_of([1]), len(scales.get("laptop").num_labeled)
+    assert costs.parts_today("laptop") == len(single) - 1 + tuned * (1 + len(tasks_of([1])))
+
+
+def test_the_commands_hold_the_address_once_there_is_one(monkeypatch):
+    assert "git clone <address of this repository> ssl3d" in costs.commands({})
+    monkeypatch.setattr(address, "repository", lambda: "https://example.org/a/b")
+    assert "git clone https://example.org/a/b ssl3d && cd ssl3d" in costs.commands({})
 
 
 def test_expected_figures_say_where_they_are_from(tmp_path):

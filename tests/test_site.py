@@ -124,6 +124,10 @@ def test_every_page_is_there_and_every_local_link_and_picture_leads_somewhere(pa
         "index.html",
         "results.html",
         "running.html",
+        "own_data.html",
+        "cluster.html",
+        "speed.html",
+        "sources.html",
         "for_lecturers.html",
         "glossary.html",
         "CONTRIBUTING.html",
@@ -174,6 +178,36 @@ def test_search_finds_a_word_of_a_chapter(pages):
     assert "searchindex.js" in (pages / "search.html").read_text(encoding="utf-8")
 
 
+@pytest.mark.parametrize(
+    ("folder", "link", "on_the_site"),
+    [
+        ("", "docs/running.md#what-it-costs", "running.md#what-it-costs"),
+        ("", "notebooks/00_start_here.ipynb#Glossary", "notebooks/00_start_here.ipynb#glossary"),
+        ("", "figures/a.png", "figures/a.png"),
+        ("docs", "speed.md", "speed.md"),
+        ("docs", "../README.md", "index.md"),
+        ("docs", "../figures/a.png", "figures/a.png"),
+        ("docs", "../notebooks/05_results.ipynb", "notebooks/05_results.ipynb"),
+        ("docs", "../CONTRIBUTING.md", "CONTRIBUTING.md"),
+        ("notebooks", "../docs/for_lecturers.md", "../for_lecturers.md"),
+        ("notebooks", "../README.md", "../index.md"),
+        ("notebooks", "01_data_inspection.ipynb", "01_data_inspection.ipynb"),
+        ("notebooks", "#Glossary", "#glossary"),
+        ("notebooks", "https://example.org/A#B", "https://example.org/A#B"),
+    ],
+)
+def test_links_lead_to_where_things_are_on_the_site(folder, link, on_the_site):
+    assert site.text_for_the_site(f"[a]({link})", folder=folder) == f"[a]({on_the_site})"
+
+
+def test_files_that_the_site_does_not_hold_are_in_the_repository_once_it_is_published():
+    text = "see [the graph](../Snakefile) and ![a picture](../figures/a.png)"
+    shown = "see {} and ![a picture](../figures/a.png)"
+    assert site.text_for_the_site(text, folder="notebooks") == shown.format("the graph")
+    known = site.text_for_the_site(text, folder="notebooks", repository="https://example.org/a/b")
+    assert known == shown.format("[the graph](https://example.org/a/b/blob/main/Snakefile)")
+
+
 @pytest.mark.long
 def test_outputs_formulas_and_folded_answers_arrive(pages):
     text = (pages / "notebooks" / "01_data_inspection.html").read_text(encoding="utf-8")
@@ -182,8 +216,8 @@ def test_outputs_formulas_and_folded_answers_arrive(pages):
     assert re.search(r'<math[^>]*display="block".*?<mi>&#x003C3;</mi>', text, re.DOTALL)
     assert re.search(r"<h1>01\. [A-Z]", text)
     assert "Executed on 2026-11-21: dataset phantom, scale smoke." in text
-    assert f'href="{site.repository()}/blob/main/Snakefile"' in text
-    assert 'href="../running.html"' in text and 'href="00_start_here.html#glossary"' in text
+    assert ", the graph.</p>" in text  # nobody has published the repository: no link to what the site does not hold
+    assert 'href="../index.html"' in text and 'href="00_start_here.html#glossary"' in text
     assert "kept in runs/phantom" in text and str(runs.runs_root()) not in text
     assert "widget-view" not in text and "Box()" not in text
 
@@ -251,7 +285,7 @@ def test_a_chapter_that_did_not_end_counts_as_not_executed(tmp_path, how):
 def test_the_costs_for_lecturers_are_the_recorded_ones():
     text = (runs.PROJECT / "docs" / "for_lecturers.md").read_text(encoding="utf-8")
     assert "<!-- costs -->" in text
-    assert costs.readme(text, read_json(costs.REFERENCE)) == text
+    assert costs.page(text, read_json(costs.REFERENCE)) == text
 
 
 def test_the_lesson_plans_list_every_exercise_as_it_stands_in_its_chapter():

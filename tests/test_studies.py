@@ -358,9 +358,9 @@ def test_a_record_answers_its_claim_and_replaces_an_earlier_one(tmp_path, files)
     ((about, table),) = claims.recorded("mask_ratio", source=files["source"])
     assert about["date"] == "2026-01-02" and table["gain"][2] == pytest.approx(0.05) and table["dice"][0] == 0.5
     assert claims.table(**files)["we measured"].tolist() == [
-        "**phantom, laptop**, gain over random. 6 labels: 0.3 +5.0 [+4.0, +6.0] (one run); "
+        "**phantom, laptop**, gain over training from scratch. 6 labels: 0.3 +5.0 [+4.0, +6.0] (one run); "
         "0.6 +6.0 [+5.0, +7.0] (one run)",
-        "**phantom, laptop**, gain over random. 6 labels: simmim +16.0 [+9.0, +30.0]",
+        "**phantom, laptop**, gain over training from scratch. 6 labels: simmim +16.0 [+9.0, +30.0]",
     ]
     assert "NaN" not in files["source"].read_text()
     results.figure(about, table).savefig(tmp_path / "figure.png")
@@ -387,9 +387,23 @@ def test_claims_are_whole_and_name_a_study():
     assert {claim["study"] for claim in said} == {*studies.STUDIES, claims.COURSE}, "every study answers somebody"
 
 
-def test_the_readme_says_what_the_records_say():
-    text = (PROJECT / "README.md").read_text(encoding="utf-8")
-    assert text == claims.readme(text), "run: python -m course.records readme"
+def test_gains_of_the_tutorial_and_the_share_of_its_background_are_computed_right():
+    (claim,) = (claim for claim in read_json(claims.CLAIMS) if claim["id"] == "restoration_gain")
+    scores, gains = claim["they_say"].split(": gains of ")
+    scratch, pretrained = zip(*re.findall(r"([\d.]+) (?:from scratch )?and ([\d.]+)", scores), strict=True)
+    differences = [f"{float(b) - float(a):.2f}" for a, b in zip(scratch, pretrained, strict=True)]
+    assert differences == re.findall(r"\d\.\d\d", gains.split(" points")[0]) == ["7.02", "3.49", "3.39"]
+    shares = re.findall(r"([\d.]+)(?: points)? at (\.\d+)", claim["why"].split("(.99 - v) / 13")[1])
+    assert [value for _, value in shares] == [
+        f".{scratch[0]}".replace(".63.", ".63"),
+        f".{scratch[2]}".replace(".78.", ".78"),
+    ]
+    assert [share for share, _ in shares] == [f"{100 * (0.99 - float(value)) / 13:.1f}" for _, value in shares]
+
+
+def test_the_page_of_results_says_what_the_records_say():
+    text = (PROJECT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert text == claims.fill(text), "run: python -m course.records readme"
     assert text.count("not measured yet") == sum(not claim["measured"] for claim in read_json(claims.CLAIMS))
     with pytest.raises(CourseError, match="<!-- claims -->"):
-        claims.readme("no table here")
+        claims.fill("no table here")

@@ -1,8 +1,9 @@
-"""Tables a person reads: label efficiency, gains, the README's block, which must be what the record says."""
+"""Tables a person reads: label efficiency, gains, the block of docs/results.md, which must be what the record says."""
 
 import json
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 
@@ -171,7 +172,7 @@ def test_an_older_record_without_the_newer_columns_is_read(course, tmp_path):
     for key in ("p_holm", "win_rate", "effect_size", "draws", "seeds"):
         results["gains"] = [{k: v for k, v in gain.items() if k != key} for gain in results["gains"]]
     del results["labels_saved"]
-    text = record.readme(MARKED, results=results)
+    text = record.fill(MARKED, results=results)
     assert "Holm" not in text and "not corrected" in text and "| simmim | 6      | +10.0 | [+10.0, +10.0] |" in text
 
 
@@ -228,20 +229,35 @@ def test_an_unfinished_course_is_not_recorded(tmp_path):
 
 def test_the_block_is_made_from_the_record(course, tmp_path):
     record.record(course, into=tmp_path / "reference.json")
-    text = record.readme(MARKED, results=read_json(tmp_path / "reference.json"))
+    text = record.fill(MARKED, results=read_json(tmp_path / "reference.json"))
     assert text.startswith("before\n") and text.endswith("after\n") and "stale words" not in text
     assert tables.markdown(tables.label_efficiency(statistics.summary(runs.collect(course)))) in text
-    assert tables.markdown(tables.gain_table(statistics.gains(runs.collect(course)))) in text
-    assert record.readme(text, results=read_json(tmp_path / "reference.json")) == text
+    gains = statistics.gains(runs.collect(course)).assign(p=np.nan, p_holm=np.nan, effect_size=np.nan)  # one run each
+    assert tables.markdown(tables.gain_table(gains)) in text and "Rows of one run have neither" in text
+    assert record.fill(text, results=read_json(tmp_path / "reference.json")) == text
     for empty in ({}, {"runs": [], "label_efficiency": [], "gains": []}):
-        assert record.readme(text, results=empty) == MARKED.replace("stale words", "\nNo recorded run yet.\n")
+        assert record.fill(text, results=empty) == MARKED.replace("stale words", "\nNo recorded run yet.\n")
 
 
-def test_a_readme_without_markers_is_one_line():
+def test_a_table_of_repeated_runs_has_p_and_cases_are_counted_beside_patients(course, tmp_path):
+    record.record(course, into=tmp_path / "reference.json")
+    results = read_json(tmp_path / "reference.json")
+    (run,) = results["runs"]
+    assert run["patients"] < run["cases"]
+    assert f"({run['cases']} test cases of {run['patients']} patients, " in record.fill(MARKED, results=results)
+    for gain in results["gains"]:
+        gain |= {"draws": 3, "seeds": 3}
+    text = record.fill(MARKED, results=results)
+    gains = statistics.gains(runs.collect(course))
+    assert tables.markdown(tables.gain_table(gains)) in text and "Rows of one run" not in text
+    assert record.tested({"cases": 20, "patients": 20}) == record.tested({"cases": 20}) == "20 test cases"
+
+
+def test_a_page_without_markers_is_one_line():
     with pytest.raises(CourseError, match="<!-- results -->"):
-        record.readme("no table here", results={})
+        record.fill("no table here", results={})
 
 
-def test_the_readme_says_what_the_record_says():
-    text = (PROJECT / "README.md").read_text(encoding="utf-8")
-    assert text == record.readme(text), "run: python -m course.records readme"
+def test_the_page_of_results_says_what_the_record_says():
+    text = (PROJECT / "docs" / "results.md").read_text(encoding="utf-8")
+    assert text == record.fill(text), "run: python -m course.records readme"

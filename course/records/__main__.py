@@ -1,16 +1,16 @@
-"""What was run, into the record; and the record, into README and chapters.
+"""What was run, into the record; and the record, into README, docs and chapters.
 
 python -m course.records record runs/phantom/laptop                      # a finished course
 python -m course.records record runs/phantom/laptop/studies/mask_ratio   # a finished study
 python -m course.records table runs/phantom/laptop 2                     # results of part 2, beside those of part 1
-python -m course.records readme                                          # README.md, cost boxes, badges, docs/speed.md
+python -m course.records readme                                          # README.md, docs, cost boxes, badges
 """
 
 import sys
 from pathlib import Path
 
 from course.chapters import chosen_parts, tasks_of
-from course.records import address, claims, costs, record, speed
+from course.records import address, claims, costs, findings, record, speed
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
 from ssl_utils.files import write_text
@@ -37,9 +37,10 @@ def write_table(folder: Path, part: str) -> None:
 
 
 def write_readme() -> None:
-    page = runs.PROJECT / "README.md"
-    text = claims.readme(record.readme(page.read_text(encoding="utf-8")))
-    write_text(page, text)
+    readme, results = runs.PROJECT / "README.md", runs.PROJECT / "docs" / "results.md"
+    write_text(readme, findings.fill(readme.read_text(encoding="utf-8")))
+    write_text(results, findings.fill(claims.fill(record.fill(results.read_text(encoding="utf-8")))))
+    findings.draw()
     costs.fill()
     speed.fill()
     address.fill()

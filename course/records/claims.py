@@ -1,4 +1,5 @@
-"""What published systems say, and what was measured here: claims and recorded studies, from json_files into README.
+"""What published systems say, and what was measured here: claims and recorded studies, from json_files into
+docs/results.md.
 
 A claim names the study that answers it, and under `measured` the records it is compared with, as "dataset/scale"; the
 study `course` stands for the recorded courses. No measured number is written by hand.
@@ -75,7 +76,7 @@ def table(*, claims: Path = CLAIMS, source: Path = REFERENCE, courses: Path = CO
 
 
 def _measured(claim: dict[str, Any], key: str, *, source: Path, courses: Path) -> str:
-    """One record in a line: what was gained over the random start, in points."""
+    """One record in a line: what was gained over training from scratch, in points."""
     dataset, scale = key.split("/")
     if claim["study"] == COURSE:
         points = _of_course(dataset, scale, courses)
@@ -92,7 +93,7 @@ def _measured(claim: dict[str, Any], key: str, *, source: Path, courses: Path) -
     for count, part in points.groupby("num_labeled"):
         cells = [f"{_name(row, several)} {studies.gain_text(row)}{_once(row)}" for row in part.itertuples()]
         said.append(f"{count} labels: {'; '.join(cells)}")
-    return f"**{dataset}, {scale}**, gain over random. " + ". ".join(said or ["not with these labels"])
+    return f"**{dataset}, {scale}**, gain over training from scratch. " + ". ".join(said or ["not with these labels"])
 
 
 def _once(row: Any) -> str:
@@ -121,10 +122,10 @@ def markdown(claims: pd.DataFrame) -> str:
     return "\n".join(lines + ["| " + " | ".join(row) + " |" for row in claims.itertuples(index=False)])
 
 
-def readme(text: str, **files: Path) -> str:
-    """The README with the claims between its markers.
+def fill(text: str, **files: Path) -> str:
+    """docs/results.md with the claims between its markers.
 
     Raises:
         CourseError: it has no `<!-- claims -->` and `<!-- /claims -->`.
     """
-    return entries.block(text, "claims", markdown(table(**files)), needed="the table belongs")
+    return entries.block(text, "claims", markdown(table(**files)), page="docs/results.md")

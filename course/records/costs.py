@@ -1,20 +1,25 @@
-"""What a course costs: from a measured run into json_files, from there into README and chapters."""
+"""What a course costs: from a measured run into json_files, from there into README, pages and chapters."""
 
 import json
 import re
+from dataclasses import asdict
 from pathlib import Path
 
 import pandas as pd
 
-from course.chapters import chapters_of, part_of
-from course.records import entries
+from course import plan
+from course.chapters import FINETUNING, PARTS, chapters_of, part_of
+from course.records import address, entries
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import runs
+from ssl_utils.experiments import runs, scales
 from ssl_utils.files import read_json, write_json, write_text
+from ssl_utils.pretext import TASKS
 from ssl_utils.statistics import tables
 
 REFERENCE = runs.PROJECT / "json_files" / "reference_costs.json"
-ROW = re.compile(r"^(\| \[[^\]]+\]\(notebooks/(\w+)\.ipynb\) \|[^|\n]*\|[^|\n]*\|).*$", re.MULTILINE)  # of the README
+PAGES = ("README.md", "docs/running.md", "docs/for_lecturers.md")
+CLONE = "git clone {} ssl3d && cd ssl3d"
+ROW = re.compile(r"^(\| \[[^\]]+\]\(notebooks/(\w+)\.ipynb\) \|[^|\n]*\|).*$", re.MULTILINE)  # of the README
 BOX = re.compile(r"<!-- cost:(\w+) -->\n(?:\s*\n)?(?:\|.*(?:\n|$))*")
 
 
@@ -56,26 +61,77 @@ def _of_the_course(course_dir: Path, found: dict) -> dict:
     }
 
 
-def readme(text: str, costs: dict) -> str:
-    """The README with the table of whole courses between its markers, and minutes and memory in its chapter table (its
-    last two columns; scale laptop on the phantom)."""
-    found = costs.get("phantom", {}).get("laptop", {"chapters": {}})
+def page(text: str, costs: dict) -> str:
+    """A page with what it has markers for (the commands with their minutes, whole courses, chapters), and the minutes
+    of each chapter in the last column of the README's table (scale laptop on the phantom)."""
+    default = costs.get("phantom", {}).get("laptop", {"chapters": {}})["chapters"]
+    text = ROW.sub(lambda row: f"{row[1]} {minutes(default[row[2]]) if row[2] in default else ''} |", text)
+    for name, content in {"commands": commands, "costs": courses, "chapters": chapters}.items():
+        if f"<!-- {name} -->" in text:
+            text = entries.block(text, name, content(costs))
+    return text
 
-    def row(match: re.Match) -> str:
-        known = match[2] in found["chapters"]
-        cells = [minutes(found["chapters"][match[2]]), f"{found['memory_gb'][match[2]]:.1f} GB"] if known else ["", ""]
-        return f"{match[1]} {cells[0]} | {cells[1]} |"
 
-    text = ROW.sub(row, text)
-    rows = {
-        f"{dataset}, {scale}": [minutes(c["seconds"]), f"{c['peak_memory_gb']:.1f} GB", c["cores"], c["date"]]
-        for dataset, scales in costs.items()
-        for scale, c in scales.items()
-    }
-    columns = ["minutes", "memory, all processes", "cores", "measured"]
-    table = pd.DataFrame.from_dict(rows, orient="index", columns=columns)
-    shown = tables.markdown(table.rename_axis("course")) if rows else "No recorded run yet."
-    return entries.block(text, "costs", shown)
+def commands(costs: dict) -> str:
+    """Clone, run, test, open: minutes of the recorded course, and those that the Makefile gives for the tests."""
+    makefile = (runs.PROJECT / "Makefile").read_text(encoding="utf-8")
+    tests = re.search(r"^test:.*\(about (\d+ minutes)", makefile, re.MULTILINE)[1]
+    course = costs.get("phantom", {}).get("laptop")
+    took = f"{course['seconds'] / 60:.0f} minutes" if course else "not measured yet"
+    block = f"""```sh
+{CLONE.format(address.repository() or "<address of this repository>")}
+make course     # {took}: generate the data, run chapters 00 to 05, print the results
+make test       # {tests}: run every test
+make lab        # open the chapters in JupyterLab
+```"""
+    return f"{block}\n\n{_measured_on(course)}" if course else block
+
+
+def _measured_on(course: dict) -> str:
+    said = f"Minutes on {course['cores']} CPU cores. The first command also installs about 2 GB of packages, once."
+    if course["parts"] != (today := parts_today("laptop")):
+        said += f" `make course` was timed when it ran {course['parts']} notebooks; today it runs {today}."
+    return said
+
+
+def courses(costs: dict) -> str:
+    """A row per recorded course, and which of them had other parts than the course has today."""
+    rows, older = {}, []
+    for dataset, by_scale in costs.items():
+        for scale, entry in by_scale.items():
+            name, parts = f"{dataset}, {scale}", parts_today(scale)
+            cells = [minutes(entry["seconds"]), f"{entry['peak_memory_gb']:.1f} GB", entry["cores"], entry["parts"]]
+            rows[name] = [*cells, parts, entry["date"]]
+            older += [name] if entry["parts"] != parts else []
+    if not rows:
+        return "No recorded run yet."
+    columns = ["minutes", "memory, all processes", "cores", "parts", "parts today", "measured"]
+    shown = tables.markdown(pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("course"))
+    if older:
+        shown += "\n\nMeasured on a course with other parts than today's, so only a guide: " + "; ".join(older) + "."
+    return shown
+
+
+def parts_today(scale: str) -> int:
+    """How many parts `make course` has at this scale."""
+    numbers = asdict(scales.get(scale))
+    return len(plan.parts({"parts": [1], "settings": numbers, "num_labeled": numbers["num_labeled"]}))
+
+
+def chapters(costs: dict) -> str:
+    """What each chapter takes on one CPU core, and whether it uses a GPU."""
+    recorded, rows = costs.get("phantom", {}), {}
+    training = {FINETUNING, *(entry.chapter for entry in TASKS.values())}
+    for chapter in chapters_of(PARTS):
+        cells = ["used if there" if chapter in training else "not used"]
+        for scale in ("smoke", "laptop"):
+            known = recorded.get(scale, {"chapters": {}})
+            is_known = chapter in known["chapters"]
+            cells += [minutes(known["chapters"][chapter])] if is_known else [""]
+            cells += [f"{known['memory_gb'][chapter]:.1f} GB"] if is_known else [""]
+        rows[f"[{chapter}](../notebooks/{chapter}.ipynb)"] = cells
+    columns = ["GPU", "minutes, smoke", "memory, smoke", "minutes, laptop", "memory, laptop"]
+    return tables.markdown(pd.DataFrame.from_dict(rows, orient="index", columns=columns).rename_axis("chapter"))
 
 
 def boxes(text: str, costs: dict) -> str:
@@ -97,10 +153,10 @@ def minutes(seconds: float) -> str:
 
 
 def fill(project: Path = runs.PROJECT) -> None:
-    """Write the recorded costs into README.md, the page for lecturers and the chapters."""
+    """Write the recorded costs into the README, its pages and the chapters."""
     costs = entries.recorded(REFERENCE)
-    pages = [project / "README.md", project / "docs" / "for_lecturers.md"]
-    changed = {page: readme(page.read_text(encoding="utf-8"), costs) for page in pages if page.exists()}
+    found = [path for name in PAGES if (path := project / name).exists()]
+    changed = {path: page(path.read_text(encoding="utf-8"), costs) for path in found}
     for path in sorted((project / "notebooks").glob("[0-9]*.ipynb")):
         notebook = json.loads(path.read_text(encoding="utf-8"))
         for cell in notebook["cells"]:

@@ -49,14 +49,14 @@ def data(runs: list[dict]) -> str:
     return hashlib.sha256(settings.encode()).hexdigest()[:16]
 
 
-def block(text: str, name: str, content: str, *, needed: str = "") -> str:
+def block(text: str, name: str, content: str, *, page: str = "") -> str:
     """The page with this content between `<!-- name -->` and `<!-- /name -->`.
 
     Raises:
-        CourseError: README.md, where `needed` belongs, lacks the markers.
+        CourseError: it lacks the markers, though `page` must have them.
     """
     ends = f"<!-- {name} -->", f"<!-- /{name} -->"
     pattern = re.compile(".*?".join(map(re.escape, ends)), re.DOTALL)
-    if needed and not pattern.search(text):
-        raise CourseError(f"README.md: has no {' and '.join(ends)}; put both where {needed}")
+    if page and not pattern.search(text):
+        raise CourseError(f"{page}: has no {' and '.join(ends)}; put both where the {name} belong")
     return pattern.sub(lambda _: f"{ends[0]}\n\n{content}\n\n{ends[1]}", text)

@@ -1,4 +1,4 @@
-"""The recorded results: from a finished course into json_files, from there into README.md."""
+"""The recorded results: from a finished course into json_files, from there into docs/results.md."""
 
 import shutil
 from pathlib import Path
@@ -113,8 +113,8 @@ def _in_words(saved: pd.DataFrame) -> pd.DataFrame:
     return saved.assign(**{name: [said(row, name) for _, row in saved.iterrows()] for name in ("needs", "low", "high")})
 
 
-def readme(text: str, *, results: dict | None = None) -> str:
-    """The README with the recorded results (default: those in json_files) between its markers.
+def fill(text: str, *, results: dict | None = None) -> str:
+    """docs/results.md with the recorded results (default: those in json_files) between its markers.
 
     Raises:
         CourseError: it has no `<!-- results -->` and `<!-- /results -->`.
@@ -127,11 +127,25 @@ def readme(text: str, *, results: dict | None = None) -> str:
             entries.fractions(entries.matching(results[kind], name), NUMBERS[kind])
             for kind in ("label_efficiency", "gains")
         )
-        about = f"{run['cases']} test cases, {run['device']}, {run['date']}"
-        parts.append(f"**{run['dataset']}, scale {run['scale']}** ({about})")
+        parts.append(f"**{run['dataset']}, scale {run['scale']}** ({tested(run)}, {run['device']}, {run['date']})")
         parts += [tables.markdown(tables.label_efficiency(part)) for part in tables.split(cells) if len(part)]
-        if len(gains):
-            parts += [tables.markdown(tables.gain_table(part)) for part in tables.split(gains) if len(part)]
-            parts.append(tables.gain_note(gains))
+        parts += _gains(gains) if len(gains) else []
         parts.append(tables.limits(cells, run["scale"]))
-    return entries.block(text, "results", "\n\n".join(parts), needed="the tables belong")
+    return entries.block(text, "results", "\n\n".join(parts), page="docs/results.md")
+
+
+def tested(run: dict) -> str:
+    """`110 test cases of 71 patients`, `20 test cases`: where a patient has several, they are fewer than the cases."""
+    patients = run.get("patients", run["cases"])
+    return f"{run['cases']} test cases" + (f" of {patients} patients" if patients != run["cases"] else "")
+
+
+def _gains(gains: pd.DataFrame) -> list[str]:
+    """Tables and note. A single run against a single run says nothing on other runs: no p, and no effect size."""
+    tested = [name for name in ("p", "p_holm", "effect_size") if name in gains]
+    single = gains["draws"] * gains["seeds"] == 1 if "draws" in gains else pd.Series(False, gains.index)
+    note = tables.gain_note(gains)
+    if single.any():
+        gains = gains.assign(**{name: gains[name].astype(float).mask(single) for name in tested})
+        note += " Rows of one run have neither p nor effect size: their interval is that of the test patients alone."
+    return [*(tables.markdown(tables.gain_table(part)) for part in tables.split(gains) if len(part)), note]

@@ -1,0 +1,215 @@
+"""The findings of the README and their picture, made from the records in json_files.
+
+Their words are written here, their numbers are not. tests/test_readme.py asks of every sentence whether the records
+still say so.
+"""
+
+import hashlib
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
+
+from course.records import claims, entries, record
+from course.records.study_report import gain_text
+from ssl_utils.errors import CourseError
+from ssl_utils.experiments import runs
+from ssl_utils.figures.look import GREY, error_bars, init_styles, legend, sheet
+from ssl_utils.files import atomic, read_json
+from ssl_utils.statistics import tables
+
+PICTURE = runs.PROJECT / "figures" / "fine_tuning_length.png"
+TRIALS = runs.PROJECT / "json_files" / "recipe_trials.json"
+SCALE, FEW = "laptop", 6  # labelled cases
+SETS = {"phantom": "phantom CT", "hippocampus": "hippocampus MRI", "sarcoma": "sarcoma CT, T1, PET"}
+INITS = {"random": "from scratch", "voxel_clusters": "pretrained on voxel clusters"}
+CLUSTERS, RECONSTRUCTION = "voxel_clusters", ("restoration", "simmim", "mae")
+REPEATED = (("phantom", "restoration"), *(("sarcoma", init) for init in RECONSTRUCTION))  # nine runs each
+
+
+def lengths() -> dict[str, pd.DataFrame]:
+    """Per dataset the study of the fine-tuning length with few labels: task, share of the steps, dice, low, high.
+
+    Raises:
+        CourseError: a dataset has no such record.
+    """
+    recorded = [entry for entry in claims.recorded("finetuning_length") if entry[0]["scale"] == SCALE]
+    found = {about["dataset"]: table[table["num_labeled"] == FEW] for about, table in recorded}
+    if missing := set(SETS) - set(found):
+        raise CourseError(f"{claims.REFERENCE}: no study finetuning_length of {', '.join(sorted(missing))}; record it")
+    shares = {name: found[name]["value"].str.removesuffix(" %").astype(float) / 100 for name in SETS}
+    return {name: found[name].assign(share=shares[name]) for name in SETS}
+
+
+def point(table: pd.DataFrame, task: str, share: float) -> Any:
+    """The row of one init at one length."""
+    (row,) = table[(table["task"] == task) & (table["share"] == share)].itertuples()
+    return row
+
+
+def gains() -> pd.DataFrame:
+    """Every gain of the recorded courses at this scale, in 0..1, with the number of runs."""
+    rows = entries.matching(entries.recorded(record.REFERENCE)["gains"], {"scale": SCALE})
+    found = entries.fractions(rows, ["gain", "low", "high"]).rename(columns={"low": "gain_low", "high": "gain_high"})
+    return found.assign(runs=found["draws"] * found["seeds"])
+
+
+def gain(dataset: str, init: str, num_labeled: int = FEW) -> Any:
+    """One row of `gains`.
+
+    Raises:
+        CourseError: it is not recorded.
+    """
+    keys = {"dataset": dataset, "init": init, "num_labeled": num_labeled}
+    for row in gains().itertuples():
+        if all(getattr(row, name) == value for name, value in keys.items()):
+            return row
+    raise CourseError(f"{record.REFERENCE}: no gain of {keys}; record that course, or rewrite {Path(__file__).name}")
+
+
+def single_runs() -> pd.DataFrame:
+    """Gains of reconstruction on the phantom that rest on one run."""
+    found = gains()
+    return found[(found["dataset"] == "phantom") & found["init"].isin(RECONSTRUCTION) & (found["runs"] == 1)]
+
+
+def encoder_rate() -> tuple[float, float]:
+    """Mean Dice of the trials from scratch on the phantom: one learning rate, and a tenth of it for the encoder."""
+    trials = [t for t in read_json(TRIALS)["trials"] if t["dataset"] == "phantom" and t["start"].startswith("random")]
+    usual, lower = (
+        np.mean([d for t in trials if t["learning_rate"] == rate for d in t["dice"]])
+        for rate in ("4e-3", "4e-3, encoder x 0.1")
+    )
+    return float(usual), float(lower)
+
+
+def seconds(dataset: str) -> tuple[float, float]:
+    """Of one fine-tuning from scratch with four times the steps, and of the pretraining on voxel clusters."""
+    recorded, key = entries.recorded(record.REFERENCE), {"dataset": dataset, "scale": SCALE}
+    (longer,) = entries.matching(recorded["label_efficiency"], key | {"init": "random__budget=4", "num_labeled": FEW})
+    (run,) = entries.matching(recorded["runs"], key)
+    return longer["seconds"], run["pretraining"]["voxel_clusters"]["seconds"]
+
+
+def text() -> str:
+    """Three findings, the most useful one first."""
+    said = (_longer(lengths()), _head_start(lengths()), _reconstruction())
+    return "\n".join(f"{number}. {finding}" for number, finding in enumerate(said, 1))
+
+
+def _points(value: float) -> str:
+    return f"{100 * value:.1f}"
+
+
+def _longer(found: dict[str, pd.DataFrame]) -> str:
+    ends = {
+        name: [_points(point(found[name], "random", share).dice) for share in (1, 4)]
+        for name in ("phantom", "hippocampus")
+    }
+    rises = " and ".join(f"from {usual} to {longer} on the {name}" for name, (usual, longer) in ends.items())
+    (longer, pretraining), (usual, lower) = seconds("phantom"), encoder_rate()
+    return (
+        "**Training longer helps more than pretraining.** With four times the steps, UNETR from scratch rises "
+        f"{rises}. On the phantom that takes {longer:.0f} seconds; the best pretraining alone "
+        f"takes {pretraining:.0f}. A tenth of the learning rate in the encoder gave {tables.signed(lower - usual)} "
+        "points in trials. On the sarcomas neither helped."
+    )
+
+
+def _head_start(found: dict[str, pd.DataFrame]) -> str:
+    mri, phantom, sarcoma = (
+        gain("hippocampus", CLUSTERS),
+        gain("phantom", CLUSTERS),
+        point(found["sarcoma"], CLUSTERS, 1),
+    )
+    ends = [_points(point(found[name], CLUSTERS, 4).dice) for name in ("phantom", "hippocampus")]
+    return (
+        "**Voxel clusters give a head start, and end level.** Predicting cluster pseudo-labels gained "
+        f"{gain_text(mri)} on the hippocampus (p = {mri.p:.3f}; {mri.p_holm:.3f} after Holm's correction), "
+        f"{gain_text(phantom)} on the phantom, {gain_text(sarcoma)} on the sarcomas. After four times the steps it "
+        f"reached {ends[0]} and {ends[1]}, like training from scratch."
+    )
+
+
+def _reconstruction() -> str:
+    single = single_runs()["gain"]
+    (phantom, *sarcoma) = (gain_text(gain(*key)) for key in REPEATED)
+    return (
+        f"**Reconstruction gave no reproducible gain.** Restoration: {phantom} on the phantom; restoration, SimMIM and "
+        f"MAE on the sarcomas: {', '.join(sarcoma)}. Single runs on the phantom, 6 to 24 labels, gave "
+        f"{tables.signed(single.min())} to {tables.signed(single.max())}, each with a narrow interval that leaves out "
+        "the chance of training."
+    )
+
+
+def fingerprint(found: dict[str, pd.DataFrame]) -> str:
+    """Of the numbers in the picture, so that a test can tell whether the file is older than they are."""
+    drawn = [table[["task", "share", "dice", "low", "high"]].round(5).to_csv() for table in found.values()]
+    return hashlib.sha256("".join(drawn).encode()).hexdigest()[:16]
+
+
+def picture(found: dict[str, pd.DataFrame]) -> Figure:
+    """Dice against fine-tuning steps, a panel per dataset: both inits, with intervals."""
+    drawn, panels = sheet(10.0, 3.6, 1, len(found))
+    for axes, (name, table) in zip(panels, found.items(), strict=True):
+        for shift, init in zip((0.97, 1.03), INITS, strict=True):
+            _line(axes, table[table["task"] == init].sort_values("share"), shift, init)
+        axes.set_xscale("log")
+        shares = sorted(table["share"].unique())
+        axes.set_xticks(shares, [f"{share:g} x" for share in shares])
+        axes.minorticks_off()
+        axes.yaxis.set_major_locator(MaxNLocator(integer=True, nbins=6))
+        axes.set_title(f"{SETS[name]}\n{_tested(name)}", fontsize=10)
+    panels[0].set_ylabel("Dice (points; axes differ)")
+    drawn.supxlabel("fine-tuning steps, as a multiple of the course's", fontsize=10)
+    handles, labels = panels[0].get_legend_handles_labels()
+    hollow = Line2D([], [], linestyle="", marker="o", color="white", markeredgecolor=GREY)
+    handles, labels = [*handles, hollow], [*labels, "hollow: one run (others 3 to 9)"]
+    title = f"UNETR fine-tuned with {FEW} labelled cases; bars: 95 % intervals"
+    legend(drawn, handles, labels, loc="outside upper center", ncols=3, title=title)
+    return drawn
+
+
+def _line(axes: Axes, part: pd.DataFrame, shift: float, init: str) -> None:
+    at, (middle, low, high) = part["share"] * shift, (100 * part[name] for name in ("dice", "low", "high"))
+    style = init_styles([init])[init] | {"capsize": 3, "linewidth": 1.8, "elinewidth": 1.2, "markersize": 6}
+    error_bars(axes, at, middle, low, high, label=INITS[init], **style)
+    once = part["draws"] * part["seeds"] == 1  # one run: its interval is that of the patients alone
+    axes.plot(at[once], middle[once], style["marker"], color="white", markeredgecolor=style["color"], zorder=5)
+
+
+def _tested(dataset: str) -> str:
+    runs_recorded = entries.recorded(record.REFERENCE)["runs"]
+    return record.tested(entries.matching(runs_recorded, {"dataset": dataset, "scale": SCALE})[0])
+
+
+def fill(text_of_page: str) -> str:
+    """The README, or docs/results.md, with the findings between its markers.
+
+    Raises:
+        CourseError: it has no such markers.
+    """
+    return entries.block(text_of_page, "findings", text(), page="the page")
+
+
+def draw(into: Path = PICTURE) -> None:
+    """Save the picture with the fingerprint of its numbers, unless the file has these already."""
+    found = lengths()
+    if into.exists() and drawn_from(into) == fingerprint(found):
+        return
+    with atomic(into) as temporary:
+        metadata = {"Source": fingerprint(found), "Software": None}
+        picture(found).savefig(temporary, format="png", dpi=110, bbox_inches="tight", metadata=metadata)
+
+
+def drawn_from(path: Path) -> str | None:
+    """The fingerprint in a saved picture."""
+    from PIL import Image
+
+    with Image.open(path) as image:
+        return image.info.get("Source")
