@@ -113,9 +113,9 @@ def fused(q, k, v, *, dropout):
 @pytest.mark.parametrize(("most", "way"), [(1024, "plain"), (0, "tiled")])
 def test_the_ways_of_attention_agree(most, way, monkeypatch):
     encoder, x = ViT(in_channels=1, img_size=(32, 48, 32), patch_size=8, **SMALL), torch.randn(2, 1, 32, 48, 32)
-    monkeypatch.setattr(attention, "PLAIN_TOKENS", most)
+    monkeypatch.setattr(transformer, "PLAIN_TOKENS", most)
     monkeypatch.setattr(attention, "TILE", 96 * 40)  # the last tile of a head has fewer rows
-    with spied(attention.TiledAttention, "forward") as tiled, spied(attention, "plain_attention") as plain:
+    with spied(attention.TiledAttention, "forward") as tiled, spied(transformer, "plain_attention") as plain:
         own = forward_and_gradient(encoder, x)
     assert (bool(plain.call_count), bool(tiled.call_count)) == (way == "plain", way == "tiled")
     monkeypatch.setattr(transformer, "attention", fused)
@@ -138,11 +138,11 @@ def test_tiles_are_exact(monkeypatch):
     [(True, 0.0, "cpu", True), (False, 0.0, "cpu", False), (True, 0.5, "cpu", False), (True, 0.0, "meta", False)],
 )
 def test_products_are_for_bfloat16_on_a_processor_without_dropout(half, dropout, device, products, tokens, monkeypatch):
-    monkeypatch.setattr(attention, "PLAIN_TOKENS", 4)
+    monkeypatch.setattr(transformer, "PLAIN_TOKENS", 4)
     block = transformer.Block(hidden_size=48, mlp_dim=96, num_heads=4, dropout=dropout).to(device)
     with (
         spied(attention.TiledAttention, "forward") as tiled,
-        spied(attention, "plain_attention") as plain,
+        spied(transformer, "plain_attention") as plain,
         spied(torch.nn.functional, "scaled_dot_product_attention") as flash,
         torch.autocast("cpu", torch.bfloat16, enabled=half),
     ):

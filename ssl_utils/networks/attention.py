@@ -11,21 +11,6 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 TILE = 750_000  # weights at a time: 1.5 MB of bfloat16, of the cache of one core
-PLAIN_TOKENS = 1024
-
-
-def attention(q: Tensor, k: Tensor, v: Tensor, *, dropout: float = 0.0) -> Tensor:
-    """`plain_attention` by the fastest of three equal ways.
-
-    On a processor in bfloat16 the backward pass of PyTorch's fused kernel takes 1.5 to 7 times as long as matrix
-    products do: plain ones up to PLAIN_TOKENS, beyond which their table of n x n weights per head fills the memory,
-    and from there on tiles.
-    """
-    if q.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or dropout:
-        return torch.nn.functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-    products = plain_attention if q.shape[2] <= PLAIN_TOKENS else TiledAttention.apply
-    with torch.autocast("cpu", enabled=False):  # it would make the softmax write float32
-        return products(q, k, v)
 
 
 def plain_attention(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
