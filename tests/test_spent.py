@@ -32,7 +32,7 @@ def test_bars_are_as_long_as_the_table_says():
     assert [bar.get_width() for bar in axes.patches] == list(found["ms per step"])
     assert [text.get_text() for text in axes.texts] == ["10 %", "20 %", "40 %", "5 %", "15 %", "5 %", "5 %"]
     colours = {bar.get_facecolor() for bar in axes.patches}
-    assert len(colours) == 3, "data, network, looking on"
+    assert len(colours) == 3, "data, network, monitoring"
 
 
 def test_the_page_on_speed_shows_how_to_read_the_times_of_a_run(tmp_path, monkeypatch, capsys):

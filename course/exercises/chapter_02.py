@@ -1,4 +1,4 @@
-"""Checks of chapter 02: three L1 losses, and NT-Xent from its formula."""
+"""Checks for chapter 02: three L1 losses, and NT-Xent from its formula."""
 
 import math
 
@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from course.exercises import Wrong, array, exercise, number
+from course.exercises import Wrong, array, exercise, number, refuse
 
 
 @exercise("02.1")
@@ -36,29 +36,35 @@ def _(answer):
 
 def _nt_xent(first: Tensor, second: Tensor, temperature: float) -> Tensor:
     rows = F.normalize(torch.cat([first, second]), dim=1)
-    similarity = (rows @ rows.T / temperature).fill_diagonal_(float("-inf"))
-    return F.cross_entropy(similarity, torch.arange(len(rows)).roll(len(first)))
+    return _cross_entropy(rows @ rows.T / temperature, torch.arange(len(rows)).roll(len(first)))
 
 
-def _slips(first: Tensor, second: Tensor, t: float) -> list[tuple[Tensor, str]]:
-    """Losses with one mistake each, and what to say of it."""
-    z = F.normalize(torch.cat([first, second]), dim=1)
-    s, rows = z @ z.T / t, torch.arange(len(z)).roll(len(first))
-    raw, cross = torch.cat([first, second]), F.normalize(first, dim=1) @ F.normalize(second, dim=1).T / t
-    return [
-        (F.cross_entropy(s, rows), "The sum runs over all rows; which one does the formula leave out?"),
-        (
-            (raw @ raw.T / t).fill_diagonal_(-math.inf).log_softmax(1)[range(len(z)), rows].mean().neg(),
-            "Cosine, not dot.",
+def _cross_entropy(similarity: Tensor, partner: Tensor) -> Tensor:
+    """Of every row among all others."""
+    return F.cross_entropy(similarity.clone().fill_diagonal_(-math.inf), partner)
+
+
+def _mistakes(first: Tensor, second: Tensor, temperature: float) -> dict[str, Tensor]:
+    """What to say of a loss with one mistake, and its value."""
+    raw = torch.cat([first, second])
+    rows, partner, true = (
+        F.normalize(raw, dim=1),
+        torch.arange(len(raw)).roll(len(first)),
+        _nt_xent(first, second, temperature),
+    )
+    across = rows[: len(first)] @ rows[len(first) :].T / temperature
+    return {
+        "The sum runs over all rows; which one does the formula leave out?": F.cross_entropy(
+            rows @ rows.T / temperature, partner
         ),
-        (F.cross_entropy(cross, torch.arange(len(first))), "Rows are compared with those of the other view only."),
-        (
-            (s * t * t).fill_diagonal_(-math.inf).log_softmax(1)[range(len(z)), rows].mean().neg(),
-            "Which way does the temperature act?",
+        "The similarity is a cosine: lengths must not matter.": _cross_entropy(raw @ raw.T / temperature, partner),
+        "Rows are compared with those of the other view only.": F.cross_entropy(across, torch.arange(len(first))),
+        "Should a lower temperature make similarities count more, or less?": _cross_entropy(
+            rows @ rows.T * temperature, partner
         ),
-        (_nt_xent(first, second, t) * len(z), "This is a sum over the rows; the loss is their mean."),
-        (-_nt_xent(first, second, t), "The sign is wrong."),
-    ]
+        "This is a sum over the rows; the loss is their mean.": true * len(rows),
+        "The sign is wrong.": -true,
+    }
 
 
 @exercise("02.2")
@@ -66,38 +72,15 @@ def _(answer):
     state = torch.Generator().manual_seed(1)
     for crops, width, temperature in ((2, 2, 1.0), (4, 3, 0.5), (3, 8, 0.2)):
         first, second = (torch.randn(crops, width, generator=state) for _ in range(2))
-        yours = number(answer(first, second, temperature))
-        if abs(yours - float(_nt_xent(first, second, temperature))) < 1e-4:
-            continue
-        for wrong, why in _slips(first, second, temperature):
-            if abs(yours - float(wrong)) < 1e-4:
-                raise Wrong(why)
-        side = "high" if yours > float(_nt_xent(first, second, temperature)) else "low"
-        raise Wrong(f"For {crops} crops at temperature {temperature} it is too {side}. Is the partner the right row?")
+        yours, true = number(answer(first, second, temperature)), float(_nt_xent(first, second, temperature))
+        if abs(yours - true) > 1e-4:
+            refuse(
+                yours,
+                {why: float(value) for why, value in _mistakes(first, second, temperature).items()},
+                tolerance=1e-4,
+            )
+            error = "high" if yours > true else "low"
+            raise Wrong(
+                f"For {crops} crops at temperature {temperature} it is too {error}. Is the partner the right row?"
+            )
     return "A cross entropy over all other rows; equal rows give its value at chance, whatever the temperature."
-
-
-def _neighbour(first, second, t):
-    rows = F.normalize(torch.cat([first, second]), dim=1)
-    return F.cross_entropy((rows @ rows.T / t).fill_diagonal_(-math.inf), torch.arange(len(rows)).roll(1))
-
-
-WRONG = {
-    "02.1": [
-        lambda restored, image, hidden: (restored - image).abs().mean(),
-        lambda restored, image, hidden: torch.stack([((restored - image) * m).mean() for m in (1, hidden, ~hidden)]),
-        lambda restored, image, hidden: torch.stack(
-            [(restored - image).abs()[m].mean() for m in (hidden | ~hidden, ~hidden, hidden)]
-        ),
-        lambda restored, image, hidden: torch.stack(
-            [((restored - image).abs() * m).mean() for m in (1, hidden, ~hidden)]
-        ),
-        lambda restored, image, hidden: torch.stack([(restored - image).square().mean()] * 3),
-        lambda restored, image, hidden: torch.stack([(restored - image).abs().mean()] * 3),
-    ],
-    "02.2": [
-        *(lambda first, second, t, i=i: _slips(first, second, t)[i][0] for i in range(6)),
-        _neighbour,
-        lambda first, second, t: math.log(2 * len(first) - 1),
-    ],
-}

@@ -1,10 +1,8 @@
-"""Checks of chapter 03: a block mask, and the L1 over hidden voxels."""
-
-import math
+"""Checks for chapter 03: a block mask, and the L1 over hidden voxels."""
 
 import torch
 
-from course.exercises import Wrong, array, exercise, number
+from course.exercises import Wrong, array, exercise, number, refuse
 
 CROPS = (  # grid, unit, mask_ratio
     ((4, 6, 4), 1, 0.6),
@@ -20,10 +18,14 @@ def _cubes(mask: torch.Tensor, unit: int) -> list[torch.Tensor]:
     return [c for a in mask.split(unit, 0) for b in a.split(unit, 1) for c in b.split(unit, 2)]
 
 
+def _hidden(units: int, ratio: float) -> int:
+    return max(min(round(units * ratio), units - 1), 1)
+
+
 @exercise("03.1")
 def _(answer):
     for grid, unit, ratio in CROPS:
-        where, shares = f"For a grid of {grid}, unit {unit} and ratio {ratio}", []
+        case, masks = f"For a grid of {grid}, unit {unit} and ratio {ratio}", []
         for seed in range(60):
             mask, again = (torch.as_tensor(array(answer(grid, unit, ratio, seed), grid)) for _ in range(2))
             if mask.dtype != torch.bool:
@@ -31,23 +33,17 @@ def _(answer):
             if not torch.equal(mask, again):
                 raise Wrong(f"Number {seed} gives another mask the second time; it must depend on the number alone.")
             if mask.all() or not mask.any():
-                raise Wrong(f"{where} {'nothing is left to see' if mask.all() else 'nothing is hidden'}.")
+                raise Wrong(f"{case} {'no token stays visible' if mask.all() else 'nothing is hidden'}.")
             hidden = [bool(cube.any()) for cube in _cubes(mask, unit)]
             if hidden != [bool(cube.all()) for cube in _cubes(mask, unit)]:
-                raise Wrong(f"{where} some cubes are hidden in part only.")
+                raise Wrong(f"{case} some cubes are hidden in part only.")
             if sum(hidden) != _hidden(len(hidden), ratio):
-                raise Wrong(
-                    f"{where} a mask hides {sum(hidden)} of {len(hidden)} cubes. Is the share exact every time?"
-                )
-            shares.append(torch.tensor(hidden).float())
-        often = torch.stack(shares).mean(0)
-        if (often - often.mean()).abs().max() > 0.35:
-            raise Wrong(f"{where} some cubes are hidden far more often than others.")
+                raise Wrong(f"{case} one mask hides {sum(hidden)} of {len(hidden)} cubes. Is the share always exact?")
+            masks.append(torch.tensor(hidden).float())
+        shares = torch.stack(masks).mean(0)
+        if (shares - shares.mean()).abs().max() > 0.35:
+            raise Wrong(f"{case} some cubes are hidden far more often than others.")
     return "Unit and ratio are set independently, and every mask hides the same number of cubes."
-
-
-def _hidden(units: int, ratio: float) -> int:
-    return max(min(round(units * ratio), units - 1), 1)
 
 
 @exercise("03.2")
@@ -57,55 +53,19 @@ def _(answer):
         mask = torch.tensor([[[True], [False], [True]], [[False], [False], [False]]])  # (2, 3, 1)
         voxels = torch.kron(mask.int(), torch.ones(patch, patch, patch).int()).bool()
         image = torch.randn(channels, *voxels.shape, generator=state)
-        guess = image + torch.rand(image.shape, generator=state) * torch.where(voxels, 1.0, -5.0)
-        yours, error = number(answer(guess, image, mask, patch)), (guess - image).abs()
+        prediction = image + torch.rand(image.shape, generator=state) * torch.where(voxels, 1.0, -5.0)
+        yours, error = number(answer(prediction, image, mask, patch)), (prediction - image).abs()
         if abs(yours - float(error[:, voxels].mean())) < 1e-5:
             continue
-        for wrong, why in (
-            (error.mean(), "Visible voxels count too; the network could gain by copying them."),
-            (error[:, ~voxels].mean(), "This is the loss on the visible voxels."),
-            ((error * voxels).mean(), "The sum is over hidden voxels, but it is divided by the number of all voxels."),
-            (error[:, voxels].sum(), "This is a sum; the loss is a mean over hidden voxels."),
-            (error[:, voxels].square().mean(), "This is the squared error."),
-            (error[:, mask.repeat(patch, patch, patch)].mean(), "Your mask of voxels tiles the mask of tokens."),
-            (error[0, voxels].mean(), "Only the first channel counts."),
-        ):
-            if abs(yours - float(wrong)) < 1e-5:
-                raise Wrong(why)
+        mistakes = {
+            "Visible voxels count too; the network could gain by copying them.": error.mean(),
+            "This is the loss on the visible voxels.": error[:, ~voxels].mean(),
+            "The sum is over hidden voxels, but it is divided by the number of all voxels.": (error * voxels).mean(),
+            "This is a sum; the loss is a mean over hidden voxels.": error[:, voxels].sum(),
+            "This is the squared error.": error[:, voxels].square().mean(),
+            "Your mask of voxels repeats the whole mask of tokens.": error[:, mask.repeat(patch, patch, patch)].mean(),
+            "Only the first channel counts.": error[0, voxels].mean(),
+        }
+        refuse(yours, {why: float(value) for why, value in mistakes.items()}, tolerance=1e-5)
         raise Wrong(f"With patches of {patch} and {channels} channels the loss is another. Which voxels does it count?")
     return "Nonsense at visible voxels changes nothing, and the loss has one scale at every mask ratio."
-
-
-def _order(units, number):
-    return torch.randperm(units, generator=torch.Generator().manual_seed(number))
-
-
-def _grown(cubes, grid, unit):
-    i, j, k = (torch.arange(n) // unit for n in grid)
-    return cubes.view([math.ceil(n / unit) for n in grid])[i][:, j][:, :, k]
-
-
-def _of_cubes(grid, unit, cubes):
-    return _grown(cubes(math.prod(math.ceil(n / unit) for n in grid)), grid, unit)
-
-
-WRONG = {
-    "03.1": [
-        lambda grid, unit, ratio, number: torch.rand(grid) < ratio,
-        lambda grid, unit, ratio, number: (_order(math.prod(grid), number) < math.prod(grid) * ratio).view(grid),
-        lambda grid, unit, ratio, number: _of_cubes(grid, unit, lambda n: _order(n, number) < round(n * ratio)),
-        lambda grid, unit, ratio, number: _of_cubes(grid, unit, lambda n: torch.arange(n) < _hidden(n, ratio)),
-        lambda grid, unit, ratio, number: _of_cubes(grid, unit, lambda n: torch.randperm(n) < _hidden(n, ratio)),
-        lambda grid, unit, ratio, number: _of_cubes(grid, unit, lambda n: _order(n, number) >= _hidden(n, ratio)),
-    ],
-    "03.2": [
-        lambda prediction, image, mask, patch: (prediction - image).abs().mean(),
-        lambda prediction, image, mask, patch: (prediction - image).abs()[:, mask.repeat(3 * (patch,))].mean(),
-        lambda prediction, image, mask, patch: (prediction - image).abs()[0, mask.repeat(3 * (patch,))].sum(),
-        lambda prediction, image, mask, patch: (
-            (prediction - image).abs() * torch.kron(mask.int(), torch.ones(3 * (patch,)).int())
-        ).mean(),
-        lambda prediction, image, mask, patch: (prediction - image).abs()[:, mask].mean(),
-        lambda prediction, image, mask, patch: torch.zeros(()),
-    ],
-}

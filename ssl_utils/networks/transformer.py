@@ -7,7 +7,7 @@ import torch.nn as nn
 from einops import rearrange
 from torch import Tensor
 
-from ssl_utils.networks.attention import TiledAttention, plain_attention
+from ssl_utils.networks.attention import plain_attention, tiled_attention
 
 PLAIN_TOKENS = 1024
 
@@ -20,7 +20,7 @@ def attention(q: Tensor, k: Tensor, v: Tensor, *, dropout: float = 0.0) -> Tenso
     """
     if q.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or dropout:
         return nn.functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
-    products = plain_attention if q.shape[2] <= PLAIN_TOKENS else TiledAttention.apply
+    products = plain_attention if q.shape[2] <= PLAIN_TOKENS else tiled_attention
     with torch.autocast("cpu", enabled=False):  # it would make the softmax write float32
         return products(q, k, v)
 

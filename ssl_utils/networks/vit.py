@@ -1,7 +1,7 @@
 """The 3D Vision Transformer (Dosovitskiy et al. 2021): one encoder for every pretext task and for UNETR.
 
-Patch projection and positions can be called apart, because SimMIM puts its mask token between the two and MAE
-encodes a subset of the tokens. Weights have the names and shapes of `monai.networks.nets.ViT`.
+Patch projection and positions are separate, because SimMIM puts its mask token between the two and MAE encodes a
+subset of the tokens. Weights have the names and shapes of `monai.networks.nets.ViT`.
 """
 
 import math
@@ -14,7 +14,7 @@ from einops import rearrange
 from torch import Tensor
 
 from ssl_utils.errors import CourseError
-from ssl_utils.networks.interface import Encoder, Size, token_grid, triple
+from ssl_utils.networks.interface import Encoder, Size, arguments, token_grid, triple
 from ssl_utils.networks.transformer import Block
 
 
@@ -32,11 +32,11 @@ class PatchEmbedding(nn.Module):
     def __init__(self, *, in_channels: int, patch_size: Size, hidden_size: int, grid: Size) -> None:
         super().__init__()
         self.patch_embeddings = nn.Conv3d(in_channels, hidden_size, kernel_size=patch_size, stride=patch_size)
-        self.position_embeddings = nn.Parameter(sincos_positions(grid, hidden_size))  # (1, N, E), learnt from there on
+        self.position_embeddings = nn.Parameter(sincos_positions(grid, hidden_size))  # (1, N, E), learnable
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, D, H, W)
-        # A convolution whose stride is its kernel is one matrix product of the patches; as such it is up to 10 times
-        # as fast. The convolution holds the weights, under the names that they have in MONAI.
+        # A convolution whose stride is its kernel is one matrix product of the patches, up to 10 times as fast. The
+        # convolution holds the weights, under their names in MONAI.
         p, q, r = self.patch_embeddings.kernel_size
         patches = rearrange(x, "b c (d p) (h q) (w r) -> b (d h w) (c p q r)", p=p, q=q, r=r)
         weight, bias = self.patch_embeddings.weight, self.patch_embeddings.bias
@@ -66,21 +66,13 @@ class ViT(Encoder):
         num_heads: int = 12,
         dropout: float = 0.0,
     ) -> None:
+        config = arguments(locals())
         super().__init__()
         self.grid = token_grid(img_size, patch_size)
         if hidden_size % num_heads:
             raise CourseError(f"hidden_size={hidden_size}: not a multiple of num_heads={num_heads}; change one of them")
-        self.config: dict[str, Any] = {
-            "in_channels": in_channels,
-            "img_size": list(triple(img_size)),
-            "patch_size": list(triple(patch_size)),
-            "hidden_size": hidden_size,
-            "mlp_dim": mlp_dim,
-            "num_layers": num_layers,
-            "num_heads": num_heads,
-            "dropout": dropout,
-        }
         self.img_size, self.patch_size, self.hidden_size = triple(img_size), triple(patch_size), hidden_size
+        self.config = config | {"img_size": list(self.img_size), "patch_size": list(self.patch_size)}
         self.patch_embedding = PatchEmbedding(
             in_channels=in_channels, patch_size=self.patch_size, hidden_size=hidden_size, grid=self.grid
         )
@@ -123,7 +115,7 @@ class ViT(Encoder):
 
 
 def initialise(module: nn.Module) -> None:
-    # A convolution whose stride is its kernel is a linear layer on flattened patches: Xavier must see it so.
+    # A convolution whose stride is its kernel is a linear layer on flattened patches; Xavier needs that shape.
     if isinstance(module, nn.Linear | nn.Conv3d):
         nn.init.xavier_uniform_(module.weight.flatten(1))  # (out, in * p^3), a view
         if module.bias is not None:

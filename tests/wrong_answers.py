@@ -1,0 +1,245 @@
+"""Wrong answers to every exercise, as a reader would make them. The check of each must refuse all of them."""
+
+import math
+from dataclasses import replace
+
+import numpy as np
+import torch
+from scipy import ndimage
+
+from course.exercises import chapter_02, chapter_06, chapter_07, chapter_16
+from course.exercises.chapter_03 import _hidden
+
+
+def _dropped(datalist):
+    known = {case.patient for case in datalist.training}
+    return replace(datalist, validation=tuple(case for case in datalist.validation if case.patient not in known))
+
+
+def _three(error, mask):
+    return torch.stack([error.mean(), error[mask].mean(), error[~mask].mean()])
+
+
+def _next_row(first, second, temperature):
+    rows = torch.nn.functional.normalize(torch.cat([first, second]), dim=1)
+    return chapter_02._cross_entropy(rows @ rows.T / temperature, torch.arange(len(rows)).roll(1))
+
+
+def _order(units, number):
+    return torch.randperm(units, generator=torch.Generator().manual_seed(number))
+
+
+def _of_cubes(grid, unit, hide):
+    coarse = [math.ceil(n / unit) for n in grid]
+    i, j, k = (torch.arange(n) // unit for n in grid)
+    return hide(math.prod(coarse)).view(coarse)[i][:, j][:, :, k]
+
+
+def _voxels(mask, patch):
+    return torch.kron(mask.int(), torch.ones(3 * (patch,)).int()).bool()
+
+
+def _per_case(pairs):
+    return np.mean([2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in pairs])
+
+
+def _no_factor(pairs):
+    return sum((a & b).sum() for a, b in pairs) / sum(a.sum() + b.sum() for a, b in pairs)
+
+
+def _reference_alone(pairs):
+    return sum((a & b).sum() for a, b in pairs) / sum(b.sum() for _, b in pairs)
+
+
+def _first_piece(mask):
+    return ndimage.label(mask)[0] == 1
+
+
+def _counts_the_outside(mask):
+    numbered, _ = ndimage.label(mask)
+    return numbered == np.bincount(numbered.ravel()).argmax()
+
+
+def _invents(mask):
+    numbered, pieces = ndimage.label(mask)
+    return numbered == (1 + np.bincount(numbered.ravel())[1:].argmax() if pieces else 0)
+
+
+def _in_place(visible, mask, mask_token):
+    visible[:, 0] = mask_token
+    return chapter_06._put_back(visible, mask, mask_token)
+
+
+def _one_order(visible, mask, mask_token):
+    everywhere = mask_token.expand(*mask.shape, -1).clone()
+    everywhere[~mask] = visible.transpose(0, 1).flatten(0, 1)
+    return everywhere
+
+
+def _means(points, centres):
+    clusters = torch.cdist(points, centres).argmin(1)
+    return torch.stack([points[clusters == k].mean(0) for k in range(len(centres))])
+
+
+def _zeros(points, centres):
+    return _means(points, centres).nan_to_num()
+
+
+def _clusters(points, centres):
+    return torch.cdist(points, centres).argmin(1)
+
+
+WRONG = {
+    "00.1": [
+        lambda starts, counts, draws, seeds: 0,
+        lambda starts, counts, draws, seeds: len(starts) * len(counts) * draws * seeds,
+        lambda starts, counts, draws, seeds: len(starts) * len(counts) * draws * seeds + len(starts),
+        lambda starts, counts, draws, seeds: len(starts) * (len(counts) * draws * seeds + 1) - draws,
+        lambda starts, counts, draws, seeds: len(starts) * len(counts) * draws * seeds + 2,
+    ],
+    "00.2": [
+        lambda datalist: set(),
+        lambda datalist: {case.patient for side in ("unlabeled", "training") for case in datalist.sides()[side]},
+        lambda datalist: {case.patient for cases in datalist.sides().values() for case in cases},
+        lambda datalist: {case.patient for case in datalist.training},
+        lambda datalist: {case.id for case in datalist.training},
+    ],
+    "00.3": [
+        lambda files: "done",
+        lambda files: "done" if "model.safetensors" in files else "unfinished" if files else "empty",
+        lambda files: "done" if "metrics.json" in files else "unfinished",
+        lambda files: "finished" if "metrics.json" in files else "",
+        lambda files: "metrics.json" in files,
+    ],
+    "01.1": [
+        lambda label, spacing, value: 0.0,
+        lambda label, spacing, value: (label == value).sum() * np.prod(spacing),
+        lambda label, spacing, value: (label > 0).sum() * np.prod(spacing) / 1000,
+        lambda label, spacing, value: (label == value).sum() * spacing[0] ** 3 / 1000,
+        lambda label, spacing, value: (label == value).sum() / 1000,
+    ],
+    "01.2": [
+        lambda affine, point: np.zeros(3, int),
+        lambda affine, point: (affine @ [*point, 1])[:3].astype(int),
+        lambda affine, point: (np.linalg.inv(affine) @ [*point, 1])[:3].astype(int),
+        lambda affine, point: np.round((np.linalg.inv(affine) @ [*point, 0])[:3]),
+        lambda affine, point: np.round((point - affine[:3, 3]) / np.linalg.norm(affine[:3, :3], axis=0)),
+        lambda affine, point: (np.linalg.inv(affine) @ [*point, 1])[:3],
+    ],
+    "01.3": [
+        lambda datalist: datalist,
+        _dropped,
+        lambda datalist: replace(datalist, training=datalist.training + datalist.validation, validation=()),
+        lambda datalist: replace(datalist, training=datalist.training + datalist.validation),
+        lambda datalist: replace(datalist, training=datalist.validation, validation=datalist.training),
+        lambda datalist: {case.patient for case in datalist.training},
+    ],
+    "02.1": [
+        lambda restored, image, hidden: (restored - image).abs().mean(),
+        lambda restored, image, hidden: torch.stack([((restored - image) * m).mean() for m in (1, hidden, ~hidden)]),
+        lambda restored, image, hidden: _three((restored - image).abs(), ~hidden),
+        lambda restored, image, hidden: torch.stack(
+            [((restored - image).abs() * m).mean() for m in (1, hidden, ~hidden)]
+        ),
+        lambda restored, image, hidden: _three((restored - image).square(), hidden),
+        lambda restored, image, hidden: torch.stack([(restored - image).abs().mean()] * 3),
+    ],
+    "02.2": [
+        *(lambda first, second, t, i=i: list(chapter_02._mistakes(first, second, t).values())[i] for i in range(6)),
+        _next_row,
+        lambda first, second, t: math.log(2 * len(first) - 1),
+    ],
+    "03.1": [
+        lambda grid, unit, ratio, number: torch.rand(grid) < ratio,
+        lambda grid, unit, ratio, number: (_order(math.prod(grid), number) < math.prod(grid) * ratio).view(grid),
+        lambda grid, unit, ratio, number: _of_cubes(grid, unit, lambda n: _order(n, number) < round(n * ratio)),
+        lambda grid, unit, ratio, number: _of_cubes(grid, unit, lambda n: torch.arange(n) < _hidden(n, ratio)),
+        lambda grid, unit, ratio, number: _of_cubes(grid, unit, lambda n: torch.randperm(n) < _hidden(n, ratio)),
+        lambda grid, unit, ratio, number: _of_cubes(grid, unit, lambda n: _order(n, number) >= _hidden(n, ratio)),
+        lambda grid, unit, ratio, number: _of_cubes(grid, unit, lambda n: _order(n, number) < _hidden(n, ratio)).int(),
+    ],
+    "03.2": [
+        lambda prediction, image, mask, patch: (prediction - image).abs().mean(),
+        lambda prediction, image, mask, patch: (prediction - image).abs()[:, mask.repeat(3 * (patch,))].mean(),
+        lambda prediction, image, mask, patch: (prediction - image).abs()[:, _voxels(mask, patch)].sum(),
+        lambda prediction, image, mask, patch: (prediction - image).square()[:, _voxels(mask, patch)].mean(),
+        lambda prediction, image, mask, patch: (prediction - image).abs()[:, ~_voxels(mask, patch)].mean(),
+        lambda prediction, image, mask, patch: ((prediction - image).abs() * _voxels(mask, patch)).mean(),
+        lambda prediction, image, mask, patch: (prediction - image).abs()[0, _voxels(mask, patch)].mean(),
+        lambda prediction, image, mask, patch: (prediction - image).abs()[:, mask].mean(),
+        lambda prediction, image, mask, patch: torch.zeros(()),
+    ],
+    "04.1": [_per_case, _no_factor, _reference_alone, lambda pairs: 0.0, lambda pairs: [1.0, 0.0]],
+    "04.2": [lambda mask: mask, np.zeros_like, _first_piece, _counts_the_outside, _invents, lambda mask: mask[:5]],
+    "05.1": [
+        lambda low, high: (high - low, (high - low) / low),
+        lambda low, high: (100 * (low - high), 100 * (low - high) / low),
+        lambda low, high: (100 * (high - low), 100 * (high - low) / high),
+        lambda low, high: (100 * (high - low) / low, 100 * (high - low)),
+        lambda low, high: 100 * (high - low),
+    ],
+    "05.2": [
+        lambda s, w: (1.96 * s / w) ** 2,
+        lambda s, w: int((1.96 * s / w) ** 2),
+        lambda s, w: int(np.ceil(1.96 * s / w)),
+        lambda s, w: int(np.ceil((1.96 * s / (2 * w)) ** 2)),
+        lambda s, w: int(np.ceil((1.96 * w / s) ** 2)),
+    ],
+    "06.1": [
+        lambda visible, mask, token: torch.cat(
+            [visible, token.expand(len(mask), mask.shape[1] - visible.shape[1], -1)], 1
+        ),
+        lambda visible, mask, token: chapter_06._put_back(visible.flip(1), mask, token),
+        lambda visible, mask, token: chapter_06._put_back(visible, mask, torch.zeros_like(token)),
+        lambda visible, mask, token: visible,
+        _in_place,
+        _one_order,
+    ],
+    "06.2": [
+        lambda patches: patches - patches.mean(-1, keepdim=True),
+        lambda patches: (patches - patches.mean()) / patches.std(),
+        lambda patches: (patches - patches.mean(1, keepdim=True)) / (patches.var(1, keepdim=True) + 1e-6).sqrt(),
+        lambda patches: (patches - patches.mean(-1, keepdim=True)) / patches.std(-1, keepdim=True),
+        lambda patches: (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True) + 1e-6),
+        lambda patches: (
+            (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True, correction=0) + 1e-6).sqrt()
+        ),
+    ],
+    "07.1": [
+        _means,
+        _zeros,
+        _clusters,
+        lambda points, centres: centres,
+        lambda points, centres: points.mean(0).expand_as(centres),
+        lambda points, centres: torch.stack([points[k] for k in torch.cdist(points, centres).argmin(0)]),
+        lambda points, centres: torch.tensor(
+            chapter_07._iteration(points.numpy(), chapter_07._iteration(points.numpy(), centres.numpy()))
+        ),
+    ],
+    "07.2": [
+        lambda clusters, labels: (clusters == labels).float().mean(),
+        lambda clusters, labels: chapter_07._table(clusters.tolist(), labels.tolist()).max(0).sum() / len(clusters),
+        lambda clusters, labels: chapter_07._table(clusters.tolist(), labels.tolist()).max(1).sum(),
+        lambda clusters, labels: float(
+            np.mean([row.max() / max(row.sum(), 1) for row in chapter_07._table(clusters.tolist(), labels.tolist())])
+        ),
+        lambda clusters, labels: 1.0,
+    ],
+    "16.1": [
+        lambda both, predicted, reference, absent=None: 2 * both.sum() / (predicted + reference).sum(),
+        lambda both, predicted, reference, absent=None: chapter_16._case_dice(both, predicted, reference, 0.0),
+        lambda both, predicted, reference, absent=None: chapter_16._case_dice(both, predicted, reference),
+        lambda both, predicted, reference, absent=None: (
+            2 * both[reference > 0] / (predicted + reference)[reference > 0]
+        ).mean(),
+        lambda both, predicted, reference, absent=None: ((2 * both + 1e-5) / (predicted + reference + 1e-5)).mean(),
+        lambda both, predicted, reference, absent=None: (both / np.maximum(reference, 1)).mean(),
+    ],
+    "16.2": [
+        lambda reported, background, structures: reported,
+        lambda reported, background, structures: reported - background / (structures + 1),
+        lambda reported, background, structures: (structures * reported - background) / (structures - 1 or 1),
+        lambda reported, background, structures: (structures * reported + background) / (structures + 1),
+        lambda reported, background, structures: reported - (background - reported) / (structures + 1),
+    ],
+}
