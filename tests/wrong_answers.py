@@ -89,6 +89,20 @@ def _clusters(points, centres):
     return torch.cdist(points, centres).argmin(1)
 
 
+def _backwards_only(metric, scores) -> bool:
+    return bool(abs(metric(scores) - metric(scores[::-1])) > 1e-9)
+
+
+def _without_tolerance(metric, scores) -> bool:
+    return len({float(metric(np.random.default_rng(i).permutation(scores))) for i in range(100)}) > 1
+
+
+def _shuffles_in_place(metric, scores) -> bool:
+    before = metric(scores)
+    np.random.default_rng(0).shuffle(scores)
+    return bool(abs(before - metric(scores)) > 1e-9)
+
+
 WRONG = {
     "00.1": [
         lambda starts, counts, draws, seeds: 0,
@@ -172,18 +186,29 @@ WRONG = {
     "04.1": [_per_case, _no_factor, _reference_alone, lambda pairs: 0.0, lambda pairs: [1.0, 0.0]],
     "04.2": [lambda mask: mask, np.zeros_like, _first_piece, _counts_the_outside, _invents, lambda mask: mask[:5]],
     "05.1": [
-        lambda low, high: (high - low, (high - low) / low),
-        lambda low, high: (100 * (low - high), 100 * (low - high) / low),
-        lambda low, high: (100 * (high - low), 100 * (high - low) / high),
-        lambda low, high: (100 * (high - low) / low, 100 * (high - low)),
-        lambda low, high: 100 * (high - low),
+        lambda random, pretrained: (
+            np.mean([*map(np.mean, pretrained.values())]) - np.mean([*map(np.mean, random.values())])
+        ),
+        lambda random, pretrained: np.array([np.mean(pretrained.get(p, [0])) - np.mean(random[p]) for p in random]),
+        lambda random, pretrained: np.array(
+            [np.mean(random[p]) - np.mean(pretrained[p]) for p in ("Ben", "Cleo", "Dan")]
+        ),
+        lambda random, pretrained: np.array(
+            [np.mean(pretrained[p]) - np.mean(random[p]) for p in pretrained if p in random]
+        ),
+        lambda random, pretrained: np.array(
+            [pretrained[p][0] - random[p][0] for p in sorted(random) if p in pretrained]
+        ),
+        lambda random, pretrained: np.array(
+            [np.mean(b) - np.mean(a) for a, b in zip(random.values(), pretrained.values(), strict=True)]
+        ),
     ],
     "05.2": [
-        lambda s, w: (1.96 * s / w) ** 2,
-        lambda s, w: int((1.96 * s / w) ** 2),
-        lambda s, w: int(np.ceil(1.96 * s / w)),
-        lambda s, w: int(np.ceil((1.96 * s / (2 * w)) ** 2)),
-        lambda s, w: int(np.ceil((1.96 * w / s) ** 2)),
+        lambda gain, signs: (np.abs((signs * gain).mean(axis=1)) >= abs(gain.mean())).mean(),
+        lambda gain, signs: (1 + ((signs * gain).mean(axis=1) >= gain.mean()).sum()) / (1 + len(signs)),
+        lambda gain, signs: (1 + (np.abs((signs * gain).mean(axis=1)) > abs(gain.mean())).sum()) / (1 + len(signs)),
+        lambda gain, signs: (1 + (np.abs(signs * gain) >= abs(gain.mean())).sum()) / (1 + len(signs)),
+        lambda gain, signs: (1 + (np.abs(signs[:, :1] * gain.mean()) >= abs(gain.mean())).sum()) / (1 + len(signs)),
     ],
     "06.1": [
         lambda visible, mask, token: torch.cat(
@@ -236,10 +261,10 @@ WRONG = {
         lambda both, predicted, reference, absent=None: (both / np.maximum(reference, 1)).mean(),
     ],
     "16.2": [
-        lambda reported, background, structures: reported,
-        lambda reported, background, structures: reported - background / (structures + 1),
-        lambda reported, background, structures: (structures * reported - background) / (structures - 1 or 1),
-        lambda reported, background, structures: (structures * reported + background) / (structures + 1),
-        lambda reported, background, structures: reported - (background - reported) / (structures + 1),
+        _backwards_only,
+        _without_tolerance,
+        _shuffles_in_place,
+        lambda metric, scores: bool(np.ptp([metric(np.roll(scores, i)) for i in range(6)]) > 0.01),
+        lambda metric, scores: True,
     ],
 }
