@@ -96,7 +96,10 @@ WORDS = [
     ),
     Word(r"\bin-?fill(?:ing|ed|s)?\b", "interpolation baseline", "below in-filling", "fill in the mask; filling"),
     Word(
-        r"\blearnt nothing\b", "trivial baselines, not trained", "a baseline that learnt nothing", "nothing was learnt"
+        r"\b(?:that|which|who) learnt nothing\b(?! else)",
+        "trivial baselines, not trained",
+        "a baseline that learnt nothing",
+        "the encoder learnt nothing",
     ),
     Word(
         r"\b(?:know|knows|knew) (?:nothing|more than)\b",
@@ -117,10 +120,10 @@ WORDS = [
         "CT with contrast medium",
     ),
     Word(
-        r"(?<!free of )(?<!in )\bcharg(?:e|es|ed|ing)\b",
+        r"(?<!free of )(?<!in )\bcharg(?:e|es|ed|ing)\b(?! the whole)",
         "compute the loss on, penalise",
         "Only hidden voxels are charged.",
-        "free of charge, the registrar in charge",
+        "free of charge; a run is charged the whole pretraining",
     ),
     Word(r"\brivals?\b", "baseline", "a strong rival", "arrival"),
     Word(r"\blikeness(?:es)?\b", "task similarity", "the likeness of the tasks", "likely"),
@@ -207,17 +210,12 @@ WORDS = [
     Word(r"\bwho(?:ever|soever)\b", "if you, a reader who", "whoever looks", "who saw it"),
     Word(r"\bwithout a person\b", "unattended, headless", "executed without a person", "without a personal account"),
     Word(
-        r"\b(?:is|are|was|were|be|been) told (?!to\b)(?!apart\b)",
+        r"\b(?:is|are|was|were|be|been) told (?!to\b|apart\b|from\b)",
         "is given, receives",
         "The network is told where the holes are.",
         "You are told to wait.",
     ),
-    Word(
-        r"\b(?:tell|tells|told|telling) (?:\w+ ){0,3}apart\b|\btold from\b",
-        "distinguish",
-        "told apart by a number",
-        "tell me; apart",
-    ),
+    Word(r"\b(?:is|are|be) told from\b", "distinguish", "cannot be told from chance", "to tell them apart"),
     Word(r"\b(?:bring|brings|brought) (?:no|nothing|far|little)\b", "give, gain", "it brings no gain", "bring a file"),
     Word(
         r"\bstands? (?:in|beside|under|once|there|above|at)\b(?! for\b)",
@@ -230,7 +228,6 @@ WORDS = [
     Word(r"\bhanded back\b", "identity baseline", "the input handed back", "a hand on the back"),
     Word(r"\bworth nothing\b", "gave no gain", "it is worth nothing", "worth something"),
     Word(r"\boftener\b", "more often", "the oftener", "the more often"),
-    Word(r"\banew\b", "again, from the beginning", "begins anew", "a new start"),
     Word(r"\bcan not\b", "cannot", "What this can not say", "it cannot say"),
     Word(
         r"\bwhat (?:it|this|they|one) (?:can ?not|do(?:es)? not) (?:say|tell)\b",
@@ -317,13 +314,15 @@ def of_python(source: str, place: str = "", line: int = 1) -> Iterator[Text]:
     except SyntaxError:  # lines out of a table or a function, shown on a page
         yield Text(place, line, source)
         return
+    exports = [node for node in tree.body if ast.unparse(node).startswith("__all__ ")]
+    names = {child for node in exports for child in ast.walk(node)}
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     for node, parent in parents.items():
         if isinstance(node, ast.JoinedStr) and not isinstance(parent, ast.FormattedValue):
             text = "".join(part.value if isinstance(part, ast.Constant) else "_" for part in node.values)
             yield Text(place, line + node.lineno - 1, text)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and not isinstance(parent, ast.JoinedStr):
-            yield Text(place, line + node.lineno - 1, node.value)
+        elif isinstance(node, ast.Constant) and not isinstance(parent, ast.JoinedStr) and node not in names:
+            yield Text(place, line + node.lineno - 1, str(node.value))
     last, comment = -1, ""
     for token in tokenize.generate_tokens(io.StringIO(textwrap.dedent(source)).readline):
         if token.type == tokenize.COMMENT:
@@ -480,6 +479,10 @@ def test_a_hit_is_named_by_cell_line_word_and_replacement(tmp_path, monkeypatch)
 def test_comments_of_neighbouring_lines_are_one_text():
     source = "# a random\n# start\nx = 1  # fine\n\n\ndef f():\n    # alone\n    return x\n"
     assert [text[1:] for text in of_python(source)] == [(1, "a random\nstart"), (3, "fine"), (7, "alone")]
+
+
+def test_names_in_all_are_no_text():
+    assert not list(of_python('__all__ = ["faults"]\n__all__ += ["heap"]\n'))
 
 
 @pytest.mark.parametrize(
