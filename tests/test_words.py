@@ -318,11 +318,13 @@ def of_python(source: str, place: str = "", line: int = 1) -> Iterator[Text]:
     names = {child for node in exports for child in ast.walk(node)}
     parents = {child: node for node in ast.walk(tree) for child in ast.iter_child_nodes(node)}
     for node, parent in parents.items():
+        if isinstance(parent, ast.JoinedStr) or node in names:
+            continue
         if isinstance(node, ast.JoinedStr) and not isinstance(parent, ast.FormattedValue):
             text = "".join(part.value if isinstance(part, ast.Constant) else "_" for part in node.values)
             yield Text(place, line + node.lineno - 1, text)
-        elif isinstance(node, ast.Constant) and not isinstance(parent, ast.JoinedStr) and node not in names:
-            yield Text(place, line + node.lineno - 1, str(node.value))
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            yield Text(place, line + node.lineno - 1, node.value)
     last, comment = -1, ""
     for token in tokenize.generate_tokens(io.StringIO(textwrap.dedent(source)).readline):
         if token.type == tokenize.COMMENT:
