@@ -1,30 +1,60 @@
-"""Checks for chapter 00: counting trainings, who may be seen, which run is done."""
+"""Checks for chapter 00: the Dice of a structure, the average label, which patients pretraining may see."""
 
+import math
 from pathlib import Path
 from typing import Any
 
-from course.exercises import Wrong, exercise, number
+import numpy as np
+
+from course.exercises import Wrong, array, exercise, number
 from ssl_utils.data.cases import Case, Datalist
 
 
 @exercise("00.1")
-def _(trainings: Any) -> str:
-    starts = ["random", "restoration", "simmim"]
-    courses = {(3, 1, 1): 11, (3, 2, 1): 20, (1, 3, 3): 29, (2, 3, 2): 38}  # label counts, draws, seeds -> by hand
-    for (counts, draws, seeds), right in courses.items():
-        found = number(trainings(starts, [6, 12, 24][:counts], draws, seeds))
-        if found != right:
-            raise Wrong(
-                f"For the starts {', '.join(starts)}, {counts} label counts, {draws} draws and {seeds} seeds you count "
-                f"{found:g}, which is {'too few' if found < right else 'too many'}."
-            )
-    if number(trainings(["random"], [6, 12], 2, 1)) != 4:
-        raise Wrong("Think of a course with the random start alone: what is there to pretrain?")
-    return "Repeats multiply the fine-tunings; an encoder is pretrained once and used in all of them."
+def _(dice_of: Any) -> str:
+    reference, prediction = np.zeros((5, 6, 4), int), np.zeros((5, 6, 4), int)
+    reference[1:4, 1:5, 1:3], reference[4] = 2, 1
+    prediction[1:4, 2:6, 1:4], prediction[0] = 2, 1
+    hit, size = 18, 24 + 36
+    right = 2 * hit / size
+    given = number(dice_of(prediction.copy(), reference.copy(), 2))
+    if abs(given - hit / (size - hit)) < 1e-6:
+        raise Wrong("You return overlap / union (the Jaccard index), which is always lower than Dice.")
+    if abs(given - right) > 1e-6:
+        low = "too low" if given < right else "too high"
+        raise Wrong(f"Two boxes of 24 and 36 voxels that share 18 get {given:.3f}, which is {low}.")
+    if number(dice_of(prediction, reference, 1)) != 0:
+        raise Wrong("A structure that is in both arrays, but nowhere at the same voxel, should get 0.")
+    if number(dice_of(reference, reference, 2)) != 1:
+        raise Wrong("An array compared with itself should get 1.")
+    try:
+        empty = float(dice_of(prediction, reference, 3))
+    except ZeroDivisionError:
+        raise Wrong("A structure that is in neither array ends in a division by zero.") from None
+    if not math.isnan(empty):
+        raise Wrong(f"A structure that is in neither array gets {empty:g}, as if it had been scored.")
+    return "Dice ignores the voxels that both leave out, and an empty pair is not scored."
+
+
+@exercise("00.2")
+def _(most_frequent: Any) -> str:
+    columns = np.array([[2, 0, 0, 7, 9], [0, 7, 7, 0, 7], [9, 2, 2, 0, 7], [0, 0, 0, 0, 0], [0, 9, 2, 9, 7]])
+    right = np.array([0, 7, 2, 0, 9])  # at each of 5 voxels, the value that most of 5 cases have
+    labels = np.ascontiguousarray(columns.T)[:, None, None, :]  # (n, 1, 1, 5)
+    given = array(most_frequent(labels.copy()), (1, 1, 5))[0, 0]
+    if not np.isin(given, labels).all():
+        raise Wrong(f"Your result contains {given[~np.isin(given, labels)][0]:g}, which no label map contains.")
+    wrong = np.flatnonzero(given != right)
+    if len(wrong):
+        at = columns[wrong[0]].tolist()
+        raise Wrong(
+            f"Where the cases have the values {at}, you return {given[wrong[0]]:g}; {len(wrong)} of 5 are wrong."
+        )
+    return "No network and no image, and yet a Dice far above 0: this is the baseline to beat."
 
 
 def _datalist() -> Datalist:
-    """Six patients; Dora was scanned twice, and once by mistake put on the test side."""
+    """Six patients; Dora was scanned twice, and by mistake is also in the test split."""
 
     def cases(*people: str, labelled: bool = True) -> tuple[Case, ...]:
         return tuple(
@@ -32,71 +62,46 @@ def _datalist() -> Datalist:
             for i, name in enumerate(people)
         )
 
-    return Datalist(
-        name="toy",
-        channels=("CT",),
-        labels={0: "background", 1: "organ"},
-        licence="CC0",
-        unlabeled=cases("Ada", "Ben", "Dora", labelled=False),
-        training=cases("Cyd", "Ben"),
-        validation=cases("Eve"),
-        test=cases("Dora", "Finn"),
-    )
-
-
-@exercise("00.2")
-def _(allowed: Any) -> str:
-    found = allowed(_datalist())
-    if not isinstance(found, set | frozenset | list | tuple) or not all(isinstance(name, str) for name in found):
-        raise Wrong("A set of patients is wanted: the `patient` of the cases, not the cases.")
-    found, scored = set(found), {"Dora", "Eve", "Finn"}
-    if found & scored == {"Dora"}:
-        raise Wrong("In our toy datalist somebody of the test side has a second scan in the pool, and you let her in.")
-    if found & scored:
-        raise Wrong(f"{len(found & scored)} patients who are scored later are among them.")
-    if found != {"Ada", "Ben", "Cyd"}:
-        raise Wrong(f"You have {len(found)} patients of our datalist; pretraining may see others as well, or fewer.")
-    return "The rule is about patients, not about files: nobody who is scored has been seen."
+    splits = {"training": cases("Cyd", "Ben"), "validation": cases("Eve"), "test": cases("Dora", "Finn")}
+    return Datalist(name="toy", unlabeled=cases("Ada", "Ben", "Dora", labelled=False), **splits)
 
 
 @exercise("00.3")
-def _(state: Any) -> str:
-    folders = [
-        ({"config.json", "history.csv", "model.safetensors", "per_case.csv", "metrics.json"}, "done"),
-        ({"config.json", "history.csv", "last.ckpt"}, "unfinished"),
-        (set(), "empty"),
-        ({"config.json", "model.safetensors", "per_case.csv"}, "unfinished"),
-        ({"metrics.json"}, "done"),
-    ]
-    for files, right in folders:
-        found = state(set(files))
-        if not isinstance(found, str) or found not in ("done", "unfinished", "empty"):
-            raise Wrong('The answer must be one of "done", "unfinished" and "empty".')
-        if found != right:
-            raise Wrong(f"A folder with {', '.join(sorted(files)) or 'no file'} is not {found}.")
-    return "One file, written last, makes the difference between begun and done."
+def _(allowed: Any) -> str:
+    given = allowed(_datalist())
+    if not isinstance(given, set | frozenset | list | tuple) or not all(isinstance(name, str) for name in given):
+        raise Wrong("The result should be a set of patients: the `patient` of the cases, not the cases.")
+    given, scored = set(given), {"Dora", "Eve", "Finn"}
+    if given & scored == {"Dora"}:
+        raise Wrong("In our toy datalist a test patient has a second, unlabelled scan, and your set includes her.")
+    if given & scored:
+        raise Wrong(f"Your set includes {len(given & scored)} patients who are scored later.")
+    if given != {"Ada", "Ben", "Cyd"}:
+        raise Wrong(f"Your set has {len(given)} patients of our datalist; it lacks some, or has names we do not know.")
+    return "The rule concerns patients, not files: no patient who is scored has been seen."
 
 
 WRONG = {
     "00.1": [
-        lambda starts, counts, draws, seeds: 0,
-        lambda starts, counts, draws, seeds: len(starts) * len(counts) * draws * seeds,
-        lambda starts, counts, draws, seeds: len(starts) * len(counts) * draws * seeds + len(starts),
-        lambda starts, counts, draws, seeds: len(starts) * (len(counts) * draws * seeds + 1) - draws,
-        lambda starts, counts, draws, seeds: len(starts) * len(counts) * draws * seeds + 2,
+        lambda p, r, v: (p == r).mean(),
+        lambda p, r, v: ((p == v) & (r == v)).sum() / ((p == v) | (r == v)).sum(),
+        lambda p, r, v: ((p == v) & (r == v)).sum() / ((p == v).sum() + (r == v).sum()),
+        lambda p, r, v: 2 * ((p > 0) & (r > 0)).sum() / ((p > 0).sum() + (r > 0).sum()),
+        lambda p, r, v: 2 * ((p == v) & (r == v)).sum() / max((p == v).sum() + (r == v).sum(), 1),
+        lambda p, r, v: 2 * int(((p == v) & (r == v)).sum()) / int((p == v).sum() + (r == v).sum()),
     ],
     "00.2": [
+        lambda labels: labels[0],
+        lambda labels: labels.mean(0),
+        lambda labels: np.median(labels, axis=0),
+        lambda labels: labels.max(0),
+        lambda labels: np.stack([(labels == v).sum(0) for v in np.unique(labels)]).argmax(0),
+    ],
+    "00.3": [
         lambda datalist: set(),
-        lambda datalist: {case.patient for side in ("unlabeled", "training") for case in datalist.sides()[side]},
+        lambda datalist: {case.patient for split in ("unlabeled", "training") for case in datalist.sides()[split]},
         lambda datalist: {case.patient for cases in datalist.sides().values() for case in cases},
         lambda datalist: {case.patient for case in datalist.training},
         lambda datalist: {case.id for case in datalist.training},
-    ],
-    "00.3": [
-        lambda files: "done",
-        lambda files: "done" if "model.safetensors" in files else "unfinished" if files else "empty",
-        lambda files: "done" if "metrics.json" in files else "unfinished",
-        lambda files: "finished" if "metrics.json" in files else "",
-        lambda files: "metrics.json" in files,
     ],
 }

@@ -1,4 +1,4 @@
-"""Checks for chapter 01: volumes of structures, the way back through an affine, a datalist without a leak."""
+"""Checks for chapter 01: from nibabel to ITK, the inverse of an affine, a datalist without a leak."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -6,24 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from course.exercises import Wrong, array, exercise, number
+from course.exercises import Wrong, array, exercise
 from ssl_utils.data.cases import Case, Datalist
 from ssl_utils.data.datalists import leaks
-
-
-@exercise("01.1")
-def _(millilitres: Any) -> str:
-    label = np.zeros((10, 12, 8), np.uint8)
-    label[2:7, 3:9, 1:5], label[7:9, :5, :5] = 1, 2
-    for value, spacing in ((1, (2.0, 2.0, 3.0)), (2, (0.5, 1.0, 4.0))):
-        found = number(millilitres(label.copy(), spacing, value))
-        right = float((label == value).sum() * np.prod(spacing)) / 1000
-        if abs(found - right) > 1e-6 * right:
-            raise Wrong(
-                f"On a small label with spacing {spacing} you are at {found / right:.4g} times the volume of structure "
-                f"{value}. A factor of 1000 is a unit; another one is a question of which voxels you count."
-            )
-    return "A volume needs the spacing: the same voxels are another organ in another file."
 
 
 def _affine(axes: tuple[int, int, int], steps: tuple[float, float, float], first: tuple[float, ...]) -> np.ndarray:
@@ -36,54 +21,77 @@ def _affine(axes: tuple[int, int, int], steps: tuple[float, float, float], first
     return affine
 
 
+FILES = {
+    "a file along R, A, S": _affine((0, 1, 2), (2.0, 2.0, 3.0), (-90.0, -126.0, -72.0)),
+    "a file whose first axis points to the left": _affine((0, 1, 2), (-0.8, 0.8, 2.5), (90.0, -110.0, 40.0)),
+    "a file whose axes are stored in another order": _affine((2, 0, 1), (3.0, -1.0, 1.5), (30.0, -20.0, 10.0)),
+}
+
+
+@exercise("01.1")
+def _(for_itk: Any) -> str:
+    voxels = np.arange(60.0).reshape(3, 4, 5)
+    for file, affine in FILES.items():
+        given = for_itk(voxels.copy(), affine.copy())
+        if not isinstance(given, tuple | list) or len(given) != 2:
+            raise Wrong("Two results are expected: the array and the affine.")
+        turned, lps = array(given[0]), array(given[1], (4, 4))
+        if turned.shape != (5, 4, 3):
+            raise Wrong(f"From an array (3, 4, 5) you make {turned.shape}; ITK's slowest axis is z, its fastest is x.")
+        if any(turned[k, j, i] != voxels[i, j, k] for i, j, k in np.ndindex(3, 4, 5)):
+            raise Wrong("The shape is right, but some voxels are not where they belong: were axes flipped or reshaped?")
+        for index in ((0, 0, 0, 1), (2, 1, 4, 1)):
+            (x, y, z, _), point = lps @ index, (affine @ index)[:3]
+            if not np.allclose((x, y, z), point * (-1, -1, 1)):
+                end = "first voxel" if not any(index[:3]) else "voxel (2, 1, 4)"
+                at = ", ".join(f"{value:g}" for value in point)
+                raise Wrong(f"In {file} the {end} is at ({at}) in RAS; your affine maps it to ({x:g}, {y:g}, {z:g}).")
+    return "The array is transposed, the patient axes change sign, and no voxel moves in the patient."
+
+
 @exercise("01.2")
 def _(voxel_at: Any) -> str:
-    files = {
-        "a file along R, A, S": _affine((0, 1, 2), (2.0, 2.0, 3.0), (-90.0, -126.0, -72.0)),
-        "a file whose first axis runs to the left": _affine((0, 1, 2), (-0.8, 0.8, 2.5), (90.0, -110.0, 40.0)),
-        "a file whose axes are stored in another order": _affine((2, 0, 1), (3.0, -1.0, 1.5), (30.0, -20.0, 10.0)),
-    }
-    for kind, affine in files.items():
+    for file, affine in FILES.items():
         for index, aside in (((10, 20, 4), 0.0), ((7, 3, 11), 0.3), ((5, 6, 7), -0.3)):
             point = (affine @ [*(np.add(index, aside)), 1])[:3]  # up to a third of a voxel beside the centre
-            found = array(voxel_at(affine.copy(), tuple(point.tolist())), (3,))
-            if (found != np.round(found)).any():
-                raise Wrong("An index is made of whole numbers: take the nearest voxel.")
-            if (found != index).any():
-                off = np.abs(found - index).max()
+            given = array(voxel_at(affine.copy(), tuple(point.tolist())), (3,))
+            if (given != np.round(given)).any():
+                raise Wrong("An index consists of whole numbers: take the nearest voxel.")
+            if (given != index).any():
+                off = np.abs(given - index).max()
                 near = "by one voxel, when the point is not quite on a centre" if off == 1 else "by more than a voxel"
-                raise Wrong(f"In {kind} you miss the voxel {near}.")
+                raise Wrong(f"In {file} you miss the voxel {near}.")
     return "The inverse affine finds the voxel, whatever the order and direction of the axes."
 
 
-def _split() -> Datalist:
-    """Three patients on both sides, one of them with two scans on each."""
+def _lists() -> tuple[Datalist, Datalist]:
+    """Three shared patients, one of them with two scans in each split; and every validation patient in training."""
 
-    def cases(side: str, *people: str) -> tuple[Case, ...]:
-        return tuple(Case(f"{side}{i}_{name}", Path("x.nii.gz"), None, name) for i, name in enumerate(people))
+    def cases(split: str, *people: str) -> tuple[Case, ...]:
+        return tuple(Case(f"{split}{i}_{name}", Path("x.nii.gz"), None, name) for i, name in enumerate(people))
 
-    return Datalist(
-        name="toy",
-        training=cases("t", "Ada", "Ben", "Cyd", "Ben", "Dora", "Eve"),
-        validation=cases("v", "Ben", "Finn", "Ben", "Cyd", "Gus", "Eve"),
-    )
+    training = cases("t", "Ada", "Ben", "Cyd", "Ben", "Dora", "Eve")
+    some = Datalist(name="toy", training=training, validation=cases("v", "Ben", "Finn", "Ben", "Cyd", "Gus", "Eve"))
+    return some, replace(some, validation=cases("v", "Ben", "Cyd", "Eve"))
 
 
 @exercise("01.3")
 def _(repair: Any) -> str:
-    before = _split()
-    after = repair(before)
-    if not isinstance(after, Datalist):
-        raise Wrong("A datalist is wanted; `dataclasses.replace` makes a changed copy of one.")
-    ids = [sorted(case.id for cases in some.sides().values() for case in cases) for some in (before, after)]
-    if ids[0] != ids[1]:
-        lost, new = set(ids[0]) - set(ids[1]), len(ids[1]) - len(set(ids[1]))
-        raise Wrong(f"In our list of 12 cases {len(lost)} were lost, and {new} stand there twice.")
-    if leaks(after):
-        raise Wrong(f"{len(leaks(after))} of 3 shared patients are still on both sides.")
-    if not after.training or not after.validation:
-        raise Wrong("One side is empty now. That is without a leak, and without a use.")
-    return f"No patient is shared; {len(after.training)} cases train and {len(after.validation)} validate."
+    for before, which in zip(_lists(), ("our list", "a list whose validation patients all train, too"), strict=True):
+        after = repair(before)
+        if not isinstance(after, Datalist):
+            raise Wrong("The result should be a datalist; `dataclasses.replace` makes a changed copy of one.")
+        old, new = (sorted(case.id for cases in one.sides().values() for case in cases) for one in (before, after))
+        if old != new:
+            lost, twice = len(set(old) - set(new)), len(new) - len(set(new))
+            raise Wrong(f"In {which}, {lost} of {len(old)} cases were lost, and {twice} are listed twice.")
+        if leaks(after):
+            raise Wrong(f"In {which}, {len(leaks(after))} of 3 shared patients are still in both splits.")
+        if not after.training or not after.validation:
+            raise Wrong(
+                f"In {which}, one split is empty now: there is no leak, but nothing to train on or to validate."
+            )
+    return "No patient is shared, no case was lost, and both splits have patients, even in the worst list."
 
 
 def _dropped(datalist: Datalist) -> Datalist:
@@ -91,13 +99,21 @@ def _dropped(datalist: Datalist) -> Datalist:
     return replace(datalist, validation=tuple(case for case in datalist.validation if case.patient not in known))
 
 
+def _moved(datalist: Datalist) -> Datalist:
+    known = {case.patient for case in datalist.training}
+    moved = tuple(case for case in datalist.validation if case.patient in known)
+    return replace(_dropped(datalist), training=datalist.training + moved)
+
+
+_FLIP = np.diag([-1, -1, 1, 1])
 WRONG = {
     "01.1": [
-        lambda label, spacing, value: 0.0,
-        lambda label, spacing, value: (label == value).sum() * np.prod(spacing),
-        lambda label, spacing, value: (label > 0).sum() * np.prod(spacing) / 1000,
-        lambda label, spacing, value: (label == value).sum() * spacing[0] ** 3 / 1000,
-        lambda label, spacing, value: (label == value).sum() / 1000,
+        lambda array, affine: (array, _FLIP @ affine),
+        lambda array, affine: (array.T, affine),
+        lambda array, affine: (array.T, affine @ _FLIP),
+        lambda array, affine: (array.reshape(array.shape[::-1]), _FLIP @ affine),
+        lambda array, affine: (array.T, np.diag([-1, -1, -1, 1]) @ affine),
+        lambda array, affine: array.T,
     ],
     "01.2": [
         lambda affine, point: np.zeros(3, int),
@@ -110,6 +126,7 @@ WRONG = {
     "01.3": [
         lambda datalist: datalist,
         _dropped,
+        _moved,
         lambda datalist: replace(datalist, training=datalist.training + datalist.validation, validation=()),
         lambda datalist: replace(datalist, training=datalist.training + datalist.validation),
         lambda datalist: replace(datalist, training=datalist.validation, validation=datalist.training),
