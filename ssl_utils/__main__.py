@@ -2,7 +2,8 @@
 
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -21,16 +22,22 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 console = Console()
 ScaleOption = Annotated[str, typer.Option(help="smoke, laptop, workstation or paper")]
 DataOption = Annotated[str | None, typer.Option(help="path of your own folder, with dataset 'folder'")]
-WandbOption = Annotated[bool, typer.Option("--wandb", help="send the curves to Weights & Biases too")]
-DevicesOption = Annotated[int, typer.Option(help="processes on each machine, one GPU each; they share every batch")]
-NodesOption = Annotated[int, typer.Option(help="machines, when srun or torchrun has started the processes")]
 DatasetOption = Annotated[str, typer.Option(help="phantom, hippocampus, sarcoma, btcv, tcia_covid19 or folder")]
 
 
-def bar() -> Progress:
-    return Progress(
-        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(), console=console
-    )
+@contextmanager
+def bar(text: str) -> Iterator[Callable[[int, int], None]]:
+    """Show a progress bar; the block calls what it gets with the numbers of done and of all."""
+    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task(text, total=None)
+        yield lambda done, total: progress.update(task, completed=done, total=total)
+        progress.update(task, visible=False)
+
+
+def show(table: Table) -> None:
+    """Print a table; into a file with a width of its own."""
+    (console if console.is_terminal else Console(width=160)).print(table)
 
 
 @app.command()
@@ -39,17 +46,11 @@ def data(dataset: str, scale: ScaleOption = "laptop", data: DataOption = None) -
     from ssl_utils.data import datasets
 
     chosen, numbers = datasets.get(dataset, data), scales.get(scale)
-    with bar() as progress:
-        task = progress.add_task(f"{chosen.name}: volumes", total=None)
-        root = datasets.fetch(
-            chosen,
-            phantom_sizes=numbers.phantom_sizes,
-            progress=lambda done, total: progress.update(task, completed=done, total=total),
-        )
-        progress.update(task, visible=False)
+    with bar(f"{chosen.name}: volumes") as progress:
+        root = datasets.fetch(chosen, phantom_sizes=numbers.phantom_sizes, progress=progress)
     setup = setups.setup(dataset=dataset, scale=numbers, data=data)
-    sides = ", ".join(f"{len(cases)} {side}" for side, cases in setup.datalist.sides().items() if cases)
-    console.print(f"{chosen.title}: {sides}. Licence {chosen.licence}. In {root}", soft_wrap=True)
+    counts = ", ".join(f"{len(cases)} {split}" for split, cases in setup.datalist.sides().items() if cases)
+    console.print(f"{chosen.title}: {counts}. Licence {chosen.licence}. In {root}", soft_wrap=True)
     setups.write_plan(setup)
 
 
@@ -60,44 +61,26 @@ def doctor(
     scale: ScaleOption = "laptop",
     data: DataOption = None,
     channels: Annotated[int, typer.Option(help="channels that files given as paths must have")] = 1,
-    json: Annotated[Path | None, typer.Option(help="write everything found into this file as well")] = None,
+    json: Annotated[Path | None, typer.Option(help="write the whole report into this file as well")] = None,
 ) -> None:
-    """Look at every file before training: what is wrong, where, how to mend it. Exits with 1 if a run would break."""
-    from ssl_utils.data import doctor as data_doctor
+    """Check every file before training: what is wrong, where, how to fix it. Exits with 1 if a run would break."""
+    from ssl_utils.data import datasets, doctor as data_doctor
     from ssl_utils.data.doctor import show as doctor_tables
     from ssl_utils.files import write_json
 
-    labels: dict[int, str] = {}
-    cost = None
-    with bar() as progress:
-        task = progress.add_task("examining", total=None)
-
-        def step(done: int, total: int) -> None:
-            progress.update(task, completed=done, total=total)
-
+    cost, labels = None, {}
+    with bar("examining") as progress:
         if paths:
-            report = data_doctor.examine(paths, channels=channels, progress=step)
+            report = data_doctor.examine(paths, channels=channels, progress=progress)
         else:
-            from ssl_utils import experiments
-            from ssl_utils.data import datasets
-            from ssl_utils.data.doctor import forecast
-
             setup = setups.Setup(datasets.get(dataset, data), scales.get(scale))
             grid, labels = setup.grid, setup.datalist.labels
             report = data_doctor.examine_datalist(
-                setup.datalist, roi=grid.required_roi, spacing=grid.spacing, progress=step
+                setup.datalist, roi=grid.required_roi, spacing=grid.spacing, progress=progress
             )
-            cost = forecast.forecast(
-                lambda: experiments.build_network(setup, Finetuning())[0],
-                roi=grid.roi,
-                channels=len(setup.dataset.channels),
-                patch_size=setup.scale.patch_size,
-                batch_size=setup.scale.finetune_batch_size,
-                steps=setup.scale.finetune_steps,
-            )
-        progress.update(task, visible=False)
+            cost = _forecast(setup)
     for table in doctor_tables.tables(report, labels):
-        (console if console.is_terminal else Console(width=160)).print(table)
+        show(table)
     if cost:
         console.print(f"Scale {scale}: {cost.line()}", soft_wrap=True)
     if json:
@@ -106,52 +89,57 @@ def doctor(
     raise typer.Exit(1 if report.errors else 0)
 
 
-@app.command(context_settings=MORE)
-@with_options(Pretraining)
-def pretrain(
-    run: Pretraining,
+def _forecast(setup: setups.Setup):
+    from ssl_utils import experiments
+    from ssl_utils.data.doctor import forecast
+
+    return forecast.forecast(
+        lambda: experiments.build_network(setup, Finetuning())[0],
+        roi=setup.grid.roi,
+        channels=len(setup.dataset.channels),
+        patch_size=setup.scale.patch_size,
+        batch_size=setup.scale.finetune_batch_size,
+        steps=setup.scale.finetune_steps,
+    )
+
+
+def _train(
+    run: Pretraining | Finetuning,
     dataset: DatasetOption = "phantom",
     scale: ScaleOption = "laptop",
     data: DataOption = None,
-    devices: DevicesOption = 1,
-    num_nodes: NodesOption = 1,
-    wandb: WandbOption = False,
-) -> None:
-    """Pretrain without labels. Options of the pretext task follow: --mask-ratio 0.3; `options TASK` lists them."""
-    from ssl_utils.experiments.pretraining import pretrain as work
+    devices: Annotated[int, typer.Option(help="processes on each machine, one GPU each; they share every batch")] = 1,
+    num_nodes: Annotated[int, typer.Option(help="machines, when srun or torchrun has started the processes")] = 1,
+    wandb: Annotated[bool, typer.Option("--wandb", help="send the curves to Weights & Biases too")] = False,
+) -> Path:
+    """Make a run; the other processes of a team print nothing after it."""
+    from ssl_utils import experiments
+    from ssl_utils.training.parallel import Team
 
-    folder = _train(work, run, dataset, scale, data, devices, num_nodes, wandb)
+    if wandb:
+        os.environ["SSL_WANDB"] = "1"  # as in the chapters; not one of the settings of a run
+    setup, team = setups.setup(dataset=dataset, scale=scales.get(scale), data=data), Team(devices, num_nodes)
+    train = experiments.pretrain if isinstance(run, Pretraining) else experiments.finetune
+    folder = train(setup, run, team=team)
+    console.quiet = not team.first
+    return folder
+
+
+@app.command(context_settings=MORE)
+@with_options(Pretraining, _train)
+def pretrain(**options) -> None:
+    """Pretrain without labels. Options of the pretext task follow: --mask-ratio 0.3; `options TASK` lists them."""
+    folder = _train(**options)
     console.print(f"Encoder in {folder / 'encoder.safetensors'}", soft_wrap=True)
 
 
 @app.command(context_settings=MORE)
-@with_options(Finetuning)
-def finetune(
-    run: Finetuning,
-    dataset: DatasetOption = "phantom",
-    scale: ScaleOption = "laptop",
-    data: DataOption = None,
-    devices: DevicesOption = 1,
-    num_nodes: NodesOption = 1,
-    wandb: WandbOption = False,
-) -> None:
+@with_options(Finetuning, _train)
+def finetune(**options) -> None:
     """Fine-tune on a few labelled volumes and score the network on the test set."""
-    from ssl_utils.experiments.finetuning import finetune as work
-
-    folder = _train(work, run, dataset, scale, data, devices, num_nodes, wandb)
+    folder = _train(**options)
     done = runs.metrics(folder)
     console.print(f"Dice {done['dice']:.3f} on {done['cases']} test cases. Run in {folder}", soft_wrap=True)
-
-
-def _train(work: Callable, run, dataset: str, scale: str, data: str | None, devices: int, num_nodes: int, wandb: bool):
-    from ssl_utils.training.parallel import Team
-
-    if wandb:
-        os.environ["SSL_WANDB"] = "1"  # as for the chapters; no part of what a run depends on
-    setup, team = setups.setup(dataset=dataset, scale=scales.get(scale), data=data), Team(devices, num_nodes)
-    folder = work(setup, run, team=team)
-    console.quiet = not team.first
-    return folder
 
 
 @app.command()
@@ -163,12 +151,10 @@ def options(
     for title, specs in listed.items():
         table = Table("option", "default", "values", "meaning", title=title)
         for name, option in specs.items():
-            choices = option.choices() if callable(option.choices) else option.choices
             default = "" if option.default is REQUIRED else str(option.default)
-            table.add_row(
-                f"--{name.replace('_', '-')}", default, ", ".join(choices or ()) or option.range(), option.help
-            )
-        (console if console.is_terminal else Console(width=160)).print(table)
+            values = ", ".join(option.names()) or option.range()
+            table.add_row(f"--{name.replace('_', '-')}", default, values, option.help)
+        show(table)
 
 
 @app.command()
@@ -181,17 +167,13 @@ def predict(
     from ssl_utils import experiments
     from ssl_utils.data import formats
 
-    files = formats.collected(images)
-    with bar() as progress:
-        task = progress.add_task("predicting", total=len(files))
-        written = experiments.predict(
-            model, files, output, progress=lambda done, total: progress.update(task, completed=done)
-        )
+    with bar("predicting") as progress:
+        written = experiments.predict(model, formats.collected(images), output, progress=progress)
     console.print(f"{len(written)} label maps in {output}", soft_wrap=True)
 
 
 def main() -> None:
-    """Run a command. A fault that the reader can mend is one line and exit code 1; Ctrl-C is 130."""
+    """Run a command. An error that the reader can fix is one line and exit code 1; Ctrl-C is 130."""
     try:
         app()
     except CourseError as error:
@@ -201,7 +183,7 @@ def main() -> None:
             sys.exit("error: not enough memory; close programs, or choose a smaller --scale")
         if not isinstance(error, OSError):
             raise
-        sys.exit(f"error: {error.filename or 'a file'}: {error.strerror or error}; mend that and run again")
+        sys.exit(f"error: {error.filename or 'a file'}: {error.strerror or error}; fix that and run again")
 
 
 if __name__ == "__main__":

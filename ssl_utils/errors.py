@@ -1,4 +1,4 @@
-"""The one exception a learner should ever read."""
+"""The one exception that a reader of the course should ever see."""
 
 import re
 
@@ -8,12 +8,12 @@ NO_MEMORY = re.compile(
 
 
 class CourseError(ValueError):
-    """A fault the reader can mend. The message is one line: the file or value, the reason, the cure."""
+    """An error that the reader can fix. The message is one line: the file or value, the reason, what to do."""
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(str(message).split()))
 
 
 def out_of_memory(error: Exception) -> bool:
-    """Whether it says, in the words of Python, NumPy, PyTorch or the loader of libraries, that memory is short."""
+    """Whether Python, NumPy, PyTorch or the dynamic linker ran out of memory, by the message of the error."""
     return isinstance(error, MemoryError) or bool(NO_MEMORY.search(str(error)))

@@ -1,4 +1,4 @@
-"""Files that are either whole or absent."""
+"""Files that are either complete or absent."""
 
 import errno
 import fcntl
@@ -14,22 +14,16 @@ from typing import Any
 
 from ssl_utils.errors import CourseError
 
-ELSEWHERE = "choose another folder with SSL_DATA_ROOT or SSL_RUNS_ROOT"
-CURES = dict.fromkeys((errno.ENOSPC, errno.EDQUOT), "free some space")
-CURES |= dict.fromkeys(
-    (errno.EACCES, errno.EEXIST, errno.EFBIG, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EPERM, errno.EROFS), ELSEWHERE
-)
+FULL = (errno.ENOSPC, errno.EDQUOT)
+NOT_ALLOWED = (errno.EACCES, errno.EEXIST, errno.EFBIG, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EPERM, errno.EROFS)
 
 
 @contextmanager
 def atomic(path: Path | str) -> Iterator[Path]:
-    """Yield a temporary path beside `path` that takes its name only when the block ends without an error.
+    """Yield a temporary path beside `path`, renamed to it only when the block ends without an error.
 
-    The temporary name keeps the suffixes (`.nii.gz`), since writers choose the format by them. It holds host and
-    process: on a shared disk two machines may make the same file at once.
-
-    Raises:
-        CourseError: the disk is full, or the folder cannot be written.
+    The temporary name keeps the suffixes (`.nii.gz`), which choose the format, and contains host and process: on a
+    shared disk two machines may write the same file at once. Raises CourseError as `writing`.
     """
     path = Path(path)
     temporary = path.with_name(f".tmp-{platform.node()}-{os.getpid()}-{path.name}")
@@ -47,25 +41,22 @@ def atomic(path: Path | str) -> Iterator[Path]:
 
 @contextmanager
 def writing(path: Path | str) -> Iterator[None]:
-    """Name `path`, in one line, when what the block writes cannot be written.
-
-    Raises:
-        CourseError: the disk is full, or the folder cannot be written.
-    """
+    """Raise CourseError with `path` when the block cannot write: the disk is full, or the folder is not writable."""
     try:
         yield
     except OSError as error:
-        if error.errno not in CURES:
+        if error.errno not in (*FULL, *NOT_ALLOWED):
             raise
-        cure = CURES[error.errno]
-        raise CourseError(f"{path}: cannot be written ({error.strerror}); {cure} and run again") from None
+        elsewhere = "choose another folder with SSL_DATA_ROOT or SSL_RUNS_ROOT"
+        fix = "free some space" if error.errno in FULL else elsewhere
+        raise CourseError(f"{path}: cannot be written ({error.strerror}); {fix} and run again") from None
 
 
 @contextmanager
 def exclusively(folder: Path, name: str) -> Iterator[None]:
-    """One process at a time: another that wants the same name in this folder waits until the block has ended.
+    """One process at a time: others that want the same name in this folder wait until the block has ended.
 
-    The lock goes with the process, also when it is killed; its empty file stays.
+    The lock ends with the process, even when it is killed; its empty file stays.
     """
     with writing(folder / name):
         folder.mkdir(parents=True, exist_ok=True)
@@ -92,7 +83,7 @@ def read_json(path: Path | str) -> Any:
     except FileNotFoundError:
         raise CourseError(f"{path}: no such file; check the path, or run the chapter that writes it") from None
     except (ValueError, OSError) as error:
-        raise CourseError(f"{path}: is not readable JSON ({error}); mend or delete it") from None
+        raise CourseError(f"{path}: is not readable JSON ({error}); fix or delete it") from None
 
 
 def sha256(path: Path | str) -> str:

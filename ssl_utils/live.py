@@ -1,4 +1,4 @@
-"""Is somebody there? JupyterLab tells the kernel so by JPY_SESSION_NAME, papermill does not; SSL_HEADLESS overrules."""
+"""Whether a person is present: JupyterLab sets JPY_SESSION_NAME, papermill does not; SSL_HEADLESS=1 overrules both."""
 
 import os
 

@@ -14,7 +14,7 @@ from ssl_utils import __main__ as cli, experiments
 from ssl_utils.data.dataset import Intensity
 from ssl_utils.data.datasets import REGISTRY
 from ssl_utils.experiments import Finetuning, Pretraining, model_card, runs
-from ssl_utils.networks.checkpoints import read_checkpoint, save_encoder
+from ssl_utils.networks.checkpoints import read_checkpoint, save_model
 from ssl_utils.networks.vit import ViT
 
 SMALL = {"hidden_size": 24, "mlp_dim": 24, "num_heads": 2}
@@ -36,7 +36,7 @@ def execute(folder, monkeypatch) -> dict:
 def stand_in(folder, *, pools=None, grid=None, **sizes):
     """A card of a run that never was, for an encoder of these sizes."""
     encoder = ViT(**SMALL, **sizes)
-    save_encoder(folder / "encoder.safetensors", encoder, metadata={})
+    save_model(folder / "encoder.safetensors", encoder, metadata={})
     (folder / "config.json").write_text(json.dumps({"commit": None, "versions": {"torch": "2"}}))
     done = {
         "task": "toy",
@@ -101,7 +101,7 @@ def test_an_encoder_that_fits_monais_unetr_is_put_into_it(tmp_path, monkeypatch)
 def test_code_that_loads_the_wrong_file_stops(tmp_path, monkeypatch):
     stand_in(tmp_path, in_channels=1, img_size=16, patch_size=8, num_layers=2)
     other = ViT(in_channels=1, img_size=16, patch_size=8, num_layers=1, **SMALL)
-    save_encoder(tmp_path / "encoder.safetensors", other, metadata={})
+    save_model(tmp_path / "encoder.safetensors", other, metadata={})
     with pytest.raises(AssertionError):
         execute(tmp_path, monkeypatch)
 
@@ -209,7 +209,7 @@ def test_the_figures_of_a_network_are_those_of_its_run(finished):
     for name, value in scores.items():
         assert f"| {name} | {value:.3f} |" in card
     assert f"`{encoder.name}`, fine-tuned on 2 labelled volumes (draw 0, seed 0)" in card
-    assert "licence of the start's data | not stated: its terms are its owner's" in card
+    assert "licence of the pretraining data | not stated: its terms are its owner's" in card
 
 
 def test_a_run_is_done_only_when_its_card_is_there(tiny_setup, tmp_path, monkeypatch):
@@ -223,4 +223,4 @@ def test_a_run_is_done_only_when_its_card_is_there(tiny_setup, tmp_path, monkeyp
         experiments.finetune(tiny_setup, Finetuning(init="random", num_labeled=2))
     assert not list(tmp_path.rglob("metrics.json"))
     folder = experiments.finetune(tiny_setup, Finetuning(init="random", num_labeled=2))
-    assert "licence of the start" not in (folder / "README.md").read_text()
+    assert "licence of the pretraining" not in (folder / "README.md").read_text()

@@ -168,7 +168,7 @@ def test_the_command_line(blobs, tmp_path):
     [
         (Team(3), {}, "devices=3, num_nodes=1: cannot share a batch of 8 equally; choose 1, 2, 4, 8 processes"),
         (Team(0), {}, "must be at least 1"),
-        (Team(2, 2), {}, "need 4 processes, 1 started; say srun --nodes=2 --ntasks-per-node=2"),
+        (Team(2, 2), {}, "need 4 processes, 1 started; use srun --nodes=2 --ntasks-per-node=2"),
         (Team(), OF_SLURM, "need 1 processes, 4 started"),
         (Team(2, 2), {k: v for k, v in OF_SLURM.items() if k != "SLURM_NTASKS_PER_NODE"}, "add --ntasks-per-node=2"),
     ],

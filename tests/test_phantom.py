@@ -1,6 +1,9 @@
 """The phantom is a believable trunk, the same from the same seed, and its dataset is whole."""
 
 import json
+import os
+import subprocess
+import sys
 
 import nibabel as nib
 import numpy as np
@@ -96,6 +99,18 @@ def test_same_seed_same_voxels_other_seed_other_patient(bellies):
     for a, b in zip(bellies[1], again, strict=True):
         assert np.array_equal(a, b)
     assert bellies[1][0].shape != bellies[2][0].shape or not np.array_equal(bellies[1][1], bellies[2][1])
+
+
+def test_the_voxels_do_not_depend_on_the_number_of_threads():
+    """A case in which a matrix product, by the routine for these processors, gave another voxel with two threads."""
+    draw = "import hashlib; from ssl_utils.data.phantom import make_volume; image = make_volume(1495516105, "
+    draw += "kind='abdomen')[0]; print(hashlib.sha256(image.tobytes()).hexdigest())"
+    digests = set()
+    for threads in ("1", "2"):
+        command, settings = [sys.executable, "-c", draw], {"OMP_NUM_THREADS": threads, "OPENBLAS_CORETYPE": "Haswell"}
+        done = subprocess.run(command, env=os.environ | settings, capture_output=True, text=True, check=True)
+        digests.add(done.stdout)
+    assert len(digests) == 1 and len(digests.pop()) == 65
 
 
 def test_another_spacing_is_the_same_anatomy():

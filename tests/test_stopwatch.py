@@ -94,7 +94,7 @@ def spent(clock: Clock, folder, callbacks=(), *, data=0.0, logging=0.0, **second
         headline="a line",
         callbacks=[*callbacks, Slow(clock, logging)],
     )
-    return recorder.spent
+    return recorder.stopwatch.spent
 
 
 @pytest.mark.parametrize("part", ALONE)

@@ -3,7 +3,6 @@
 import json
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 import pytest
 
@@ -85,8 +84,10 @@ def test_results_say_what_was_measured_and_what_was_not(course):
     text = path.read_text()
     assert path == course / "results.md" and text.startswith("# Results: phantom, scale laptop, 4 test cases")
     assert "| simmim | 6      | +10.0 | [+10.0, +10.0] | +18.2 %  |" in text
-    assert text.index("| random |") < text.index("## Per structure") < text.index("## Gain") < text.index("can not say")
-    assert "Runs that collapsed, which a mean hides: mae with 6 labels (1)" in text and "4 test cases" in text
+    assert (
+        text.index("| random |") < text.index("## Per structure") < text.index("## Gain") < text.index("Limitations: ")
+    )
+    assert "Collapsed runs, which are part of the means: mae with 6 labels (1)" in text and "4 test cases" in text
     assert "40.0 [40.0, 40.0], 1 of 1 collapsed" in text
     assert "| mae  | 6      | 0    | 0    | 40.0 | lost spleen |" in text
     assert "## Controls" not in text and "| simmim | 6      | 65.0 | 10            | 5             | 15       |" in text
@@ -153,17 +154,39 @@ def test_inits_with_options_may_differ_by_their_options(course):
     assert runs.unlike(course) == ["steps of simmim: null in 1, 800 in 1"]
 
 
-def test_what_the_intervals_hold_depends_on_the_runs():
+def test_what_the_intervals_include_depends_on_the_runs():
     row = {"init": "random", "num_labeled": 6, "dice": 0.5, "low": 0.4, "high": 0.6, "cases": 30, "collapsed": 0}
-    said = {
+    texts = {
         runs: tables.limits(pd.DataFrame([row | dict(zip(("draws", "seeds"), runs, strict=True))]), "laptop")
         for runs in ((1, 1), (1, 3), (2, 1), (3, 3))
     }
-    assert "not of which cases were labelled or how the training fell out (draws: 1, seeds: 1)" in said[1, 1]
-    assert "how training fell out, not of which cases were labelled (draws: 1, seeds: 3)" in said[1, 3]
-    assert "which cases were labelled and how the training fell out (draws: 3, seeds: 3)" in said[3, 3]
-    assert "Another seed" in said[1, 1] and "Another seed" not in said[3, 3]
-    assert "Two runs hardly" in said[2, 1] and "Two runs" not in said[1, 3] + said[3, 3]
+    assert "the chance of test patients alone (draws: 1, seeds: 1)" in texts[1, 1]
+    assert "test patients and training seeds, not of label subsets (draws: 1, seeds: 3)" in texts[1, 3]
+    assert "test patients, label subsets and training seeds (draws: 3, seeds: 3)" in texts[3, 3]
+    assert "Another seed" in texts[1, 1] and "Another seed" not in texts[3, 3]
+    assert "Two runs hardly" in texts[2, 1] and "Two runs" not in texts[1, 3] + texts[3, 3]
+    assert all("validation labels, which choose the training step, come on top" in text for text in texts.values())
+
+
+def test_the_chance_of_pretraining_is_named_where_something_was_pretrained():
+    numbers = {"num_labeled": 6, "dice": 0.5, "low": 0.4, "high": 0.6, "cases": 30, "draws": 3, "seeds": 3}
+    rows = [{"init": init, "collapsed": 0, **numbers} for init in ("random", "random__budget=4", "simmim")]
+    pretraining = "Each pretraining was run once: no interval includes its chance."
+    assert pretraining in tables.limits(pd.DataFrame(rows), "laptop")
+    assert pretraining not in tables.limits(pd.DataFrame(rows[:2]), "laptop")
+
+
+def test_a_single_run_has_no_p_and_no_effect_size():
+    gain = {"baseline": "random", "num_labeled": 6, "gain": 0.1, "low": 0.0, "high": 0.2, "relative": 0.2, "p": 0.04}
+    gain |= {"p_holm": 0.08, "win_rate": 0.7, "effect_size": 1.5, "cases": 20}
+    rows = pd.DataFrame(
+        [gain | {"init": "mae", "draws": 1, "seeds": 1}, gain | {"init": "simmim", "draws": 3, "seeds": 1}]
+    )
+    tested = ["p", "p, Holm", "effect size"]
+    table = tables.gain_table(rows)
+    assert table.loc["mae", tested].tolist() == ["-", "-", "-"] and table.loc["mae", "cases won"] == "70 %"
+    assert table.loc["simmim", tested].tolist() == ["0.040", "0.080", "+1.50"]
+    assert not {*tested} & {*tables.gain_table(rows[:1])} and tables.gain_table(rows[:1])["cases won"].item() == "70 %"
 
 
 def test_an_older_record_without_the_newer_columns_is_read(course, tmp_path):
@@ -232,8 +255,8 @@ def test_the_block_is_made_from_the_record(course, tmp_path):
     text = record.fill(MARKED, results=read_json(tmp_path / "reference.json"))
     assert text.startswith("before\n") and text.endswith("after\n") and "stale words" not in text
     assert tables.markdown(tables.label_efficiency(statistics.summary(runs.collect(course)))) in text
-    gains = statistics.gains(runs.collect(course)).assign(p=np.nan, p_holm=np.nan, effect_size=np.nan)  # one run each
-    assert tables.markdown(tables.gain_table(gains)) in text and "Rows of one run have neither" in text
+    gains = tables.gain_table(statistics.gains(runs.collect(course)))  # one run each
+    assert tables.markdown(gains) in text and not {"p", "p, Holm", "effect size"} & {*gains} and "| p " not in text
     assert record.fill(text, results=read_json(tmp_path / "reference.json")) == text
     for empty in ({}, {"runs": [], "label_efficiency": [], "gains": []}):
         assert record.fill(text, results=empty) == MARKED.replace("stale words", "\nNo recorded run yet.\n")
@@ -248,8 +271,8 @@ def test_a_table_of_repeated_runs_has_p_and_cases_are_counted_beside_patients(co
     for gain in results["gains"]:
         gain |= {"draws": 3, "seeds": 3}
     text = record.fill(MARKED, results=results)
-    gains = statistics.gains(runs.collect(course))
-    assert tables.markdown(tables.gain_table(gains)) in text and "Rows of one run" not in text
+    gains = tables.gain_table(statistics.gains(runs.collect(course)).assign(draws=3, seeds=3))
+    assert tables.markdown(gains) in text and {"p", "p, Holm", "effect size"} < {*gains} and "| p " in text
     assert record.tested({"cases": 20, "patients": 20}) == record.tested({"cases": 20}) == "20 test cases"
 
 

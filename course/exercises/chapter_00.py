@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from course.exercises import Wrong, array, exercise, number
+from course.exercises import Wrong, array, exercise, number, refuse
 from ssl_utils.data.cases import Case, Datalist
 
 
@@ -18,8 +18,7 @@ def _(dice_of: Any) -> str:
     hit, size = 18, 24 + 36
     right = 2 * hit / size
     given = number(dice_of(prediction.copy(), reference.copy(), 2))
-    if abs(given - hit / (size - hit)) < 1e-6:
-        raise Wrong("You return overlap / union (the Jaccard index), which is always lower than Dice.")
+    refuse(given, {"You return overlap / union (the Jaccard index), which is never above Dice.": hit / (size - hit)})
     if abs(given - right) > 1e-6:
         low = "too low" if given < right else "too high"
         raise Wrong(f"Two boxes of 24 and 36 voxels that share 18 get {given:.3f}, which is {low}.")
@@ -27,10 +26,7 @@ def _(dice_of: Any) -> str:
         raise Wrong("A structure that is in both arrays, but nowhere at the same voxel, should get 0.")
     if number(dice_of(reference, reference, 2)) != 1:
         raise Wrong("An array compared with itself should get 1.")
-    try:
-        empty = float(dice_of(prediction, reference, 3))
-    except ZeroDivisionError:
-        raise Wrong("A structure that is in neither array ends in a division by zero.") from None
+    empty = float(dice_of(prediction, reference, 3))
     if not math.isnan(empty):
         raise Wrong(f"A structure that is in neither array gets {empty:g}, as if it had been scored.")
     return "Dice ignores the voxels that both leave out, and an empty pair is not scored."
@@ -79,29 +75,3 @@ def _(allowed: Any) -> str:
     if given != {"Ada", "Ben", "Cyd"}:
         raise Wrong(f"Your set has {len(given)} patients of our datalist; it lacks some, or has names we do not know.")
     return "The rule concerns patients, not files: no patient who is scored has been seen."
-
-
-WRONG = {
-    "00.1": [
-        lambda p, r, v: (p == r).mean(),
-        lambda p, r, v: ((p == v) & (r == v)).sum() / ((p == v) | (r == v)).sum(),
-        lambda p, r, v: ((p == v) & (r == v)).sum() / ((p == v).sum() + (r == v).sum()),
-        lambda p, r, v: 2 * ((p > 0) & (r > 0)).sum() / ((p > 0).sum() + (r > 0).sum()),
-        lambda p, r, v: 2 * ((p == v) & (r == v)).sum() / max((p == v).sum() + (r == v).sum(), 1),
-        lambda p, r, v: 2 * int(((p == v) & (r == v)).sum()) / int((p == v).sum() + (r == v).sum()),
-    ],
-    "00.2": [
-        lambda labels: labels[0],
-        lambda labels: labels.mean(0),
-        lambda labels: np.median(labels, axis=0),
-        lambda labels: labels.max(0),
-        lambda labels: np.stack([(labels == v).sum(0) for v in np.unique(labels)]).argmax(0),
-    ],
-    "00.3": [
-        lambda datalist: set(),
-        lambda datalist: {case.patient for split in ("unlabeled", "training") for case in datalist.sides()[split]},
-        lambda datalist: {case.patient for cases in datalist.sides().values() for case in cases},
-        lambda datalist: {case.patient for case in datalist.training},
-        lambda datalist: {case.id for case in datalist.training},
-    ],
-}

@@ -52,15 +52,15 @@ def _(for_itk: Any) -> str:
 @exercise("01.2")
 def _(voxel_at: Any) -> str:
     for file, affine in FILES.items():
-        for index, aside in (((10, 20, 4), 0.0), ((7, 3, 11), 0.3), ((5, 6, 7), -0.3)):
-            point = (affine @ [*(np.add(index, aside)), 1])[:3]  # up to a third of a voxel beside the centre
-            given = array(voxel_at(affine.copy(), tuple(point.tolist())), (3,))
-            if (given != np.round(given)).any():
-                raise Wrong("An index consists of whole numbers: take the nearest voxel.")
-            if (given != index).any():
-                off = np.abs(given - index).max()
-                near = "by one voxel, when the point is not quite on a centre" if off == 1 else "by more than a voxel"
-                raise Wrong(f"In {file} you miss the voxel {near}.")
+        for index, offset in (((10, 20, 4), 0.0), ((7, 3, 11), 0.3), ((5, 6, 7), -0.3)):
+            point = (affine @ [*(np.add(index, offset)), 1])[:3]  # up to a third of a voxel beside the centre
+            voxel = array(voxel_at(affine.copy(), tuple(point.tolist())), (3,))
+            if (voxel != np.round(voxel)).any():
+                raise Wrong("An index is made of whole numbers: take the nearest voxel.")
+            if (voxel != index).any():
+                one = np.abs(voxel - index).max() == 1
+                distance = "one voxel, when the point is not quite on a centre" if one else "more than a voxel"
+                raise Wrong(f"In {file} you miss the voxel by {distance}.")
     return "The inverse affine finds the voxel, whatever the order and direction of the axes."
 
 
@@ -92,44 +92,3 @@ def _(repair: Any) -> str:
                 f"In {which}, one split is empty now: there is no leak, but nothing to train on or to validate."
             )
     return "No patient is shared, no case was lost, and both splits have patients, even in the worst list."
-
-
-def _dropped(datalist: Datalist) -> Datalist:
-    known = {case.patient for case in datalist.training}
-    return replace(datalist, validation=tuple(case for case in datalist.validation if case.patient not in known))
-
-
-def _moved(datalist: Datalist) -> Datalist:
-    known = {case.patient for case in datalist.training}
-    moved = tuple(case for case in datalist.validation if case.patient in known)
-    return replace(_dropped(datalist), training=datalist.training + moved)
-
-
-_FLIP = np.diag([-1, -1, 1, 1])
-WRONG = {
-    "01.1": [
-        lambda array, affine: (array, _FLIP @ affine),
-        lambda array, affine: (array.T, affine),
-        lambda array, affine: (array.T, affine @ _FLIP),
-        lambda array, affine: (array.reshape(array.shape[::-1]), _FLIP @ affine),
-        lambda array, affine: (array.T, np.diag([-1, -1, -1, 1]) @ affine),
-        lambda array, affine: array.T,
-    ],
-    "01.2": [
-        lambda affine, point: np.zeros(3, int),
-        lambda affine, point: (affine @ [*point, 1])[:3].astype(int),
-        lambda affine, point: (np.linalg.inv(affine) @ [*point, 1])[:3].astype(int),
-        lambda affine, point: np.round((np.linalg.inv(affine) @ [*point, 0])[:3]),
-        lambda affine, point: np.round((point - affine[:3, 3]) / np.linalg.norm(affine[:3, :3], axis=0)),
-        lambda affine, point: (np.linalg.inv(affine) @ [*point, 1])[:3],
-    ],
-    "01.3": [
-        lambda datalist: datalist,
-        _dropped,
-        _moved,
-        lambda datalist: replace(datalist, training=datalist.training + datalist.validation, validation=()),
-        lambda datalist: replace(datalist, training=datalist.training + datalist.validation),
-        lambda datalist: replace(datalist, training=datalist.validation, validation=datalist.training),
-        lambda datalist: {case.patient for case in datalist.training},
-    ],
-}

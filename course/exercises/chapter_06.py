@@ -1,4 +1,4 @@
-"""Checks of chapter 06: visible encodings put back among mask tokens, and patches normalised one by one."""
+"""Checks for chapter 06: visible encodings put back among mask tokens, and patches normalised one by one."""
 
 import torch
 
@@ -13,12 +13,12 @@ MASKS = (  # crops with equally many visible tokens each
 
 def _crops() -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
     """visible (B, n, w), mask (B, N), mask_token (w,); w differs from n and N."""
-    state, found = torch.Generator().manual_seed(6), []
+    state, crops = torch.Generator().manual_seed(6), []
     for rows in MASKS:
         mask = torch.tensor(rows)
         visible = torch.randn(len(mask), int((~mask[0]).sum()), 5, generator=state)
-        found.append((visible, mask, torch.randn(5, generator=state)))
-    return found
+        crops.append((visible, mask, torch.randn(5, generator=state)))
+    return crops
 
 
 def _put_back(visible: torch.Tensor, mask: torch.Tensor, mask_token: torch.Tensor) -> torch.Tensor:
@@ -40,14 +40,14 @@ def _(answer):
         if torch.allclose(yours, true, atol=1e-6):
             continue
         if torch.allclose(yours, _put_back_of(visible, ~mask, token), atol=1e-6):
-            raise Wrong("Encodings and mask tokens have changed places: True in the mask means hidden.")
+            raise Wrong("Encodings and mask tokens are exchanged: True in the mask means hidden.")
         if not torch.allclose(yours[mask], true[mask], atol=1e-6):
-            raise Wrong(f"For the mask {mask.int().tolist()} a hidden position does not hold the mask token.")
+            raise Wrong(f"For the mask {mask.int().tolist()} a hidden position does not have the mask token.")
         raise Wrong(
-            f"For the mask {mask.int().tolist()} a visible position does not hold its own encoding. "
+            f"For the mask {mask.int().tolist()} a visible position does not have its own encoding. "
             "Which encoding belongs to the first visible token of the second crop?"
         )
-    return "Every encoding is at its own position again, and the decoder can fill the others."
+    return "Every encoding is at its own position again; the decoder predicts the others."
 
 
 def _put_back_of(visible: torch.Tensor, mask: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
@@ -68,50 +68,16 @@ def _(answer):
         raise Wrong("A patch without variance becomes nan or infinite; what is epsilon for?")
     yours = torch.as_tensor(array(result, true.shape), dtype=true.dtype)
     if torch.allclose(yours, true, atol=1e-4):
-        return "All patches count alike now, the ones of air as well: a gain on photographs, a risk in volumes."
+        return "All patches have equal weight now, those of air as well: a gain on photographs, a risk in volumes."
     if torch.allclose(yours, centred, atol=1e-4):
-        raise Wrong("The mean of each patch is gone, its deviation is not.")
+        raise Wrong("You subtract the mean of each patch, but do not divide by its standard deviation.")
     if torch.allclose(yours, centred / (patches.var(-1, keepdim=True) + 1e-6), atol=1e-4):
         raise Wrong("You divide by the variance; the unit of the result is then wrong.")
     if torch.allclose(yours, centred / (patches.var(-1, keepdim=True, correction=0) + 1e-6).sqrt(), atol=1e-4):
         raise Wrong("Nearly: the variance is to be the unbiased one.")
     if abs(float(yours[0, 0].mean())) > 1e-3:
-        raise Wrong(f"The first patch has the mean {float(yours[0, 0].mean()):.2f} afterwards; is it its own mean?")
-    raise Wrong(
-        f"The first patch has the deviation {float(yours[0, 0].std()):.2f} afterwards; is it its own deviation?"
-    )
-
-
-def _in_place(visible, mask, mask_token):
-    visible[:, 0] = mask_token
-    return _put_back(visible, mask, mask_token)
-
-
-def _one_order(visible, mask, mask_token):
-    everywhere = mask_token.expand(*mask.shape, -1).clone()
-    everywhere[~mask] = visible.transpose(0, 1).flatten(0, 1)
-    return everywhere
-
-
-WRONG = {
-    "06.1": [
-        lambda visible, mask, token: torch.cat(
-            [visible, token.expand(len(mask), mask.shape[1] - visible.shape[1], -1)], 1
-        ),
-        lambda visible, mask, token: _put_back(visible.flip(1), mask, token),
-        lambda visible, mask, token: _put_back(visible, mask, torch.zeros_like(token)),
-        lambda visible, mask, token: visible,
-        _in_place,
-        _one_order,
-    ],
-    "06.2": [
-        lambda patches: patches - patches.mean(-1, keepdim=True),
-        lambda patches: (patches - patches.mean()) / patches.std(),
-        lambda patches: (patches - patches.mean(1, keepdim=True)) / (patches.var(1, keepdim=True) + 1e-6).sqrt(),
-        lambda patches: (patches - patches.mean(-1, keepdim=True)) / patches.std(-1, keepdim=True),
-        lambda patches: (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True) + 1e-6),
-        lambda patches: (
-            (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True, correction=0) + 1e-6).sqrt()
-        ),
-    ],
-}
+        raise Wrong(
+            f"The first patch has the mean {float(yours[0, 0].mean()):.2f} afterwards; did you subtract its own?"
+        )
+    std = float(yours[0, 0].std())
+    raise Wrong(f"The first patch has the standard deviation {std:.2f} afterwards; did you divide by its own?")

@@ -1,1 +1,1 @@
-"""Where volumes come from: named datasets, datalists, the phantom, the doctor, preprocessing and the cache."""
+"""Data: named datasets, datalists, the phantom, the doctor, preprocessing and the cache."""

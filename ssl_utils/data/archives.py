@@ -1,9 +1,10 @@
-"""Unpack a tar archive that nobody vouches for: all its headers are read before anything is written."""
+"""Unpack an untrusted tar archive: all its headers are checked before anything is written."""
 
 import shutil
 import tarfile
 from pathlib import Path, PurePosixPath
 
+from ssl_utils.data.formats.stored import one_error
 from ssl_utils.errors import CourseError
 
 MOST_MEMBERS = 10_000
@@ -13,41 +14,38 @@ _LONG = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE, tarfile.GNUT
 
 
 class _Member(tarfile.TarInfo):
-    """A header that may not announce another one of any length."""
+    """A header that limits the size of a long header after it."""
 
     @classmethod
     def frombuf(cls, buf: bytes, encoding: str, errors: str) -> tarfile.TarInfo:
-        found = super().frombuf(buf, encoding, errors)
-        if found.type in _LONG and not 0 <= found.size <= MOST_HEADER:
-            raise tarfile.TarError(f"a header of {found.size} bytes")
-        return found
+        member = super().frombuf(buf, encoding, errors)
+        if member.type in _LONG and not 0 <= member.size <= MOST_HEADER:
+            raise tarfile.TarError(f"a header of {member.size} bytes")
+        return member
 
 
 def unpack(archive: Path, folder: Path) -> Path:
-    """Unpack a .tar or .tar.gz with one top folder into `folder`, and return that top folder: whole, or not there.
+    """Unpack a .tar or .tar.gz with one top folder into `folder`, and return that top folder, complete or absent.
 
-    Who calls this is alone at it: the folder `.unpacking-*` that a killed run has left is cleared away.
+    Only one process may call this at a time: a folder `.unpacking-*`, left by a killed run, is deleted.
 
     Raises:
-        CourseError: a member that is no plain file or folder, has a place outside or a name twice; too many members;
-            more bytes than the limit or the disk allows; a damaged archive; not one top folder.
+        CourseError: a member that is not a plain file or folder, is outside the folder or appears twice; too many
+            members; more bytes than the limit or the disk allows; a damaged archive; not one top folder.
     """
     temporary = folder / f".unpacking-{archive.name}"
     shutil.rmtree(temporary, ignore_errors=True)
     try:
-        with tarfile.open(archive, _mode(archive), tarinfo=_Member) as tar:
-            members = _checked(tar, max(MOST_BYTES, MOST_RATIO * archive.stat().st_size))
-            refuse_full(folder, sum(member.size for member in members if member.isreg()))
-            temporary.mkdir()
-            tar.extractall(temporary, members, filter="data")
-        top = [p for p in temporary.iterdir() if p.is_dir() and not p.name.startswith(".")]
-        if len(top) != 1:
-            raise tarfile.TarError(f"it has {len(top)} top folders instead of one")
-        return top[0].rename(folder / top[0].name)
-    except CourseError:
-        raise
-    except Exception as error:  # a damaged archive fails in many ways inside the parser; the reader needs one
-        raise CourseError(f"{archive}: cannot be unpacked ({error}); get the dataset from its source by hand") from None
+        with one_error(archive, "cannot be unpacked", "get the dataset from its source by hand"):
+            with tarfile.open(archive, _mode(archive), tarinfo=_Member) as tar:
+                members = _checked(tar, max(MOST_BYTES, MOST_RATIO * archive.stat().st_size))
+                refuse_full(folder, sum(member.size for member in members if member.isreg()))
+                temporary.mkdir()
+                tar.extractall(temporary, members, filter="data")
+            top = [p for p in temporary.iterdir() if p.is_dir() and not p.name.startswith(".")]
+            if len(top) != 1:
+                raise tarfile.TarError(f"it has {len(top)} top folders instead of one")
+            return top[0].rename(folder / top[0].name)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
 
@@ -61,23 +59,23 @@ def refuse_full(folder: Path, size: int) -> None:
 
 
 def _mode(archive: Path) -> str:
-    """Plain or gzip: other ways to zip let a small file take any amount of memory."""
+    """Plain or gzip: with other compressions a small file can fill the memory."""
     with archive.open("rb") as stream:
         return "r:gz" if stream.read(2) == b"\x1f\x8b" else "r:"
 
 
 def _checked(tar: tarfile.TarFile, most: int) -> list[tarfile.TarInfo]:
-    """All members; stops at the first that is not to be trusted, so that a bomb is not even read to its end."""
+    """All members; an error at the first suspicious one, so that a bomb is not read to its end."""
     members, files = [], set()
     for member in tar:
         name = PurePosixPath(member.name)
-        place = str(name).casefold()  # on some disks a and A are one file
+        path = str(name).casefold()  # on some disks a and A are one file
         plain = member.type in (tarfile.REGTYPE, tarfile.AREGTYPE, tarfile.DIRTYPE) and not member.issparse()
-        if not plain or name.is_absolute() or ".." in name.parts or place in files or member.size < 0:
+        if not plain or name.is_absolute() or ".." in name.parts or path in files or member.size < 0:
             why = "no plain file or folder" if not plain else "twice there, or has a place outside its folder"
             raise tarfile.TarError(f"its member {member.name[:80]!r} is {why}: not to be trusted")
         if len(members) == MOST_MEMBERS or member.offset_data + member.size > most:
             raise tarfile.TarError(f"more than {MOST_MEMBERS} members or {most / 1e9:.3g} GB: not to be trusted")
         members.append(member)
-        files |= {place} if member.isreg() else set()
+        files |= {path} if member.isreg() else set()
     return members

@@ -1,7 +1,7 @@
 """Preprocessed volumes on disk, memory-mapped: a crop reads a crop.
 
-One folder per case, named by what went in (content of the files, preprocessing rule): `image.npy` (C, D, H, W) float16
-in 0..1, `label.npy` (D, H, W) uint8, `voxels.npz` (for each label value some positions of it), `case.json`.
+One folder per case, named by a hash of the files and of the preprocessing rule: `image.npy` (C, D, H, W) float16
+in 0..1, `label.npy` (D, H, W) uint8, `voxels.npz` (some positions of each label value), `case.json`.
 """
 
 import functools
@@ -20,18 +20,16 @@ from ssl_utils.data.dataset import Dataset, Grid
 from ssl_utils.data.formats.names import parts
 from ssl_utils.files import atomic, read_json, sha256, write_json
 
-VERSION = 1  # raise it when preprocessing changes: old entries are then no longer found
+VERSION = 1  # to be raised when preprocessing changes, so that old entries are no longer used
 POSITIONS = 2000  # kept per label value, to centre crops on a structure without reading the whole label
-OPEN = 100  # maps at a time: each holds a file, of which a process may have 1024, on some systems 256
-
-
+OPEN = 100  # most memory maps at a time: a process may have 1024 open files, on some systems 256
 Progress = Callable[[int, int], None]
 
 
 @dataclass(frozen=True)
 class Prepared:
-    """A cached case. Arrays are memory maps: index them before you compute, and ask for them anew instead of keeping
-    them, since every map that is kept holds an open file."""
+    """A cached case. Its arrays are memory maps: index them before computing, and do not keep them, since each keeps a
+    file open."""
 
     id: str
     patient: str
@@ -60,7 +58,7 @@ class Prepared:
         return {int(k): v for k, v in np.load(path).items()} if path.exists() else {}
 
     def standardised(self, crop: np.ndarray) -> np.ndarray:
-        """A crop of `image` as the networks see it: zero mean, unit deviation over the volume; float32."""
+        """A crop of `image` as network input: zero mean, unit standard deviation over the volume; float32."""
         return (crop.astype(np.float32) - self.meta["mean"]) / self.meta["std"]
 
 
@@ -72,7 +70,7 @@ def _mapped(path: Path) -> np.ndarray:
 def prepare(
     cases: Sequence[Case], *, dataset: Dataset, grid: Grid, root: Path, progress: Progress | None = None
 ) -> list[Prepared]:
-    """Preprocess what is not in the cache yet, and return the cached cases in the order given.
+    """Preprocess cases that are not in the cache yet, and return all of them in the same order.
 
     Raises:
         CourseError: a file that cannot be read, or an image that does not fit its label.
@@ -90,7 +88,7 @@ def prepare(
 
 
 def rule(dataset: Dataset, grid: Grid) -> str:
-    """Everything but the files that decides what preprocessing makes of them."""
+    """All settings of the preprocessing, as text."""
     return json.dumps([VERSION, asdict(dataset.intensity), asdict(grid)])
 
 
@@ -100,7 +98,7 @@ def content(case: Case) -> str:
 
 
 def _hash_of(path: Path) -> str:
-    """Of the file, or of all files that the volume is made of."""
+    """Hash of the file, or of all files of the volume."""
     files = parts(path)
     states = [(file, file.stat()) for file in files]
     hashes = [_hashed(file, state.st_size, state.st_mtime_ns) for file, state in states]
@@ -109,30 +107,30 @@ def _hash_of(path: Path) -> str:
 
 @functools.cache
 def _hashed(path: Path, size: int, changed: int) -> str:
-    """A large CT is read once per process, not once for the settings of a run and again for the cache."""
+    """Cached, since both the settings of a run and the cache need it."""
     return sha256(path)
 
 
 def _write(case: Case, dataset: Dataset, grid: Grid, folder: Path) -> None:
-    from ssl_utils.data.transforms import preprocess  # needs MONAI, whose import takes seconds; most callers only read
+    from ssl_utils.data.transforms import preprocess  # imports MONAI, which takes seconds
 
     image = volumes.read_image(case.image, channels=len(dataset.channels))
     label = volumes.read_label(case.label, values=dataset.labels) if case.label else None
     if label:
         volumes.check_pair(image, label)
-    done = preprocess(image, label, grid=grid, intensity=dataset.intensity)
-    mean, std = done.moments()
-    meta = {"id": case.id, "patient": case.patient, "affine": done.affine.tolist(), "shape": list(done.image.shape)}
-    _save(folder / "image.npy", done.image.astype(np.float16))
-    if done.label is not None:
-        _save(folder / "label.npy", done.label)
+    volume = preprocess(image, label, grid=grid, intensity=dataset.intensity)
+    mean, std = volume.moments()
+    meta = {"id": case.id, "patient": case.patient, "affine": volume.affine.tolist(), "shape": list(volume.image.shape)}
+    _save(folder / "image.npy", volume.image.astype(np.float16))
+    if volume.label is not None:
+        _save(folder / "label.npy", volume.label)
         with atomic(folder / "voxels.npz") as temporary:
-            np.savez(temporary, **_positions(done.label))
+            np.savez(temporary, **_positions(volume.label))
     write_json(folder / "case.json", meta | {"mean": mean, "std": std})  # last: its presence means the case is complete
 
 
 def _save(path: Path, array: np.ndarray) -> None:
-    """(`np.save` keeps to itself why a file could not be written.)"""
+    """As `np.save`, whose errors do not say why a file cannot be written."""
     array = np.ascontiguousarray(array)
     with atomic(path) as temporary, open(temporary, "wb") as stream:
         np.lib.format.write_array_header_1_0(stream, np.lib.format.header_data_from_array_1_0(array))
@@ -140,10 +138,9 @@ def _save(path: Path, array: np.ndarray) -> None:
 
 
 def _positions(label: np.ndarray) -> dict[str, np.ndarray]:
-    rng = np.random.default_rng(0)
-    found = {}
+    rng, positions = np.random.default_rng(0), {}
     for value in np.unique(label):
         flat = np.flatnonzero(label == value)
         flat = rng.choice(flat, POSITIONS, replace=False) if len(flat) > POSITIONS else flat
-        found[str(value)] = np.stack(np.unravel_index(flat, label.shape), 1).astype(np.int32)
-    return found
+        positions[str(value)] = np.stack(np.unravel_index(flat, label.shape), 1).astype(np.int32)
+    return positions

@@ -1,5 +1,5 @@
-"""Random crops of cached volumes. Crop number i is a function of (seed, i) and nothing else, so a resumed run sees
-exactly the crops that an undisturbed one would have seen."""
+"""Random crops of cached volumes. Crop number i depends only on (seed, i), so that a resumed run gets exactly the crops
+of an uninterrupted one."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -14,7 +14,7 @@ from ssl_utils.data.cache import Prepared
 
 def crop_at(case: Prepared, corner: Sequence[int], roi: Sequence[int]) -> dict[str, torch.Tensor]:
     """The crop whose lowest corner is `corner`: image (C, d, h, w) float32 standardised, label (1, d, h, w) if any, and
-    place (2, 3), the lowest and highest corner as shares of the volume."""
+    place (2, 3), the lowest and highest corner relative to the size of the volume."""
     box = tuple(slice(c, c + r) for c, r in zip(corner, roi, strict=True))
     corners = torch.tensor([(one.start, one.stop) for one in box]).T
     crop = {
@@ -27,8 +27,8 @@ def crop_at(case: Prepared, corner: Sequence[int], roi: Sequence[int]) -> dict[s
 
 
 def random_corner(case: Prepared, roi: Sequence[int], rng: np.random.Generator, balanced: bool) -> list[int]:
-    """A random corner; `balanced`: half of the crops hold a voxel of a randomly chosen structure, small ones as often
-    as large ones."""
+    """A random corner; `balanced`: half of the crops include a voxel of a randomly chosen structure, small ones as
+    often as large ones."""
     shape = case.image.shape[1:]
     structures = [value for value in case.positions if value != 0]
     if balanced and structures and rng.random() < 0.5:
@@ -110,12 +110,12 @@ class Consecutive(Sampler[int]):
 
 
 class Ahead(DataLoader):
-    """Makes the next batch in a thread while a GPU works on this one. A fault in a crop is raised as without it."""
+    """Loads the next batch in a thread while the GPU works on this one. An error in a crop is raised as usual."""
 
     def __iter__(self) -> Iterator:
         batches = super().__iter__()
-        with ThreadPoolExecutor(1) as maker:
-            coming = maker.submit(next, batches, None)
-            while (batch := coming.result()) is not None:
-                coming = maker.submit(next, batches, None)
+        with ThreadPoolExecutor(1) as thread:
+            following = thread.submit(next, batches, None)
+            while (batch := following.result()) is not None:
+                following = thread.submit(next, batches, None)
                 yield batch

@@ -1,65 +1,66 @@
-"""Datalists: which case is on which side, and what is wrong with that. `lists` makes them from files and folders."""
+"""Datalists: which case is in which split, and what is wrong with that. `lists` makes them from files and folders."""
 
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
-from ssl_utils.data.cases import Case, Datalist
-from ssl_utils.data.lists.groups import by_patient, draw_labels, in_turn, split_by_patient
+from ssl_utils.data.cases import Case, Datalist, by_patient, draw_labels, in_turn, split_by_patient
 from ssl_utils.data.lists.msd import read, write
 from ssl_utils.data.lists.own_folder import as_listed, from_folder, overlooked
 
 __all__ = ["POOL", "Case", "Datalist", "as_listed", "by_patient", "draw_labels", "faults", "from_folder", "in_turn"]
 __all__ += ["leaks", "overlooked", "problems", "read", "split_by_patient", "write"]
 
-POOL = ("training", "unlabeled")  # what pretraining may see: one side as far as leaks go
+POOL = ("training", "unlabeled")  # what pretraining may see: one split as far as leaks go
 
 
 def problems(datalist: Datalist) -> list[str]:
-    """One line per fault that needs no voxel to be seen: the case, the reason, the cure."""
-    return [f"{case}: {reason}; {cure}" for case, reason, cure in faults(datalist)]
+    """One line per error that can be found without reading a voxel: the case, the reason, the fix."""
+    return [f"{case}: {reason}; {fix}" for case, reason, fix in faults(datalist)]
 
 
 def faults(datalist: Datalist) -> list[tuple[str, str, str]]:
-    """(case, reason, cure): missing file, image without label, duplicate, patient on two sides."""
-    found = []
-    for side, cases in datalist.sides().items():
+    """(case, reason, fix): missing file, image without label, duplicate, patient in two splits."""
+    errors = []
+    for split, cases in datalist.sides().items():
         for case in cases:
             for kind, path in (("image", case.image), ("label", case.label)):
                 if path is not None and not path.exists():
-                    found.append((case.id, f"its {kind} {path} is missing", "put the file there or delete the entry"))
-            if case.label is None and datalist.labels and side != "unlabeled":
-                found.append((case.id, f"is in {side} without a label", "name its label or move it to unlabeled"))
-    for patient, sides in leaks(datalist).items():
-        where = " and ".join(f"{side} ({_some(ids)})" for side, ids in sides.items())
-        first = next(iter(sides.values()))[0]
-        found.append((first, f"its patient {patient} is in {where}", "keep a patient on one side"))
-    return found + _duplicates(datalist)
+                    errors.append((case.id, f"its {kind} {path} is missing", "put the file there or delete the entry"))
+            if case.label is None and datalist.labels and split != "unlabeled":
+                errors.append((case.id, f"is in {split} without a label", "name its label or move it to unlabeled"))
+    for patient, splits in leaks(datalist).items():
+        members = " and ".join(f"{split} ({_some(ids)})" for split, ids in splits.items())
+        first = next(iter(splits.values()))[0]
+        errors.append((first, f"its patient {patient} is in {members}", "keep a patient in one split"))
+    return errors + list(_duplicates(datalist))
 
 
 def leaks(datalist: Datalist) -> dict[str, dict[str, list[str]]]:
-    """Patients on two sides or more: patient -> side -> case ids. Training and unlabeled are one side, "pool"."""
-    places: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
-    for side, cases in datalist.sides().items():
+    """Patients in two splits or more: patient -> split -> case ids. Training and unlabeled are one split, "pool"."""
+    ids_of: dict[str, dict[str, list[str]]] = defaultdict(lambda: defaultdict(list))
+    for split, cases in datalist.sides().items():
         for case in cases:
-            places[case.patient]["pool" if side in POOL else side].append(case.id)
-    shared = {patient: sides for patient, sides in sorted(places.items()) if len(sides) > 1}
-    return {patient: {side: sorted(ids) for side, ids in sides.items()} for patient, sides in shared.items()}
+            ids_of[case.patient]["pool" if split in POOL else split].append(case.id)
+    shared = {patient: splits for patient, splits in sorted(ids_of.items()) if len(splits) > 1}
+    return {patient: {split: sorted(ids) for split, ids in splits.items()} for patient, splits in shared.items()}
 
 
-def _duplicates(datalist: Datalist) -> list[tuple[str, str, str]]:
-    places: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
-    for side, cases in datalist.sides().items():
+def _duplicates(datalist: Datalist) -> Iterable[tuple[str, str, str]]:
+    entries: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
+    for split, cases in datalist.sides().items():
         for case in cases:
-            for kind, key in (("case", case.id), ("image", case.image), ("label", case.label)):
-                if key is not None:
-                    places[kind, str(key)].append((case.id, side))
-    found: dict[tuple[tuple[str, str], ...], tuple[str, str, str]] = {}
-    for (kind, key), where in places.items():
-        if len(where) > 1:
-            listed = " and ".join(f"{case} ({side})" for case, side in where)
-            reason = f"its {kind} {'id' if kind == 'case' else Path(key).name} is listed {len(where)} times: {listed}"
-            found.setdefault(tuple(where), (where[0][0], reason, "delete all but one of the entries"))
-    return list(found.values())
+            for kind, name in (("case id", case.id), ("image", case.image), ("label", case.label)):
+                if name is not None:
+                    entries[kind, str(name)].append((case.id, split))
+    errors = {}  # one error for entries that share several things
+    for (kind, name), same in entries.items():
+        if len(same) > 1:
+            listed = " and ".join(f"{case} ({split})" for case, split in same)
+            shared = kind if kind == "case id" else f"{kind} {Path(name).name}"
+            reason = f"its {shared} is listed {len(same)} times: {listed}"
+            errors.setdefault(tuple(same), (same[0][0], reason, "delete all but one of the entries"))
+    return errors.values()
 
 
 def _some(ids: list[str]) -> str:

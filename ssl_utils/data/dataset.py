@@ -1,4 +1,4 @@
-"""What a dataset is: its channels and labels, the rule that prepares its volumes, and where it comes from."""
+"""The description of a dataset: channels and labels, preprocessing rule, and source."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,7 +29,7 @@ class Grid:
 
     @property
     def required_roi(self) -> tuple[int, int, int] | None:
-        """The ROI that a volume should fill by itself; None where it is fitted to it."""
+        """The ROI that a volume should fill; None where every volume is resampled to it."""
         return None if self.fit else self.roi
 
 
@@ -55,7 +55,7 @@ class Dataset:
 
     @property
     def classes(self) -> dict[int, str]:
-        """Output channel -> name of the structures that are scored; background is not one of them."""
+        """Output channel -> name of the scored structures, without the background."""
         if self.regions:
             return dict(enumerate(self.regions))
         return {i: name for i, (value, name) in enumerate(sorted(self.labels.items())) if value != 0}

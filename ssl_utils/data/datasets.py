@@ -1,4 +1,4 @@
-"""Named datasets: what they are, where they lie, what rule prepares them, and how to get them."""
+"""Named datasets: their descriptions, their folders, and how to get them."""
 
 import os
 import re
@@ -99,12 +99,12 @@ NAMES = (*REGISTRY, "folder")
 
 
 def data_root() -> Path:
-    """Where datasets lie: `SSL_DATA_ROOT`, else `data` in the project."""
+    """The folder of all datasets: `SSL_DATA_ROOT`, else `data` in the project."""
     return Path(os.environ.get("SSL_DATA_ROOT") or LISTS.parent / "data").expanduser().resolve()
 
 
 def run_name(name: str, data: str | None = None) -> str:
-    """The name of the dataset in the run folder; a person's own folder gets its last path part."""
+    """The name of the dataset in the run folder; for a person's own folder, from the last part of its path."""
     if name != "folder":
         return name
     last = Path(data or "").expanduser().resolve().name
@@ -129,9 +129,9 @@ def get(name: str, data: str | Path | None = None) -> Dataset:
 
 
 def locate(dataset: Dataset) -> Path | None:
-    """The folder that holds the dataset, or None when it has not been fetched."""
-    places = [dataset.root] if dataset.root else [data_root() / folder for folder in dataset.folders]
-    return next((place for place in places if place and place.is_dir()), None)
+    """The folder of the dataset, or None when it has not been fetched."""
+    folders = [dataset.root] if dataset.root else [data_root() / folder for folder in dataset.folders]
+    return next((folder for folder in folders if folder.is_dir()), None)
 
 
 def datalist(dataset: Dataset, *, name: str | None = None) -> Datalist:
@@ -154,10 +154,10 @@ def datalist(dataset: Dataset, *, name: str | None = None) -> Datalist:
 
 
 def fetch(dataset: Dataset, *, phantom_sizes: tuple[int, int, int, int], progress=None) -> Path:
-    """Make sure the dataset is on disk: found, generated, or downloaded (checked, resumable). Returns its folder.
+    """Make sure that the dataset is on disk: generate or download it where it is missing. Returns its folder.
 
     Raises:
-        CourseError: it must be got by hand (the message says the steps), or the download failed.
+        CourseError: it must be obtained by hand (the message lists the steps), or the download failed.
     """
     if dataset.name == "phantom":
         with exclusively(data_root(), "phantom"):
@@ -170,8 +170,10 @@ def fetch(dataset: Dataset, *, phantom_sizes: tuple[int, int, int, int], progres
             return locate(dataset) or fetch_archive(dataset.archive, folder=data_root(), licence=dataset.licence)
     if dataset.how_to_get:
         steps = dataset.how_to_get.format(root=data_root() / dataset.folders[0])
-        walled = "registration" in dataset.licence
-        why = "needs a registration, so it cannot be fetched for you" if walled else "is put together by hand, once"
+        registration = "registration" in dataset.licence
+        why = (
+            "needs a registration, so it cannot be fetched for you" if registration else "is put together by hand, once"
+        )
         raise CourseError(f"dataset {dataset.name}: {why}. {steps}")
     raise CourseError(f"{dataset.root or data_root()}: no such folder; give the folder of your data with DATA=/path")
 
@@ -181,7 +183,7 @@ def _generate(sizes: tuple[int, int, int, int], progress) -> Path:
 
     root = data_root() / "phantom"
     wanted = dict(zip(("unlabeled", "training", "validation", "test"), sizes, strict=True))
-    if (root / "dataset.json").exists():  # a smaller scale must not take volumes away from a larger one
+    if (root / "dataset.json").exists():  # a smaller scale must not remove volumes of a larger one
         present = datalists.read(root / "dataset.json", root=root)
         wanted = {side: max(n, len(present.sides()[side])) for side, n in wanted.items()}
     phantom.write_dataset(root, **wanted, progress=progress)

@@ -1,4 +1,4 @@
-"""Two halves of every pipeline: the deterministic one is cached, the random one runs on each crop."""
+"""The two halves of every pipeline: the deterministic one is cached, the random one runs on each crop."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -8,8 +8,7 @@ import numpy as np
 import torch
 from monai.data import MetaTensor, set_track_meta
 from nibabel.affines import from_matvec
-from nibabel.orientations import io_orientation
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import find_objects, gaussian_filter
 
 from ssl_utils.data.dataset import Grid, Intensity
 from ssl_utils.data.formats.stored import shape_text
@@ -26,7 +25,7 @@ class Preprocessed:
     affine: np.ndarray
 
     def moments(self) -> tuple[float, float]:
-        """Mean and deviation over the volume: networks see (image - mean) / deviation, trained or predicting."""
+        """Mean and standard deviation over the volume, with which every network input is standardised."""
         return float(self.image.mean()), float(max(self.image.std(), 1e-3))
 
 
@@ -36,31 +35,27 @@ def preprocess(image: Volume, label: Volume | None, *, grid: Grid, intensity: In
     Raises:
         CourseError: the volume covers less than half of the ROI along an axis.
     """
-    spacing = fitted_spacing(image, grid.roi) if grid.fit else grid.spacing
+    spacing = grid.spacing
+    if grid.fit:  # the whole field of view fills the ROI
+        spacing = tuple((np.prod(image.ras_grid, axis=0) / grid.roi).tolist())
     voxels, affine = _regrid(image.array, image.affine, spacing, "bilinear")
     if min(n / r for n, r in zip(voxels.shape[1:], grid.roi, strict=True)) < 0.5:
-        has = f"has {shape_text(voxels.shape[1:])} voxels at {' x '.join(f'{s:.3g}' for s in spacing)} mm"
-        why = f"{has}, less than half of the ROI {shape_text(grid.roi)} along an axis"
+        size = f"{shape_text(voxels.shape[1:])} voxels at {' x '.join(f'{s:.3g}' for s in spacing)} mm"
+        why = f"has {size}, less than half of the ROI {shape_text(grid.roi)} along an axis"
         raise CourseError(f"{image.path}: {why}; leave the volume out, or choose a smaller ROI")
     labels = _regrid(label.array, label.affine, spacing, "nearest")[0][0] if label else None
     voxels = rescale(voxels, intensity)
     box = _body_box(voxels) if intensity.kind == "window" else tuple(slice(0, n) for n in voxels.shape[1:])
     if grid.fit:  # rounding may have added a plane
         box = tuple(slice(0, min(n, r)) for n, r in zip(voxels.shape[1:], grid.roi, strict=True))
-    pads = _pads([b.stop - b.start for b in box], grid.roi)
+    missing = [max(r - (b.stop - b.start), 0) for r, b in zip(grid.roi, box, strict=True)]
+    pads = [(m // 2, m - m // 2) for m in missing]
     voxels = np.pad(voxels[(slice(None), *box)], [(0, 0), *pads])
     corner = [b.start - p[0] for b, p in zip(box, pads, strict=True)]
     affine = affine @ from_matvec(np.eye(3), corner)
     if labels is not None:
         labels = np.pad(labels[box], pads).astype(np.uint8)
     return Preprocessed(voxels, labels, affine)
-
-
-def fitted_spacing(image: Volume, roi: tuple[int, ...]) -> tuple[float, ...]:
-    """The spacing in mm, in RAS order, at which the whole field of view of the volume fills the ROI."""
-    order = io_orientation(image.affine)[:, 0].argsort()
-    extent = (np.array(image.shape) * np.array(image.spacing))[order]
-    return tuple(float(e) for e in extent / np.array(roi))
 
 
 def rescale(image: np.ndarray, intensity: Intensity) -> np.ndarray:
@@ -75,7 +70,7 @@ def rescale(image: np.ndarray, intensity: Intensity) -> np.ndarray:
 
 def _regrid(array: np.ndarray, affine: np.ndarray, spacing: tuple[float, ...], mode: str) -> tuple:
     """Voxels (C, D, H, W) and affine in RAS at the spacing."""
-    if mode == "bilinear":  # low-pass before thinning out, or fine texture folds into noise
+    if mode == "bilinear":  # low-pass before subsampling, against aliasing
         factors = np.asarray(spacing) / np.abs(np.linalg.norm(affine[:3, :3], axis=0))
         sigmas = np.where(factors > 1.2, 0.4 * factors, 0)
         array = np.stack([gaussian_filter(c, sigmas) for c in array]) if sigmas.any() else array
@@ -86,21 +81,14 @@ def _regrid(array: np.ndarray, affine: np.ndarray, spacing: tuple[float, ...], m
 
 
 def _body_box(image: np.ndarray) -> tuple[slice, ...]:
-    inside = (image > 0).any(0)
-    if not inside.any():
-        return tuple(slice(0, n) for n in image.shape[1:])
-    spans = [np.flatnonzero(inside.any(tuple(a for a in range(3) if a != axis))) for axis in range(3)]
-    return tuple(slice(int(s[0]), int(s[-1]) + 1) for s in spans)
-
-
-def _pads(shape: list[int], roi: tuple[int, ...]) -> list[tuple[int, int]]:
-    missing = [max(r - n, 0) for n, r in zip(shape, roi, strict=True)]
-    return [(m // 2, m - m // 2) for m in missing]
+    """The smallest box around all voxels above 0; the whole volume where there are none."""
+    boxes = find_objects((image > 0).any(0).astype(np.uint8))
+    return boxes[0] if boxes else tuple(slice(0, n) for n in image.shape[1:])
 
 
 def augmentation(labelled: bool = True) -> Callable[[dict, int], dict]:
-    """Random changes for fine-tuning crops: small rotation and scaling, contrast, brightness, noise. No flips: anatomy
-    has a left and a right, and mirroring aligned crops costs more than it brings.
+    """Random changes for fine-tuning crops: small rotation and scaling, contrast, brightness, noise. No flips, since
+    left and right differ in anatomy.
 
     Returns a function (crop dict, seed) -> crop dict.
     """
@@ -113,7 +101,7 @@ def augmentation(labelled: bool = True) -> Callable[[dict, int], dict]:
     chain = mt.Compose([turned, brightness, contrast, mt.RandGaussianNoised("image", prob=0.3, std=0.03)])
 
     def augment(crop: dict, seed: int) -> dict:
-        set_track_meta(False)  # the cached crop has no geometry left to follow: 2.7 times faster
+        set_track_meta(False)  # a crop has no affine to keep track of: 2.7 times faster
         return chain.set_random_state(seed=seed)(crop)
 
     return augment

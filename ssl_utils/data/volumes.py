@@ -1,7 +1,7 @@
-"""Read volumes strictly: a file is read whole and correct, or refused in one line. What is written is NIfTI."""
+"""Read volumes strictly: a file is read correctly, or rejected with a one-line error. Volumes are written as NIfTI."""
 
 import gzip
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -14,6 +14,8 @@ from ssl_utils.data.formats.stored import decode, shape_text
 from ssl_utils.errors import CourseError
 from ssl_utils.files import atomic
 
+RasGrid = tuple[tuple[int, ...], tuple[float, ...]]
+
 
 @dataclass(frozen=True, eq=False)
 class Volume:
@@ -24,7 +26,7 @@ class Volume:
         affine: (4, 4) float64, voxel index to millimetres in RAS+ world space.
         path: the file it came from.
         stored: the voxel type on disk, such as "int16".
-        notes: (what is odd about the file though it is readable, cure).
+        notes: (what is odd about the file though it is readable, fix).
     """
 
     array: np.ndarray
@@ -40,12 +42,17 @@ class Volume:
     @property
     def spacing(self) -> tuple[float, float, float]:
         """Millimetres between voxel centres along D, H, W."""
-        return tuple(float(size) for size in np.linalg.norm(self.affine[:3, :3], axis=0))
+        return tuple(np.linalg.norm(self.affine[:3, :3], axis=0).tolist())
 
     @property
     def orientation(self) -> str:
         """Where each axis points, such as "RAS" (right, anterior, superior)."""
         return "".join(nib.aff2axcodes(self.affine))
+
+    @property
+    def ras_grid(self) -> RasGrid:
+        """Voxels and spacing (mm) along right, anterior, superior."""
+        return _ras_grid(self.shape, self.affine)
 
 
 def read_image(path: Path | str, *, channels: int = 1) -> Volume:
@@ -53,51 +60,53 @@ def read_image(path: Path | str, *, channels: int = 1) -> Volume:
 
     Raises:
         CourseError: the file is missing, empty, truncated, of another format, has another number of axes or
-            channels, holds NaN, infinite, complex or colour voxels, or has no usable affine.
+            channels, NaN, infinite, complex or colour voxels, or no usable affine.
     """
     path = Path(path)
-    found = open_volume(path)
-    _count_axes(path, found.shape, channels)
-    array = _channels_first(decode(path, found, np.float32), channels)
+    stored = open_volume(path)
+    _count_axes(path, stored.shape, channels)
+    array = _channels_first(decode(path, stored, np.float32), channels)
     bad = array.size - int(np.count_nonzero(np.isfinite(array)))
     if bad:
         raise CourseError(f"{path}: {bad} voxels are NaN or infinite in float32; replace them with a background value")
-    return Volume(array, found.affine, path, str(found.dtype), found.notes)
+    return Volume(array, stored.affine, path, str(stored.dtype), stored.notes)
 
 
 def read_label(path: Path | str, *, values: Iterable[int] | None = None) -> Volume:
     """Read a label as uint8 (1, D, H, W).
 
     Args:
-        values: the values it may hold (0 is always allowed); None allows 0 to 255.
+        values: the allowed values (0 is always allowed); None allows 0 to 255.
 
     Raises:
         CourseError: as `read_image`, and when a voxel is not a whole number or not among `values`.
     """
     path = Path(path)
-    found = open_volume(path)
-    _count_axes(path, found.shape, 1)
-    label = _whole_numbers(path, _channels_first(decode(path, found, None), 1))
+    stored = open_volume(path)
+    _count_axes(path, stored.shape, 1)
+    label = _whole_numbers(path, _channels_first(decode(path, stored, None), 1))
     allowed = {0, *map(int, values)} if values is not None else {*range(256)}
     if odd := [value for value in present_values(label) if value not in allowed]:
         why = f"label value {_some(odd)} is not among {_some(sorted(allowed), 20)}"
         raise CourseError(f"{path}: {why}; correct the label, or add the value to the datalist's labels")
-    return Volume(label, found.affine, path, str(found.dtype), found.notes)
+    return Volume(label, stored.affine, path, str(stored.dtype), stored.notes)
 
 
 def count_channels(path: Path | str) -> int:
-    """How many channels the file holds, by its header."""
+    """The number of channels in the file, by its header."""
     shape = open_volume(Path(path)).shape
     return int(shape[3]) if len(shape) > 3 else 1
 
 
-def ras_grid(path: Path | str) -> tuple[tuple[int, ...], tuple[float, ...]]:
-    """Voxels and spacing (mm) along right, anterior, superior, by the header alone where that can be had quickly."""
-    path = Path(path)
-    shape, affine = header(path)
-    order = nib.io_orientation(affine)[:, 0].argsort()
-    shape, spacing = (*shape, 1, 1)[:3], np.linalg.norm(affine[:3, :3], axis=0)
-    return tuple(int(shape[axis]) for axis in order), tuple(float(spacing[axis]) for axis in order)
+def ras_grid(path: Path | str) -> RasGrid:
+    """Voxels and spacing (mm) along right, anterior, superior, by the header alone where that is quick to read."""
+    shape, affine = header(Path(path))
+    return _ras_grid((*shape, 1, 1)[:3], affine)
+
+
+def _ras_grid(shape: Sequence[int], affine: np.ndarray) -> RasGrid:
+    order, spacing = nib.io_orientation(affine)[:, 0].argsort(), np.linalg.norm(affine[:3, :3], axis=0)
+    return tuple(int(shape[axis]) for axis in order), tuple(spacing[order].tolist())
 
 
 def present_values(label: np.ndarray) -> list[int]:
@@ -109,12 +118,12 @@ def present_values(label: np.ndarray) -> list[int]:
 
 
 def check_pair(image: Volume, label: Volume) -> None:
-    """Refuse a label that does not lie on its image's grid.
+    """Refuse a label that is not on the grid of its image.
 
     Affines may differ by rounding: no corner of the volume may move by more than a tenth of a voxel.
 
     Raises:
-        CourseError: the shapes differ, or the affines place a corner at different points.
+        CourseError: the shapes differ, or a corner is at different points by the two affines.
     """
     if image.shape != label.shape:
         why = f"shape {shape_text(label.shape)} differs from {shape_text(image.shape)} of its image {image.path.name}"
@@ -128,7 +137,7 @@ def check_pair(image: Volume, label: Volume) -> None:
 
 
 def reorient(volume: Volume, orientation: str = "RAS") -> Volume:
-    """Flip and permute the axes of a volume, without interpolation, so that they point as `orientation` says."""
+    """Flip and permute the axes of a volume to the given orientation, without interpolation."""
     now = nib.io_orientation(volume.affine)
     change = nib.orientations.ornt_transform(now, nib.orientations.axcodes2ornt(tuple(orientation)))
     channels = [nib.orientations.apply_orientation(channel, change) for channel in volume.array]
@@ -156,17 +165,17 @@ def write_nifti(path: Path | str, array: np.ndarray, affine: np.ndarray) -> None
 
 
 def _count_axes(path: Path, shape: tuple[int, ...], channels: int) -> None:
-    """Refuse what is neither one volume nor a volume with the channels expected, before a voxel is decoded."""
+    """Refuse another number of axes or channels than expected, before a voxel is decoded."""
     kept = list(shape)
     while len(kept) > 3 and kept[-1] == 1:
         kept.pop()
     if len(kept) not in (3, 4):
-        raise CourseError(f"{path}: is {len(kept)}D (shape {shape_text(shape)}), not 3D; export one 3D volume a file")
+        raise CourseError(f"{path}: is {len(kept)}D (shape {shape_text(shape)}), not 3D; export one 3D volume per file")
     count = kept[3] if len(kept) == 4 else 1
     if count != channels:
-        found = "is 3D with 1 channel" if count == 1 else f"is 4D with {count} volumes"
+        actual = "is 3D with 1 channel" if count == 1 else f"is 4D with {count} volumes"
         expected = "one 3D volume" if channels == 1 else f"4D with {channels} channels"
-        why = f"{found} (shape {shape_text(shape)}), not {expected}"
+        why = f"{actual} (shape {shape_text(shape)}), not {expected}"
         raise CourseError(f"{path}: {why}; split or merge it, or name its channels")
 
 
@@ -179,15 +188,15 @@ def _whole_numbers(path: Path, array: np.ndarray) -> np.ndarray:
     """uint8; values such as 1.0000001, left by a header's scale factor, are rounded."""
     if array.dtype.kind == "f":
         if not np.isfinite(array).all():
-            raise CourseError(f"{path}: the label holds NaN or infinite values; save it again as uint8")
+            raise CourseError(f"{path}: the label has NaN or infinite values; save it again as uint8")
         off = np.abs(array - np.rint(array))
         if off.max() > 1e-3:
             odd = float(array.flat[int(off.argmax())])
-            raise CourseError(f"{path}: the label holds {odd:.4g}, not a whole number; threshold it and save as uint8")
+            raise CourseError(f"{path}: the label has {odd:.4g}, not a whole number; threshold it and save as uint8")
         array = np.rint(array)
     low, high = array.min(), array.max()
     if low < 0 or high > 255:
-        raise CourseError(f"{path}: label values run from {low:.6g} to {high:.6g}; renumber them to lie in 0 to 255")
+        raise CourseError(f"{path}: label values run from {low:.6g} to {high:.6g}; renumber them to 0 to 255")
     return array.astype(np.uint8)
 
 

@@ -1,4 +1,4 @@
-"""From a setup to networks before training: a pretext task, or a segmentation network and what is moved into it."""
+"""Networks before training: a pretext task, or a segmentation network with pretrained weights."""
 
 import json
 from dataclasses import asdict
@@ -19,37 +19,25 @@ from ssl_utils.pretext import TASKS, task_class
 
 
 def network_config(setup: Setup, network: str = NETWORK) -> dict[str, Any]:
-    """Arguments of a network at this setup, all but `out_channels`.
-
-    Raises:
-        CourseError: no such network.
-    """
+    """Arguments of a network at this setup, except `out_channels`. Raises CourseError for an unknown network."""
     shape = {"in_channels": len(setup.dataset.channels), "img_size": setup.grid.roi}
     return shape | network_class(network).sizes(asdict(setup.scale))
 
 
 def build_task(setup: Setup, run: Pretraining):
-    """The pretext task with a fresh network, at the numbers of the scale.
-
-    Raises:
-        CourseError: task, network and scope do not go together.
-    """
-    kind, config, network = task_class(run.task), network_config(setup, run.network), network_class(run.network)
+    """The pretext task with an untrained network. Raises CourseError when task, network and scope do not fit."""
+    task, network, config = task_class(run.task), network_class(run.network), network_config(setup, run.network)
     torch.manual_seed(run.seed)
     encoder = network.new_encoder(**config)
     steps = run.steps or setup.scale.pretrain_steps
-    module = kind(encoder=encoder, lr=setup.scale.pretrain_lr, steps=steps, seed=run.seed, **run.options)
-    if (run.scope or kind.scope) == "network":
+    module = task(encoder=encoder, lr=setup.scale.pretrain_lr, steps=steps, seed=run.seed, **run.options)
+    if (run.scope or task.scope) == "network":
         module.reconstruct_with(network(**config, out_channels=module.out_channels))
     return module
 
 
 def load_task(setup: Setup, run: Pretraining):
-    """The pretrained task, ready to reconstruct.
-
-    Raises:
-        CourseError: it has not been pretrained yet.
-    """
+    """The pretrained task, ready to reconstruct. Raises CourseError when it has not been pretrained yet."""
     module = build_task(setup, run)
     path = runs.pretrain_dir(setup.dataset.name, setup.scale.name, run.name) / "task.safetensors"
     if not path.exists():
@@ -58,43 +46,51 @@ def load_task(setup: Setup, run: Pretraining):
     return module.eval()
 
 
-def start_of(setup: Setup, init: str, scope: str | None = None) -> tuple[Path | None, str | None]:
-    """The weights file that `init` names (None: random), and the scope in which it is moved: `network` where a whole
-    network was pretrained, unless `scope` asks for the encoder alone."""
+def pretrained_weights(setup: Setup, init: str, scope: str | None = None) -> tuple[Path | None, str | None]:
+    """The weights file of an init and what it contains, `network` or `encoder` (None, None: random init). A whole
+    network is preferred where one was pretrained, unless `scope` is `encoder`. Raises CourseError without such a file.
+    """
     if init == RANDOM:
         return None, None
     folder = runs.pretrain_dir(setup.dataset.name, setup.scale.name, init)
-    whole = folder / "network.safetensors"
-    if scope == "network" or (scope is None and whole.exists()):
-        path, cure = whole, "pretrain with scope=network, or move the encoder alone"
+    if scope == "network" or (scope is None and (folder / "network.safetensors").exists()):
+        part, fix = "network", "pretrain with scope=network, or use scope=encoder"
     else:
-        entry = TASKS.get(base(init))
-        path = folder / "encoder.safetensors"
-        cure = f"run chapter {entry.chapter} first" if entry else "choose random or the name of a pretraining run"
+        task = TASKS.get(base(init))
+        part = "encoder"
+        fix = f"run chapter {task.chapter} first" if task else "choose random or the name of a pretraining run"
+    path = folder / f"{part}.safetensors"
     if not path.exists():
-        raise CourseError(f"init={init!r}: {path} does not exist; {cure}")
-    return path, "network" if path == whole else "encoder"
+        raise CourseError(f"init={init!r}: {path} does not exist; {fix}")
+    return path, part
 
 
 def network_of(path: Path | None) -> str:
     """The network that a weights file was pretrained for."""
-    return json.loads(checkpoints.read_metadata(path).get("config", "{}")).get("network", NETWORK) if path else NETWORK
+    config = json.loads(checkpoints.read_metadata(path).get("config", "{}")) if path else {}
+    return config.get("network", NETWORK)
 
 
 def build_network(setup: Setup, run: Finetuning) -> tuple[SegmentationNetwork, TransferReport | None]:
-    """The segmentation network before fine-tuning, and what was moved into it.
+    """The segmentation network before fine-tuning, and the report on the weights transferred into it.
 
-    Raises:
-        CourseError: no such run, the run is of another network, or its weights do not fit.
+    Raises CourseError when there is no such run, it is of another network, its weights do not fit, or the network has
+    no deep supervision.
     """
-    path, scope = start_of(setup, run.init, run.scope)
-    name, seed = run.network or network_of(path), 1000 * run.draw + run.seed
-    if path and network_of(path) != name:
+    path, scope = pretrained_weights(setup, run.init, run.scope)
+    pretrained, seed = network_of(path), 1000 * run.draw + run.seed
+    name = run.network or pretrained
+    if path and pretrained != name:
         raise CourseError(
-            f"network={name!r}: {run.init} was pretrained for {network_of(path)}; choose that network, or init=random"
+            f"network={name!r}: {run.init} was pretrained for {pretrained}; choose that network, or init=random"
         )
+    config = network_config(setup, name) | {"out_channels": setup.dataset.out_channels}
+    if run.deep_supervision:
+        if not network_class(name).supports_deep_supervision:
+            raise CourseError(f"deep_supervision=True: {name} does not support it; choose network=mednext or mednext_b")
+        config["deep_supervision"] = True
     torch.manual_seed(seed)
-    network = network_class(name)(**network_config(setup, name), out_channels=setup.dataset.out_channels)
+    network = network_class(name)(**config)
     if path is None:
         return network, None
     report = load_network(network, path) if scope == "network" else load_encoder(network.encoder, path)

@@ -8,12 +8,13 @@ import pandas as pd
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ssl_utils.data import datalists, volumes
+from ssl_utils.data import datalists
 from ssl_utils.data.crops import Crops
 from ssl_utils.data.datalists import Case
 from ssl_utils.data.transforms import augmentation
+from ssl_utils.data.volumes import Volume
 from ssl_utils.experiments import model_card, runs
-from ssl_utils.experiments.building import build_network, start_of
+from ssl_utils.experiments.building import build_network, pretrained_weights
 from ssl_utils.experiments.description import Finetuning
 from ssl_utils.experiments.prediction import predict_case, save_network
 from ssl_utils.experiments.setups import Setup
@@ -27,7 +28,7 @@ VALIDATIONS = 5  # evenly spread over the steps
 
 
 def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path:
-    """Fine-tune, choose the step on the validation set, read the test set once; returns the run folder.
+    """Fine-tune, choose the step on the validation set, and score the test set once; returns the run folder.
 
     `team` as in `pretraining.pretrain`.
     """
@@ -35,7 +36,7 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
     team.check(scale.finetune_batch_size)
     folder = runs.finetune_dir(dataset.name, scale.name, run.name, run.num_labeled, run.draw, run.seed)
     labelled = datalists.draw_labels(setup.datalist.training, run.num_labeled, run.draw)
-    start, moved = start_of(setup, run.init, run.scope)
+    weights, scope = pretrained_weights(setup, run.init, run.scope)
     network, report = build_network(setup, run)
     steps = max(round(scale.finetune_steps * run.budget), 1)
     settings = run.record() | {
@@ -45,16 +46,18 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
         "batch_size": scale.finetune_batch_size,
         "lr": scale.finetune_lr,
         "feature_size": scale.feature_size,
-        "scope": moved,
+        "scope": scope,
         "network": network.config["network"],
         "precision": precision(),
-        "encoder": sha256(start) if start else None,
+        "encoder": sha256(weights) if weights else None,
     }
+    if not run.deep_supervision:
+        del settings["deep_supervision"]  # runs from before this option stay valid
     used = [*labelled, *setup.datalist.validation, *setup.datalist.test]
     if runs.begin(folder, setup.settings(used, **settings), device=device(), first=team.first):
         return folder
-    held_out, values = setup.prepared(setup.datalist.validation), sorted(dataset.labels)
-    cases = setup.prepared(labelled)
+    cases, held_out = setup.prepared(labelled), setup.prepared(setup.datalist.validation)
+    values = sorted(dataset.labels)
     module = SegmentationTask(
         network=network,
         values=values,
@@ -87,10 +90,7 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
     table = evaluate(setup, network.to(device()), setup.datalist.test)
     runs.write_table(folder / "per_case.csv", table)
     done = {
-        "init": run.name,
-        "num_labeled": run.num_labeled,
-        "draw": run.draw,
-        "seed": run.seed,
+        **{key: settings[key] for key in runs.OF_ONE_RUN},
         "dice": float(table.groupby("case")["dice"].mean().mean()),
         "cases": int(table["case"].nunique()),
         "validation_dice": module.best["dice"],
@@ -98,28 +98,23 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
         "transfer_share": report.share if report else None,
         "seconds": recorder.rows[-1]["seconds"],
         "test_seconds": round(time.perf_counter() - started, 1),
-        "spent": recorder.spent,
+        "spent": recorder.stopwatch.spent,
         "device": device(),
         "processes": team.size,
     }
-    model_card.write_network_card(folder, dataset=dataset, grid=setup.grid, done=done, start=start)
+    model_card.write_network_card(folder, dataset=dataset, grid=setup.grid, done=done, weights=weights)
     runs.finish(folder, done)
     return team.wait(folder)
 
 
 def evaluate(setup: Setup, network: nn.Module, cases: Sequence[Case]) -> pd.DataFrame:
     """One row per case and structure, scored in the space of the label file."""
-    dataset, rows = setup.dataset, []
-    names = {value: name for value, name in dataset.labels.items() if value != 0}
-    for case in cases:
-        image = volumes.read_image(case.image, channels=len(dataset.channels))
-        label = volumes.read_label(case.label, values=dataset.labels)
-        volumes.check_pair(image, label)
-        found = predict_case(setup, network, image)
-        predicted = (
-            dict(zip(dataset.regions, found, strict=True)) if dataset.regions else metrics.masks(found, names, None)
-        )
-        truth = metrics.masks(label.array[0], names, dataset.regions)
-        scored = metrics.evaluate_case(predicted, truth, spacing=label.spacing, tolerance=dataset.tolerance)
-        rows += [{"case": case.id, "patient": case.patient, **row} for row in scored]
-    return pd.DataFrame(rows)
+    dataset = setup.dataset
+
+    def predict(image: Volume) -> dict:
+        predicted = predict_case(setup, network, image)
+        if dataset.regions:
+            return dict(zip(dataset.regions, predicted, strict=True))
+        return metrics.masks(predicted, metrics.structures(dataset), None)
+
+    return metrics.evaluate(cases, dataset=dataset, predict=predict)

@@ -1,25 +1,26 @@
-"""The card beside the weights: what was trained on what, how good it is, what its licence demands, how to load it."""
+"""The model card beside the weights: training data and licence, scores, code that loads the weights, limitations."""
 
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
 from ssl_utils.data.dataset import Dataset, Grid
-from ssl_utils.files import atomic, read_json
+from ssl_utils.files import read_json, write_text
 from ssl_utils.networks import NETWORKS, checkpoints
 
-DEMANDS = {  # the beginning of a licence -> what it asks of whoever passes the weights on; the longest that fits
+DEMANDS = {  # beginning of a licence -> what it demands of those who pass the weights on; the longest match counts
     "CC0": "nothing is asked",
     "CC-BY": "name the source and say that the weights were trained on it",
     "CC-BY-SA": "name the source; share-alike: pass on what was made from the data under the same licence. Whether "
     "weights count as that is not settled; to be safe, pass these on under the same licence too",
     "": "its terms are its owner's: ask before you pass the weights on",
 }
-LIMITS = """\
+BASELINES = {"mean": "mean of the visible voxels", "in-filling": "trilinear in-filling", "input": "input handed back"}
+LIMITATIONS = """\
 For research and teaching, on images like these. **Not a medical device, not for clinical use.** Nothing is known of
 other scanners, body parts, ages or diseases than those in the data."""
 
@@ -35,80 +36,70 @@ def write_encoder_card(
 
     Args:
         idea: the task in one sentence.
-        pools: what was pretrained on, and how many volumes of each.
-        done: the metrics of the run, as they go into metrics.json.
+        pools: the datasets that were pretrained on, and the number of volumes of each.
+        done: the metrics of the run, as in metrics.json.
     """
-    tensors, metadata = checkpoints.read(folder / "encoder.safetensors")
-    config, last = json.loads(metadata["config"]), done["last"]
-    network = config.get("network", "unetr")
-    kind = "3D vision transformer" if network == "unetr" else f"the encoder of `{network}`"
+    sizes, config = _sizes(folder / "encoder.safetensors")
+    network, last = config.get("network", "unetr"), done["last"]
     rows = {
         "task": f"`{done['task']}`: {idea}",
         **_data_rows(pools),
-        "architecture": f"{kind}, {_parameters(tensors)}: {_arguments(config)}",
+        "architecture": f"{'3D vision transformer' if network == 'unetr' else f'encoder of `{network}`'}, {sizes}",
         "training": f"{last['step']} steps, {done['seconds']:.0f} s on {done['device']}",
-        **_provenance(folder),
     }
     if (folder / "network.safetensors").exists():
         rows["more weights"] = f"`network.safetensors`: the whole network (`{network}`), decoder and skips too"
-    name = pools[0][0].name
-    parts = [
-        f"# Encoder pretrained by `{done['task']}` on {name}",
-        _table(rows),
-        "## What goes in",
-        _input(pools[0][0], grid),
-        "## How good it is",
-        _reconstruction(done),
-        *_inside(folder),
-        "Whether it helps is measured by fine-tuning it and a random init with the same labels and steps.",
-        "## Load it in MONAI" if network == "unetr" else "## Load it",
-        _in_monai(config) if network == "unetr" else _in_package(config),
-        "## Use and limits",
-        _limits([dataset for dataset, _ in pools]),
-    ]
-    return _write(folder, parts)
+    scores = [("this encoder with its head", last["validation_loss"])]
+    scores += [(BASELINES.get(name, name), value) for name, value in done["baselines"].items()]
+    sections = {
+        "Input": _input(pools[0][0], grid),
+        "Scores": _table(("reconstruction of held-out crops", "loss"), scores)
+        + f"\n\nLower is better; the other rows are trivial baselines. {_probe(folder)}To measure whether pretraining "
+        "helps, fine-tune this encoder and a random init with the same labels and steps.",
+        "Load it": _in_monai(config) if network == "unetr" else _in_package(config),
+    }
+    title = f"Encoder pretrained by `{done['task']}` on {pools[0][0].name}"
+    return _write(folder, title, rows, sections, [dataset for dataset, _ in pools])
 
 
 def write_network_card(
-    folder: Path, *, dataset: Dataset, grid: Grid, done: Mapping[str, Any], start: Path | None
+    folder: Path, *, dataset: Dataset, grid: Grid, done: Mapping[str, Any], weights: Path | None
 ) -> Path:
-    """README.md beside model.safetensors. `start`: the weights that it was fine-tuned from, None for a random init."""
-    scores = pd.read_csv(folder / "per_case.csv").groupby("class", sort=False)["dice"].mean()
+    """README.md beside model.safetensors. `weights`: the pretrained weights it was fine-tuned from, None for random."""
+    sizes, config = _sizes(folder / "model.safetensors")
+    source = f"`{done['init']}`, fine-tuned on {done['num_labeled']} labelled volumes"
     rows = {
-        "start": f"`{done['init']}`, fine-tuned on {done['num_labeled']} labelled volumes "
-        f"(draw {done['draw']}, seed {done['seed']})",
-        **_network_row(folder / "model.safetensors"),
+        "init": f"{source} (draw {done['draw']}, seed {done['seed']})",
+        "network": f"`{config['network']}`, {sizes}",
         **_data_rows([(dataset, done["num_labeled"])]),
     }
-    if start:
-        licence = checkpoints.read_metadata(start).get("data_licence", "not stated")
-        rows["licence of the start's data"] = f"{licence}: {demands(licence)}"
-    rows |= {
-        "training": f"best at step {done['best_step']} by validation (Dice {done['validation_dice']:.3f}), "
-        f"{done['seconds']:.0f} s on {done['device']}",
-        **_provenance(folder),
-    }
-    dice = pd.DataFrame({"structure": [*scores.index, "mean of the cases"], "Dice": [*scores, done["dice"]]})
-    parts = [
-        f"# Segmentation network for {dataset.name}: {len(scores)} structures",
-        _table(rows),
-        "## What goes in",
-        _input(dataset, grid) + " `predict` does all of this by itself.",
-        "## How good it is",
-        f"On {done['cases']} test cases, read once, in the space of their files. One run is one "
-        "draw of labels and one seed: another one differs.",
-        _lines(dice),
-        "## Use it",
-        "```bash\npython -m ssl_utils predict model.safetensors image.nii.gz --output predictions\n```",
+    if weights:
+        licence = checkpoints.read_metadata(weights).get("data_licence", "not stated")
+        rows["licence of the pretraining data"] = f"{licence}: {demands(licence)}"
+    best = f"best at step {done['best_step']} by validation (Dice {done['validation_dice']:.3f})"
+    rows["training"] = f"{best}, {done['seconds']:.0f} s on {done['device']}"
+    scores = pd.read_csv(folder / "per_case.csv").groupby("class", sort=False)["dice"].mean()
+    sections = {
+        "Input": f"{_input(dataset, grid)} `predict` does all of this by itself.",
+        "Scores": f"On {done['cases']} test cases, scored once, in the space of their files. This is a single run with "
+        "one label subset and one seed; another run differs.\n\n"
+        + _table(("structure", "Dice"), [*scores.items(), ("mean of the cases", done["dice"])]),
+        "Use it": "```bash\npython -m ssl_utils predict model.safetensors image.nii.gz --output predictions\n```\n\n"
         "Each result is a label map with the shape and affine of its image.",
-        "## Use and limits",
-        _limits([dataset]),
-    ]
-    return _write(folder, parts)
+    }
+    title = f"Segmentation network for {dataset.name}: {len(scores)} structures"
+    return _write(folder, title, rows, sections, [dataset])
 
 
-def _parameters(tensors: Mapping[str, Any]) -> str:
-    return f"{sum(tensor.numel() for tensor in tensors.values()):,} parameters"
+def _write(
+    folder: Path, title: str, rows: Mapping[str, str], sections: Mapping[str, str], datasets: Sequence[Dataset]
+) -> Path:
+    generated = any(dataset.name == "phantom" for dataset in datasets)
+    limitations = LIMITATIONS + " The phantom is generated by a program: no patient was seen." * generated
+    parts = [f"# {title}", _table(("", " "), [*rows.items(), *_provenance(folder).items()])]
+    parts += [f"## {name}\n\n{text}" for name, text in [*sections.items(), ("Use and limitations", limitations)]]
+    write_text(folder / "README.md", "\n\n".join(parts) + "\n")
+    return folder / "README.md"
 
 
 def _arguments(config: Mapping[str, Any], *without: str) -> str:
@@ -118,17 +109,18 @@ def _arguments(config: Mapping[str, Any], *without: str) -> str:
     return ", ".join(f"{key}={value!r}" for key, value in sizes.items())
 
 
-def _network_row(path: Path) -> dict[str, str]:
+def _sizes(path: Path) -> tuple[str, dict[str, Any]]:
+    """Number of parameters and arguments of the network in a weights file, as text, and its config."""
     tensors, metadata = checkpoints.read(path)
     config = json.loads(metadata["config"])
-    return {"network": f"`{config['network']}`, {_parameters(tensors)}: {_arguments(config)}"}
+    return f"{sum(tensor.numel() for tensor in tensors.values()):,} parameters: {_arguments(config)}", config
 
 
 def _data_rows(pools: Sequence[tuple[Dataset, int]]) -> dict[str, str]:
     rows = {}
     for dataset, volumes in pools:
         mark = f" ({dataset.name})" if len(pools) > 1 else ""
-        source = "" if dataset.root else f" Source: {dataset.source}."  # a person's own folder is nobody's business
+        source = "" if dataset.root else f" Source: {dataset.source}."  # the path of one's own folder is private
         rows[f"data{mark}"] = f"{dataset.title}, {volumes} volumes.{source}"
         rows[f"licence of the data{mark}"] = f"{dataset.licence}: {demands(dataset.licence)}"
     return rows
@@ -148,11 +140,10 @@ def _input(dataset: Dataset, grid: Grid) -> str:
     channels, roi = ", ".join(dataset.channels), " x ".join(map(str, grid.roi))
     spacing = " x ".join(f"{axis:g}" for axis in grid.spacing)
     space = f"resampled to {roi} voxels whatever its extent" if grid.fit else f"resampled to {spacing} mm"
-    low, high = (f"{value:g}" for value in (dataset.intensity.low, dataset.intensity.high))
+    low, high = f"{dataset.intensity.low:g}", f"{dataset.intensity.high:g}"
     rule = {
         "window": f"clipped to [{low}, {high}] HU and scaled to 0..1",
-        "percentile": f"clipped to percentiles {low} and {high} of the volume and scaled to 0..1, each channel by "
-        "itself",
+        "percentile": f"clipped to percentiles {low} and {high} of the volume and scaled to 0..1 in each channel",
     }[dataset.intensity.kind]
     return (
         f"Channels {channels}. A volume in RAS orientation (axes x, y, z), {space}; intensities {rule}; then less the "
@@ -160,88 +151,60 @@ def _input(dataset: Dataset, grid: Grid) -> str:
     )
 
 
-def _reconstruction(done: Mapping[str, Any]) -> str:
-    names = {"mean": "mean of the visible voxels", "in-filling": "trilinear in-filling", "input": "input handed back"}
-    scores = {"this encoder with its head": done["last"]["validation_loss"]}
-    scores |= {names.get(name, name): value for name, value in done["baselines"].items()}
-    table = pd.DataFrame({"reconstruction of held-out crops": scores.keys(), "loss": scores.values()})
-    return _lines(table) + "\n\nLower is better; the others have learnt nothing."
-
-
-def _inside(folder: Path) -> list[str]:
-    """The linear probe, where labels were there to look with."""
+def _probe(folder: Path) -> str:
+    """The scores of the linear probe, if there were labels for it."""
     path = folder / "inside.csv"
     table = pd.read_csv(path) if path.exists() else pd.DataFrame({"linear": []})
     if table["linear"].dropna().empty:
-        return []
+        return ""
     first, last = table.iloc[0], table.iloc[-1]
-    return [
-        f"A linear probe reads the label shares of frozen tokens with Dice {last['linear']:.3f}; before training "
-        f"{first['linear']:.3f}, and {last['place']:.3f} knowing the place alone."
-    ]
+    return (
+        f"A linear probe predicts the label shares of frozen tokens with Dice {last['linear']:.3f}; before training "
+        f"{first['linear']:.3f}, from the position alone {last['place']:.3f}. "
+    )
 
 
 def _in_monai(config: Mapping[str, Any]) -> str:
-    """Code that needs MONAI and safetensors alone, but for a UNETR that MONAI does not have; a test runs it."""
-    words = _arguments(config)
+    """Code that needs MONAI and safetensors alone, except for a UNETR that MONAI lacks; a test runs it."""
     encoder = f"""\
 ```python
 from monai.networks.nets import ViT
 from safetensors.torch import load_file
 
-vit = ViT({words})
+vit = ViT({_arguments(config)})
 left = vit.load_state_dict(load_file("encoder.safetensors"), strict=False)
 assert not left.unexpected_keys and all("cross_attn" in key for key in left.missing_keys)  # MONAI does not use those
 ```
 `tokens, hidden = vit(crop)` then gives the tokens of this encoder."""
     if config["patch_size"] == [16, 16, 16] and config["num_layers"] == 12:
-        shared = _arguments(config, "patch_size", "num_layers")
         return f"""{encoder} Into MONAI's UNETR:
 
 ```python
 from monai.networks.nets import UNETR
 
-unetr = UNETR(out_channels=2, {shared})
+unetr = UNETR(out_channels=2, {_arguments(config, "patch_size", "num_layers")})
 unetr.vit.load_state_dict(vit.state_dict())
 ```"""
-    return f"""{encoder} MONAI's UNETR has patches of 16 voxels and 12 blocks built in and cannot take it; the UNETR of
-this package can:
+    return f"""{encoder} MONAI's UNETR is limited to patches of 16 voxels and 12 blocks; that of this package takes it:
 
 {_in_package(config | {"network": "unetr"})}"""
 
 
 def _in_package(config: Mapping[str, Any]) -> str:
-    entry = NETWORKS[config["network"]]
+    module, network = NETWORKS[config["network"]]
     return f"""\
 ```python
 from ssl_utils.networks.transfer import load_encoder
-from ssl_utils.networks.{entry.module} import {entry.network}
+from ssl_utils.networks.{module} import {network}
 
-{entry.module} = {entry.network}(out_channels=2, {_arguments(config)})
-print(load_encoder({entry.module}.encoder, "encoder.safetensors").table())
+{module} = {network}(out_channels=2, {_arguments(config)})
+print(load_encoder({module}.encoder, "encoder.safetensors").table())
 ```"""
 
 
-def _limits(datasets: Sequence[Dataset]) -> str:
-    generated = any(dataset.name == "phantom" for dataset in datasets)
-    return LIMITS + (" The phantom is drawn by a program: no patient was seen." if generated else "")
+def _table(columns: Sequence[str], rows: Iterable[Sequence]) -> str:
+    def line(cells: Iterable) -> str:
+        texts = (f"{cell:.3f}" if isinstance(cell, float) else str(cell).replace("|", "\\|") for cell in cells)
+        return f"| {' | '.join(texts)} |"
 
-
-def _table(rows: Mapping[str, str]) -> str:
-    return _lines(pd.DataFrame({"": rows.keys(), " ": rows.values()}))
-
-
-def _lines(table: pd.DataFrame) -> str:
-    def text(value: Any) -> str:
-        return f"{value:.3f}" if isinstance(value, float) else str(value).replace("|", "\\|")
-
-    cells = [[text(value) for value in row] for row in table.itertuples(index=False)]
-    rows = [list(map(str, table.columns)), ["---"] * len(table.columns), *cells]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
-
-
-def _write(folder: Path, parts: Sequence[str]) -> Path:
-    path = folder / "README.md"
-    with atomic(path) as temporary:
-        temporary.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    return path
+    return "\n".join(map(line, [columns, ["---"] * len(columns), *rows]))

@@ -1,4 +1,4 @@
-"""From a saved network to label maps: everything a prediction needs travels with the weights."""
+"""From saved weights to label maps; the file of the weights contains everything that a prediction needs."""
 
 import json
 from collections.abc import Callable, Sequence
@@ -21,31 +21,30 @@ from ssl_utils.segmentation import inference
 from ssl_utils.training.loop import device
 
 
-def predict_case(where: Setup, network: nn.Module, image: Volume) -> np.ndarray:
+def predict_case(setup: Setup, network: nn.Module, image: Volume) -> np.ndarray:
     """Label map (D, H, W) uint8 of label values on the voxels of `image`; for regions bool (K, D, H, W)."""
-    done = preprocess(image, None, grid=where.grid, intensity=where.dataset.intensity)
-    mean, std = done.moments()
-    regions = where.dataset.regions is not None
-    logits = inference.predict_logits(
-        network, (done.image - mean) / std, roi=where.grid.roi, overlap=where.scale.overlap
+    prepared = preprocess(image, None, grid=setup.grid, intensity=setup.dataset.intensity)
+    mean, std = prepared.moments()
+    crop = (prepared.image - mean) / std
+    logits = inference.predict_logits(network, crop, roi=setup.grid.roi, overlap=setup.scale.overlap)
+    regions = setup.dataset.regions is not None
+    channels = inference.to_original(
+        logits, affine=prepared.affine, target_affine=image.affine, target_shape=image.shape, regions=regions
     )
-    decided = inference.to_original(
-        logits, affine=done.affine, target_affine=image.affine, target_shape=image.shape, regions=regions
-    )
-    return decided if regions else np.asarray(sorted(where.dataset.labels), dtype=np.uint8)[decided]
+    return channels if regions else np.asarray(sorted(setup.dataset.labels), dtype=np.uint8)[channels]
 
 
-def save_network(path: Path, network: SegmentationNetwork, where: Setup, *, init: str) -> None:
+def save_network(path: Path, network: SegmentationNetwork, setup: Setup, *, init: str) -> None:
     """Weights with everything a prediction needs: architecture, grid, intensity rule, labels, licence of the data."""
-    dataset = where.dataset
+    dataset = setup.dataset
     about = {
         "architecture": network.config,
-        "grid": asdict(where.grid),
+        "grid": asdict(setup.grid),
         "intensity": asdict(dataset.intensity),
         "channels": dataset.channels,
         "labels": dataset.labels,
         "regions": dataset.regions,
-        "overlap": where.scale.overlap,
+        "overlap": setup.scale.overlap,
     }
     meta = {"course": json.dumps(about), "init": init, "dataset": dataset.name, "data_licence": dataset.licence}
     checkpoints.save_model(path, network, metadata=meta)
@@ -56,47 +55,41 @@ def predict(
 ) -> list[Path]:
     """Segment volumes with a saved model; each result is a NIfTI file with the shape and affine of its image.
 
-    Raises:
-        CourseError: a file cannot be read, the model was not saved by this package, or a result would overwrite an
-            image or another result.
+    Raises CourseError when a file cannot be read, the model was not saved by this package, or a result would overwrite
+    an image or another result.
     """
     targets = _targets(images, output)
-    network, where = load_saved(model)
-    written = []
-    for done, (path, target) in enumerate(zip(images, targets, strict=True)):
-        image = volumes.read_image(path, channels=len(where.dataset.channels))
-        found = predict_case(where, network.to(device()), image)
-        if where.dataset.regions:  # one file: later (smaller) regions overwrite earlier ones
-            found = np.max([np.where(m, k + 1, 0) for k, m in enumerate(found)], axis=0).astype(np.uint8)
-        volumes.write_nifti(target, found, image.affine)
-        written.append(target)
+    network, setup = load_saved(model)
+    for done, (path, target) in enumerate(zip(images, targets, strict=True), 1):
+        image = volumes.read_image(path, channels=len(setup.dataset.channels))
+        label = predict_case(setup, network.to(device()), image)
+        if setup.dataset.regions:  # in one file: later (smaller) regions overwrite earlier ones
+            label = np.max([np.where(mask, k, 0) for k, mask in enumerate(label, 1)], axis=0).astype(np.uint8)
+        volumes.write_nifti(target, label, image.affine)
         if progress:
-            progress(done + 1, len(images))
-    return written
+            progress(done, len(images))
+    return targets
 
 
 def load_saved(model: Path) -> tuple[SegmentationNetwork, Setup]:
-    """The network of a model.safetensors, and the setup it was trained in, both from what the file says of itself.
-
-    Raises:
-        CourseError: it does not say so, does not fit what it says, or holds weights that are not finite.
-    """
+    """The network of a model.safetensors and the setup it was trained in, both from the metadata of the file. Raises
+    CourseError when the metadata are missing or do not fit the weights, or the weights are not finite."""
     weights, meta = checkpoints.read(model)
     if "course" not in meta:
         raise CourseError(
-            f"{model}: does not say how it was made; use a model.safetensors written by a fine-tuning run"
+            f"{model}: lacks the metadata of this package; use the model.safetensors of a fine-tuning run"
         )
     try:
         about = json.loads(meta["course"])
         network = build(about["architecture"])
         network.load_state_dict(weights)
-        where = _setup_of(about)
+        setup = _setup_of(about)
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         reason = " ".join(str(error).split())[:200]
-        raise CourseError(f"{model}: its weights are not what it says ({reason}); fetch or train it again") from None
-    if odd := next((name for name, value in weights.items() if not value.isfinite().all()), None):
-        raise CourseError(f"{model}: {odd} holds NaN or infinity; the training diverged, repeat it")
-    return network, where
+        raise CourseError(f"{model}: weights and metadata do not fit ({reason}); fetch or train it again") from None
+    if name := next((name for name, value in weights.items() if not value.isfinite().all()), None):
+        raise CourseError(f"{model}: {name} contains NaN or infinity; the training diverged, repeat it")
+    return network, setup
 
 
 def _targets(images: Sequence[Path], output: Path) -> list[Path]:
@@ -126,4 +119,4 @@ def _setup_of(about: dict) -> Setup:
         grids={"coarse": grid},
         folders=(),
     )
-    return Setup(dataset, replace(scales.get("smoke"), grid="coarse", overlap=about["overlap"]))
+    return Setup(dataset, replace(scales.get("smoke"), overlap=about["overlap"]))

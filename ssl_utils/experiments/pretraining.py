@@ -17,16 +17,15 @@ from ssl_utils.training.loop import device, fit, precision
 from ssl_utils.training.parallel import Team
 from ssl_utils.training.recorder import Recorder
 
-PREPARING = 100  # crops, at most, that a pretext task may look at before its first step
-VALIDATIONS = 10  # evenly spread: often enough for a curve, rare enough to cost little
+PREPARING = 100  # at most so many crops are passed to `PretextTask.prepare`
+VALIDATIONS = 10  # evenly spread over the steps
 
 
 def pretrain(setup: Setup, run: Pretraining, *, team: Team | None = None) -> Path:
-    """Pretrain and return the run folder, with `encoder.safetensors` in it (and `network.safetensors`, when a whole
-    network was pretrained).
+    """Pretrain and return the run folder with `encoder.safetensors` (and `network.safetensors`, when a whole network is
+    pretrained).
 
-    `team`: the processes that train together; each calls this function, the first one writes, all return when it is
-    done.
+    `team`: the processes that train together; each calls this function, the first one writes, and all return together.
     """
     team = team or Team()
     batch_size = max(round(setup.scale.pretrain_batch_size * task_class(run.task).batch_share), 1)
@@ -69,34 +68,33 @@ def pretrain(setup: Setup, run: Pretraining, *, team: Team | None = None) -> Pat
     )
     if team.first:
         module.cpu().eval()
-        done = {"task": run.name, "volumes": len(cases), "processes": team.size}
-        done |= _measured(recorder, watcher.seconds) | {"baselines": module.baselines(loader)}
+        done = {"task": run.name, "volumes": len(cases), "processes": team.size, "device": device()}
+        done |= _measured(recorder, round(watcher.seconds, 3)) | {"baselines": module.baselines(loader)}
         _save(folder, setup, module, pools, done)
         runs.finish(folder, done)
     return team.wait(folder)
 
 
 def _measured(recorder: Recorder, looking: float) -> dict[str, Any]:
-    """First and last validation, and seconds; looking inside is not part of the training."""
-    final, spent, looking = recorder.rows[-1], recorder.spent, round(looking, 3)
+    """Seconds, and the first and last validation; the seconds of the probes (`looking`) are no part of the training."""
+    spent, last = recorder.stopwatch.spent, recorder.rows[-1]
     return {
-        "device": device(),
-        "seconds": round(final["seconds"] - looking, 2),
+        "seconds": round(last["seconds"] - looking, 2),
         "spent": spent | {"validation": round(spent["validation"] - looking, 3), "looking": looking},
         "first": recorder.rows[0],
-        "last": final,
+        "last": last,
     }
 
 
 def _save(folder: Path, setup: Setup, module: Any, pools: list[Setup], done: dict[str, Any]) -> None:
-    """Encoder, task, whole network where there is one, and the card beside them."""
+    """Write encoder, task, whole network where there is one, and model card."""
     licence = " + ".join(dict.fromkeys(part.dataset.licence for part in pools))
     meta = {"task": done["task"], "dataset": setup.dataset.name, "data_licence": licence, "step": done["last"]["step"]}
-    checkpoints.save_encoder(folder / "encoder.safetensors", module.encoder, metadata=meta)
+    checkpoints.save_model(folder / "encoder.safetensors", module.encoder, metadata=meta)
     checkpoints.save_model(folder / "task.safetensors", module, metadata=meta)
-    if whole := module.whole_network():
+    if weights := module.whole_network():
         sizes = {"config": module.decoder.config, "grid": module.encoder.grid}
-        checkpoints.save_weights(folder / "network.safetensors", whole, metadata=meta | sizes)
+        checkpoints.save_weights(folder / "network.safetensors", weights, metadata=meta | sizes)
     idea = (sys.modules[type(module).__module__].__doc__ or done["task"]).partition("\n\n")[0]
     model_card.write_encoder_card(
         folder,

@@ -1,19 +1,19 @@
-"""How much of everything: numbers only. Callers read a scale and pass its numbers down as plain values."""
+"""The sizes of the course: numbers only. Callers read a scale and pass its numbers on as plain values."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 from ssl_utils.errors import CourseError
 
 
 @dataclass(frozen=True)
 class Scale:
-    """One size of the course. `grid` names the resolution at which every dataset states spacing and ROI."""
+    """One size of the course. `grid` names the resolution for which every dataset has a spacing and a ROI."""
 
     name: str
     grid: str  # "coarse" (fits a laptop) or "fine" (the published resolution)
-    # volumes of the generated phantom: unlabelled, labelled pool, inner validation, test
+    # data: volumes of the generated phantom (unlabelled, training, validation, test), and limits, None for no limit
     phantom_sizes: tuple[int, int, int, int]
-    max_unlabeled: int | None  # at most so many volumes are used for pretraining
+    max_unlabeled: int | None
     max_validation: int | None
     max_test: int | None
     # network
@@ -23,11 +23,10 @@ class Scale:
     num_layers: int
     num_heads: int
     feature_size: int
-    # pretraining
+    # training
     pretrain_steps: int
     pretrain_batch_size: int
     pretrain_lr: float
-    # fine-tuning
     finetune_steps: int
     finetune_batch_size: int
     finetune_lr: float
@@ -38,85 +37,35 @@ class Scale:
     overlap: float  # of neighbouring sliding windows
 
 
-_SMOKE = Scale(
-    name="smoke",
-    grid="coarse",
-    phantom_sizes=(6, 24, 2, 3),
-    max_unlabeled=8,
-    max_validation=2,
-    max_test=3,
-    patch_size=8,
-    hidden_size=48,
-    mlp_dim=96,
-    num_layers=3,
-    num_heads=3,
-    feature_size=4,
-    pretrain_steps=20,
-    pretrain_batch_size=2,
-    pretrain_lr=1e-3,
-    finetune_steps=10,
-    finetune_batch_size=1,
-    finetune_lr=4e-3,
-    num_labeled=(6, 12, 24),
-    draws=1,
-    seeds=1,
-    overlap=0.25,
-)
-_LAPTOP = replace(
-    _SMOKE,
-    name="laptop",
-    phantom_sizes=(60, 24, 6, 20),
-    max_unlabeled=None,
-    max_validation=8,
-    max_test=None,
-    hidden_size=128,
-    mlp_dim=512,
-    num_layers=6,
-    num_heads=4,
-    feature_size=8,
-    pretrain_steps=700,
-    pretrain_batch_size=8,
-    finetune_steps=200,
-    finetune_batch_size=2,
-)
-_WORKSTATION = replace(
-    _LAPTOP,
-    name="workstation",
-    phantom_sizes=(200, 24, 10, 60),
-    max_validation=None,
-    pretrain_steps=10_000,
-    finetune_steps=1500,
-    finetune_batch_size=4,
-    draws=3,
-    seeds=3,
-    overlap=0.5,
-)
-_PAPER = replace(
-    _WORKSTATION,
-    name="paper",
-    grid="fine",
-    patch_size=16,
-    hidden_size=768,
-    mlp_dim=3072,
-    num_layers=12,
-    num_heads=12,
-    feature_size=16,
-    pretrain_steps=22_500,
-    pretrain_lr=1e-4,
-    finetune_steps=30_000,
-    finetune_lr=1e-4,
-    draws=5,
-)
-
-SCALES = {scale.name: scale for scale in (_SMOKE, _LAPTOP, _WORKSTATION, _PAPER)}
+NAMES = ("smoke", "laptop", "workstation", "paper")
+NUMBERS = {  # one value per name
+    "grid": ("coarse", "coarse", "coarse", "fine"),
+    "phantom_sizes": ((6, 24, 2, 3), (60, 24, 6, 20), (200, 24, 10, 60), (200, 24, 10, 60)),
+    "max_unlabeled": (8, None, None, None),
+    "max_validation": (2, 8, None, None),
+    "max_test": (3, None, None, None),
+    "patch_size": (8, 8, 8, 16),
+    "hidden_size": (48, 128, 128, 768),
+    "mlp_dim": (96, 512, 512, 3072),
+    "num_layers": (3, 6, 6, 12),
+    "num_heads": (3, 4, 4, 12),
+    "feature_size": (4, 8, 8, 16),
+    "pretrain_steps": (20, 700, 10_000, 22_500),
+    "pretrain_batch_size": (2, 8, 8, 8),
+    "pretrain_lr": (1e-3, 1e-3, 1e-3, 1e-4),
+    "finetune_steps": (10, 200, 1500, 30_000),
+    "finetune_batch_size": (1, 2, 4, 4),
+    "finetune_lr": (4e-3, 4e-3, 4e-3, 1e-4),
+    "num_labeled": ((6, 12, 24),) * 4,
+    "draws": (1, 1, 3, 5),
+    "seeds": (1, 1, 3, 3),
+    "overlap": (0.25, 0.25, 0.5, 0.5),
+}
+SCALES = {name: Scale(name, **{key: NUMBERS[key][i] for key in NUMBERS}) for i, name in enumerate(NAMES)}
 
 
 def get(name: str) -> Scale:
-    """The scale of that name.
-
-    Raises:
-        CourseError: no such scale.
-    """
+    """The scale of that name. Raises CourseError when there is none."""
     if name not in SCALES:
         raise CourseError(f"scale={name!r}: no such scale; choose one of {', '.join(SCALES)}")
     return SCALES[name]

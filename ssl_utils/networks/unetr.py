@@ -1,7 +1,7 @@
 """UNETR (Hatamizadeh et al. 2022) for any patch size that is a power of two; MONAI's, weight for weight, at 16.
 
-A patch of 2^k voxels is undone in k doublings. Each doubling but the last meets a hidden state of the ViT, the last
-one a convolution of the image itself:
+The decoder goes back from tokens to voxels in k doublings for a patch of 2^k voxels. Each doubling but the last is
+joined by a hidden state of the ViT, the last one by a convolution of the image:
 
     level        1 (full size)   2 ... k                        k + 1 (token grid)
     encoder      encoder1(x)     encoder{i}(hidden state)       last tokens
@@ -66,32 +66,19 @@ class UNETR(SegmentationNetwork):
             dropout=dropout,
         )
         self.grid = self.vit.grid
-        self.config: dict[str, Any] = {
-            "network": "unetr",
-            **self.vit.config,
-            "out_channels": out_channels,
-            "feature_size": feature_size,
-        }
+        outputs = {"out_channels": out_channels, "feature_size": feature_size}
+        self.config = {"network": "unetr", **self.vit.config, **outputs}
         width = [feature_size * 2**level for level in range(k)] + [hidden_size]  # of levels 1 .. k + 1
         self.encoder1 = UnetrBasicBlock(in_channels=in_channels, out_channels=width[0], stride=1, **BLOCK)
         for i in range(2, k + 1):
-            self.add_module(
-                f"encoder{i}",
-                UnetrPrUpBlock(
-                    in_channels=hidden_size,
-                    out_channels=width[i - 1],
-                    num_layer=k - i,
-                    stride=1,
-                    upsample_kernel_size=2,
-                    conv_block=True,
-                    **BLOCK,
-                ),
-            )
+            sizes = {"in_channels": hidden_size, "out_channels": width[i - 1], "num_layer": k - i, "stride": 1}
+            block = UnetrPrUpBlock(**sizes, upsample_kernel_size=2, conv_block=True, **BLOCK)
+            self.add_module(f"encoder{i}", block)
         for i in range(k + 1, 1, -1):
             block = UnetrUpBlock(in_channels=width[i - 1], out_channels=width[i - 2], upsample_kernel_size=2, **BLOCK)
             self.add_module(f"decoder{i}", block)
         self.out = UnetOutBlock(spatial_dims=3, in_channels=feature_size, out_channels=out_channels)
-        if feature_size <= 8:  # same numbers; its convolutions then run twice as fast, those of wider ones gain nothing
+        if feature_size <= 8:  # the same numbers, twice as fast; wider networks gain nothing
             self.to(memory_format=torch.channels_last_3d)
 
     @classmethod
@@ -116,8 +103,8 @@ class UNETR(SegmentationNetwork):
         for i, tap in enumerate(self.taps, start=2):
             skip = self.get_submodule(f"encoder{i}")(self._volume(hidden[tap]))
             skips.append(skip)  # (B, F 2^(i-1), D / 2^(i-1), ...)
-        found = [self._volume(tokens)]  # (B, E, d, h, w)
+        levels = [self._volume(tokens)]  # (B, E, d, h, w)
         for i in range(self.levels + 1, 1, -1):
-            up = self.get_submodule(f"decoder{i}")(found[-1], skips[i - 2])
-            found.append(up)  # (B, F 2^(i-2), D / 2^(i-2), ...)
-        return found
+            up = self.get_submodule(f"decoder{i}")(levels[-1], skips[i - 2])
+            levels.append(up)  # (B, F 2^(i-2), D / 2^(i-2), ...)
+        return levels

@@ -1,4 +1,4 @@
-"""Figures from runs: means with intervals, paired gains, labels saved."""
+"""Statistics of fine-tuning runs: means with intervals, paired gains, labels saved."""
 
 from ssl_utils.statistics.cells import CELL, RUN, case_means, class_means, is_control
 from ssl_utils.statistics.summaries import collapsed, gains, paired, run_means, structures, summary

@@ -1,8 +1,7 @@
-"""A cell of a table of per-case Dice: the runs of one init and number of labels, which differ by chance alone.
+"""A cell of a results table: the runs of one init and number of labels, which differ by chance alone.
 
-A case's Dice is its mean over foreground classes. The unit of chance is the patient: where the table names patients,
-whole patients are resampled, since two volumes of one are not two observations. With several label draws (or seeds) of
-a cell, their chance is in the interval too (`intervals.deviations`); with a single run it is not.
+The Dice of a case is its mean over foreground classes. Where the table names patients, whole patients are resampled:
+two volumes of one patient are not two observations.
 """
 
 from collections.abc import Sequence
@@ -25,7 +24,7 @@ def check(per_case: pd.DataFrame) -> pd.DataFrame:
 
 
 def is_control(init: str) -> bool:
-    """Whether an init is a variation of another one: its name carries options, `random__budget=4`."""
+    """Whether an init is a variation of another one: its name has options, `random__budget=4`."""
     return "__" in init
 
 
@@ -46,10 +45,10 @@ def class_means(per_case: pd.DataFrame) -> pd.DataFrame:
 
 
 def cell_table(rows: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]:
-    """The runs x patients table of one cell, and how many volumes each patient has.
+    """The runs x patients table of one cell, and the number of volumes of each patient.
 
-    Runs are draws, each the mean over its seeds; with a single draw they are seeds. A value that is missing (a case
-    without any of its structures) is filled with what its run and its patient let expect.
+    A run is a label subset, averaged over its seeds; with a single subset it is a seed. A missing value (a case without
+    any of its structures) is replaced by the sum of its row and column effects.
     """
     level = "draw" if rows["draw"].nunique() > 1 else "seed"
     unit = "patient" if "patient" in rows else "case"
@@ -66,17 +65,17 @@ def mean(table: np.ndarray, cases: np.ndarray) -> float:
 
 
 def estimate(rows: pd.DataFrame, column: str, *, level: float = 0.95, seed: int = 0) -> dict[str, float]:
-    """mean, low, high and p (of a true mean of 0) of a column of case means of one cell, over patients and runs.
+    """mean, low, high and p (of a true mean of 0) of a column of case means of one cell.
 
-    Several draws or seeds: `intervals.hierarchical_interval`. A single run: `bootstrap_interval` and `sign_flip_test`
-    over its patients. Fewer than two patients: NaN.
+    Several label subsets or seeds: `hierarchical_interval` over runs and patients. A single run: `bootstrap_interval`
+    and `sign_flip_test` over patients alone. Fewer than two patients: NaN.
     """
     table, cases = cell_table(rows, column)
     if min(table.shape) > 1:
         low, high, p = hierarchical_interval(table, cases, level=level, seed=seed)
     else:
-        values = rows.groupby("case")[column].mean()
-        groups = rows.groupby("case")["patient"].first() if "patient" in rows else None
+        by_case = rows.groupby("case")
+        values, groups = by_case[column].mean(), by_case["patient"].first() if "patient" in rows else None
         low, high = bootstrap_interval(values, groups=groups, level=level, seed=seed)
         p = sign_flip_test(values, groups=groups, seed=seed)
     return {"mean": mean(table, cases), "low": float(low), "high": float(high), "p": float(p)}
@@ -85,11 +84,11 @@ def estimate(rows: pd.DataFrame, column: str, *, level: float = 0.95, seed: int 
 def estimates(rows: pd.DataFrame, column: str, keys: Sequence[str] = CELL, **options: float) -> pd.DataFrame:
     """`estimate` of every group of rows, in their order: [*keys, mean, low, high, p, cases, draws, seeds, runs].
 
-    `seeds` is of the draw that has the fewest, so there may be more `runs` than draws times seeds.
+    `seeds` is the smallest number of seeds of a label subset, so `runs` may exceed draws times seeds.
     """
-    groups = []
+    table = []
     for key, part in rows.groupby(list(keys), sort=False):
         seeds, cases = part.groupby("draw")["seed"].nunique(), part.dropna(subset=column)["case"].nunique()
-        found = estimate(part, column, **options)
-        groups.append((*key, *found.values(), cases, seeds.size, int(seeds.min()), int(seeds.sum())))
-    return pd.DataFrame(groups, columns=[*keys, "mean", "low", "high", "p", "cases", "draws", "seeds", "runs"])
+        counts = {"cases": cases, "draws": seeds.size, "seeds": int(seeds.min()), "runs": int(seeds.sum())}
+        table.append(dict(zip(keys, key, strict=True)) | estimate(part, column, **options) | counts)
+    return pd.DataFrame(table, columns=[*keys, "mean", "low", "high", "p", "cases", "draws", "seeds", "runs"])

@@ -1,4 +1,4 @@
-"""What a table of per-case Dice can say: means and gains with intervals, and runs that collapsed."""
+"""Summaries of a table of per-case Dice: means and gains with intervals, and collapsed runs."""
 
 import numpy as np
 import pandas as pd
@@ -8,18 +8,16 @@ from ssl_utils.statistics.intervals import holm
 
 
 def summary(per_case: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
-    """A row per (init, num_labeled): dice, low, high (`cells.estimate`), and how many cases, draws, seeds and runs.
-
-    `collapsed` counts the collapsed runs (see `run_means`): they are in the mean, which hides them.
-    """
+    """A row per (init, num_labeled): dice, low, high (`cells.estimate`), and the numbers of cases, draws, seeds, runs
+    and collapsed runs (`run_means`), which are part of the mean."""
     table = _dice(estimates(case_means(per_case), "dice", level=level, seed=seed))
-    flags = run_means(per_case).groupby(CELL)["collapsed"].sum().astype(int).rename("collapsed")
+    counts = run_means(per_case).groupby(CELL)["collapsed"].sum().astype(int)
     columns = [*CELL, "dice", "low", "high", "cases", "draws", "seeds", "runs", "collapsed"]
-    return table.join(flags, on=CELL)[columns].sort_values("num_labeled", kind="stable", ignore_index=True)
+    return table.join(counts, on=CELL)[columns].sort_values("num_labeled", kind="stable", ignore_index=True)
 
 
 def structures(per_case: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
-    """`summary` of every class by itself: [class, init, num_labeled, dice, low, high, cases], in the table's order."""
+    """`summary` of each class: [class, init, num_labeled, dice, low, high, cases], in the table's order."""
     keys = ["class", *CELL]
     known = check(per_case).groupby(keys)["dice"].transform("count") > 0
     table = _dice(estimates(per_case[known], "dice", keys, level=level, seed=seed))
@@ -27,7 +25,7 @@ def structures(per_case: pd.DataFrame, *, level: float = 0.95, seed: int = 0) ->
 
 
 def _dice(table: pd.DataFrame) -> pd.DataFrame:
-    """Estimates of Dice; two draws can ask for an interval that is wider than a Dice can be."""
+    """Estimates of Dice: intervals of few runs can exceed 0..1 and are clipped."""
     return table.rename(columns={"mean": "dice"}).assign(low=table["low"].clip(0, 1), high=table["high"].clip(0, 1))
 
 
@@ -35,24 +33,24 @@ def paired(per_case: pd.DataFrame, *, baseline: str = "random") -> pd.DataFrame:
     """The case means of every init beside those of the baseline with the same labels, draw, seed and case:
     columns of `case_means` and dice_baseline, gain. Runs without a partner are left out."""
     means, keys = case_means(per_case), ["num_labeled", "draw", "seed", "case"]
-    base = means.loc[means["init"] == baseline, [*keys, "dice"]]
-    both = means[means["init"] != baseline].merge(base, on=keys, suffixes=("", "_baseline"))
-    return both.assign(gain=both["dice"] - both["dice_baseline"])
+    partner = means.loc[means["init"] == baseline, [*keys, "dice"]]
+    pairs = means[means["init"] != baseline].merge(partner, on=keys, suffixes=("", "_baseline"))
+    return pairs.assign(gain=pairs["dice"] - pairs["dice_baseline"])
 
 
 def gains(per_case: pd.DataFrame, *, baseline: str = "random", level: float = 0.95, seed: int = 0) -> pd.DataFrame:
-    """A row per (init, num_labeled) of what the init gains over the baseline on the same cases, draws and seeds.
+    """A row per (init, num_labeled): the gain of the init over the baseline on the same cases, draws and seeds.
 
     gain, low, high (Dice) and p are those of `cells.estimate`. `relative` is the gain over the baseline's Dice.
-    `p_holm` is corrected for the number of rows: inits by themselves, controls (`is_control`) by themselves. `win_rate`
-    is the share of test cases on which the init beats the baseline, averaged over runs, ties half. `effect_size` is the
-    mean gain over its standard deviation between patients, after averaging over runs (Cohen's d_z).
+    `p_holm` is corrected for the number of rows, separately for inits and controls (`is_control`). `win_rate` is the
+    share of test cases on which the init beats the baseline, averaged over runs; a tie counts half. `effect_size` is
+    the mean gain over its standard deviation between patients, after averaging over runs (Cohen's d_z).
     """
     pairs = paired(per_case, baseline=baseline)
     table = estimates(pairs, "gain", level=level, seed=seed).rename(columns={"mean": "gain"})
     parts = [part for _, part in pairs.groupby(CELL, sort=False)]
-    starts = np.array([mean(*cell_table(part, "dice_baseline")) for part in parts])
-    table["relative"] = table["gain"] / np.where(starts > 0, starts, np.nan)
+    references = np.array([mean(*cell_table(part, "dice_baseline")) for part in parts])
+    table["relative"] = table["gain"] / np.where(references > 0, references, np.nan)
     table["win_rate"] = [_win_rate(part) for part in parts]
     table["effect_size"] = [_effect_size(*cell_table(part, "gain")) for part in parts]
     table = table.assign(baseline=baseline).sort_values(CELL, kind="stable", ignore_index=True)
@@ -63,8 +61,8 @@ def gains(per_case: pd.DataFrame, *, baseline: str = "random", level: float = 0.
 
 def _win_rate(pairs: pd.DataFrame) -> float:
     known = pairs.dropna(subset="gain")
-    won = (known["gain"] > 1e-12) + 0.5 * (known["gain"].abs() <= 1e-12)
-    return float(won.groupby([known["draw"], known["seed"]]).mean().mean())
+    wins = (known["gain"] > 1e-12) + 0.5 * (known["gain"].abs() <= 1e-12)
+    return float(wins.groupby([known["draw"], known["seed"]]).mean().mean())
 
 
 def _effect_size(table: np.ndarray, cases: np.ndarray) -> float:
@@ -76,9 +74,9 @@ def _effect_size(table: np.ndarray, cases: np.ndarray) -> float:
 def run_means(per_case: pd.DataFrame) -> pd.DataFrame:
     """A row per run: [*RUN, dice, collapsed, why], with dice the mean over its cases.
 
-    A run has collapsed when its Dice is under half the median of its group (the runs of the same init and num_labeled),
-    or when it lost a class (`collapsed`); `why` says which. A group of one or two runs hardly has a median to judge by,
-    and where most runs of a group fail the median fails with them: there only lost classes are seen.
+    A run has collapsed when it lost a class (`collapsed`), or when its Dice is under half the median of the runs of the
+    same init and num_labeled; `why` gives the reason. The median cannot show a collapse in groups of one or two runs,
+    or where most runs of a group failed.
     """
     runs = case_means(per_case).groupby(RUN, sort=False)["dice"].mean().reset_index()
     median = runs.groupby(CELL)["dice"].transform("median")
@@ -90,9 +88,8 @@ def run_means(per_case: pd.DataFrame) -> pd.DataFrame:
 
 
 def collapsed(per_case: pd.DataFrame, *, lost: float = 0.05, learnt: float = 0.3) -> pd.DataFrame:
-    """The classes a run has lost: [*RUN, class, dice], a row per class whose mean Dice over cases is below `lost` while
-    the mean of another class in the same run is above `learnt`. A run that learnt nothing at all is not listed.
-    """
+    """The classes that runs lost: [*RUN, class, dice], a row per class whose mean Dice over cases is below `lost` while
+    another class of the same run is above `learnt`. Runs in which no class was learnt are not listed."""
     means = check(per_case).groupby([*RUN, "class"], sort=False)["dice"].mean().reset_index()
     best = means.groupby(RUN, sort=False)["dice"].transform("max")
     return means[(means["dice"] < lost) & (best > learnt)].reset_index(drop=True)

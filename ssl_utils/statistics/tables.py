@@ -1,6 +1,6 @@
-"""The course's numbers as tables, and what they can not say."""
+"""Results as tables to read, and their limitations."""
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import pandas as pd
@@ -21,14 +21,18 @@ def _inits(names: Iterable[str]) -> list[str]:
     return sorted(set(names), key=lambda init: (base(init) != "random", init))
 
 
+def _texts(values: Iterable[float], text: Callable[[float], str]) -> list[str]:
+    return ["-" if pd.isna(value) else text(value) for value in values]
+
+
 def split(table: pd.DataFrame) -> tuple[pd.DataFrame, pd.DataFrame]:
-    """(inits, controls) of a table with a column init; a control carries options, `random__budget=4`."""
+    """(inits, controls) of a table with a column init; the name of a control has options, `random__budget=4`."""
     control = table["init"].map(statistics.is_control).astype(bool)
     return table[~control], table[control]
 
 
 def signed(value: float, unit: str = "") -> str:
-    """A Dice or a share (0..1) in points with its sign, `+1.2`; `-` where it is not known."""
+    """A Dice or a share (0..1) in points with its sign, `+1.2`; `-` where it is unknown."""
     return "-" if pd.isna(value) else f"{round(100 * value, 1) + 0:+.1f}{unit}"
 
 
@@ -37,21 +41,15 @@ def cell(dice: float, low: float, high: float) -> str:
     return f"{100 * dice:.1f}" + ("" if pd.isna(low) else f" [{100 * low:.1f}, {100 * high:.1f}]")
 
 
-def _p(value: float) -> str:
-    return "-" if pd.isna(value) else f"{value:.3f}" if value >= 0.001 else "<0.001"
-
-
 def label_efficiency(summary: pd.DataFrame) -> pd.DataFrame:
-    """`statistics.summary` as rows of inits (random first), columns of label counts, cells as of `cell`.
-
-    A cell that holds collapsed runs says so: `41.0 [.., ..], 1 of 9 collapsed`.
-    """
+    """`statistics.summary` as rows of inits (random first), columns of label counts, cells as of `cell`; with collapsed
+    runs `41.0 [.., ..], 1 of 9 collapsed`."""
     columns = [f"{n} labels" for n in sorted(summary["num_labeled"].unique())]
     table = pd.DataFrame("", index=pd.Index(_inits(summary["init"]), name="init"), columns=columns)
     for row in summary.itertuples():
-        made = getattr(row, "runs", row.draws * row.seeds)  # an older record has no count of them
-        fallen = f", {row.collapsed} of {made} collapsed" if row.collapsed else ""
-        table.loc[row.init, f"{row.num_labeled} labels"] = cell(row.dice, row.low, row.high) + fallen
+        count = getattr(row, "runs", row.draws * row.seeds)  # an older record has no count of runs
+        note = f", {row.collapsed} of {count} collapsed" if row.collapsed else ""
+        table.loc[row.init, f"{row.num_labeled} labels"] = cell(row.dice, row.low, row.high) + note
     return table
 
 
@@ -59,40 +57,46 @@ def per_structure(per_case: pd.DataFrame) -> pd.DataFrame:
     """Rows of structures, columns of inits, cells with the Dice at every number of labels, fewest first."""
     means = statistics.class_means(per_case)
     wide = means.pivot(index=["class", "init"], columns="num_labeled", values="dice").sort_index(axis=1)
-    cells = wide.apply(lambda row: " / ".join("-" if pd.isna(d) else f"{100 * d:.1f}" for d in row), axis=1)
+    cells = wide.apply(lambda row: " / ".join(_texts(100 * row, "{:.1f}".format)), axis=1)
     table = cells.unstack("init").loc[means["class"].unique(), _inits(means["init"])].fillna("")
     return table.rename_axis(f"{' / '.join(map(str, wide))} labels", axis=0).rename_axis(None, axis=1)
 
 
 def gain_table(gains: pd.DataFrame) -> pd.DataFrame:
-    """`statistics.gains` for reading: gain in points, with its interval, and relative; p plain and after Holm; share of
-    cases won; effect size. Columns that an older record lacks are left out."""
+    """`statistics.gains` to read: gain in points with its interval, relative gain, share of cases won; and, in rows of
+    several runs, p before and after Holm's correction and effect size. (In a single run they would ignore the chance of
+    training.) Columns that an older record lacks are left out."""
     table = gains[["init"]].assign(labels=gains["num_labeled"], gain=gains["gain"].map(signed))
     table["95 % interval"] = [f"[{signed(g.low)}, {signed(g.high)}]" for g in gains.itertuples()]
     table["relative"] = [signed(value, " %") for value in gains["relative"]]
-    table["p"] = gains["p"].map(_p)
-    if "p_holm" in gains:
-        table["p, Holm"] = gains["p_holm"].map(_p)
-        table["cases won"] = [f"{100 * value:.0f} %" for value in gains["win_rate"]]
-        table["effect size"] = ["-" if pd.isna(value) else f"{value:+.2f}" for value in gains["effect_size"]]
+    if "win_rate" in gains:
+        table["cases won"] = _texts(100 * gains["win_rate"], "{:.0f} %".format)
+    repeated = gains["draws"] * gains["seeds"] > 1 if "draws" in gains else pd.Series(True, gains.index)
+    columns = {"p": ("p", _p), "p_holm": ("p, Holm", _p), "effect_size": ("effect size", "{:+.2f}".format)}
+    for name, (title, text) in columns.items():
+        if name in gains and repeated.any():
+            table[title] = _texts(gains[name].where(repeated), text)
     return table.set_index("init")
 
 
+def _p(value: float) -> str:
+    return f"{value:.3f}" if value >= 0.001 else "<0.001"
+
+
 def gain_note(gains: pd.DataFrame) -> str:
-    """What stands under a gain table: where its p come from and for what they are corrected."""
+    """The text below a gain table: what its columns are."""
     if "p_holm" not in gains:
-        return "p: sign-flip test over patients, not corrected for looking several times."
-    single = (gains["draws"] * gains["seeds"] == 1).all()
-    test = "sign-flip test over patients" if single else "from the same resampling as the interval, runs and patients"
+        return "p: sign-flip test over patients, not corrected for multiple testing."
     return (
-        f"p: {test}. Holm: corrected for the number of rows, inits and controls apart. Cases won: test cases on which "
-        "the init beats the baseline, averaged over runs, ties half. Effect size: mean gain over its standard "
-        "deviation between patients (Cohen's d_z)."
+        "Cases won: test cases on which the init beats the baseline, averaged over runs, ties half. Only rows of "
+        "several runs have p (from the same resampling of runs and patients as the interval), p after Holm's "
+        "correction for the number of rows (inits and controls apart), and effect size (mean gain over its standard "
+        "deviation between patients, Cohen's d_z)."
     )
 
 
 def saved_table(saved: pd.DataFrame) -> pd.DataFrame:
-    """`savings.labels_saved` for reading: how many labels the random start needs for the same Dice."""
+    """`savings.labels_saved` to read: how many labels random init needs for the same Dice."""
     rows = []
     for row in saved.itertuples():
         needs, low, high = (savings.needs_text(n, row.fewest, row.most) for n in (row.needs, row.low, row.high))
@@ -102,51 +106,60 @@ def saved_table(saved: pd.DataFrame) -> pd.DataFrame:
 
 
 def cost_table(summary: pd.DataFrame, spent: pd.DataFrame) -> pd.DataFrame:
-    """Dice and the mean seconds behind it: fine-tuning, pretraining and both. `spent`: of `runs.spent`."""
+    """Dice and its mean cost in seconds: fine-tuning, pretraining and both. `spent`: of `runs.spent`."""
     means = spent.groupby(statistics.CELL)[["finetuning", "pretraining", "seconds"]].mean()
-    table = summary.join(means, on=statistics.CELL).sort_values(statistics.CELL)
-    shown = table[["init", "num_labeled"]].rename(columns={"num_labeled": "labels"})
-    shown["Dice"] = [f"{100 * value:.1f}" for value in table["dice"]]
-    for name, column in {"fine-tuning s": "finetuning", "pretraining s": "pretraining", "in all s": "seconds"}.items():
-        shown[name] = ["-" if pd.isna(value) else f"{value:.0f}" for value in table[column]]
-    return shown.set_index("init")
+    costs = summary.join(means, on=statistics.CELL).sort_values(statistics.CELL)
+    table = costs[["init", "num_labeled"]].rename(columns={"num_labeled": "labels"})
+    table["Dice"] = _texts(100 * costs["dice"], "{:.1f}".format)
+    for title, name in {"fine-tuning s": "finetuning", "pretraining s": "pretraining", "in all s": "seconds"}.items():
+        table[title] = _texts(costs[name], "{:.0f}".format)
+    return table.set_index("init")
+
+
+def collapsed_table(per_case: pd.DataFrame) -> pd.DataFrame:
+    """Every collapsed run, with its Dice and the reason."""
+    lost = statistics.run_means(per_case).query("collapsed")
+    table = lost.rename(columns={"num_labeled": "labels"}).assign(Dice=_texts(100 * lost["dice"], "{:.1f}".format))
+    return table.set_index("init")[["labels", "draw", "seed", "Dice", "why"]]
 
 
 def markdown(table: pd.DataFrame) -> str:
     """A Markdown table, index first, padded so that it also reads well in a terminal."""
     lines = [[str(table.index.name or ""), *map(str, table.columns)]]
     lines += [[str(name), *map(str, row)] for name, row in zip(table.index, table.to_numpy(), strict=True)]
-    wide = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
-    lines.insert(1, ["-" * w for w in wide])
-    return "\n".join("| " + " | ".join(c.ljust(w) for c, w in zip(line, wide, strict=True)) + " |" for line in lines)
+    widths = [max(3, *map(len, column)) for column in zip(*lines, strict=True)]
+    lines.insert(1, ["-" * width for width in widths])
+    return "\n".join(f"| {' | '.join(map(str.ljust, line, widths))} |" for line in lines)
 
 
 def repeats(summary: pd.DataFrame) -> str:
-    """`draws: 3, seeds: 3`: the fewest that a row has, and whether another row has more."""
-    fewest = " at the fewest" if len(summary[["draws", "seeds"]].drop_duplicates()) > 1 else ""
-    return f"draws: {summary['draws'].min()}, seeds: {summary['seeds'].min()}{fewest}"
+    """`draws: 3, seeds: 3`: the smallest numbers, and whether they differ between rows."""
+    more = " in some rows, more in others" if len(summary[["draws", "seeds"]].drop_duplicates()) > 1 else ""
+    return f"draws: {summary['draws'].min()}, seeds: {summary['seeds'].min()}{more}"
 
 
 def limits(summary: pd.DataFrame, scale: str) -> str:
-    """What a table made of this summary can not say."""
+    """The limitations of a table made of this summary."""
     draws, seeds, cases = (int(summary[name].min()) for name in ("draws", "seeds", "cases"))
-    held = {
-        True: "which patients were tested, not of which cases were labelled or how the training fell out",
-        draws == 1 < seeds: "which patients were tested and how training fell out, not of which cases were labelled",
-        draws > 1: "which patients were tested, which cases were labelled and how the training fell out",
-    }[True]
-    said = [f"The intervals hold the chance of {held} ({repeats(summary)}), and this is one dataset."]
+    if draws > 1:
+        chance = "test patients, label subsets and training seeds"
+    else:
+        chance = "test patients and training seeds, not of label subsets" if seeds > 1 else "test patients alone"
+    lines = [f"The intervals include the chance of {chance} ({repeats(summary)}), on one dataset."]
     if scale == "smoke":
-        said.insert(0, "Scale smoke trains for seconds: these numbers show that everything runs and nothing else.")
+        lines.insert(0, "Scale smoke trains for seconds: these numbers show that everything runs and nothing else.")
+    if any(base(init) != "random" for init in summary["init"]):
+        lines.append("Each pretraining was run once: no interval includes its chance.")
+    lines.append("The validation labels, which choose the training step, come on top of the labels named here.")
     if draws * seeds == 1:
-        said.append("Another seed can move a cell by more than its interval.")
+        lines.append("Another seed can move a cell by more than its interval.")
     elif (draws if draws > 1 else seeds) < 3:
-        said.append("Two runs hardly tell how far runs lie apart: the intervals are as wide as that.")
+        lines.append("Two runs hardly show the spread between runs, hence the wide intervals.")
     if cases < 20:
-        said.append(f"With {cases} test cases the intervals themselves are too narrow to be trusted.")
+        lines.append(f"With {cases} test cases the intervals themselves are too narrow to be trusted.")
     if lost := [f"{r.init} with {r.num_labeled} labels ({r.collapsed})" for r in summary.itertuples() if r.collapsed]:
-        said.append(f"Runs that collapsed, which a mean hides: {', '.join(lost)}.")
-    return "What this can not say: " + " ".join(said)
+        lines.append(f"Collapsed runs, which are part of the means: {', '.join(lost)}.")
+    return "Limitations: " + " ".join(lines)
 
 
 def write_results(course_dir: Path, per_case: pd.DataFrame, *, name: str = "results") -> Path:
@@ -157,33 +170,27 @@ def write_results(course_dir: Path, per_case: pd.DataFrame, *, name: str = "resu
     runs.write_table(course_dir / f"{name}_structures.csv", statistics.structures(per_case))
     title = f"# Results: {course_dir.parent.name}, scale {course_dir.name}, {per_case['case'].nunique()} test cases"
     parts = [title, *_course_tables(course_dir, per_case, summary), POINTS, limits(summary, course_dir.name)]
-    if odd := runs.unlike(course_dir, names=sorted({*per_case["init"]})):
-        parts.append(f"**These runs were not made alike and cannot be compared.** {'; '.join(odd)}. Run them again.")
+    if differences := runs.unlike(course_dir, names=sorted({*per_case["init"]})):
+        listed = "; ".join(differences)
+        parts.append(f"**These runs were not made alike and cannot be compared.** {listed}. Run them again.")
     write_text(course_dir / f"{name}.md", "\n\n".join(parts) + "\n")
     return course_dir / f"{name}.md"
 
 
 def _course_tables(course_dir: Path, per_case: pd.DataFrame, summary: pd.DataFrame) -> list[str]:
-    """The tables of results.md with their headings; controls apart, and nothing where nothing is known."""
+    """The tables of results.md with their headings, controls apart; empty tables are left out."""
     (inits, controls), gains = split(summary), statistics.gains(per_case)
-    ours, theirs = split(gains)
-    blocks = {
+    gains_of_inits, gains_of_controls = split(gains)
+    tables = {
         "": label_efficiency(inits),
         "## Controls": label_efficiency(controls),
         "## Per structure": per_structure(split(per_case)[0] if len(inits) else per_case),
-        "## Gain over random, case by case": gain_table(ours),
-        "## Gain of the controls over random": gain_table(theirs),
+        "## Gain over random, case by case": gain_table(gains_of_inits),
+        "## Gain of the controls over random": gain_table(gains_of_controls),
         gain_note(gains): gains[[]],
         "## Labels saved": saved_table(split(savings.labels_saved(per_case))[0]),
         "## Dice and what it cost": cost_table(inits, runs.spent(course_dir)),
         "## Collapsed runs": collapsed_table(per_case),
     }
-    parts = [(name, markdown(table) if len(table.columns) else "") for name, table in blocks.items() if len(table)]
-    return [text for pair in parts for text in pair if text]
-
-
-def collapsed_table(per_case: pd.DataFrame) -> pd.DataFrame:
-    """Every collapsed run by name, with its Dice and why it counts as collapsed."""
-    fallen = statistics.run_means(per_case).query("collapsed")
-    shown = fallen.rename(columns={"num_labeled": "labels"}).assign(Dice=[f"{100 * d:.1f}" for d in fallen["dice"]])
-    return shown.set_index("init")[["labels", "draw", "seed", "Dice", "why"]]
+    parts = [(title, markdown(table) if len(table.columns) else "") for title, table in tables.items() if len(table)]
+    return [text for part in parts for text in part if text]

@@ -1,4 +1,4 @@
-"""Curves of a training run for other programs: TensorBoard always, Weights & Biases when SSL_WANDB=1 asks for it."""
+"""Training curves for other programs: TensorBoard always, Weights & Biases when SSL_WANDB=1 is set."""
 
 import os
 import shutil
@@ -9,18 +9,14 @@ from pathlib import Path
 from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json, writing
 
-EVERY = 10  # seconds after which TensorBoard sees what is new
-
 
 class Logs:
     """TensorBoard's event files in the run folder, and a run at W&B.
 
-    Every start of training writes them anew from what the checkpoint remembers, so that no point is there twice. At W&B
-    a run that was broken off stays, and the one that resumes it holds all of its points. Events are written by the
-    thread that trains: a SummaryWriter has one of its own, which a full disk ends, and the training would wait for it.
-
-    Raises:
-        CourseError: the disk is full, or W&B cannot be reached.
+    A resumed training writes them anew from the points of its checkpoint, so that every point is there once; W&B keeps
+    the interrupted run beside the one that resumes it. Events are written by the training thread: SummaryWriter uses a
+    thread of its own, which dies on a full disk while the training waits for it. Raises CourseError when the disk is
+    full or W&B cannot be reached.
     """
 
     def __init__(self, folder: Path, *, headline: str, points: list[tuple[int, dict[str, float]]]) -> None:
@@ -32,7 +28,6 @@ class Logs:
         with writing(self.folder):
             self.folder.mkdir(parents=True)
             self.board = EventsWriter(str(self.folder / "events"))
-        self.flushed = time.monotonic()
         for step, values in points:
             self.write(step, values)
 
@@ -43,25 +38,20 @@ class Logs:
         with writing(self.folder):
             for name, value in values.items():
                 self.board.write_event(Event(wall_time=time.time(), step=step, summary=scalar(name, value)))
-            if time.monotonic() - self.flushed > EVERY:
-                self.board.flush()
-                self.flushed = time.monotonic()
+            self.board.flush()
         if self.wandb is not None:
             self.wandb.log(values, step=step)
 
     def close(self, *, failed: bool) -> None:
-        with suppress(CourseError if failed else ()), writing(self.folder):  # the first fault is the one to tell
+        with suppress(CourseError if failed else ()), writing(self.folder):  # report the first error alone
             self.board.close()
         if self.wandb is not None:
             self.wandb.finish(exit_code=int(failed))
 
 
 def wandb_run(folder: Path, headline: str):
-    """A new run at Weights & Biases (in `folder` with WANDB_MODE=offline); its settings are those of config.json.
-
-    Raises:
-        CourseError: wandb is not installed, or has no key.
-    """
+    """A new run at Weights & Biases (in `folder` with WANDB_MODE=offline) with the settings of config.json. Raises
+    CourseError when wandb is not installed, or has no key."""
     try:
         import wandb
 

@@ -1,7 +1,7 @@
-"""One way to train, shared by every pretext task and by fine-tuning: optimiser, schedule, record, resume.
+"""The training loop of every pretext task and of fine-tuning: optimiser, schedule, checkpoints, resuming.
 
-An epoch is the stretch between two validations. A checkpoint is written at the end of each; crops, masks and
-corruptions are functions of the step number, so a run that goes on from it ends with the same numbers.
+An epoch ends with a validation and a checkpoint. Crops, masks and corruptions are functions of the step number, so a
+resumed run ends with the same numbers.
 """
 
 import gc
@@ -27,7 +27,7 @@ from ssl_utils.training.stopwatch import Stopwatch
 
 
 def device() -> str:
-    """`cuda`, `mps` or `cpu`: the best this machine has."""
+    """The fastest device of this machine: `cuda`, `mps` or `cpu`."""
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
@@ -36,50 +36,50 @@ def device() -> str:
 def precision() -> str:
     """`bf16-mixed` where the device multiplies bfloat16 natively, else `32-true`.
 
-    On a processor with AVX-512 bf16 a UNETR step took 0.21 s in place of 0.33 s. The price: activations keep 8 bits of
-    mantissa, so numbers differ from a float32 run as another seed would; weights and losses stay float32.
+    On a processor with AVX-512 bf16 a UNETR step took 0.21 s instead of 0.33 s. Activations keep 8 bits of mantissa, so
+    results differ from a float32 run as much as with another seed; weights and losses stay float32.
     """
     native = torch.cuda.is_bf16_supported(False) if device() == "cuda" else torch.cpu._is_avx512_bf16_supported()
     return "bf16-mixed" if native and device() != "mps" else "32-true"
 
 
-def autocast(kind: str | None = None) -> torch.autocast:
-    """The block computes in the precision of training, on a `kind` of device (default: the best one)."""
-    return torch.autocast(kind or device(), torch.bfloat16, enabled=precision() == "bf16-mixed")
+def autocast(device_type: str | None = None) -> torch.autocast:
+    """Compute a block in the precision of training, on this type of device (default: that of `device`)."""
+    return torch.autocast(device_type or device(), torch.bfloat16, enabled=precision() == "bf16-mixed")
 
 
 def parameter_groups(modules: Iterable[tuple[nn.Module, float]], *, lr: float, weight_decay: float) -> list[dict]:
-    """AdamW groups for (module, learning-rate factor) pairs; weight decay only on matrices and kernels, never on norms,
+    """AdamW groups for (module, learning-rate factor) pairs; weight decay on matrices and kernels, not on norms,
     biases, positions or mask tokens."""
     groups = []
     for module, factor in modules:
-        decayed, rest = [], []
+        decayed, others = [], []
         for name, parameter in module.named_parameters():
             if parameter.requires_grad:
                 matrix = parameter.ndim > 1 and "position" not in name and "token" not in name
-                (decayed if matrix else rest).append(parameter)
-        sides = {"params": decayed, "weight_decay": weight_decay}, {"params": rest, "weight_decay": 0.0}
-        groups += [{"lr": lr * factor, **side} for side in sides if side["params"]]
+                (decayed if matrix else others).append(parameter)
+        pairs = (decayed, weight_decay), (others, 0.0)
+        groups += [{"params": params, "lr": lr * factor, "weight_decay": decay} for params, decay in pairs if params]
     return groups
 
 
 def adamw(groups: list[dict], *, steps: int, warmup: float = 0.1, betas: tuple[float, float] = (0.9, 0.95)) -> dict:
-    """Fused AdamW with linear warm-up over `warmup` of the steps, then a cosine to zero, stepped every batch."""
+    """Fused AdamW with linear warm-up over a share of the steps, then a cosine to zero, stepped every batch."""
     optimizer = torch.optim.AdamW(groups, betas=betas, fused=True)
-    start = max(round(warmup * steps), 1)
+    peak = max(round(warmup * steps), 1)
 
     def factor(step: int) -> float:
-        if step < start:
-            return (step + 1) / start
-        return 0.5 * (1 + math.cos(math.pi * min((step - start) / max(steps - start, 1), 1)))
+        if step < peak:
+            return (step + 1) / peak
+        return 0.5 * (1 + math.cos(math.pi * min((step - peak) / max(steps - peak, 1), 1)))
 
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
     return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
 
 
 class Clip(L.Callback):
-    """Scales gradients down to a norm of at most 1. (Lightning's own clipping refuses the fused optimiser in mixed
-    precision, for a scaler that bfloat16 does not have.)"""
+    """Clip the gradient norm to 1. (Lightning's own clipping rejects the fused optimiser in mixed precision, because of
+    a gradient scaler that bfloat16 does not use.)"""
 
     def on_before_optimizer_step(self, trainer, module, optimizer) -> None:
         nn.utils.clip_grad_norm_(module.parameters(), 1.0)
@@ -98,30 +98,28 @@ def fit(
     callbacks: Sequence[L.Callback] = (),
     team: Team | None = None,
 ) -> Recorder:
-    """Train for `steps` steps with `validations` validations, going on from `folder/last.ckpt` when there is one.
+    """Train for `steps` steps with `validations` validations, resuming from `folder/last.ckpt` when there is one.
 
-    `callbacks` come before the recorder, so their state is in the checkpoint of the same validation. The processes of
-    the `team` share a batch of `batch_size` equally.
-
-    Raises:
-        CourseError: the loss is not a number, or the checkpoint cannot be read.
+    `callbacks` run before the recorder, so that the checkpoint of a validation contains their state. The processes of
+    the `team` share a batch of `batch_size` equally. Raises CourseError when the loss is not finite, or the checkpoint
+    cannot be read.
     """
     quiet()
     keep_freed_memory()
-    gc.collect()  # a run before this one: its module and its trainer hold each other, weights and all
-    team = team or Team()
+    gc.collect()  # the module and the trainer of an earlier run refer to each other and keep its weights
+    team, stopwatch = team or Team(), Stopwatch()
     validations = max(min(validations, steps), 1)
     per_epoch = math.ceil(steps / validations)
-    numbers = Consecutive(per_epoch * batch_size, batch_size=batch_size, rank=team.rank, processes=team.size)
-    kind = partial(Ahead, pin_memory=True) if device() == "cuda" else DataLoader
-    loader = kind(crops, batch_size // team.size, sampler=numbers, num_workers=0)
-    stopwatch = Stopwatch()
-
-    def cases(step: int) -> list[str]:
-        return crops.ids(range((step - 1) * batch_size, step * batch_size))
-
-    recorder = Recorder(folder, stopwatch=stopwatch, steps=per_epoch * validations, headline=headline, cases=cases)
-    ours = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")  # the recorder does it
+    sampler = Consecutive(per_epoch * batch_size, batch_size=batch_size, rank=team.rank, processes=team.size)
+    loader_class = partial(Ahead, pin_memory=True) if device() == "cuda" else DataLoader
+    recorder = Recorder(
+        folder,
+        stopwatch=stopwatch,
+        steps=per_epoch * validations,
+        headline=headline,
+        cases=lambda step: crops.ids(range((step - 1) * batch_size, step * batch_size)),
+    )
+    by_recorder = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
     trainer = L.Trainer(
         max_epochs=validations,
         callbacks=[stopwatch, Clip(), *callbacks, recorder],
@@ -129,8 +127,9 @@ def fit(
         default_root_dir=folder,
         num_sanity_val_steps=0,
         **team.for_trainer(module),
-        **dict.fromkeys(ours, False),
+        **dict.fromkeys(by_recorder, False),
     )
+    loader = loader_class(crops, batch_size // team.size, sampler=sampler, num_workers=0)
     with team.training(trainer):
         trainer.fit(module, loader, validation, ckpt_path=resume_point(folder), weights_only=True)
     give_back_memory()
@@ -138,23 +137,23 @@ def fit(
 
 
 def resume_point(folder: Path) -> Path | None:
-    """`last.ckpt` of a run that was broken off. Raises CourseError when it is there but cannot be read."""
+    """`last.ckpt` of an interrupted run, if any. Raises CourseError when it cannot be read."""
     last = folder / "last.ckpt"
     if not last.exists():
         return None
     try:
         torch.load(last, map_location="cpu", weights_only=True)
-    except Exception as error:  # every damage has an exception of its own
-        fault = f"cannot be resumed from ({type(error).__name__})"
-        raise CourseError(f"{last}: {fault}; delete the file and run again") from None
+    except Exception as error:  # the type depends on the damage
+        reason = f"cannot be resumed from ({type(error).__name__})"
+        raise CourseError(f"{last}: {reason}; delete the file and run again") from None
     return last
 
 
 def quiet() -> None:
-    """Lightning's tips and warnings belong in no executed notebook."""
+    """Hide the tips and warnings of Lightning, which would fill the notebooks."""
     disable_possible_user_warnings()
     warnings.filterwarnings("ignore", module="lightning")
-    noise = ("does not have many workers", "lr_scheduler.step", "Checkpoint directory", "Grad strides do not match")
-    warnings.filterwarnings("ignore", message=f".*({'|'.join(noise)}).*")
+    messages = ("does not have many workers", "lr_scheduler.step", "Checkpoint directory", "Grad strides do not match")
+    warnings.filterwarnings("ignore", message=f".*({'|'.join(messages)}).*")
     for name in ("lightning", "lightning.pytorch", "lightning.fabric", "pytorch_lightning"):
         logging.getLogger(name).setLevel(logging.ERROR)

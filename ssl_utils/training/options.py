@@ -1,28 +1,30 @@
-"""Options of a run: each is written once, where it is used, with its type, default, range, choices and help.
+"""Options of a run: each is declared once, where it is used, with its type, default, range, choices and help.
 
 `mask_ratio: Annotated[float, Option("share of hidden tokens", above=0, below=1)] = 0.6`, as a field of a dataclass or a
-parameter of a pretext task. Command line, chapters, studies and configuration files read them by `options_of`.
+parameter of a pretext task. Command line, chapters, studies and configuration files read them with `options_of`.
 """
 
 import dataclasses
 import difflib
 import inspect
 import math
+import operator
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cache
 from typing import Annotated, Any, Union, get_args, get_origin, get_type_hints
 
 from ssl_utils.errors import CourseError
 
 REQUIRED = object()  # default of an option that has none
-WORDS = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
+TYPES = {int: "a whole number", float: "a number", str: "text", bool: "true or false"}
 
 
 @dataclass(frozen=True)
 class Option:
-    """What an option means and which values it takes: `low` and `high` are allowed themselves, `above` and `below` are
-    not; `choices` names all values."""
+    """The meaning and the values of an option: `low` and `high` include the limit, `above` and `below` exclude it;
+    `choices` lists all values."""
 
     help: str = ""
     low: float | None = None
@@ -36,32 +38,27 @@ class Option:
     optional: bool = False  # None is a value: the default of the task or the scale
 
     def check(self, value: Any) -> Any:
-        """The value, a whole number where a `float` may be one.
-
-        Raises:
-            CourseError: wrong type, NaN, out of range or not among the choices.
-        """
+        """The value itself. Raises CourseError for a wrong type, NaN, or a value out of range or not a choice."""
         if value is None and self.optional:
             return None
         if not self._has_kind(value):
-            raise CourseError(f"{self.name}={value!r}: must be {WORDS[self.kind]}{' or None' * self.optional}")
-        if not self._in_range(value):
+            raise CourseError(f"{self.name}={value!r}: must be {TYPES[self.kind]}{' or None' * self.optional}")
+        if not all(within(value, limit) for _, limit, within in self._limits()):
             raise CourseError(f"{self.name}={value!r}: must be {self.range()}")
         if (names := self.names()) and value not in names:
             raise CourseError(f"{self.name}={value!r}: unknown; choose one of {', '.join(names)}")
         return value
 
     def parse(self, text: str) -> Any:
-        """The value that a text stands for, on a command line or in the name of a run. Raises CourseError."""
+        """The value written as `text` on a command line or in the name of a run. Raises CourseError."""
         if self.kind is bool:
-            value = {"true": True, "false": False}.get(text.lower(), text)
-        elif text == "None" and self.optional:
-            value = None
-        else:
-            try:
-                value = self.kind(text)
-            except ValueError:
-                value = text
+            return self.check({"true": True, "false": False}.get(text.lower(), text))
+        if text == "None" and self.optional:
+            return None
+        try:
+            value = self.kind(text)
+        except ValueError:
+            value = text
         return self.check(value)
 
     def _has_kind(self, value: Any) -> bool:
@@ -71,51 +68,46 @@ class Option:
             return isinstance(value, int | float) and math.isfinite(value)
         return isinstance(value, self.kind)
 
-    def _in_range(self, value: Any) -> bool:
-        return (
-            (self.low is None or value >= self.low)
-            and (self.high is None or value <= self.high)
-            and (self.above is None or value > self.above)
-            and (self.below is None or value < self.below)
-        )
+    def _limits(self) -> list[tuple[str, float, Callable[[float, float], bool]]]:
+        limits = [("at least", self.low, operator.ge), ("above", self.above, operator.gt)]
+        limits += [("at most", self.high, operator.le), ("below", self.below, operator.lt)]
+        return [limit for limit in limits if limit[1] is not None]
 
     def names(self) -> tuple[str, ...]:
         return (self.choices() if callable(self.choices) else self.choices) or ()
 
     def range(self) -> str:
-        """`above 0 and below 1`; empty where every number will do."""
-        parts = [("at least", self.low), ("above", self.above), ("at most", self.high), ("below", self.below)]
-        return " and ".join(f"{word} {limit:g}" for word, limit in parts if limit is not None)
+        """`above 0 and below 1`; empty without limits."""
+        return " and ".join(f"{word} {limit:g}" for word, limit, _ in self._limits())
 
 
-def options_of(thing: type | Callable) -> dict[str, Option]:
+@cache
+def options_of(thing: type | Callable) -> Mapping[str, Option]:
     """The options of a dataclass, or of the keyword parameters of a function or class, by name."""
     function = thing if dataclasses.is_dataclass(thing) or not isinstance(thing, type) else thing.__init__
     hints = get_type_hints(function, include_extras=True)
-    found = {}
-    for name, parameter in inspect.signature(thing).parameters.items():
-        if (option := _option(name, hints.get(name, str), parameter)) is not None:
-            found[name] = option
-    return found
+    parameters = inspect.signature(thing).parameters.items()
+    options = {name: _option(name, hints.get(name, str), parameter) for name, parameter in parameters}
+    return types.MappingProxyType({name: option for name, option in options.items() if option is not None})
 
 
 def _option(name: str, hint: Any, parameter: inspect.Parameter) -> Option | None:
-    """None for what is no option: networks, mappings and whatever else a text cannot stand for."""
+    """None for networks, mappings and whatever else cannot be written as text."""
     extras = get_args(hint)[1:] if get_origin(hint) is Annotated else ()
     bare = get_args(hint)[0] if extras else hint
-    kinds = get_args(bare) if get_origin(bare) in (Union, types.UnionType) else (bare,)
-    kind = next((k for k in (bool, int, float, str) if k in kinds), None)
+    classes = get_args(bare) if get_origin(bare) in (Union, types.UnionType) else (bare,)
+    kind = next((c for c in (bool, int, float, str) if c in classes), None)
     if kind is None:
         return None
     option = next((extra for extra in extras if isinstance(extra, Option)), Option())
     default = REQUIRED if parameter.default is parameter.empty else parameter.default
-    return dataclasses.replace(option, name=name, kind=kind, default=default, optional=type(None) in kinds)
+    return dataclasses.replace(option, name=name, kind=kind, default=default, optional=type(None) in classes)
 
 
 def known(options: Mapping[str, Option], name: str, *, of: str) -> Option:
-    """The option of that name. Raises CourseError with the nearest known one."""
+    """The option of that name. Raises CourseError with the most similar one."""
     if name not in options:
-        near = difflib.get_close_matches(name, options, n=1)
-        hint = f"did you mean {near[0]}?" if near else f"it has {', '.join(options) or 'none'}"
+        similar = difflib.get_close_matches(name, options, n=1)
+        hint = f"did you mean {similar[0]}?" if similar else f"it has {', '.join(options) or 'none'}"
         raise CourseError(f"option {name}: {of} has none of that name; {hint}")
     return options[name]

@@ -1,7 +1,7 @@
-"""Several processes that train one network together, each on its share of every batch (data-parallel, Lightning's DDP).
+"""Data-parallel training (Lightning's DDP): several processes train one network, each on its share of every batch.
 
-Together they do what one process does with the whole batch: the batch of a scale is that of all processes, its crops,
-masks and corruptions are drawn for all of them, and what a loss takes from several crops it takes from those of all.
+The result is that of one process with the whole batch: crops, masks and corruptions are drawn for the whole batch, and
+a loss that compares crops compares those of all processes.
 """
 
 import os
@@ -22,30 +22,30 @@ from torch import Tensor
 
 from ssl_utils.errors import CourseError
 
-TESTING = timedelta(days=7)  # the others wait for as long as the first one evaluates
+TESTING = timedelta(days=7)  # how long the other processes may wait for the first one, which evaluates
 _TORCHRUN = environments.TorchElasticEnvironment
 
 
 class Team:
     """The processes of a training: `devices` on each of `num_nodes` machines, one GPU each where there are GPUs.
 
-    They are started by Slurm (srun), by torchrun, or else, on one machine, by Lightning, which runs the command again.
+    Slurm (srun) or torchrun starts them, else (on one machine) Lightning, which runs the command again.
     """
 
     def __init__(self, devices: int = 1, num_nodes: int = 1) -> None:
         self.devices, self.num_nodes, self.size = devices, num_nodes, devices * num_nodes
-        self.meeting = None
+        self.group = None
 
     @cached_property
     def cluster(self) -> environments.ClusterEnvironment:
-        """Who started the processes. (Lightning alone takes every Slurm job for one that srun has started.)"""
+        """What started the processes. (Lightning by itself takes every Slurm job for one started by srun.)"""
         if "SLURM_STEP_NUM_TASKS" in os.environ and self.started > 1:
             return environments.SLURMEnvironment(auto_requeue=False)
         return _TORCHRUN() if _TORCHRUN.detect() else environments.LightningEnvironment()
 
     @property
     def started(self) -> int:
-        """Processes that srun or torchrun has started."""
+        """How many processes srun or torchrun has started."""
         counted = "WORLD_SIZE" if _TORCHRUN.detect() else "SLURM_STEP_NUM_TASKS"
         return int(os.environ.get(counted) or 1)
 
@@ -56,27 +56,30 @@ class Team:
 
     @property
     def first(self) -> bool:
-        """Whether this process is the one that writes files and speaks."""
+        """Whether this process is the one that writes files and prints."""
         return self.rank == 0
 
     def check(self, batch_size: int) -> None:
-        """Raises CourseError when the batch cannot be shared, or the machine or the cluster does not fit."""
-        asked, by_srun = f"devices={self.devices}, num_nodes={self.num_nodes}", "SLURM_STEP_NUM_TASKS" in os.environ
+        """Raises CourseError when the batch cannot be shared equally, or the machine or the job is of another size."""
+        options, by_srun = f"devices={self.devices}, num_nodes={self.num_nodes}", "SLURM_STEP_NUM_TASKS" in os.environ
         if min(self.devices, self.num_nodes) < 1:
-            raise CourseError(f"{asked}: must be at least 1; leave both out for one process")
+            raise CourseError(f"{options}: must be at least 1; leave both out for one process")
         if batch_size % self.size:
             fits = ", ".join(str(n) for n in range(1, batch_size + 1) if batch_size % n == 0)
-            raise CourseError(f"{asked}: cannot share a batch of {batch_size} equally; choose {fits} processes in all")
+            raise CourseError(
+                f"{options}: cannot share a batch of {batch_size} equally; choose {fits} processes in all"
+            )
         if self.started not in (1, self.size) or (self.num_nodes > 1 and self.started == 1):
-            cure = f"say srun --nodes={self.num_nodes} --ntasks-per-node={self.devices}"
-            fault = f"need {self.size} processes, {self.started} started"
-            raise CourseError(f"{asked}: {fault}; {cure}, or other --devices and --num-nodes")
+            fix = f"use srun --nodes={self.num_nodes} --ntasks-per-node={self.devices}"
+            reason = f"need {self.size} processes, {self.started} started"
+            raise CourseError(f"{options}: {reason}; {fix}, or other --devices and --num-nodes")
         if by_srun and self.started > 1 and "SLURM_NTASKS_PER_NODE" not in os.environ:
-            raise CourseError(f"{asked}: srun was not told --ntasks-per-node; add --ntasks-per-node={self.devices}")
-        seen = torch.cuda.device_count()
-        if self.devices > 1 and torch.cuda.is_available() and seen < self.devices:
-            cure = f"ask for fewer devices, or in Slurm for --gpus-per-node={self.devices} (not --gpus-per-task)"
-            raise CourseError(f"{asked}: this process sees {seen} GPUs; {cure}")
+            fix = f"add --ntasks-per-node={self.devices}"
+            raise CourseError(f"{options}: srun was started without --ntasks-per-node; {fix}")
+        visible = torch.cuda.device_count()
+        if self.devices > 1 and torch.cuda.is_available() and visible < self.devices:
+            fix = f"use fewer devices, or in Slurm --gpus-per-node={self.devices} (not --gpus-per-task)"
+            raise CourseError(f"{options}: this process sees {visible} GPUs; {fix}")
 
     def for_trainer(self, module: "SharedStep") -> dict[str, Any]:
         """Arguments of Lightning's Trainer."""
@@ -88,23 +91,23 @@ class Team:
 
     @contextmanager
     def training(self, trainer: L.Trainer) -> Iterator[None]:
-        """Around the training: nobody that Lightning has started outlives a fault of the one that started it."""
+        """Around the training: after an error, end the processes that Lightning has started."""
         try:
             yield
         except BaseException:
             if hasattr(trainer.strategy.launcher, "kill"):
                 trainer.strategy.launcher.kill(signal.SIGKILL)
             raise
-        if self.size > 1:  # how the others will wait: on the CPU, whatever has trained
-            self.meeting = dist.new_group(backend="gloo", timeout=TESTING)
+        if self.size > 1:  # for `wait`: on the CPU, whatever device trained
+            self.group = dist.new_group(backend="gloo", timeout=TESTING)
 
     def wait(self, folder: Path) -> Path:
-        """The folder, when every process is here: the first one has written all files by then."""
+        """The folder, once all processes have called this: by then the first one has written all files."""
         try:
             if self.size > 1:
-                dist.barrier(self.meeting)
+                dist.barrier(self.group)
         except RuntimeError:
-            raise SystemExit(1) from None  # the first one is gone, and has said why
+            raise SystemExit(1) from None  # the first process has ended and printed the reason
         return folder
 
 
@@ -113,15 +116,15 @@ def _together() -> bool:
 
 
 def everyone(rows: Tensor) -> Tensor:
-    """Rows of all processes, in the order of one. Gradients flow back to the process of the row, summed over processes;
-    DDP then takes the mean, so that a loss which all compute of all rows has the gradient it has in one process."""
+    """Rows of all processes, in the order of a single process. Gradients flow back to the process of the row, summed
+    over processes; DDP then averages them, so a loss that all processes compute on all rows has the gradient of one."""
     from torch.distributed.nn.functional import all_gather
 
     return torch.cat(all_gather(rows.contiguous()))
 
 
 def of_all_processes(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """A loss that compares rows of two views, in training with the rows of all processes: more negatives."""
+    """A loss that compares rows of two views, in training the rows of all processes, which gives more negatives."""
 
     @wraps(loss)
     def with_all_rows(first: Tensor, second: Tensor, **options) -> Tensor:
@@ -132,9 +135,9 @@ def of_all_processes(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
 
 
 class SharedStep(L.LightningModule):
-    """A module whose training step may be shared by a team. In validation, and without one, every process is alone."""
+    """A module whose training step may be shared by a team. Validation is not shared: every process does all of it."""
 
-    freezes = False  # whether some parameters are left out of some steps
+    freezes = False  # whether some parameters take no part in some steps
 
     @property
     def processes(self) -> int:
@@ -142,7 +145,7 @@ class SharedStep(L.LightningModule):
         return dist.get_world_size() if self.training and _together() else 1
 
     def own(self, rows: Tensor) -> Tensor:
-        """Of rows for all crops of the step, those of this process."""
+        """The rows of this process, from rows for all crops of the step."""
         return rows.chunk(self.processes)[dist.get_rank()] if self.processes > 1 else rows
 
     def gathered(self, rows: Tensor) -> Tensor:
@@ -152,7 +155,7 @@ class SharedStep(L.LightningModule):
     def over_step(self, mean: Tensor, weight: Callable[[], Tensor]) -> Tensor:
         """A mean over this process's crops, scaled so that the average of all processes is the mean over the step.
 
-        `weight` is what the mean was divided by: processes may charge for different numbers of voxels.
+        `weight` is what the mean was divided by, such as the number of voxels, which differs between processes.
         """
         if self.processes == 1:
             return mean

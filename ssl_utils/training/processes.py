@@ -1,4 +1,4 @@
-"""Which process does a piece of work, written down beside it, and whether that process is still there; its memory."""
+"""Processes and their memory: which one makes a run, whether it is still alive, and how it keeps freed memory."""
 
 import ctypes
 import os
@@ -12,26 +12,26 @@ def here() -> dict[str, str | int | None]:
     return {"host": platform.node(), "process": os.getpid(), "job": os.environ.get("SLURM_JOB_ID")}
 
 
-def gone(noted: dict) -> bool:
-    """True when the noted process ran on this machine and is no more; of another machine nothing is known."""
-    return noted.get("host") == platform.node() and not psutil.pid_exists(noted["process"])
+def gone(process: dict) -> bool:
+    """Whether a process (of `here`) of this machine has ended; False for other machines, where nothing is known."""
+    return process.get("host") == platform.node() and not psutil.pid_exists(process["process"])
 
 
 def keep_freed_memory() -> None:
-    """Let this process keep what it frees, for the next step needs the same blocks again.
+    """Keep what this process frees, since the next step needs the same blocks again.
 
-    By default the C library of Linux hands large blocks back, and every step asks for them anew, page by page: a
-    fine-tuning step of UNETR on a crop of 96^3 took 3.9 s instead of 3.1 s. Peak memory is the same; `give_back_memory`
-    ends the work. Elsewhere both do nothing.
+    By default the C library of Linux returns large blocks, and every step requests them anew, page by page: a
+    fine-tuning step of UNETR on a crop of 96^3 took 3.9 s instead of 3.1 s. Peak memory is the same. Call
+    `give_back_memory` when training ends. Without glibc both do nothing.
     """
-    trim_threshold, mmap_max = -1, -4  # numbers of <malloc.h>
+    trim_threshold, mmap_max = -1, -4  # constants of <malloc.h>
     if libc := _allocator():
-        libc.mallopt(mmap_max, 0)  # no block has a mapping of its own, which would end with it
+        libc.mallopt(mmap_max, 0)  # no block has a mapping of its own, which would be unmapped with it
         libc.mallopt(trim_threshold, 2**31 - 1)
 
 
 def give_back_memory() -> None:
-    """Hand back what has been freed and kept."""
+    """Return freed memory to the system."""
     if libc := _allocator():
         libc.malloc_trim(0)
 

@@ -1,4 +1,4 @@
-"""What only shows when cases are compared: one that is unlike the others, and two that share what they must not."""
+"""Findings that need several cases: one unlike the others, and two that share voxels."""
 
 from collections.abc import Iterator, Sequence
 
@@ -13,10 +13,10 @@ LOOK = "look at the picture, and leave it out if it does not belong here"
 
 
 def compare(cases: Sequence[Facts], labels: dict[int, str], *, leak: str = "warning") -> list[Finding]:
-    """All findings of this kind; `leak` is the severity of voxels that two sides share."""
+    """All such findings; `leak` is the severity of voxels that two splits share."""
     images = [case for case in cases if case.shape]
     odd = [*_spacing(images), *_intensity(images), *_labels(cases, labels)]
-    return [Finding(name, "warning", reason, cure) for name, reason, cure in odd] + [*_shared(images, leak)]
+    return [Finding(name, "warning", reason, fix) for name, reason, fix in odd] + [*_shared(images, leak)]
 
 
 def _unusual(values: Sequence[float], factor: float) -> list[int]:
@@ -25,7 +25,7 @@ def _unusual(values: Sequence[float], factor: float) -> list[int]:
         return []
     logs = np.log(values)
     off = np.abs(logs - np.median(logs))
-    spread = 1.4826 * float(np.median(off))  # a deviation that outliers do not move
+    spread = 1.4826 * float(np.median(off))  # a standard deviation that outliers do not move
     return [int(i) for i in np.flatnonzero((off > np.log(factor)) & (off > 6 * spread))]
 
 
@@ -54,9 +54,9 @@ def _intensity(cases: list[Facts]) -> Iterator[tuple[str, str, str]]:
 
 
 def _labels(cases: Sequence[Facts], labels: dict[int, str]) -> Iterator[tuple[str, str, str]]:
-    """A structure of ten times the usual volume or a tenth, hardly any foreground, a value that no label holds."""
+    """A structure far from its usual volume, hardly any foreground, a value that no label has."""
     read = [case.millilitres for case in cases if case.millilitres is not None]
-    for value in sorted({value for held in read for value in held}):
+    for value in sorted({value for volumes in read for value in volumes}):
         having = [case for case in cases if (case.millilitres or {}).get(value)]
         sizes = [case.millilitres[value] for case in having]
         for index in _unusual(sizes, 5):
@@ -64,36 +64,36 @@ def _labels(cases: Sequence[Facts], labels: dict[int, str]) -> Iterator[tuple[st
             yield having[index].name, f"its {labels.get(value, f'label {value}')} measures {measure}", LOOK
     for case in cases:
         if case.foreground and case.foreground < 1e-5:
-            cure = "crop the volume around the structure, or train with balanced crops only"
-            yield case.name, f"only {case.foreground:.1e} of its voxels are labelled", cure
+            fix = "crop the volume around the structure, or train with balanced crops only"
+            yield case.name, f"only {case.foreground:.1e} of its voxels are labelled", fix
     for value, name in labels.items():
-        if read and value and not any(value in held for held in read):
+        if read and value and not any(value in volumes for volumes in read):
             yield "labels", f"value {value} ({name}) occurs in no label", "correct the list or the labels"
 
 
 def _shared(cases: list[Facts], leak: str) -> Iterator[Finding]:
-    """Equal voxels anywhere in two volumes; or, where there are none, the same picture."""
+    """Equal voxels anywhere in two volumes; or, where there are none, similar thumbnails."""
     common = fingerprints.shared([case.sketch for case in cases])
     for (one, two), count in sorted(common.items()):
         a, b = cases[one], cases[two]
         if _apart(a, b):
             share = 100 * count / min(len(a.sketch), len(b.sketch))
             reason = f"shares voxels with {_pair(a, b)}: {share:.0f} % of the blocks compared are equal"
-            yield Finding(b.name, leak if a.side else "warning", reason, "keep both on one side, or one of them")
+            yield Finding(b.name, leak if a.side else "warning", reason, "keep both in one split, or one of them")
     shown = [index for index, case in enumerate(cases) if case.thumbnail is not None]
-    for (one, two), likeness in fingerprints.alike([cases[index].thumbnail for index in shown]).items():
+    for (one, two), correlation in fingerprints.alike([cases[index].thumbnail for index in shown]).items():
         a, b = cases[shown[one]], cases[shown[two]]
         if (shown[one], shown[two]) not in common and _apart(a, b):
-            reason = f"looks like {_pair(a, b)} (correlation {likeness:.3f})"
+            reason = f"looks like {_pair(a, b)} (correlation {correlation:.3f})"
             yield Finding(b.name, "warning", reason, "look at both: if they are one scan, keep one")
 
 
 def _apart(a: Facts, b: Facts) -> bool:
-    """On two sides, or named without sides; not whole copies, which are found by their digest."""
+    """In two splits, or without splits; not whole copies, which are found by their digest."""
     if a.digest and a.digest == b.digest:
         return False
-    places = [("pool" if case.side in POOL else case.side) for case in (a, b)]
-    return places[0] != places[1] or not places[0]
+    splits = [("pool" if case.side in POOL else case.side) for case in (a, b)]
+    return splits[0] != splits[1] or not splits[0]
 
 
 def _pair(a: Facts, b: Facts) -> str:

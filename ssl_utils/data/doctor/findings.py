@@ -1,4 +1,4 @@
-"""What the doctor reports: findings, and what was seen of each case so that cases can be compared later."""
+"""What the doctor reports: findings, and facts about each case by which cases are compared later."""
 
 import re
 from collections import defaultdict
@@ -18,7 +18,7 @@ _RECORDED = "name side kind shape spacing orientation stored low high least most
 
 @dataclass(frozen=True)
 class Finding:
-    """One thing the doctor found. An error stops a run or spoils its result; a warning is to be looked at."""
+    """One problem. An error stops a run or spoils its result; a warning needs a look at the file."""
 
     file: str
     severity: str
@@ -34,7 +34,7 @@ class Facts:
     """One case. Shape and spacing are along right, anterior, superior; intensities are per channel.
 
     Attributes:
-        side: training, validation, test or unlabeled; "" for a file that was named by itself.
+        side: training, validation, test or unlabeled; "" for a single file.
         low, high: the 1st and 99th percentile; least, most: the extremes.
         millilitres: label value -> volume, 0 left out; None without a label.
         foreground: share of the voxels that are labelled.
@@ -81,14 +81,13 @@ class Facts:
         return plain | {"millilitres": labels, "foreground": self.foreground}
 
     def _place(self, volume: Volume) -> None:
-        order = volumes.axis_order(volume)
-        self.shape = tuple(int(volume.shape[axis]) for axis in order)
-        self.spacing = tuple(round(volume.spacing[axis], 4) for axis in order)
+        self.shape, spacing = volume.ras_grid
+        self.spacing = tuple(round(size, 4) for size in spacing)
         self.orientation, self.stored = volume.orientation, volume.stored
 
 
 class Report(list[Finding]):
-    """The findings; `cases` holds what was seen of each case."""
+    """The findings; `cases` are the facts about each case."""
 
     def __init__(self, findings: Iterable[Finding] = (), cases: Iterable[Facts] = ()) -> None:
         super().__init__(findings)
@@ -105,7 +104,7 @@ class Report(list[Finding]):
 
 
 def gathered(findings: Iterable[Finding], *, most: int = 5) -> list[tuple[Finding, str]]:
-    """Each error, then warnings; of more than `most` that differ in numbers alone the first, and a word on the rest."""
+    """Each error, then warnings; of more than `most` that differ only in numbers the first, and how many more."""
     kept, alike = [], defaultdict(list)
     for finding in findings:
         if finding.severity == "error":
@@ -119,6 +118,6 @@ def gathered(findings: Iterable[Finding], *, most: int = 5) -> list[tuple[Findin
 
 
 def _sample(channel: np.ndarray) -> np.ndarray:
-    """Every n-th voxel, n odd and prime to most image sizes, so that no row is met again and again."""
+    """Every n-th voxel; n is odd, so that it is not a multiple of a usual row length."""
     flat = channel.ravel()
     return flat[:: max(1, flat.size // SAMPLE) | 1]

@@ -1,5 +1,5 @@
-"""Do two volumes share voxels? A sketch finds exact copies of any part, wherever it lies; a thumbnail finds the same
-picture after rescaling, noise or another file format. Neither needs the two volumes in memory together."""
+"""Whether two volumes share voxels. A sketch finds exact copies of any part at any position; a thumbnail finds the same
+image after rescaling, noise or another file format. Neither needs both volumes in memory."""
 
 from collections import Counter
 from itertools import combinations
@@ -11,7 +11,7 @@ from ssl_utils.data.volumes import Volume, reorient
 
 BLOCK = 4  # voxels along each side of the blocks that are hashed
 KEPT = 2048  # hashes of a sketch
-BUSY = 16  # different values that a block must hold: air and flat background are alike everywhere
+BUSY = 16  # different values that a block must have: air and flat background are alike everywhere
 THUMB = 12  # voxels along each side of a thumbnail
 _STEPS = tuple(np.uint64(odd) for odd in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9))
 
@@ -19,14 +19,14 @@ _STEPS = tuple(np.uint64(odd) for odd in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F
 def sketch(image: Volume) -> np.ndarray:
     """The smallest hashes of all 4x4x4 blocks of the first channel, at every position: sorted, uint64.
 
-    Which blocks are kept depends on what they hold alone, so a crop keeps many of the blocks that its whole keeps.
+    Which blocks are kept depends on their content alone, so a crop keeps many of the blocks of the whole volume.
     """
     array = np.ascontiguousarray(reorient(image).array[0])
     if min(array.shape) < BLOCK:
         return np.empty(0, np.uint64)
     likely = np.uint64(min(1, 4 * KEPT / array.size) * (2**64 - 1025))  # a quarter of these are busy enough
-    found = [_slab(array[start : start + 32 + BLOCK - 1], likely) for start in range(0, len(array), 32)]
-    return np.unique(np.concatenate(found))[:KEPT]
+    hashes = [_slab(array[start : start + 32 + BLOCK - 1], likely) for start in range(0, len(array), 32)]
+    return np.unique(np.concatenate(hashes))[:KEPT]
 
 
 def _slab(array: np.ndarray, most: np.uint64) -> np.ndarray:
@@ -42,7 +42,7 @@ def _slab(array: np.ndarray, most: np.uint64) -> np.ndarray:
         hashes = total
     hashes = _mixed(hashes)
     flat = np.flatnonzero(hashes <= most)
-    flat = flat[np.unique(hashes.ravel()[flat], return_index=True)[1]]  # air is one block at a million places
+    flat = flat[np.unique(hashes.ravel()[flat], return_index=True)[1]]  # air is the same block a million times
     at = np.stack(np.unravel_index(flat, hashes.shape), axis=1)
     corners = tuple(at.T[:, :, None, None, None] + np.indices((BLOCK,) * 3)[:, None])
     blocks = np.sort(array[corners].reshape(len(at), -1), axis=1)
@@ -69,7 +69,7 @@ def thumbnail(image: Volume) -> np.ndarray:
 
 
 def shared(sketches: list[np.ndarray], *, least: int = 4) -> dict[tuple[int, int], int]:
-    """Pairs of volumes with at least so many blocks in common -> how many."""
+    """Pairs of volumes with at least `least` blocks in common -> their number."""
     if not sum(map(len, sketches)):
         return {}
     hashes, owners = np.concatenate(sketches), np.repeat(np.arange(len(sketches)), [len(s) for s in sketches])
@@ -79,18 +79,16 @@ def shared(sketches: list[np.ndarray], *, least: int = 4) -> dict[tuple[int, int
     edges = np.flatnonzero(np.diff(hashes)) + 1
     starts, ends = np.append(0, edges), np.append(edges, len(hashes))
     for start, end in zip(starts[ends - starts > 1], ends[ends - starts > 1], strict=True):
-        if end - start <= 20:  # a block in very many volumes is no leak but a pattern
+        if end - start <= 20:  # a block in very many volumes is a pattern, not a leak
             counts.update(combinations(owners[start:end].tolist(), 2))
     return {pair: count for pair, count in counts.items() if count >= least}
 
 
 def alike(thumbnails: list[np.ndarray], *, least: float = 0.98) -> dict[tuple[int, int], float]:
-    """Pairs of volumes whose thumbnails correlate that well."""
-    if len(thumbnails) < 2:
-        return {}
-    stacked, found = np.stack(thumbnails), {}
-    for index in range(len(stacked) - 1):
-        likeness = stacked[index + 1 :] @ stacked[index]
-        for other in np.flatnonzero(likeness >= least):
-            found[index, index + 1 + int(other)] = float(likeness[other])
-    return found
+    """Pairs of volumes whose thumbnails have at least the correlation `least` -> the correlation."""
+    stacked, pairs = np.array(thumbnails), {}
+    for first in range(len(stacked) - 1):
+        correlations = stacked[first + 1 :] @ stacked[first]
+        for other in np.flatnonzero(correlations >= least):
+            pairs[first, first + 1 + int(other)] = float(correlations[other])
+    return pairs

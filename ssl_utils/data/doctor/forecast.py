@@ -1,4 +1,4 @@
-"""What a fine-tuning will cost, before it is started: counted on a network without memory, timed on a small probe."""
+"""The cost of a fine-tuning before it starts: operations counted on meta tensors, speed from a small probe."""
 
 import math
 import time
@@ -9,12 +9,13 @@ import torch
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+_UNITS = ((1, "s", 120), (60, "min", 7200), (3600, "h", math.inf))
 STATES = 4  # copies of the weights: themselves, their gradient, and two moments of AdamW
 
 
 @dataclass(frozen=True)
 class Forecast:
-    """Of one training step and of a whole fine-tuning. `seconds` is rough: within a factor of three or so."""
+    """Cost of a whole fine-tuning. `seconds` is rough: within a factor of three or so."""
 
     tokens: int
     parameters: int
@@ -22,24 +23,24 @@ class Forecast:
     seconds: float
 
     def line(self) -> str:
-        took = f"{self.seconds:.0f} s" if self.seconds < 120 else f"{self.seconds / 60:.0f} min"
-        took = took if self.seconds < 7200 else f"{self.seconds / 3600:.0f} h"
+        size, unit = next((s, u) for s, u, most in _UNITS if self.seconds < most)
         return (
             f"{self.tokens} tokens a crop, {self.parameters / 1e6:.2f} million weights, about {self.gigabytes:.1f} GB "
-            f"beside the libraries, and about {took} for the steps of one fine-tuning on one core of this machine"
+            f"beside the libraries, and about {self.seconds / size:.0f} {unit} for the "
+            "steps of one fine-tuning on one core of this machine"
         )
 
 
 def forecast(
     build: Callable[[], nn.Module], *, channels: int, roi: Sequence[int], patch_size: int, batch_size: int, steps: int
 ) -> Forecast:
-    """Count one training step of `build()` with tensors that hold nothing, and measure how fast this machine counts."""
+    """Count one training step of `build()` on tensors without data, and measure the speed of this machine."""
     kept: dict[int, int] = {}
     alive: list[torch.Tensor] = []
 
     def keep(tensor: torch.Tensor) -> torch.Tensor:
         kept[tensor.untyped_storage()._cdata] = tensor.untyped_storage().nbytes()  # views share one
-        alive.append(tensor)  # or its address is given to another
+        alive.append(tensor)  # or its address would be used again
         return tensor
 
     with torch.device("meta"):
@@ -54,7 +55,7 @@ def forecast(
 
 
 def _speed() -> float:
-    """Floating point operations a second of one core in a small 3D convolution, there and back."""
+    """Floating point operations per second of one core in a small 3D convolution, forward and backward."""
     layer, crops = nn.Conv3d(8, 8, 3, padding=1), torch.randn(2, 8, 32, 32, 32)
     counter = FlopCounterMode(display=False)
     with counter:

@@ -1,4 +1,4 @@
-"""The doctor's report on a screen: what the cases are like, what is wrong with which, and what to do."""
+"""The doctor's report as tables: the cases, what is wrong with which, and what to do."""
 
 import os
 from collections import Counter
@@ -11,7 +11,7 @@ from rich.text import Text
 
 from ssl_utils.data.doctor.findings import Facts, Report, gathered
 
-SINGLY = 12  # up to so many cases are listed one by one
+SINGLY = 12  # cases up to which they are listed one by one
 MOST_LABELS = 20  # rows for label values
 
 
@@ -25,7 +25,7 @@ def tables(report: Report, labels: dict[int, str] | None = None) -> Iterable[Tab
 
 def _findings(report: Report) -> Table:
     base = _base([finding.file for finding in report])
-    table = _table(f"Findings in {base}" if base else "Findings", "", "where", "what is wrong", "what to do")
+    table = _table(f"Findings in {base}" if base else "Findings", "", "file or case", "what is wrong", "what to do")
     for finding, more in gathered(report):
         colour = "red" if finding.severity == "error" else "yellow"
         words = (_short(text, base) for text in (finding.file, finding.reason + more, finding.cure))
@@ -82,7 +82,7 @@ def _table(title: str, *columns: str) -> Table:
 
 
 def _base(names: Sequence[str]) -> str:
-    """The folder that all names lie in, when they are paths."""
+    """The common folder of the names, when they are paths."""
     folders = [str(Path(name).parent) for name in names if os.sep in name]
     if len(folders) < 2:
         return "".join(folders)

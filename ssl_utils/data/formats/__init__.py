@@ -1,4 +1,4 @@
-"""Files of volumes: what a name says, which reader is responsible, one strict reader a format."""
+"""Files of volumes: their names, and one strict reader per format."""
 
 from ssl_utils.data.formats.names import NIFTI, collected, stem, suffix
 

@@ -1,7 +1,7 @@
-"""A folder with the slices of one DICOM series, read as one volume: evenly spaced and upright, or refused in one line.
+"""A folder with the slices of one DICOM series, read as one volume: evenly spaced and not tilted, or refused.
 
 pydicom reads the headers and checks how many bytes a slice must have; GDCM unpacks compressed slices. ITK reads
-a series with missing or doubled slices as evenly spaced and a tilted one as upright, without an error.
+a series with missing or doubled slices as evenly spaced and ignores the tilt of a tilted one, without an error.
 """
 
 import warnings
@@ -14,7 +14,7 @@ import pydicom
 from pydicom.filereader import read_file_meta_info
 from pydicom.pixels import pixel_array
 
-from ssl_utils.data.formats.stored import Stored, lps_to_ras, parsing, raw, shape_text
+from ssl_utils.data.formats.stored import COLOUR, Stored, lps_to_ras, one_error, raw, shape_text
 from ssl_utils.errors import CourseError
 
 _NO_IMAGES = {"SEG", "RTDOSE", "RTSTRUCT", "RTPLAN", "SR", "PR", "KO", "REG"}
@@ -26,7 +26,7 @@ class _Slice:
     path: Path
     series: str
     position: np.ndarray  # (3,) mm, LPS, of the first voxel
-    rows: tuple[float, ...]  # ImageOrientationPatient: where columns and rows run
+    rows: tuple[float, ...]  # ImageOrientationPatient: directions of columns and rows
     size: tuple[int, int]  # columns, rows
     step: tuple[float, float]  # mm between columns, between rows
     dtype: np.dtype
@@ -58,64 +58,64 @@ def open_series(folder: Path, files: list[Path]) -> Stored:
 
 
 def refuse_single(path: Path) -> None:
-    """One file is no volume; say what it is."""
+    """Raises: CourseError: one file of a series is not a volume."""
     what = f"is one DICOM slice ({shape_text(_header(path).size)}), not a volume"
     raise CourseError(f"{path}: {what}; name the folder that holds its series")
 
 
 def _header(path: Path) -> _Slice:
-    raw(path, most=512)  # says so of an empty file or a web page
-    with parsing(path, "DICOM slice"), warnings.catch_warnings():
+    raw(path, most=512)  # refuses an empty file or a web page
+    with one_error(path, "is not a readable DICOM slice"), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # of values out of the standard; what matters is checked here
         syntax = read_file_meta_info(path).get("TransferSyntaxUID")
-        if "Deflated" in getattr(syntax, "name", ""):  # unzipped as a whole for its header alone, whatever it holds
+        if "Deflated" in getattr(syntax, "name", ""):  # pydicom would unzip all of it to read the header
             raise CourseError(f"{path}: is a zipped DICOM slice ({syntax.name}); {_CONVERT}")
-        found = pydicom.dcmread(path, stop_before_pixels=True)
-        if why := _no_slice(found):
+        header = pydicom.dcmread(path, stop_before_pixels=True)
+        if why := _no_slice(header):
             raise CourseError(f"{path}: {why}")
-        return _parsed(path, found)
+        return _parsed(path, header)
 
 
-def _no_slice(found: pydicom.Dataset) -> str | None:
-    """Why it is not a slice with one number per voxel and a place in the patient, and what to do."""
-    kind = getattr(found.get("SOPClassUID"), "name", "")
-    colour = found.get("PhotometricInterpretation")
-    if found.get("Modality") in _NO_IMAGES:
-        return f"is DICOM of another kind ({kind or found.Modality}), not a slice; convert it with dcmqi or 3D Slicer"
-    if "Rows" not in found:
+def _no_slice(header: pydicom.Dataset) -> str | None:
+    """Why it is not a slice with one number per voxel and a position in the patient, and what to do."""
+    kind = getattr(header.get("SOPClassUID"), "name", "")
+    colour = header.get("PhotometricInterpretation")
+    if header.get("Modality") in _NO_IMAGES:
+        return f"is DICOM of another kind ({kind or header.Modality}), not a slice; convert it with dcmqi or 3D Slicer"
+    if "Rows" not in header:
         return "is DICOM without an image; move it out of the folder, or export it again"
-    if int(found.get("NumberOfFrames") or 1) > 1 or "Enhanced" in kind:
+    if int(header.get("NumberOfFrames") or 1) > 1 or "Enhanced" in kind:
         return f"is multi-frame DICOM ({kind}); {_CONVERT}"
-    if found.get("SamplesPerPixel", 1) != 1 or colour == "PALETTE COLOR":
-        return "holds colour voxels; export one plain number per voxel"
-    if colour != "MONOCHROME2" or "ModalityLUTSequence" in found:
+    if header.get("SamplesPerPixel", 1) != 1 or colour == "PALETTE COLOR":
+        return COLOUR
+    if colour != "MONOCHROME2" or "ModalityLUTSequence" in header:
         return f"its grey values are inverted or need a table; {_CONVERT}"
-    missing = [t for t in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing") if not found.get(t)]
-    return f"does not say where it lies in the patient (no {missing[0]}); leave the slice out" if missing else None
+    missing = [t for t in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing") if not header.get(t)]
+    return f"has no position in the patient (no {missing[0]}); leave the slice out" if missing else None
 
 
-def _parsed(path: Path, found: pydicom.Dataset) -> _Slice:
-    rows, bits = tuple(map(float, found.ImageOrientationPatient)), int(found.BitsAllocated)
-    down, right = map(float, found.PixelSpacing)
+def _parsed(path: Path, header: pydicom.Dataset) -> _Slice:
+    rows, bits = tuple(map(float, header.ImageOrientationPatient)), int(header.BitsAllocated)
+    down, right = map(float, header.PixelSpacing)
     axes = np.array(rows).reshape(2, 3)
     if np.abs(axes @ axes.T - np.eye(2)).max() > 0.01:
         raise ValueError("its row and column directions are not perpendicular unit vectors")
-    slope = found.get("RescaleSlope")
-    scale = (1.0 if slope is None else float(slope), float(found.get("RescaleIntercept") or 0))
+    slope = header.get("RescaleSlope")
+    scale = (1.0 if slope is None else float(slope), float(header.get("RescaleIntercept") or 0))
     if bits % 8 or not np.isfinite(scale).all() or scale[0] == 0:
         raise ValueError(f"{bits} bits per voxel, scale factor {scale[0]:g}")
-    dtype = np.dtype(f"{'i' if int(found.PixelRepresentation) else 'u'}{bits // 8}")
-    position, size = np.array(found.ImagePositionPatient, float), (int(found.Columns), int(found.Rows))
-    return _Slice(path, str(found.get("SeriesInstanceUID")), position, rows, size, (right, down), dtype, scale)
+    dtype = np.dtype(f"{'i' if int(header.PixelRepresentation) else 'u'}{bits // 8}")
+    position, size = np.array(header.ImagePositionPatient, float), (int(header.Columns), int(header.Rows))
+    return _Slice(path, str(header.get("SeriesInstanceUID")), position, rows, size, (right, down), dtype, scale)
 
 
 def _same(folder: Path, slices: list[_Slice]) -> None:
     """One series, one plane, one size."""
     count = len({s.series for s in slices})
     if count > 1:
-        raise CourseError(f"{folder}: holds slices of {count} DICOM series; put each series into a folder of its own")
+        raise CourseError(f"{folder}: has slices of {count} DICOM series; put each series into a folder of its own")
     if len(slices) < 2:
-        raise CourseError(f"{folder}: holds one DICOM slice, not a volume; put all slices of the series there")
+        raise CourseError(f"{folder}: has one DICOM slice, not a volume; put all slices of the series there")
     for what, field in (("matrix size", "size"), ("pixel spacing", "step"), ("orientation", "rows")):
         values = [getattr(one, field) for one in slices]
         usual = np.array(Counter(values).most_common(1)[0][0])
@@ -131,23 +131,19 @@ def _even(folder: Path, slices: list[_Slice], heights: np.ndarray) -> None:
     least, worst = int(gaps.argmin()), int(np.abs(gaps - usual).argmax())
     pair = {at: f"{slices[at].path.name} and {slices[at + 1].path.name}" for at in (least, worst)}
     if gaps[least] < 1e-3:
-        why = f"{pair[least]} lie at one position (a time series, two echoes, or a copy)"
-        raise CourseError(f"{folder}: {why}; keep one slice a position")
+        why = f"{pair[least]} are at one position (a time series, two echoes, or a copy)"
+        raise CourseError(f"{folder}: {why}; keep one slice per position")
     if abs(gaps[worst] - usual) > 0.02 * usual + 0.005:
         why = f"slices are unevenly spaced ({pair[worst]} are {gaps[worst]:.4g} mm apart, usually {usual:.4g})"
         raise CourseError(f"{folder}: {why}; find the missing slices, or resample the series with dcm2niix")
 
 
 def _pixels(one: _Slice) -> np.ndarray:
-    """(rows, columns), scaled as the header says."""
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            found = pixel_array(one.path)
-    except Exception as error:  # as in a damaged header
-        reason = (str(error) or type(error).__name__).splitlines()[0].rstrip(":")
-        raise CourseError(f"{one.path}: its voxels cannot be decoded ({reason}); copy or export it again") from None
-    if found.shape != one.size[::-1]:
-        shapes = f"{shape_text(found.shape)} voxels, not {shape_text(one.size[::-1])}"
-        raise CourseError(f"{one.path}: holds {shapes}; copy or export it again")
-    return found if one.scale == (1, 0) else found * one.scale[0] + one.scale[1]
+    """(rows, columns), scaled by the slope and intercept of the header."""
+    with one_error(one.path, "its voxels cannot be decoded"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        pixels = pixel_array(one.path)
+    if pixels.shape != one.size[::-1]:
+        shapes = f"{shape_text(pixels.shape)} voxels, not {shape_text(one.size[::-1])}"
+        raise CourseError(f"{one.path}: has {shapes}; copy or export it again")
+    return pixels if one.scale == (1, 0) else pixels * one.scale[0] + one.scale[1]

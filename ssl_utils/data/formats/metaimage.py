@@ -19,9 +19,9 @@ _DIRECTIONS = ("TransformMatrix", "Rotation", "Orientation")
 
 
 def open_metaimage(path: Path) -> Stored:
-    found = stored.raw(path)
-    header, start = _header(path, found)
-    with stored.parsing(path, "MetaImage file"):
+    data = stored.raw(path)
+    header, start = _header(path, data)
+    with stored.one_error(path, "is not a readable MetaImage file"):
         sizes = tuple(int(size) for size in header["DimSize"].split())
         big = _true(header.get("BinaryDataByteOrderMSB", header.get("ElementByteOrderMSB")))
         dtype = np.dtype("<>"[big] + _TYPES[header["ElementType"]])
@@ -30,25 +30,25 @@ def open_metaimage(path: Path) -> Stored:
         if len(sizes) != int(header["NDims"]) or min(sizes) < 0 or channels < 1:
             raise ValueError("DimSize does not fit NDims")
     if channels in (3, 4) and dtype.itemsize == 1:
-        raise CourseError(f"{path}: holds colour voxels; export one plain number per voxel (for example int16)")
-    needed = channels * int(np.prod(sizes, dtype=object)) * dtype.itemsize
+        raise CourseError(f"{path}: {stored.COLOUR}")
     axes = [*range(len(sizes))]
     if channels > 1:  # they vary fastest in the file and come last in the volume
         sizes, axes = (channels, *sizes), [*(axis + 1 for axis in axes), 0]
-    return stored.in_a_row(path, _bytes(path, header, found[start:], needed), dtype, sizes, axes, affine, notes)
+    voxels = _bytes(path, header, data[start:], stored.byte_count(sizes, dtype))
+    return stored.from_bytes(path, voxels, dtype, sizes, axes, affine, notes)
 
 
-def _header(path: Path, found: bytes) -> tuple[dict[str, str], int]:
+def _header(path: Path, data: bytes) -> tuple[dict[str, str], int]:
     """The fields, and where the voxels begin."""
     fields, start = {}, 0
     while "ElementDataFile" not in fields:
-        end = found.find(b"\n", start, _MOST_HEADER)
-        key, sign, value = found[start : max(end, 0)].decode("latin-1").partition("=")
+        end = data.find(b"\n", start, _MOST_HEADER)
+        key, sign, value = data[start : max(end, 0)].decode("latin-1").partition("=")
         if end < 0 or not sign or not key.strip().isidentifier() or key.strip() in fields:
             raise CourseError(f"{path}: is not a MetaImage file, whatever its name; export or download it again")
         fields[key.strip()], start = value.strip(), end + 1
     if fields.get("ObjectType", "Image") != "Image":
-        raise CourseError(f"{path}: holds a {fields['ObjectType']}, not an image; export the image")
+        raise CourseError(f"{path}: is a {fields['ObjectType']}, not an image; export the image")
     return fields, start
 
 
@@ -69,15 +69,15 @@ def _geometry(header: dict[str, str], axes: int) -> tuple[np.ndarray, tuple[Note
 
     def numbers(*keys: str, default: np.ndarray) -> np.ndarray:
         text = next((header[key] for key in keys if key in header), None)
-        found = default if text is None else np.array([float(word) for word in text.split()])
-        return found.reshape(default.shape)
+        values = default if text is None else np.array([float(word) for word in text.split()])
+        return values.reshape(default.shape)
 
     directions = numbers(*_DIRECTIONS, default=np.eye(axes))
     spacing = numbers("ElementSpacing", "ElementSize", default=np.ones(axes))
     origin = numbers("Offset", "Position", "Origin", default=np.zeros(axes))
     if axes < 3:
-        return np.eye(4), ()  # refused where axes are counted
-    notes = () if {*_DIRECTIONS} & {*header} else (stored.no_orientation("its header holds no TransformMatrix"),)
+        return np.eye(4), ()  # refused when axes are counted
+    notes = () if {*_DIRECTIONS} & {*header} else (stored.no_orientation("its header has no TransformMatrix"),)
     return stored.lps_to_ras(directions[:3, :3].T * spacing[:3], origin[:3]), notes
 
 

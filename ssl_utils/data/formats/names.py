@@ -1,4 +1,4 @@
-"""What a file's name says: is it a volume, what is the volume called, which files is it made of. No voxel is read."""
+"""File names: whether a file is a volume, what the volume is called, which files belong to it."""
 
 from collections.abc import Iterable
 from pathlib import Path
@@ -21,11 +21,11 @@ _OTHERS = {
     "VTK": (".vtk",),
 }
 _BESIDE_SLICES = """txt md json csv tsv xml html htm pdf png jpg jpeg yaml yml bval bvec zip db log ini url raw zraw
-py sh dicomdir license licence readme version lockfile"""  # endings and whole names: may lie in the folder of a series
+py sh dicomdir license licence readme version lockfile"""  # endings and whole names: may be in the folder of a series
 
 
 def suffix(path: Path | str) -> str | None:
-    """The ending by which a volume's file is known, as written, such as ".nii.gz"; None for every other file."""
+    """The ending of a volume's file name, as written, such as ".nii.gz"; None for every other file."""
     name = Path(path).name
     return next((name[-len(end) :] for end in ENDINGS if name.lower().endswith(end)), None)
 
@@ -37,13 +37,13 @@ def stem(path: Path | str) -> str:
 
 
 def other_format(path: Path) -> str | None:
-    """The name of a format that is not read here, by the ending of the file."""
+    """The name of a format that is not supported, by the ending of the file."""
     ending = path.with_suffix("").suffix if path.suffix.lower() == ".gz" else path.suffix
     return next((name for name, endings in _OTHERS.items() if ending.lower() in endings), None)
 
 
 def is_slice(path: Path) -> bool:
-    """Is it a file of a DICOM series: by its name, or because it begins as one does?"""
+    """Whether it is a file of a DICOM series, by its name or its first bytes."""
     try:
         with path.open("rb") as stream:
             return path.suffix.lower() in (".dcm", ".ima") or stream.read(132)[128:] == b"DICM"
@@ -52,7 +52,7 @@ def is_slice(path: Path) -> bool:
 
 
 def slices(folder: Path) -> list[Path]:
-    """The files of a folder that may be slices of a series: not hidden, and not known as something else."""
+    """The files of a folder that may be slices of a series: not hidden, and not of another known type."""
 
     def may_be_slice(path: Path) -> bool:
         name = path.name.lower()
@@ -63,7 +63,7 @@ def slices(folder: Path) -> list[Path]:
 
 
 def is_series(folder: Path) -> bool:
-    """Does the folder hold DICOM slices?"""
+    """Whether there are DICOM slices in the folder."""
     return folder.is_dir() and any(is_slice(path) for path in slices(folder))
 
 
@@ -73,41 +73,41 @@ def parts(path: Path) -> list[Path]:
         return slices(path)
     if path.suffix.lower() not in (".mhd", ".nhdr"):
         return [path]
-    return [path] + [p for p in sorted(path.parent.glob(f"{path.stem}.*")) if p != path]  # the voxels lie beside it
+    return [path] + [p for p in sorted(path.parent.glob(f"{path.stem}.*")) if p != path]  # the voxels are beside it
 
 
 def volumes_in(folder: Path, *, deep: bool = False) -> list[Path]:
-    """Files with volumes in a folder and folders in it that hold a DICOM series, sorted; hidden ones are left out.
+    """Volumes in a folder, sorted: files, and folders with a DICOM series. Hidden ones are left out.
 
-    `deep` looks into folders inside folders.
+    `deep` includes folders inside folders.
     """
-    found = []
+    volumes = []
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
         if path.name.startswith("."):
             continue
         if path.is_dir():
-            found += [path] if is_series(path) else []
-            found += volumes_in(path, deep=True) if deep else []
+            volumes += [path] if is_series(path) else []
+            volumes += volumes_in(path, deep=True) if deep else []
         elif suffix(path):
-            found.append(path)
-    return found
+            volumes.append(path)
+    return volumes
 
 
 def collected(paths: Iterable[Path]) -> list[Path]:
-    """Volumes under each path: the file, the series that a folder is, or the volumes that it holds.
+    """Volumes under each path: the file itself, the series in a folder, or the volumes in it.
 
     Raises:
         CourseError: a folder without any.
     """
-    found: list[Path] = []
+    volumes: list[Path] = []
     for path in paths:
         inside = volumes_in(path) or ([path] if is_series(path) else []) if path.is_dir() else [path]
         if not inside:
-            raise CourseError(f"{path}: holds no volume; give {NAMES}")
-        found += inside
-    return found
+            raise CourseError(f"{path}: has no volume in it; give {NAMES}")
+        volumes += inside
+    return volumes
 
 
 def strangers(folder: Path) -> list[Path]:
-    """Files under a folder that hold a volume in a format that is not read here."""
+    """Files under a folder with a volume in a format that is not supported."""
     return sorted(p for p in folder.rglob("*") if p.is_file() and other_format(p) and not p.name.startswith("."))

@@ -1,7 +1,7 @@
-"""NIfTI-1, NIfTI-2 and FreeSurfer MGH files: nibabel parses them, this reader makes sure that all of them is there.
+"""NIfTI-1, NIfTI-2 and FreeSurfer MGH files: nibabel parses them, this reader makes sure that they are complete.
 
 nibabel reads a zipped file whose checksum is wrong or missing, and ITK a truncated one, both without an error. Where a
-header holds two voxel sizes or orientations they choose different ones, and nibabel ignores units other than mm.
+header has two voxel sizes or orientations they choose different ones, and nibabel ignores units other than mm.
 """
 
 import gzip
@@ -11,69 +11,71 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
-from ssl_utils.data.formats.stored import START, Note, Stored, content, exactly, no_orientation, parsing, usable
+from ssl_utils.data.formats import stored
+from ssl_utils.data.formats.stored import Note, Stored
 from ssl_utils.errors import CourseError
 
-nib.imageglobals.logger.setLevel(logging.CRITICAL)  # what matters is raised below, in one line
+nib.imageglobals.logger.setLevel(logging.CRITICAL)  # problems are raised below as errors
 _UNITS = {1: "metres", 3: "micrometres"}
 
 
 def open_nifti(path: Path) -> Stored:
-    """The parsed file, its voxels still encoded but known to be all there."""
-    found, nifti, needed = _parsed(path, "NIfTI")
+    """The parsed file, its voxels complete but still encoded."""
+    data, nifti, needed = _parsed(path, "NIfTI")
     units = int(nifti.header["xyzt_units"]) & 7
-    if units in _UNITS:  # readers differ in whether they heed this, so that a size would be a matter of luck
+    if units in _UNITS:  # some readers convert, others do not
         raise CourseError(f"{path}: its header measures in {_UNITS[units]}; convert affine and units to millimetres")
-    return _stored(nifti, (*exactly(path, found, needed), *_two_frames(nifti), *_two_sizes(path, nifti)))
+    return _stored(nifti, (*stored.exactly(path, data, needed), *_two_frames(nifti), *_two_sizes(path, nifti)))
 
 
 def open_mgh(path: Path) -> Stored:
     """An .mgh or .mgz file."""
-    found, image, needed = _parsed(path, "MGH")
-    notes = () if int(image.header["goodRASFlag"]) else (no_orientation("its header says that its axes are guessed"),)
-    return _stored(image, exactly(path, found[:needed], needed) + notes)  # scan parameters and tags may follow
+    data, image, needed = _parsed(path, "MGH")
+    guessed = not int(image.header["goodRASFlag"])
+    notes = (stored.no_orientation("its header says that its axes are guessed"),) if guessed else ()
+    return _stored(image, stored.exactly(path, data[:needed], needed) + notes)  # scan parameters and tags may follow
 
 
 def quick_header(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
-    """Shape and affine from the first bytes, without unzipping the file or reading what lies before its voxels."""
+    """Shape and affine from the first bytes, without unzipping the file or reading what comes before its voxels."""
     with (gzip.open if path.name.lower().endswith(".gz") else open)(path, "rb") as stream:
-        start = stream.read(START)
+        start = stream.read(stored.START)
     header = _header(_reader(path, "NIfTI", start), start)
     return header.get_data_shape(), header.get_best_affine()
 
 
-def _reader(path: Path, kind: str, found: bytes) -> type:
+def _reader(path: Path, kind: str, data: bytes) -> type:
     """nibabel's class for the content, whatever the file is called."""
-    second = found[4:8] == b"n+2\0"
+    second = data[4:8] == b"n+2\0"
     size = (540 if second else 348).to_bytes(4, "little")
-    if kind == "MGH" and found[:4] == b"\0\0\0\1":
+    if kind == "MGH" and data[:4] == b"\0\0\0\1":
         return nib.MGHImage
-    if kind == "NIfTI" and (second or found[344:348] == b"n+1\0") and found[:4] in (size, size[::-1]):
+    if kind == "NIfTI" and (second or data[344:348] == b"n+1\0") and data[:4] in (size, size[::-1]):
         return nib.Nifti2Image if second else nib.Nifti1Image
     article = "an" if kind == "MGH" else "a"
     raise CourseError(f"{path}: is not {article} {kind} file, whatever its name; export or download it again")
 
 
-def _header(reader: type, found: bytes) -> nib.spatialimages.SpatialHeader:
-    return reader.header_class(found[: reader.header_class.template_dtype.itemsize])
+def _header(reader: type, data: bytes) -> nib.spatialimages.SpatialHeader:
+    return reader.header_class(data[: reader.header_class.template_dtype.itemsize])
 
 
 def _parsed(path: Path, kind: str) -> tuple[bytes, nib.spatialimages.SpatialImage, int]:
     """All bytes, the image, and the bytes that header and voxels need."""
+    what = f"is not a readable {kind} file"
 
-    def needed(found: bytes) -> int:
-        reader = _reader(path, kind, found)
-        with parsing(path, f"{kind} file"):
-            header = _header(reader, found)
-            voxels = int(np.prod(header.get_data_shape(), dtype=object))
-            return int(header.get_data_offset()) + voxels * header.get_data_dtype().itemsize
+    def needed(start: bytes) -> int:
+        reader = _reader(path, kind, start)
+        with stored.one_error(path, what):
+            header = _header(reader, start)
+            return int(header.get_data_offset()) + stored.byte_count(header.get_data_shape(), header.get_data_dtype())
 
-    found = content(path, needed)
-    size = needed(found)
-    with parsing(path, f"{kind} file"):
-        image = _reader(path, kind, found).from_bytes(found)
-        _ = image.affine
-    return found, image, size
+    data = stored.content(path, needed)
+    size = needed(data)
+    with stored.one_error(path, what):
+        image = _reader(path, kind, data).from_bytes(data)
+        _ = image.affine  # computed here, so that an error in it is reported
+    return data, image, size
 
 
 def _stored(image: nib.spatialimages.SpatialImage, notes: tuple[Note, ...]) -> Stored:
@@ -85,20 +87,20 @@ def _stored(image: nib.spatialimages.SpatialImage, notes: tuple[Note, ...]) -> S
 
 
 def _two_frames(nifti: nib.Nifti1Image) -> tuple[Note, ...]:
-    """A header may hold two orientations (sform, qform) or none; readers choose differently when they disagree."""
+    """A header may have two orientations (sform, qform) or none; readers choose differently when they disagree."""
     sform, qform = (int(nifti.header[f"{name}_code"]) for name in ("sform", "qform"))
     if not sform and not qform:
-        return (no_orientation("its header holds no orientation (sform and qform code 0)"),)
-    if not sform or not qform or not (usable(nifti.get_sform()) and usable(nifti.get_qform())):
+        return (stored.no_orientation("its header has no orientation (sform and qform code 0)"),)
+    if not sform or not qform or not (stored.usable(nifti.get_sform()) and stored.usable(nifti.get_qform())):
         return ()
     s, q = ("".join(map(str, nib.aff2axcodes(affine))) for affine in (nifti.get_sform(), nifti.get_qform()))
-    two = f"its header holds two orientations, {s} (sform) and {q} (qform)"
+    two = f"its header has two orientations, {s} (sform) and {q} (qform)"
     return () if s == q else ((two, "find out which is right; sform is used"),)
 
 
 def _two_sizes(path: Path, nifti: nib.Nifti1Image) -> tuple[Note, ...]:
-    """Voxel sizes stand in pixdim and in the sform; ITK takes the first, nibabel the second."""
-    if not int(nifti.header["sform_code"]) or not usable(nifti.get_sform()):
+    """Voxel sizes are in pixdim and in the sform; ITK uses the first, nibabel the second."""
+    if not int(nifti.header["sform_code"]) or not stored.usable(nifti.get_sform()):
         return ()
     pixdim, sform = nifti.header["pixdim"][1:4], np.linalg.norm(nifti.get_sform()[:3, :3], axis=0)
     with np.errstate(all="ignore"):

@@ -1,4 +1,4 @@
-"""Which reader is responsible for a volume, and what no reader lets through."""
+"""Choose the reader of a volume, and the checks that hold for all formats."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from ssl_utils.data.formats import dicom, metaimage, names, nifti, nrrd
-from ssl_utils.data.formats.stored import Stored, usable
+from ssl_utils.data.formats.stored import COLOUR, Stored, usable
 from ssl_utils.errors import CourseError
 
 SLANTED, SKEWED = 0.5, 5.0  # degrees off perpendicular: noted, refused
@@ -20,7 +20,7 @@ READERS = {
 
 
 def open_volume(path: Path) -> Stored:
-    """Parse the header of a volume; its voxels are decoded when asked for.
+    """Parse the header of a volume; its voxels are decoded later.
 
     Raises:
         CourseError: no such file, not a format that is read, damaged, or without usable geometry or voxels.
@@ -47,25 +47,25 @@ def open_volume(path: Path) -> Stored:
 
 
 def header(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
-    """Shape and affine, without unzipping a whole NIfTI file; whether all of it is there, `open_volume` tells.
+    """Shape and affine, without unzipping a whole NIfTI file or checking that it is complete.
 
     Raises:
         CourseError: as `open_volume`.
     """
     if (names.suffix(path) or "").lower() in names.NIFTI:
-        with suppress(Exception):  # nibabel raises a different one for every way a file can be wrong
+        with suppress(Exception):  # nibabel raises many kinds of errors
             shape, affine = nifti.quick_header(path)
             if usable(affine):
                 return shape, affine
-    found = open_volume(path)
-    return found.shape, found.affine
+    stored = open_volume(path)
+    return stored.shape, stored.affine
 
 
 def _checked(path: Path, stored: Stored) -> Stored:
-    """Refuse what no reader of the course can use, whatever the format: no numbers, no geometry, no right angles."""
+    """Refuse voxels that are not plain numbers, an unusable affine, and axes that are not perpendicular."""
     if stored.dtype.kind not in "iuf":
         what = "colour" if stored.dtype.names else "complex" if stored.dtype.kind == "c" else str(stored.dtype)
-        raise CourseError(f"{path}: holds {what} voxels; export one plain number per voxel (for example int16)")
+        raise CourseError(f"{path}: {COLOUR.replace('colour', what)}")
     if not usable(stored.affine):
         raise CourseError(f"{path}: its affine is singular or not finite; export it again with voxel sizes")
     axes = stored.affine[:3, :3] / np.linalg.norm(stored.affine[:3, :3], axis=0)

@@ -1,1 +1,1 @@
-"""A list or a folder becomes a Datalist; no voxel is read."""
+"""Datalists from JSON files and from folders; no voxel of an image is read."""

@@ -5,7 +5,7 @@
      "training": [{"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz", "patient": "7"}],
      "validation": [...], "test": [...], "unlabeled": ["imagesTs/b.nii.gz"]}
 
-Paths are relative to the dataset's folder. A list without `labels` holds images alone.
+Paths are relative to the dataset's folder. A list without `labels` has images only.
 """
 
 from collections import defaultdict
@@ -20,10 +20,10 @@ from ssl_utils.files import read_json, write_json
 
 
 def read(path: Path | str, *, root: Path | str) -> Datalist:
-    """Read a datalist; its paths are taken relative to `root`. No file it names is opened.
+    """Read a datalist; its paths are relative to `root`. The files in it are not opened.
 
     Accepts MSD's `modality` for `channels`, bare strings as entries, and labels as value -> name or name -> value.
-    A case's id is its file name without suffix; its patient, when none is given, is its id.
+    A case's id is its file name without suffix; its patient, where it has none, is its id.
 
     Raises:
         CourseError: the file is not JSON, or a key or an entry has the wrong form.
@@ -35,9 +35,9 @@ def write(datalist: Datalist, path: Path | str, *, root: Path | str) -> None:
     """Write a datalist with paths relative to `root`.
 
     Raises:
-        CourseError: a file lies outside `root`.
+        CourseError: a file is outside `root`.
     """
-    default = _ids([_relative(case.image, root) for cases in datalist.sides().values() for case in cases])
+    default = _ids([_relative(case.image, root) for case in datalist.all_cases()])
 
     def entry(case: Case) -> dict[str, str]:
         image = _relative(case.image, root)
@@ -51,17 +51,17 @@ def write(datalist: Datalist, path: Path | str, *, root: Path | str) -> None:
         content["labels"] = {str(value): name for value, name in datalist.labels.items()}
     if datalist.regions:
         content["regions"] = {name: list(values) for name, values in datalist.regions.items()}
-    write_json(path, content | {side: [entry(case) for case in cases] for side, cases in datalist.sides().items()})
+    write_json(path, content | {split: [entry(case) for case in cases] for split, cases in datalist.sides().items()})
 
 
 def parse(content: Any, path: Path, *, root: Path) -> Datalist:
     """The datalist that the JSON `content` of `path` describes; errors as `read`."""
     if not isinstance(content, dict):
         raise CourseError(f"{path}: is not a datalist; it must be one JSON object with a list named training")
-    entries = {side: _entries(path, side, content.get(side)) for side in SIDES}
+    entries = {split: _entries(path, split, content.get(split)) for split in SIDES}
     if not any(entries.values()):
         raise CourseError(f"{path}: lists no case; fill training, validation, test or unlabeled")
-    name_of = _ids([entry["image"] for side in SIDES for entry in entries[side]])
+    name_of = _ids([entry["image"] for split in SIDES for entry in entries[split]])
     labels = _labels(path, content.get("labels") or {})
     return Datalist(
         name=str(content.get("name") or path.stem),
@@ -71,28 +71,28 @@ def parse(content: Any, path: Path, *, root: Path) -> Datalist:
         channels=_channels(path, content.get("channels") or content.get("modality") or ["image"]),
         labels=labels,
         regions=_regions(path, content.get("regions") or {}, labels),
-        **{side: tuple(_case(entry, root, name_of) for entry in entries[side]) for side in SIDES},
+        **{split: tuple(_case(entry, root, name_of) for entry in entries[split]) for split in SIDES},
     )
 
 
-def _entries(path: Path, side: str, entries: Any) -> list[dict[str, str]]:
+def _entries(path: Path, split: str, entries: Any) -> list[dict[str, str]]:
     """Every entry as a dictionary of strings with an image."""
     if entries is None:
         return []
     if not isinstance(entries, list):
-        raise CourseError(f'{path}: {side} is not a list; write [{{"image": ..., "label": ...}}, ...]')
-    found = []
+        raise CourseError(f'{path}: {split} is not a list; write [{{"image": ..., "label": ...}}, ...]')
+    checked = []
     for number, entry in enumerate(entries):
         entry = {"image": entry} if isinstance(entry, str) else entry
         if not isinstance(entry, dict) or not isinstance(entry.get("image"), str) or not entry["image"]:
-            raise CourseError(f"{path}: {side}[{number}] names no image file; give one path (4D if it has channels)")
+            raise CourseError(f"{path}: {split}[{number}] names no image file; give one path (4D if it has channels)")
         if not isinstance(entry.get("label"), str | None):
-            raise CourseError(f"{path}: the label of {side}[{number}] is not one path; name a file or leave it out")
+            raise CourseError(f"{path}: the label of {split}[{number}] is not one path; name a file or leave it out")
         if {*"/\\"} & {*str(entry.get("id", ""))}:
-            raise CourseError(f"{path}: id {entry['id']} of {side}[{number}] has a slash; choose another id")
+            raise CourseError(f"{path}: id {entry['id']} of {split}[{number}] has a slash; choose another id")
         keys = [key for key in ("image", "label", "patient", "id") if entry.get(key) is not None]
-        found.append({key: str(entry[key]) for key in keys})
-    return found
+        checked.append({key: str(entry[key]) for key in keys})
+    return checked
 
 
 def _case(entry: dict[str, str], root: Path, name_of: dict[str, str]) -> Case:
@@ -120,30 +120,31 @@ def _relative(path: Path, root: Path | str) -> str:
 
 
 def _labels(path: Path, labels: Any) -> dict[int, str]:
-    """value -> name with the background; nnU-Net's name -> value is turned round."""
+    """value -> name with the background; nnU-Net's name -> value is inverted."""
     try:
         pairs = [(key, name) if isinstance(name, str) else (name, key) for key, name in labels.items()]
-        found = {int(value): name for value, name in pairs}
+        names = {int(value): name for value, name in pairs}
     except (AttributeError, TypeError, ValueError):
-        raise CourseError(f'{path}: labels must look like {{"0": "background", "1": "liver"}}; mend them') from None
-    if len(found) < len(pairs) or any(not 0 <= value <= 255 for value in found):
-        raise CourseError(f"{path}: label values must be different whole numbers in 0 to 255; mend labels")
-    return dict(sorted(({0: "background"} | found).items())) if found else {}
+        raise CourseError(f'{path}: labels must look like {{"0": "background", "1": "liver"}}; correct them') from None
+    if len(names) < len(pairs) or any(not 0 <= value <= 255 for value in names):
+        raise CourseError(f"{path}: label values must be different whole numbers in 0 to 255; correct labels")
+    return dict(sorted(({0: "background"} | names).items())) if names else {}
 
 
 def _channels(path: Path, channels: Any) -> tuple[str, ...]:
     names = list(channels.values()) if isinstance(channels, dict) else channels
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise CourseError(f'{path}: channels must be a list of names such as ["CT"]; mend it')
+        raise CourseError(f'{path}: channels must be a list of names such as ["CT"]; correct it')
     return tuple(names)
 
 
 def _regions(path: Path, regions: Any, labels: dict[int, str]) -> dict[str, tuple[int, ...]]:
     try:
-        found = {str(name): tuple(int(value) for value in values) for name, values in regions.items()}
+        parsed = {str(name): tuple(int(value) for value in values) for name, values in regions.items()}
     except (AttributeError, TypeError, ValueError):
-        raise CourseError(f'{path}: regions must look like {{"WT": [1, 2, 4]}}; mend them') from None
-    for name, values in found.items():
+        raise CourseError(f'{path}: regions must look like {{"WT": [1, 2, 4]}}; correct them') from None
+    for name, values in parsed.items():
         if not values or 0 in values or not set(values) <= set(labels):
-            raise CourseError(f"{path}: region {name} unites {list(values)}, not all of them labels; mend it or labels")
-    return found
+            why = f"region {name} unites {list(values)}, not all of them labels"
+            raise CourseError(f"{path}: {why}; correct it or labels")
+    return parsed

@@ -1,4 +1,4 @@
-"""A person's own volumes: a folder in MSD layout becomes a datalist and a dataset without writing code."""
+"""Your own volumes: a datalist and a dataset from a folder in MSD layout, without writing code."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -7,10 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from ssl_utils.data import volumes
-from ssl_utils.data.cases import SIDES, Case, Datalist
+from ssl_utils.data.cases import Case, Datalist, by_patient, split_by_patient
 from ssl_utils.data.dataset import ABDOMEN, Dataset, Grid, Intensity
 from ssl_utils.data.formats.names import NAMES, is_series, stem, strangers, volumes_in
-from ssl_utils.data.lists.groups import by_patient, split_by_patient
 from ssl_utils.data.lists.msd import parse, read
 from ssl_utils.errors import CourseError
 
@@ -21,31 +20,27 @@ PATCH = 16  # the ROI is a multiple of it, so that patches of 8 and 16 both fit
 def describe(root: Path, *, name: str) -> Dataset:
     """Read the datalist and a few headers of `root`, and choose intensity rule, spacing and ROI from them.
 
-    `name` is that of its runs.
-
-    CT (by the modality in dataset.json) gets the soft-tissue window; everything else its own percentiles. The fine grid
-    has the median spacing; the coarse one is widened until the median volume is 48 voxels long. Smaller volumes are
-    padded to the ROI.
+    `name` is used for its runs. CT (by the modality in dataset.json) gets the soft-tissue window; everything else its
+    own percentiles. The fine grid has the median spacing; the coarse one is widened until the median volume is 48
+    voxels long. Smaller volumes are padded to the ROI.
 
     Raises:
         CourseError: no such folder, or nothing usable in it.
     """
-    if not root.is_dir():
-        raise CourseError(f"{root}: no such folder; give the folder that holds imagesTr and labelsTr with DATA=/path")
-    found = from_folder(root)
-    cases = [case for side in found.sides().values() for case in side]
-    shapes, spacings = (np.array(side) for side in zip(*(volumes.ras_grid(case.image) for case in cases), strict=True))
+    datalist = from_folder(root)
+    grids = [volumes.ras_grid(case.image) for case in datalist.all_cases()]
+    shapes, spacings = (np.array(values) for values in zip(*grids, strict=True))
     extents, spacing = shapes * spacings, np.median(spacings, axis=0)
     coarse = np.maximum(spacing, np.median(extents, axis=0).max() / COARSE_EXTENT)
-    is_ct = all(channel.lower() == "ct" for channel in found.channels)
+    is_ct = all(channel.lower() == "ct" for channel in datalist.channels)
     return Dataset(
         name=name,
-        title=found.name,
+        title=datalist.name,
         source=str(root),
-        licence=found.licence or "not stated",
-        channels=found.channels,
-        labels=found.labels,
-        regions=found.regions or None,
+        licence=datalist.licence or "not stated",
+        channels=datalist.channels,
+        labels=datalist.labels,
+        regions=datalist.regions or None,
         intensity=ABDOMEN if is_ct else Intensity("percentile", 1, 99),
         grids={"coarse": _grid(extents, coarse, 48), "fine": _grid(extents, spacing, 96)},
         tolerance=float(np.round(spacing.max(), 2)),
@@ -58,67 +53,67 @@ def _grid(extents: np.ndarray, spacing: np.ndarray, most: int) -> Grid:
     typical = np.round(np.median(extents, axis=0) / spacing / PATCH)
     largest = np.floor(2 * extents.min(0) / spacing / PATCH)  # no volume may be less than half of the ROI
     roi = np.clip(np.minimum(typical, largest) * PATCH, PATCH, most).astype(int)
-    return Grid(tuple(float(np.round(s, 3)) for s in spacing), tuple(int(r) for r in roi))
+    return Grid(tuple(np.round(spacing, 3).tolist()), tuple(roi.tolist()))
 
 
 def from_folder(root: Path | str) -> Datalist:
     """A person's own folder: a dataset.json, or imagesTr and labelsTr (and imagesTs) with equal file names.
 
-    Labelled validation and test cases of a dataset.json stay where they are. Sides it does not have are dealt from its
-    training cases by patient, always alike: about 30 % test, 15 % validation, at least one patient each. Images without
+    Labelled validation and test cases of a dataset.json stay in their split. Missing splits are drawn from its training
+    cases by patient, always the same ones: about 30 % test, 15 % validation, at least one patient each. Images without
     a label become unlabeled. Without a dataset.json the label files are read once, to learn which values occur.
 
     Raises:
-        CourseError: there is no such layout, a file cannot be read, or labelled cases of three patients are not there.
+        CourseError: no such layout, a file that cannot be read, or labelled cases of fewer than three patients.
     """
     root = Path(root)
-    given = as_listed(root)
+    listed = as_listed(root)
     if not (root / "dataset.json").is_file():
-        for path, reason, cure in overlooked(root):
-            raise CourseError(f"{path}: {reason}; {cure}")
-    held = {side: [case for case in getattr(given, side) if case.label is not None] for side in SIDES}
-    known = {case.image for cases in held.values() for case in cases}
-    bare = {case.image: case for side in SIDES for case in getattr(given, side) if case.image not in known}
-    needed = {side: share for side, share in (("test", 0.3), ("validation", 0.15)) if not held[side]}
-    dealt = _deal(root, held["training"] + held["unlabeled"], needed)
-    sides = {side: tuple(dealt.get(side) or held[side]) for side in ("training", "validation", "test")}
-    return replace(given, **sides, unlabeled=tuple(bare.values()))
+        for path, reason, fix in overlooked(root):
+            raise CourseError(f"{path}: {reason}; {fix}")
+    labelled = {split: [case for case in cases if case.label] for split, cases in listed.sides().items()}
+    images = {case.image for cases in labelled.values() for case in cases}
+    unlabelled = {case.image: case for case in listed.all_cases() if case.image not in images}
+    missing = {split: share for split, share in (("test", 0.3), ("validation", 0.15)) if not labelled[split]}
+    drawn = _split(root, labelled["training"] + labelled["unlabeled"], missing)
+    splits = {split: tuple(drawn.get(split) or labelled[split]) for split in ("training", "validation", "test")}
+    return replace(listed, **splits, unlabeled=tuple(unlabelled.values()))
 
 
 def as_listed(root: Path) -> Datalist:
-    """The cases of a person's own folder before any are dealt to other sides.
+    """The cases of a person's own folder before any are moved to other splits.
 
     Raises:
         CourseError: there is no such layout.
     """
     if not root.is_dir():
-        raise CourseError(f"{root}: no such folder; name the folder that holds imagesTr and labelsTr")
+        raise CourseError(f"{root}: no such folder; give the folder that holds imagesTr and labelsTr with DATA=/path")
     return _named(read(root / "dataset.json", root=root) if (root / "dataset.json").is_file() else _scan(root))
 
 
 def overlooked(root: Path) -> list[tuple[Path, str, str]]:
-    """(path, reason, cure): what lies where images and labels are searched and is neither."""
-    found = []
+    """(path, reason, fix): files in the folders of images and labels that are neither."""
+    problems = []
     for folder in (root / name for name in ("imagesTr", "labelsTr", "imagesTs")):
         if is_series(folder):
-            found.append((folder, "DICOM slices lie in it loosely", "give each series a folder of its own inside it"))
-        cure = "convert it to .nii.gz, or move it elsewhere"
-        found += [(path, "is of a format that is not read", cure) for path in strangers(folder)]
-    return found
+            problems.append((folder, "has loose DICOM slices", "give each series a folder of its own inside it"))
+        fix = "convert it to .nii.gz, or move it elsewhere"
+        problems += [(path, "has a format that is not supported", fix) for path in strangers(folder)]
+    return problems
 
 
-def _deal(root: Path, cases: list[Case], shares: dict[str, float]) -> dict[str, tuple[Case, ...]]:
-    """Training and the sides named in `shares`, none of them empty."""
+def _split(root: Path, cases: list[Case], shares: dict[str, float]) -> dict[str, tuple[Case, ...]]:
+    """Training and the splits named in `shares`, none of them empty."""
     patients = by_patient(cases, seed=0)
     if len(patients) < 1 + len(shares):
         why = f"labelled cases of {len(patients)} patients are there, {1 + len(shares)} are needed to train and test"
         raise CourseError(f"{root}: {why}; add cases to imagesTr and labelsTr (equal names), or to dataset.json")
-    sizes = {side: max(1, round(share * len(cases))) for side, share in shares.items()}
-    sides = split_by_patient(cases, sizes=sizes, seed=0)
-    if not all(sides.values()):  # few patients with many cases each: one patient a side
-        sides = {side: tuple(group) for side, group in zip(shares, patients, strict=False)}
-        sides["rest"] = tuple(case for group in patients[len(shares) :] for case in group)
-    return {"training": sides.pop("rest"), **sides}
+    sizes = {split: max(1, round(share * len(cases))) for split, share in shares.items()}
+    splits = split_by_patient(cases, sizes=sizes, seed=0)
+    if not all(splits.values()):  # few patients with many cases each: one patient per split
+        splits = {split: tuple(group) for split, group in zip(shares, patients, strict=False)}
+        splits["rest"] = tuple(case for group in patients[len(shares) :] for case in group)
+    return {"training": splits.pop("rest"), **splits}
 
 
 def _scan(root: Path) -> Datalist:
@@ -145,8 +140,8 @@ def _scan(root: Path) -> Datalist:
 
 
 def _named(datalist: Datalist) -> Datalist:
-    """Label and channel names, where the list gives none, from the files. The doctor names unreadable ones."""
-    cases = [case for cases in datalist.sides().values() for case in cases]
+    """Label and channel names from the files where the list has none. Unreadable files are left to the doctor."""
+    cases = datalist.all_cases()
     if not datalist.labels:
         values = {0}
         for label in (case.label for case in cases if case.label is not None):

@@ -1,4 +1,4 @@
-"""The phantom: CT volumes of a trunk that a program draws, with their labels."""
+"""The phantom: synthetic CT volumes of a trunk with their labels, drawn by a program."""
 
 from ssl_utils.data.phantom.writing import make_volume, plan, write_dataset
 

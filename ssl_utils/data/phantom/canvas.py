@@ -1,4 +1,4 @@
-"""What the procedural trunk CT is painted with: a part is a signed distance (mm, negative inside) put onto a canvas.
+"""Shapes and painting of the procedural trunk CT: a part is a signed distance (mm, negative inside) put on a canvas.
 
 Coordinates are millimetres in a standard trunk: x to the patient's right, y to the front, z to the head; the origin is
 the middle of the body at the level of vertebra L1. The canvas bends them for each case, so all parts move together.
@@ -22,13 +22,21 @@ Shape = tuple[Box, np.ndarray]  # where the part can be, and its signed distance
 
 
 def smooth_noise(rng, size: Sequence[float], spacing: Sequence[float], wavelength: float) -> np.ndarray:
-    """Random field of unit variance on the grid: cubic B-spline through white noise on nodes `wavelength` mm apart."""
+    """Random field of unit variance on the grid: cubic B-spline through white noise on nodes `wavelength` mm apart.
+
+    A matrix product would be faster, but its last digit depends on the processor and on the number of threads.
+    """
     steps = [round(s / h) for s, h in zip(size, spacing, strict=True)]
     field = rng.standard_normal([int(s / wavelength) + 4 for s in size]).astype(np.float32) * 3.0
     for n, h in zip(steps, spacing, strict=True):
         u = np.abs(np.arange(n)[:, None] * h / wavelength + 1 - np.arange(field.shape[0])[None])
         weights = np.where(u < 1, 2 / 3 - u**2 + u**3 / 2, np.clip(2 - u, 0, None) ** 3 / 6).astype(np.float32)
-        field = np.tensordot(field, weights, axes=(0, 1))  # the new axis goes last: after three turns the order is back
+        nodes = np.ascontiguousarray(field, float)
+        field = np.zeros((n, *nodes.shape[1:]), np.float32)
+        for plane, row in zip(field, weights, strict=True):
+            for node in np.flatnonzero(row):
+                plane[:] = plane + nodes[node] * float(row[node])  # exact in float64, then rounded to float32
+        field = np.moveaxis(field, 0, -1)  # after three turns the order of the axes is back
     return np.ascontiguousarray(field)
 
 
@@ -48,12 +56,12 @@ def curve(nodes: np.ndarray, pieces: int) -> np.ndarray:
 
 
 def part_of(outer: Box, inner: Box) -> Box:
-    """Where the box `inner` lies in an array that covers `outer`."""
+    """The box `inner` in the indices of an array that covers `outer`."""
     return tuple(slice(i.start - o.start, i.stop - o.start) for i, o in zip(inner, outer, strict=True))
 
 
 class Canvas:
-    """The volume being painted: bent coordinates X, Y, Z (mm), HU, labels, and the dice of this case."""
+    """The volume being painted: bent coordinates X, Y, Z (mm), HU, labels, and the random generator of the case."""
 
     def __init__(self, *, rng, size, spacing, low, scale, phase: int, findings: set[str]) -> None:
         self.rng, self.spacing, self.findings = rng, spacing, findings
@@ -116,11 +124,11 @@ class Canvas:
         return outer, distance
 
     def inside(self, shape: Shape, margin: float = 2.0) -> Shape:
-        """The part of a shape that the abdominal cavity and the kidneys leave room for."""
+        """The part of a shape inside the abdominal cavity and outside the kidneys."""
         return shape[0], np.maximum(shape[1], np.maximum(margin - self.room[shape[0]], 2.5 - self.taken[shape[0]]))
 
     def fill(self, inward: np.ndarray, hu) -> None:
-        """Mix `hu` into the whole volume where `inward` (mm, a distance that is positive inside) says so."""
+        """Mix `hu` into the whole volume where the distance `inward` (mm) is positive."""
         share = np.clip(inward / np.float32(self.edge) + np.float32(0.5), 0, 1)
         self.hu += share * (hu - self.hu)
 

@@ -1,4 +1,4 @@
-"""What can go wrong in the procedural trunk CT: lesions, cysts and fluid (a large spleen is drawn with the organs).
+"""Findings in the procedural trunk CT: lesions, cysts and fluid (a large spleen is drawn with the organs).
 
 Positions and sizes are millimetres of the standard trunk (see `canvas`), intensities Hounsfield units.
 """
@@ -8,19 +8,19 @@ from scipy.ndimage import binary_erosion
 
 from ssl_utils.data.phantom.canvas import WATER, Canvas
 
-FINDINGS = {  # what a case of each kind may have
+FINDINGS = {  # possible findings by field of view
     "abdomen": ("liver lesions", "kidney cyst", "ascites", "large spleen", "effusion"),
     "chest": ("effusion", "ground glass", "liver lesions", "large spleen"),
 }
 
 
 def abnormal(c: Canvas) -> None:
-    """What a report would mention. A lesion belongs to its organ, fluid and cysts outside belong to none."""
+    """Paint the findings. A lesion keeps the label of its organ; fluid and cysts are background."""
     rng = c.rng
     if "liver lesions" in c.findings:
         step = max(1, round(7 / c.edge))
-        where = np.argwhere(binary_erosion(c.label[::step, ::step, ::step] == 6, iterations=2)) * step
-        for index in where[rng.integers(len(where), size=rng.integers(3, 7))]:
+        voxels = np.argwhere(binary_erosion(c.label[::step, ::step, ::step] == 6, iterations=2)) * step
+        for index in voxels[rng.integers(len(voxels), size=rng.integers(3, 7))]:
             centre = [q[tuple(index)] for q in (c.X, c.Y, c.Z)]
             r = rng.uniform(9, 22)
             box, distance = c.ellipsoid(centre, r * rng.uniform(0.85, 1.15, 3))

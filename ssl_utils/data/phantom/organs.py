@@ -1,4 +1,4 @@
-"""The belly of the procedural trunk CT: bowel, the thirteen labelled organs and their vessels.
+"""The abdomen of the procedural trunk CT: bowel, the thirteen labelled organs and their vessels.
 
 Positions and sizes are millimetres of the standard trunk (see `canvas`), intensities Hounsfield units.
 """
@@ -64,7 +64,7 @@ def bowel(c: Canvas, *, oral: bool) -> None:
 
 
 def wander(points: np.ndarray, rng) -> np.ndarray:
-    """Order the points so that each is followed by one close by."""
+    """Order the points so that each is followed by a near one."""
     left, path = list(points[1:]), [points[0]]
     while left:
         gaps = np.linalg.norm(np.array(left) - path[-1], axis=1) * rng.uniform(0.8, 1.4, len(left))
@@ -82,7 +82,7 @@ def hollow(c: Canvas, shape: Shape, *, wall: float, gas: float, content: float, 
 
 
 def liver(c: Canvas) -> np.ndarray:
-    """Returns how far the liver lies from its standard place (mm)."""
+    """Returns the shift of the liver from its standard position (mm)."""
     move, scale, turn = c.jitter(3, 0.05)
     right = c.ellipsoid(np.add((80, -2, 30), move), np.multiply((78, 92, 96), scale), turn, reach=30)
     radii = np.multiply((66 + c.rng.uniform(-10, 14), 40, 32), scale)
@@ -138,7 +138,7 @@ def pancreas(c: Canvas, move: np.ndarray) -> None:
 
 
 def kidney(c: Canvas, side: int, label: int) -> np.ndarray:
-    """Cortex, pyramids and the fat of the sinus; returns where vessels enter."""
+    """Cortex, pyramids and the fat of the sinus; returns the point at which vessels enter."""
     move, scale, turn = c.jitter(3.5, 0.06)
     centre = np.add((side * 66, -46, -34 if side > 0 else -22), move * (1, 0.6, 1.6))
     tilt = np.add(turn, (14, side * -10, side * 28))  # upper pole towards the spine and the back, hilum to the front
@@ -190,7 +190,7 @@ def vessels(c: Canvas, hila: dict[int, np.ndarray], move: np.ndarray) -> None:
 
 
 def adrenal(c: Canvas, side: int, label: int) -> None:
-    """Two thin limbs that part towards the back, like an upside-down V or Y, as high as a few slices."""
+    """Two thin limbs that diverge towards the back, like an inverted V or Y, a few slices high."""
     move, scale, _ = c.jitter(1.5, 0.05)
     tip = np.add((33, -25, 28) if side > 0 else (-31, -22, 22), move * 0.7)
     box = c.box(np.subtract(tip, (18, 28, 18)), np.add(tip, (18, 10, 18)))

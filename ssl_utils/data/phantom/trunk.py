@@ -78,7 +78,7 @@ def trunk(c: Canvas, *, fat: float, domes: tuple[float, float]) -> None:
 
 
 def spine_y(z):
-    """How far to the front the middle of the vertebral bodies lies at height z: lordosis below, kyphosis above."""
+    """The y coordinate of the middle of the vertebral bodies at height z: lordosis below, kyphosis above."""
     return -47 - 16 * np.exp(-(((z - 150) / 95) ** 2)) + 5 * np.exp(-(((z + 90) / 60) ** 2))
 
 
@@ -86,11 +86,6 @@ def vertebra(z):
     """(number counted downwards from T1 = 1, so that L1 = 13; height of one, mm) at height z."""
     pitch = np.where(z > 15, 28.0, 34.0).astype(np.float32)
     return 12.5 - (z - 15) / pitch, pitch
-
-
-def muscles(c: Canvas) -> None:
-    for side in (1, -1):
-        c.draw(MUSCLES, side)
 
 
 def skeleton(c: Canvas) -> None:
@@ -170,7 +165,7 @@ def airway(c: Canvas, shape: Shape, hu: float) -> None:
 
 
 def lung_vessels(c: Canvas, side: int, hu: float) -> None:
-    """Trees that thin out from the root of the lung to its surface."""
+    """Vessel trees that become thinner from the root of the lung to its surface."""
     for _ in range(18):
         aim = np.array([side * c.rng.uniform(50, 128), c.rng.uniform(-85, 80), c.rng.uniform(15, 270)])
         root = np.array([side * 42, -16, 170]) + c.rng.normal(0, 6, 3)

@@ -3,7 +3,8 @@
 import os
 import zlib
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 
@@ -18,9 +19,9 @@ from ssl_utils.data.phantom.lesions import FINDINGS, abnormal
 from ssl_utils.errors import CourseError
 from ssl_utils.files import atomic, write_json
 
-VERSION = 1  # raise it when the same seed gives other voxels: files of another version are written anew
+VERSION = 1  # to be raised when the same seed gives other voxels: files of another version are rewritten
 FIELD = {"abdomen": (-150.0, 300.0), "chest": (-10.0, 288.0)}  # lowest point above L1 and height, mm
-SIDES = {"training": 0, "validation": 2000, "test": 4000, "unlabeled": 6000}  # first case number of a side, less one
+FIRST = {"training": 0, "validation": 2000, "test": 4000, "unlabeled": 6000}  # first case number of a split, less one
 
 
 def make_volume(
@@ -57,10 +58,11 @@ def make_volume(
 
 
 def paint(c: Canvas, fat: float) -> None:
-    """From the outside in; what comes later lies on top."""
+    """Paint all parts from the outside in; later ones cover earlier ones."""
     oral = bool(c.rng.random() < 0.3)
     frame.trunk(c, fat=fat, domes=np.clip(c.rng.normal(0, 6, 2), -10, 10))
-    frame.muscles(c)
+    for side in (1, -1):
+        c.draw(frame.MUSCLES, side)
     if c.axes[2][-1] > 60:
         frame.chest(c)
     organs.bowel(c, oral=oral)
@@ -79,7 +81,7 @@ def paint(c: Canvas, fat: float) -> None:
 
 
 def scan(c: Canvas) -> np.ndarray:
-    """What the scanner makes of it: tissue texture, couch, noise, the blur of the system, whole HU."""
+    """The image of the scanner: tissue texture, couch, noise, blur, whole HU."""
     hu = c.hu
     hu += (c.grain + 0.8 * c.fold) * np.select([hu < -980, hu < -500, hu < 200], [0, 22, 4.5], 24).astype(np.float32)
     x, y = c.axes[0][:, None], c.axes[1][None]
@@ -93,7 +95,7 @@ def scan(c: Canvas) -> np.ndarray:
 
 
 def one_piece(label: np.ndarray) -> np.ndarray:
-    """Unlabel the few voxels that a neighbour cut off from their organ."""
+    """Remove the label of the few voxels that are disconnected from their organ."""
     for organ, box in enumerate(find_objects(label), start=1):
         if box is not None:
             parts, count = components(label[box] == organ, np.ones((3, 3, 3)))
@@ -103,23 +105,23 @@ def one_piece(label: np.ndarray) -> np.ndarray:
 
 
 def plan(*, unlabeled: int, training: int, validation: int, test: int, seed: int) -> dict[str, list[dict]]:
-    """The cases of every side. Case i of a side does not depend on how many there are."""
+    """The cases of every split. Case i of a split does not depend on their number."""
     sizes = {"training": training, "validation": validation, "test": test, "unlabeled": unlabeled}
-    for side, size in sizes.items():
+    for split, size in sizes.items():
         if not 0 <= size < 2000:
-            raise CourseError(f"{side}={size}: a side of the phantom holds 0 to 1999 cases")
-    return {side: [_case(side, number, seed) for number in range(1, size + 1)] for side, size in sizes.items()}
+            raise CourseError(f"{split}={size}: a split of the phantom has 0 to 1999 cases")
+    return {split: [_case(split, number, seed) for number in range(1, size + 1)] for split, size in sizes.items()}
 
 
-def _case(side: str, number: int, seed: int) -> dict:
-    number += SIDES[side]
-    name, folder = f"phantom_{number:04d}", {"test": "Ts", "unlabeled": "Un"}.get(side, "Tr")
-    dice = np.random.default_rng([seed, number])
+def _case(split: str, number: int, seed: int) -> dict:
+    number += FIRST[split]
+    name, folder = f"phantom_{number:04d}", {"test": "Ts", "unlabeled": "Un"}.get(split, "Tr")
+    rng = np.random.default_rng([seed, number])
     case = {"image": f"images{folder}/{name}.nii.gz", "patient": f"patient_{number:04d}"}
-    if side != "unlabeled":
+    if split != "unlabeled":
         case["label"] = f"labels{folder}/{name}.nii.gz"
-    kind = "chest" if side == "unlabeled" and number % 2 else "abdomen"
-    case["recipe"] = {"seed": int(dice.integers(2**31)), "kind": kind, "abnormal": bool(dice.random() < 1 / 8)}
+    kind = "chest" if split == "unlabeled" and number % 2 else "abdomen"
+    case["recipe"] = {"seed": int(rng.integers(2**31)), "kind": kind, "abnormal": bool(rng.random() < 1 / 8)}
     return case
 
 
@@ -128,7 +130,7 @@ def _mark(recipe: dict) -> str:
 
 
 def _complete(root: Path, case: dict) -> bool:
-    """Whether its files were written by this version from this recipe (their headers say so)."""
+    """Whether its files were written by this version from this recipe, by their headers."""
     try:
         headers = [nib.load(root / case[key]).header for key in ("image", "label") if key in case]
     except (OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError):
@@ -161,19 +163,19 @@ def write_dataset(
     """Write an MSD-style dataset below `root` and return the path of its dataset.json, which is written last.
 
     Unlabelled cases alternate between chest and abdomen, about one case in eight is abnormal. Only missing files are
-    made, so another size or an interrupted run costs what is new. `progress(done, total)` counts volumes.
+    written, also after an interruption or for a larger size. `progress(done, total)` counts volumes.
 
     Raises:
-        CourseError: a side that is too large, a folder that cannot be written, a full disk.
+        CourseError: a split that is too large, a folder that cannot be written, a full disk.
     """
     root = Path(root)
-    sides = plan(unlabeled=unlabeled, training=training, validation=validation, test=test, seed=seed)
-    cases = [case for side in sides.values() for case in side]
-    todo = [case for case in cases if not _complete(root, case)]
-    kept, report = len(cases) - len(todo), progress or (lambda done, total: None)
-    report(kept, len(cases))
-    for made, _ in enumerate(_each(root, todo, workers or min(os.cpu_count() or 1, 4)), 1):
-        report(kept + made, len(cases))
+    splits = plan(unlabeled=unlabeled, training=training, validation=validation, test=test, seed=seed)
+    cases = [case for members in splits.values() for case in members]
+    missing = [case for case in cases if not _complete(root, case)]
+    complete, report = len(cases) - len(missing), progress or (lambda done, total: None)
+    report(complete, len(cases))
+    for written, _ in enumerate(_each(root, missing, workers or min(os.cpu_count() or 1, 4)), 1):
+        report(complete + written, len(cases))
     content = {
         "name": "phantom",
         "description": "Procedural trunk CT with the thirteen organs of BTCV; no patient was scanned",
@@ -182,21 +184,17 @@ def write_dataset(
         "modality": {"0": "CT"},
         "channels": ["CT"],
         "labels": {str(value): name for value, name in BTCV_ORGANS.items()},
-        **{f"num{side.capitalize()}": len(members) for side, members in sides.items()},
-        **{side: [{k: v for k, v in c.items() if k != "recipe"} for c in members] for side, members in sides.items()},
+        **{f"num{split.capitalize()}": len(members) for split, members in splits.items()},
+        **{split: [{k: v for k, v in c.items() if k != "recipe"} for c in cs] for split, cs in splits.items()},
     }
     write_json(root / "dataset.json", content)
     return root / "dataset.json"
 
 
 def _each(root: Path, cases: list[dict], workers: int):
-    """Write the cases, in processes of their own when there are several, and yield as each is done."""
+    """Write the cases, in several processes when there are many, and yield after each."""
     if workers == 1 or len(cases) < 4:
         yield from (_write_case(root, case) for case in cases)
-        return
-    with ProcessPoolExecutor(min(workers, len(cases)), mp_context=get_context("spawn")) as pool:
-        try:
-            for job in as_completed([pool.submit(_write_case, root, case) for case in cases]):
-                yield job.result()
-        finally:
-            pool.shutdown(cancel_futures=True)
+    else:
+        with ProcessPoolExecutor(min(workers, len(cases)), mp_context=get_context("spawn")) as pool:
+            yield from pool.map(partial(_write_case, root), cases)  # cancels the rest after an error
