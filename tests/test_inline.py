@@ -106,6 +106,22 @@ def test_the_pretext_chapters_show_their_core():
         assert f"ssl_utils.pretext.{name}" in shown
 
 
+def test_the_encoder_is_shown_whole():
+    cells = code_cells(PROJECT / "notebooks" / "03_simmim_masking.ipynb")
+    sources = [source for source, tags in cells if "inline" in tags]
+    shown = {name.removeprefix("ssl_utils.networks.") for source in sources for name in check(source)}
+    assert shown >= {
+        "vit.PatchEmbedding",
+        "attention.plain_attention",
+        "transformer.Attention",
+        "transformer.Block",
+        "vit.ViT.encode",
+        "vit.ViT.forward",
+    }
+    lines = [line for source in sources if "ssl_utils.networks" in source for line in source.splitlines()[1:]]
+    assert len(list(filter(str.strip, lines))) < 60, "short enough to be read"
+
+
 PATCHIFY = ast.unparse(of_package("ssl_utils.networks.heads.patchify"))
 HEADER = "# same as ssl_utils.networks.heads.patchify\n"
 

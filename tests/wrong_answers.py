@@ -7,7 +7,8 @@ import numpy as np
 import torch
 from scipy import ndimage
 
-from course.exercises import chapter_03, chapter_06, chapter_07, chapter_16
+from course.exercises import chapter_02, chapter_06, chapter_07, chapter_16
+from course.exercises.chapter_03 import _hidden
 
 
 def _dropped(datalist):
@@ -24,12 +25,27 @@ def _moved(datalist):
 _LPS = np.diag([-1, -1, 1, 1])
 
 
-def _unseeded(image, number):
-    return torch.flip(image, [axis for axis in (1, 2, 3) if torch.rand(()) < 0.5])
+def _three(error, mask):
+    return torch.stack([error.mean(), error[mask].mean(), error[~mask].mean()])
 
 
-def _coins(number, chance=0.5):
-    return (torch.rand(3, generator=torch.Generator().manual_seed(number)) < chance).tolist()
+def _next_row(first, second, temperature):
+    rows = torch.nn.functional.normalize(torch.cat([first, second]), dim=1)
+    return chapter_02._cross_entropy(rows @ rows.T / temperature, torch.arange(len(rows)).roll(1))
+
+
+def _order(units, number):
+    return torch.randperm(units, generator=torch.Generator().manual_seed(number))
+
+
+def _of_cubes(grid, unit, hide):
+    coarse = [math.ceil(n / unit) for n in grid]
+    i, j, k = (torch.arange(n) // unit for n in grid)
+    return hide(math.prod(coarse)).view(coarse)[i][:, j][:, :, k]
+
+
+def _voxels(mask, patch):
+    return torch.kron(mask.int(), torch.ones(3 * (patch,)).int()).bool()
 
 
 def _per_case(pairs):
@@ -145,37 +161,39 @@ WRONG = {
         lambda datalist: {case.patient for case in datalist.training},
     ],
     "02.1": [
-        lambda B: 0.0,
-        lambda B: math.log(B),
-        lambda B: math.log(2 * B),
-        lambda B: 2 * B - 1,
-        lambda B: -math.log(2 * B - 1),
+        lambda restored, image, hidden: (restored - image).abs().mean(),
+        lambda restored, image, hidden: torch.stack([((restored - image) * m).mean() for m in (1, hidden, ~hidden)]),
+        lambda restored, image, hidden: _three((restored - image).abs(), ~hidden),
+        lambda restored, image, hidden: torch.stack(
+            [((restored - image).abs() * m).mean() for m in (1, hidden, ~hidden)]
+        ),
+        lambda restored, image, hidden: _three((restored - image).square(), hidden),
+        lambda restored, image, hidden: torch.stack([(restored - image).abs().mean()] * 3),
     ],
     "02.2": [
-        lambda image: image,
-        lambda image: image.mean().expand_as(image),
-        lambda image: torch.rand(image.shape),
-        lambda image: image.flatten()[torch.randperm(image.numel())].view(image.shape),
-        lambda image: torch.roll(image, 1, dims=1),
-        lambda image: torch.roll(image, 8, dims=1)[0],
-        lambda image: -torch.flip(image, [1]) + 100,
+        *(lambda first, second, t, i=i: list(chapter_02._mistakes(first, second, t).values())[i] for i in range(6)),
+        _next_row,
+        lambda first, second, t: math.log(2 * len(first) - 1),
     ],
     "03.1": [
-        lambda grid, patch_size, mask_ratio, unit: round(math.prod(grid) * patch_size**3 * mask_ratio),
-        lambda grid, patch_size, mask_ratio, unit: chapter_03._hidden(grid, 1, mask_ratio, unit),
-        lambda grid, patch_size, mask_ratio, unit: chapter_03._hidden(grid, patch_size, mask_ratio, 1),
-        lambda grid, patch, ratio, unit: round(math.prod(grid) / unit**3 * ratio) * (unit * patch) ** 3,
-        lambda grid, unit, mask_ratio, patch_size: chapter_03._hidden(grid, patch_size, mask_ratio, max(unit // 8, 1)),
-        lambda *crop: 0,
+        lambda grid, unit, ratio, number: torch.rand(grid) < ratio,
+        lambda grid, unit, ratio, number: (_order(math.prod(grid), number) < math.prod(grid) * ratio).view(grid),
+        lambda grid, unit, ratio, number: _of_cubes(grid, unit, lambda n: _order(n, number) < round(n * ratio)),
+        lambda grid, unit, ratio, number: _of_cubes(grid, unit, lambda n: torch.arange(n) < _hidden(n, ratio)),
+        lambda grid, unit, ratio, number: _of_cubes(grid, unit, lambda n: torch.randperm(n) < _hidden(n, ratio)),
+        lambda grid, unit, ratio, number: _of_cubes(grid, unit, lambda n: _order(n, number) >= _hidden(n, ratio)),
+        lambda grid, unit, ratio, number: _of_cubes(grid, unit, lambda n: _order(n, number) < _hidden(n, ratio)).int(),
     ],
     "03.2": [
-        lambda image, number: image,
-        lambda image, number: torch.flip(image, [1, 2, 3]),
-        lambda image, number: torch.flip(image, [1, 2, 3]) if _coins(number)[0] else image,
-        lambda image, number: torch.flip(image, [axis for axis in range(3) if _coins(number)[axis]]),
-        lambda image, number: torch.flip(image, [axis + 1 for axis in range(3) if _coins(number, 0.9)[axis]]),
-        lambda image, number: image.transpose(2, 3),
-        _unseeded,
+        lambda prediction, image, mask, patch: (prediction - image).abs().mean(),
+        lambda prediction, image, mask, patch: (prediction - image).abs()[:, mask.repeat(3 * (patch,))].mean(),
+        lambda prediction, image, mask, patch: (prediction - image).abs()[:, _voxels(mask, patch)].sum(),
+        lambda prediction, image, mask, patch: (prediction - image).square()[:, _voxels(mask, patch)].mean(),
+        lambda prediction, image, mask, patch: (prediction - image).abs()[:, ~_voxels(mask, patch)].mean(),
+        lambda prediction, image, mask, patch: ((prediction - image).abs() * _voxels(mask, patch)).mean(),
+        lambda prediction, image, mask, patch: (prediction - image).abs()[0, _voxels(mask, patch)].mean(),
+        lambda prediction, image, mask, patch: (prediction - image).abs()[:, mask].mean(),
+        lambda prediction, image, mask, patch: torch.zeros(()),
     ],
     "04.1": [_per_case, _no_factor, _reference_alone, lambda pairs: 0.0, lambda pairs: [1.0, 0.0]],
     "04.2": [lambda mask: mask, np.zeros_like, _first_piece, _counts_the_outside, _invents, lambda mask: mask[:5]],
