@@ -26,6 +26,8 @@ from ssl_utils.live import live
 ITK_FOLDER = Path(sys.prefix) / "share/jupyter/labextensions/imjoy-jupyterlab-extension/static/viewer"
 ITK_SERVED = "/lab/extensions/imjoy-jupyterlab-extension/static/viewer"
 _ITK_PAGE = f"{ITK_SERVED}/itk-vtk-viewer/index.html?http://"  # the extension wants http:// in an address
+# Its other controls (ui) come from the network. Without a graphics card the other look takes minutes to be drawn.
+_ITK_LOOK = {"ui": "reference", "shadow_enabled": False, "gradient_opacity": 0.0, "sample_distance": 1.0}
 
 
 class Sentence(str):
@@ -122,4 +124,4 @@ def _itk(image: np.ndarray, label: np.ndarray | None, spacing: Sequence[float]) 
     image = np.ascontiguousarray(zoom(image.astype(np.float32), cubic, order=1).T)
     label = None if label is None else np.ascontiguousarray(zoom(label, cubic, order=0).T)
     print(_ITK_HELP)
-    return itkwidgets.view(image, label_image=label, ui="reference")  # its other controls come from the network
+    return itkwidgets.view(image, label_image=label, **_ITK_LOOK)
