@@ -62,6 +62,14 @@ def canvas(opened):
     return opened.cell("viewer").frame_locator("iframe").locator("canvas").first
 
 
+def averaged(canvas) -> np.ndarray:
+    """(pixels, 3), 0 to 255: means of 4 x 4 pixels, in which the grain of the rays averages out."""
+    settle(canvas, PATIENCE)
+    picture = Image.open(io.BytesIO(canvas.screenshot())).convert("RGB")
+    small = picture.resize((picture.width // 4, picture.height // 4), Image.Resampling.BOX)
+    return np.asarray(small).reshape(-1, 3).astype(int)
+
+
 def test_every_cell_ran(opened):
     assert not faults(opened.cells)
     texts = ["".join(output.get("text", "")) for cell in opened.cells for output in cell["outputs"]]
@@ -71,11 +79,8 @@ def test_every_cell_ran(opened):
 
 def test_volume_and_labels_are_seen(canvas, opened, shots):
     """The volume is brown on grey; label 1 makes one end of it red, label 2 the other one violet."""
-    settle(canvas, PATIENCE)
+    red, green, blue = averaged(canvas).T
     opened.page.screenshot(path=shots / "itk.png")
-    picture = Image.open(io.BytesIO(canvas.screenshot())).convert("RGB")
-    small = picture.resize((picture.width // 4, picture.height // 4), Image.Resampling.BOX)  # the grain averages out
-    red, green, blue = np.asarray(small).reshape(-1, 3).astype(int).T
     volume = red > green + 20
     shares = {"label 1": (volume & (red > 1.7 * green)).sum(), "label 2": (volume & (blue > 0.8 * green)).sum()}
     assert volume.sum() > 500
@@ -83,6 +88,9 @@ def test_volume_and_labels_are_seen(canvas, opened, shots):
 
 
 def test_a_drag_turns_the_volume(canvas, opened, shots):
+    before = averaged(canvas)
     assert turned(canvas, lambda: drag(canvas), PATIENCE)
-    settle(canvas, PATIENCE)
+    after = averaged(canvas)
     opened.page.screenshot(path=shots / "itk_turned.png")
+    moved = np.abs(after - before).max(1) > 20
+    assert moved.sum() > 100, "another grain, the same view"
