@@ -122,6 +122,8 @@ def _itk(image: np.ndarray, label: np.ndarray | None, spacing: Sequence[float]) 
     itkwidgets.viewer.ITK_VIEWER_SRC = _ITK_PAGE
     cubic = np.array(spacing) / min(spacing)  # an array has no spacing there: make the voxels cubes; axes (z, y, x)
     image = np.ascontiguousarray(zoom(image.astype(np.float32), cubic, order=1).T)
-    label = None if label is None else np.ascontiguousarray(zoom(label, cubic, order=0).T)
     print(_ITK_HELP)
-    return itkwidgets.view(image, label_image=label, **_ITK_LOOK)
+    if label is None:
+        return itkwidgets.view(image, **_ITK_LOOK)
+    label = np.ascontiguousarray(zoom(label, cubic, order=0).T)
+    return itkwidgets.view(image, label_image=label, label_blend=0.85, **_ITK_LOOK)  # the organs lie inside the body
