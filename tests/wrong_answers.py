@@ -17,6 +17,15 @@ def _dropped(datalist):
     return replace(datalist, validation=tuple(case for case in datalist.validation if case.patient not in known))
 
 
+def _moved(datalist):
+    known = {case.patient for case in datalist.training}
+    moved = tuple(case for case in datalist.validation if case.patient in known)
+    return replace(_dropped(datalist), training=datalist.training + moved)
+
+
+_LPS = np.diag([-1, -1, 1, 1])
+
+
 def _three(error, mask):
     return torch.stack([error.mean(), error[mask].mean(), error[~mask].mean()])
 
@@ -106,32 +115,34 @@ def _shuffles_in_place(metric, scores) -> bool:
 
 WRONG = {
     "00.1": [
-        lambda starts, counts, draws, seeds: 0,
-        lambda starts, counts, draws, seeds: len(starts) * len(counts) * draws * seeds,
-        lambda starts, counts, draws, seeds: len(starts) * len(counts) * draws * seeds + len(starts),
-        lambda starts, counts, draws, seeds: len(starts) * (len(counts) * draws * seeds + 1) - draws,
-        lambda starts, counts, draws, seeds: len(starts) * len(counts) * draws * seeds + 2,
+        lambda p, r, v: (p == r).mean(),
+        lambda p, r, v: ((p == v) & (r == v)).sum() / ((p == v) | (r == v)).sum(),
+        lambda p, r, v: ((p == v) & (r == v)).sum() / ((p == v).sum() + (r == v).sum()),
+        lambda p, r, v: 2 * ((p > 0) & (r > 0)).sum() / ((p > 0).sum() + (r > 0).sum()),
+        lambda p, r, v: 2 * ((p == v) & (r == v)).sum() / max((p == v).sum() + (r == v).sum(), 1),
+        lambda p, r, v: 2 * int(((p == v) & (r == v)).sum()) / int((p == v).sum() + (r == v).sum()),
     ],
     "00.2": [
+        lambda labels: labels[0],
+        lambda labels: labels.mean(0),
+        lambda labels: np.median(labels, axis=0),
+        lambda labels: labels.max(0),
+        lambda labels: np.stack([(labels == v).sum(0) for v in np.unique(labels)]).argmax(0),
+    ],
+    "00.3": [
         lambda datalist: set(),
         lambda datalist: {case.patient for side in ("unlabeled", "training") for case in datalist.sides()[side]},
         lambda datalist: {case.patient for cases in datalist.sides().values() for case in cases},
         lambda datalist: {case.patient for case in datalist.training},
         lambda datalist: {case.id for case in datalist.training},
     ],
-    "00.3": [
-        lambda files: "done",
-        lambda files: "done" if "model.safetensors" in files else "unfinished" if files else "empty",
-        lambda files: "done" if "metrics.json" in files else "unfinished",
-        lambda files: "finished" if "metrics.json" in files else "",
-        lambda files: "metrics.json" in files,
-    ],
     "01.1": [
-        lambda label, spacing, value: 0.0,
-        lambda label, spacing, value: (label == value).sum() * np.prod(spacing),
-        lambda label, spacing, value: (label > 0).sum() * np.prod(spacing) / 1000,
-        lambda label, spacing, value: (label == value).sum() * spacing[0] ** 3 / 1000,
-        lambda label, spacing, value: (label == value).sum() / 1000,
+        lambda array, affine: (array, _LPS @ affine),
+        lambda array, affine: (array.T, affine),
+        lambda array, affine: (array.T, affine @ _LPS),
+        lambda array, affine: (array.reshape(array.shape[::-1]), _LPS @ affine),
+        lambda array, affine: (array.T, np.diag([-1, -1, -1, 1]) @ affine),
+        lambda array, affine: array.T,
     ],
     "01.2": [
         lambda affine, point: np.zeros(3, int),
@@ -144,6 +155,7 @@ WRONG = {
     "01.3": [
         lambda datalist: datalist,
         _dropped,
+        _moved,
         lambda datalist: replace(datalist, training=datalist.training + datalist.validation, validation=()),
         lambda datalist: replace(datalist, training=datalist.training + datalist.validation),
         lambda datalist: replace(datalist, training=datalist.validation, validation=datalist.training),
