@@ -50,7 +50,7 @@ def finetuning(memory_format: torch.memory_format | None = None, half: bool = Tr
 
 
 def bf16(*, repeats: int) -> dict:
-    return race("lever_bf16", finetuning(), finetuning(half=False), equality="same start", repeats=repeats)
+    return race("lever_bf16", finetuning(), finetuning(half=False), equality="same initialisation", repeats=repeats)
 
 
 def matrix_products(*, repeats: int, size: int = 2048) -> dict:
@@ -62,7 +62,7 @@ def matrix_products(*, repeats: int, size: int = 2048) -> dict:
 
 def channels_last(*, repeats: int) -> dict:
     rivals = finetuning(torch.channels_last_3d), finetuning(torch.contiguous_format)
-    return race("lever_channels_last", *rivals, equality="same start, same numbers", repeats=repeats)
+    return race("lever_channels_last", *rivals, equality="same initialisation, same numbers", repeats=repeats)
 
 
 def plain_attention(*, repeats: int) -> dict:

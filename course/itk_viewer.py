@@ -108,10 +108,10 @@ def fetch(package: Package, source: str) -> bytes:
     except OSError as error:
         cure = "check the connection, or name another npm registry in NPM_CONFIG_REGISTRY"
         raise CourseError(f"{url}: cannot be downloaded ({getattr(error, 'reason', error)}); {cure}") from None
-    found = base64.b64encode(hashlib.sha512(archive).digest()).decode()
-    if found != package.integrity:
+    digest = base64.b64encode(hashlib.sha512(archive).digest()).decode()
+    if digest != package.integrity:
         raise CourseError(
-            f"{url}: has SHA-512 {found} instead of {package.integrity}; use a registry with the original"
+            f"{url}: has SHA-512 {digest} instead of {package.integrity}; use a registry with the original"
         )
     return archive
 
@@ -132,14 +132,14 @@ def replace(static: Path, pattern: str, old: str, times: int, new: str) -> None:
     Raises:
         CourseError: the file is missing, or does not contain what the pinned version contains.
     """
-    found = list(static.glob(pattern))
-    texts = [path.read_text(encoding="utf-8") for path in found]
-    if len(found) == 1 and texts[0].count(old) == 0 and texts[0].count(new) >= times:
+    paths = list(static.glob(pattern))
+    texts = [path.read_text(encoding="utf-8") for path in paths]
+    if len(paths) == 1 and texts[0].count(old) == 0 and texts[0].count(new) >= times:
         return
     if [text.count(old) for text in texts] != [times]:
         pins = "install the versions that pyproject.toml pins in the extra itk"
         raise CourseError(f"{static / pattern}: does not contain {old} {times} times in one file; {pins}")
-    found[0].write_text(texts[0].replace(old, new), encoding="utf-8")
+    paths[0].write_text(texts[0].replace(old, new), encoding="utf-8")
 
 
 def install(viewer: Path = ITK_FOLDER, packages: tuple[Package, ...] = PACKAGES) -> None:

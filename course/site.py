@@ -105,16 +105,16 @@ def text_for_the_site(text: str, *, folder: str = "", repository: str | None = N
         inside = in_project(page, folder)
         return on_the_site(inside) is None and (PROJECT / inside).exists()
 
-    def link(found: re.Match) -> str:
-        page, anchor = found[2], (found[3] or "").lower()
+    def link(match: re.Match) -> str:
+        page, anchor = match[2], (match[3] or "").lower()
         if page and elsewhere(page):
             page = f"{repository}/blob/main/{in_project(page, folder)}"
         elif page and (target := on_the_site(in_project(page, folder))):
             page = Path(os.path.relpath(target, here)).as_posix()
-        return found[1] + page + anchor
+        return match[1] + page + anchor
 
     if not repository:
-        text = WHOLE_LINK.sub(lambda found: found[1] if elsewhere(found[2]) else found[0], text)
+        text = WHOLE_LINK.sub(lambda match: match[1] if elsewhere(match[2]) else match[0], text)
     return LINK.sub(link, text)
 
 

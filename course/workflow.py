@@ -117,9 +117,9 @@ def print_end(run: Path, report: dict, *, table: Path) -> None:
     """Print the table that the last part wrote, the places of all results, and the cost."""
     if table.exists():
         print("\n" + table.read_text(encoding="utf-8").strip() + "\n")
-    places = {"executed notebooks": "**/notebook.ipynb", "figures": "figures", "metrics": "**/metrics.json"}
-    for name, place in places.items():
-        print(f"{name:20} {run / place}")
+    patterns = {"executed notebooks": "**/notebook.ipynb", "figures": "figures", "metrics": "**/metrics.json"}
+    for name, pattern in patterns.items():
+        print(f"{name:20} {run / pattern}")
     if not report["parts"]:
         print("Everything was done already; nothing was run.")
         return

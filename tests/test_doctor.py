@@ -76,7 +76,7 @@ def test_a_folder_is_searched_for_volumes(tmp_path):
     files = set(FAULTY) - slices | {"7106"}
     assert {Path(finding.file).name for finding in found} == files
     (tmp_path / "none").mkdir()
-    assert "holds no" in only(doctor.examine([tmp_path / "none"])).reason
+    assert "contains no volume" in only(doctor.examine([tmp_path / "none"])).reason
     assert "no such file" in only(doctor.examine([tmp_path / "absent.nii"])).reason
 
 

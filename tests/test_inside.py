@@ -342,7 +342,7 @@ def looks(**columns) -> pd.DataFrame:
 
 
 def verdict(table: pd.DataFrame) -> str:
-    return " ".join(inside_panel.says(table))
+    return " ".join(inside_panel.sentences(table))
 
 
 def test_verdict_on_a_healthy_run():

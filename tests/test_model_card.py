@@ -112,7 +112,7 @@ def test_the_figures_are_those_of_the_run(finished):
     config = json.loads((folder / "config.json").read_text())
     assert f"| this encoder with its head | {done['last']['validation_loss']:.3f} |" in card
     for name, value in zip(
-        ("mean of the visible voxels", "trilinear in-filling", "input handed back"),
+        ("mean of the visible voxels", "trilinear in-filling", "the corrupted input itself"),
         done["baselines"].values(),
         strict=True,
     ):

@@ -36,7 +36,7 @@ class Maker:
         if values["unit"] == 4:
             raise CourseError("unit=4: does not divide the volume <8>; choose 1 or 2")
         mask = values["ratio"] > IMAGE
-        return {"image": IMAGE, "mask": mask, "after": np.where(mask, 0, IMAGE), "says": f"{mask.mean():.0%} < all"}
+        return {"image": IMAGE, "mask": mask, "after": np.where(mask, 0, IMAGE), "caption": f"{mask.mean():.0%} < all"}
 
 
 def opened(shown, make, controls=CONTROLS):
@@ -87,30 +87,32 @@ def test_every_control_is_a_labelled_widget_of_its_kind(shown):
 
 def test_a_change_calls_make_and_sends_what_it_gives(shown):
     make = Maker()
-    knobs, planes, says = opened(shown, make)
-    assert planes.show_after and says.value == "50% &lt; all" and planes.position == [4, 5, 6]
+    knobs, planes, caption = opened(shown, make)
+    assert planes.show_after and caption.value == "50% &lt; all" and planes.position == [4, 5, 6]
     turn(knobs, ratio=0.2)
     assert make.calls[-1] == {"ratio": 0.2, "unit": 2, "count": 3, "smooth": False}
     np.testing.assert_array_equal(sent(planes, "label", np.uint8) > 0, IMAGE < 0.2)
     np.testing.assert_allclose(sent(planes, "after", "<u2") / 65535, np.where(IMAGE < 0.2, 0, IMAGE), atol=1e-4)
-    assert says.value == "20% &lt; all"
+    assert caption.value == "20% &lt; all"
     assert [entry[1:] for entry in planes.legend] == [["hidden", "#0072b2"]]
     turn(knobs, smooth=True)
     assert make.calls[-1]["smooth"] is True
 
 
 def test_values_that_do_not_go_together_are_told_and_the_picture_stays(shown):
-    knobs, planes, says = opened(shown, Maker())
+    knobs, planes, caption = opened(shown, Maker())
     before = planes.after
     turn(knobs, unit=4)
-    assert "does not divide the volume &lt;8&gt;" in says.value and planes.after == before
+    assert "does not divide the volume &lt;8&gt;" in caption.value and planes.after == before
     turn(knobs, unit=1)
-    assert says.value == "50% &lt; all"
+    assert caption.value == "50% &lt; all"
 
 
 def test_image_alone_is_enough(shown):
-    _, planes, says = opened(shown, lambda r: {"image": IMAGE + r}, {"r": Control("brighter", 0.0, low=0.0, high=1.0)})
-    assert planes.layer == "off" and not planes.show_after and says.value == ""
+    _, planes, caption = opened(
+        shown, lambda r: {"image": IMAGE + r}, {"r": Control("brighter", 0.0, low=0.0, high=1.0)}
+    )
+    assert planes.layer == "off" and not planes.show_after and caption.value == ""
 
 
 @pytest.mark.parametrize(

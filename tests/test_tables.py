@@ -160,7 +160,7 @@ def test_what_the_intervals_include_depends_on_the_runs():
         runs: tables.limits(pd.DataFrame([row | dict(zip(("draws", "seeds"), runs, strict=True))]), "laptop")
         for runs in ((1, 1), (1, 3), (2, 1), (3, 3))
     }
-    assert "the chance of test patients alone (draws: 1, seeds: 1)" in texts[1, 1]
+    assert "the variation between test patients alone (draws: 1, seeds: 1)" in texts[1, 1]
     assert "test patients and training seeds, not of label subsets (draws: 1, seeds: 3)" in texts[1, 3]
     assert "test patients, label subsets and training seeds (draws: 3, seeds: 3)" in texts[3, 3]
     assert "Another seed" in texts[1, 1] and "Another seed" not in texts[3, 3]
@@ -168,10 +168,10 @@ def test_what_the_intervals_include_depends_on_the_runs():
     assert all("validation labels, which choose the training step, come on top" in text for text in texts.values())
 
 
-def test_the_chance_of_pretraining_is_named_where_something_was_pretrained():
+def test_the_variation_between_pretrainings_is_named_where_something_was_pretrained():
     numbers = {"num_labeled": 6, "dice": 0.5, "low": 0.4, "high": 0.6, "cases": 30, "draws": 3, "seeds": 3}
     rows = [{"init": init, "collapsed": 0, **numbers} for init in ("random", "random__budget=4", "simmim")]
-    pretraining = "Each pretraining was run once: no interval includes its chance."
+    pretraining = "Each pretraining was run once: no interval includes the variation between pretrainings."
     assert pretraining in tables.limits(pd.DataFrame(rows), "laptop")
     assert pretraining not in tables.limits(pd.DataFrame(rows[:2]), "laptop")
 

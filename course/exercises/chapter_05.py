@@ -50,4 +50,4 @@ def _(answer):
         if not 0 <= yours <= 1:
             raise Wrong(case + "a probability is between 0 and 1.")
         raise Wrong(case + "the share is another; every row of signs is one pattern, with one sign per patient.")
-    return "The test needs no assumption on the distribution of the gains, and knows nothing of other runs."
+    return "The test needs no assumption on the distribution of the gains, and includes no other runs."

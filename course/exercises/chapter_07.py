@@ -72,9 +72,7 @@ def _(answer):
         mistakes = {
             " you exchange clusters and labels: this is completeness.": completeness_score(labels, clusters),
             " you return the share of the entropy that remains; homogeneity is the share that is removed.": 1 - right,
-            " you return the mutual information, not yet normalised.": mutual_info_score(
-                labels, clusters
-            ),
+            " you return the mutual information, not yet normalised.": mutual_info_score(labels, clusters),
             " you return the conditional entropy, not yet normalised.": _conditional(clusters, labels),
             " you return the purity, which ignores how frequent the labels are.": _purity(clusters, labels),
             " you compare indices, but the indices of clusters are arbitrary.": np.equal(clusters, labels).mean(),

@@ -1,7 +1,8 @@
 """Where the course is published: badges and a first cell that fetches it, in every chapter.
 
-The address stands once, as `Repository` below `[project.urls]` in pyproject.toml. While nobody has published the course
-there is none, and chapters have neither badges nor that cell. `python -m course.records readme` brings them up to date.
+The address is written once, as `Repository` below `[project.urls]` in pyproject.toml. While nobody has published the
+course there is none, and chapters have neither badges nor that cell. `python -m course.records readme` brings them up
+to date.
 """
 
 import json

@@ -159,8 +159,8 @@ def minutes(seconds: float) -> str:
 def fill(project: Path = runs.PROJECT) -> None:
     """Write the recorded costs into the README, its pages and the chapters."""
     costs = entries.recorded(REFERENCE)
-    found = [path for name in PAGES if (path := project / name).exists()]
-    changed = {path: page(path.read_text(encoding="utf-8"), costs) for path in found}
+    paths = [path for name in PAGES if (path := project / name).exists()]
+    changed = {path: page(path.read_text(encoding="utf-8"), costs) for path in paths}
     for path in sorted((project / "notebooks").glob("[0-9]*.ipynb")):
         notebook = json.loads(path.read_text(encoding="utf-8"))
         for cell in notebook["cells"]:

@@ -39,11 +39,11 @@ def lengths() -> dict[str, pd.DataFrame]:
         CourseError: a dataset has no such record.
     """
     recorded = [entry for entry in claims.recorded("finetuning_length") if entry[0]["scale"] == SCALE]
-    found = {about["dataset"]: table[table["num_labeled"] == FEW] for about, table in recorded}
-    if missing := set(SETS) - set(found):
+    tables_of = {about["dataset"]: table[table["num_labeled"] == FEW] for about, table in recorded}
+    if missing := set(SETS) - set(tables_of):
         raise CourseError(f"{claims.REFERENCE}: no study finetuning_length of {', '.join(sorted(missing))}; record it")
-    shares = {name: found[name]["value"].str.removesuffix(" %").astype(float) / 100 for name in SETS}
-    return {name: found[name].assign(share=shares[name]) for name in SETS}
+    shares = {name: tables_of[name]["value"].str.removesuffix(" %").astype(float) / 100 for name in SETS}
+    return {name: tables_of[name].assign(share=shares[name]) for name in SETS}
 
 
 def point(table: pd.DataFrame, task: str, share: float) -> Any:
@@ -55,8 +55,8 @@ def point(table: pd.DataFrame, task: str, share: float) -> Any:
 def gains() -> pd.DataFrame:
     """Every gain of the recorded courses at this scale, in 0..1, with the number of runs."""
     rows = entries.matching(entries.recorded(record.REFERENCE)["gains"], {"scale": SCALE})
-    found = entries.fractions(rows, ["gain", "low", "high"]).rename(columns={"low": "gain_low", "high": "gain_high"})
-    return found.assign(runs=found["draws"] * found["seeds"])
+    table = entries.fractions(rows, ["gain", "low", "high"]).rename(columns={"low": "gain_low", "high": "gain_high"})
+    return table.assign(runs=table["draws"] * table["seeds"])
 
 
 def gain(dataset: str, init: str, num_labeled: int = FEW) -> Any:
@@ -74,8 +74,8 @@ def gain(dataset: str, init: str, num_labeled: int = FEW) -> Any:
 
 def single_runs() -> pd.DataFrame:
     """Gains of reconstruction on the phantom that rest on one run."""
-    found = gains()
-    return found[(found["dataset"] == "phantom") & found["init"].isin(RECONSTRUCTION) & (found["runs"] == 1)]
+    table = gains()
+    return table[(table["dataset"] == "phantom") & table["init"].isin(RECONSTRUCTION) & (table["runs"] == 1)]
 
 
 def encoder_rate() -> tuple[float, float]:
@@ -106,9 +106,9 @@ def _points(value: float) -> str:
     return f"{100 * value:.1f}"
 
 
-def _longer(found: dict[str, pd.DataFrame]) -> str:
+def _longer(lengths_of: dict[str, pd.DataFrame]) -> str:
     ends = {
-        name: [_points(point(found[name], "random", share).dice) for share in (1, 4)]
+        name: [_points(point(lengths_of[name], "random", share).dice) for share in (1, 4)]
         for name in ("phantom", "hippocampus")
     }
     rises = " and ".join(f"from {usual} to {longer} on the {name}" for name, (usual, longer) in ends.items())
@@ -121,13 +121,13 @@ def _longer(found: dict[str, pd.DataFrame]) -> str:
     )
 
 
-def _head_start(found: dict[str, pd.DataFrame]) -> str:
+def _head_start(lengths_of: dict[str, pd.DataFrame]) -> str:
     mri, phantom, sarcoma = (
         gain("hippocampus", CLUSTERS),
         gain("phantom", CLUSTERS),
-        point(found["sarcoma"], CLUSTERS, 1),
+        point(lengths_of["sarcoma"], CLUSTERS, 1),
     )
-    ends = [_points(point(found[name], CLUSTERS, 4).dice) for name in ("phantom", "hippocampus")]
+    ends = [_points(point(lengths_of[name], CLUSTERS, 4).dice) for name in ("phantom", "hippocampus")]
     return (
         "**Voxel clusters give a head start, and end level.** Predicting cluster pseudo-labels gained "
         f"{gain_text(mri)} on the hippocampus (p = {mri.p:.3f}; {mri.p_holm:.3f} after Holm's correction), "
@@ -143,20 +143,20 @@ def _reconstruction() -> str:
         f"**Reconstruction gave no reproducible gain.** Restoration: {phantom} on the phantom; restoration, SimMIM and "
         f"MAE on the sarcomas: {', '.join(sarcoma)}. Single runs on the phantom, 6 to 24 labels, gave "
         f"{tables.signed(single.min())} to {tables.signed(single.max())}, each with a narrow interval that leaves out "
-        "the chance of training."
+        "the variation between trainings."
     )
 
 
-def fingerprint(found: dict[str, pd.DataFrame]) -> str:
+def fingerprint(lengths_of: dict[str, pd.DataFrame]) -> str:
     """Of the numbers in the picture, so that a test can tell whether the file is older than they are."""
-    drawn = [table[["task", "share", "dice", "low", "high"]].round(5).to_csv() for table in found.values()]
+    drawn = [table[["task", "share", "dice", "low", "high"]].round(5).to_csv() for table in lengths_of.values()]
     return hashlib.sha256("".join(drawn).encode()).hexdigest()[:16]
 
 
-def picture(found: dict[str, pd.DataFrame]) -> Figure:
+def picture(lengths_of: dict[str, pd.DataFrame]) -> Figure:
     """Dice against fine-tuning steps, a panel per dataset: both inits, with intervals."""
-    drawn, panels = sheet(10.0, 3.6, 1, len(found))
-    for axes, (name, table) in zip(panels, found.items(), strict=True):
+    drawn, panels = sheet(10.0, 3.6, 1, len(lengths_of))
+    for axes, (name, table) in zip(panels, lengths_of.items(), strict=True):
         for shift, init in zip((0.97, 1.03), INITS, strict=True):
             _line(axes, table[table["task"] == init].sort_values("share"), shift, init)
         axes.set_xscale("log")
@@ -199,12 +199,12 @@ def fill(text_of_page: str) -> str:
 
 def draw(into: Path = PICTURE) -> None:
     """Save the picture with the fingerprint of its numbers, unless the file has these already."""
-    found = lengths()
-    if into.exists() and drawn_from(into) == fingerprint(found):
+    lengths_of = lengths()
+    if into.exists() and drawn_from(into) == fingerprint(lengths_of):
         return
     with atomic(into) as temporary:
-        metadata = {"Source": fingerprint(found), "Software": None}
-        picture(found).savefig(temporary, format="png", dpi=110, bbox_inches="tight", metadata=metadata)
+        metadata = {"Source": fingerprint(lengths_of), "Software": None}
+        picture(lengths_of).savefig(temporary, format="png", dpi=110, bbox_inches="tight", metadata=metadata)
 
 
 def drawn_from(path: Path) -> str | None:

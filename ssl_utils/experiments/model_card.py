@@ -19,7 +19,11 @@ DEMANDS = {  # beginning of a licence -> what it demands of those who pass the w
     "weights count as that is not settled; to be safe, pass these on under the same licence too",
     "": "its terms are its owner's: ask before you pass the weights on",
 }
-BASELINES = {"mean": "mean of the visible voxels", "in-filling": "trilinear in-filling", "input": "input handed back"}
+BASELINES = {
+    "mean": "mean of the visible voxels",
+    "in-filling": "trilinear in-filling",
+    "input": "the corrupted input itself",
+}
 LIMITATIONS = """\
 For research and teaching, on images like these. **Not a medical device, not for clinical use.** Nothing is known of
 other scanners, body parts, ages or diseases than those in the data."""

@@ -35,14 +35,14 @@ def check(table: pd.DataFrame) -> pd.DataFrame:
     return table.assign(reason=table["reason"].astype(object).fillna("").astype(str), alarm=table["alarm"].astype(bool))
 
 
-def says(table: pd.DataFrame) -> list[str]:
+def sentences(table: pd.DataFrame) -> list[str]:
     """Does it beat interpolation, have features collapsed, what improved: sentences, Dice in points (0 to 100)."""
     table = check(table)
     first, last = table.iloc[0], table.iloc[-1]
-    sentences = [_against_interpolation(last), _collapse(table)]
+    lines = [_against_interpolation(last), _collapse(table)]
     if len(table) == 1:
-        return [*sentences, f"A single evaluation, at step {int(last['step'])}: no change to report."]
-    return [*sentences, _probed(first, last), _directions(first, last)]
+        return [*lines, f"A single evaluation, at step {int(last['step'])}: no change to report."]
+    return [*lines, _probed(first, last), _directions(first, last)]
 
 
 def _against_interpolation(last: pd.Series) -> str:
@@ -104,7 +104,7 @@ def panel(table: pd.DataFrame, history: pd.DataFrame | None = None, *, title: st
     _loss(loss, history)
     _psnr(psnr, table)
     words.axis("off")
-    text = "\n\n".join(fill(sentence, 46) for sentence in says(table))
+    text = "\n\n".join(fill(sentence, 46) for sentence in sentences(table))
     words.text(0, 1, text, transform=words.transAxes, va="top", fontsize=9.5, linespacing=1.35)
     _probes(probes, table)
     _line(spread, table["step"], table["feature_std"], "feature std", ORANGE, "s")

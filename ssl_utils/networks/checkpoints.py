@@ -93,7 +93,7 @@ def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise CourseError(f"{path}: {reason}") from None
     tensors = state_dict_in(content)
     if not tensors:
-        raise CourseError(f"{path}: holds no weights; save the model's state_dict")
+        raise CourseError(f"{path}: contains no weights; save the model's state_dict")
     return tensors, {}
 
 

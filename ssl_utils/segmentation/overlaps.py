@@ -81,5 +81,5 @@ def measure(network: nn.Module, case: datalists.Case, *, dataset: Dataset, grid:
 
 def centre(shape: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:
     """The middle box of at most this size."""
-    starts = [max((n - s) // 2, 0) for n, s in zip(shape, size, strict=True)]
-    return tuple(slice(start, start + s) for start, s in zip(starts, size, strict=True))
+    corners = [max((n - s) // 2, 0) for n, s in zip(shape, size, strict=True)]
+    return tuple(slice(start, start + s) for start, s in zip(corners, size, strict=True))

@@ -64,8 +64,8 @@ def per_structure(per_case: pd.DataFrame) -> pd.DataFrame:
 
 def gain_table(gains: pd.DataFrame) -> pd.DataFrame:
     """`statistics.gains` to read: gain in points with its interval, relative gain, share of cases won; and, in rows of
-    several runs, p before and after Holm's correction and effect size. (In a single run they would ignore the chance of
-    training.) Columns that an older record lacks are left out."""
+    several runs, p before and after Holm's correction and effect size. (In a single run they would ignore the variation
+    between trainings.) Columns that an older record lacks are left out."""
     table = gains[["init"]].assign(labels=gains["num_labeled"], gain=gains["gain"].map(signed))
     table["95 % interval"] = [f"[{signed(g.low)}, {signed(g.high)}]" for g in gains.itertuples()]
     table["relative"] = [signed(value, " %") for value in gains["relative"]]
@@ -142,14 +142,14 @@ def limits(summary: pd.DataFrame, scale: str) -> str:
     """The limitations of a table made of this summary."""
     draws, seeds, cases = (int(summary[name].min()) for name in ("draws", "seeds", "cases"))
     if draws > 1:
-        chance = "test patients, label subsets and training seeds"
+        levels = "test patients, label subsets and training seeds"
     else:
-        chance = "test patients and training seeds, not of label subsets" if seeds > 1 else "test patients alone"
-    lines = [f"The intervals include the chance of {chance} ({repeats(summary)}), on one dataset."]
+        levels = "test patients and training seeds, not of label subsets" if seeds > 1 else "test patients alone"
+    lines = [f"The intervals include the variation between {levels} ({repeats(summary)}), on one dataset."]
     if scale == "smoke":
         lines.insert(0, "Scale smoke trains for seconds: these numbers show that everything runs and nothing else.")
     if any(base(init) != "random" for init in summary["init"]):
-        lines.append("Each pretraining was run once: no interval includes its chance.")
+        lines.append("Each pretraining was run once: no interval includes the variation between pretrainings.")
     lines.append("The validation labels, which choose the training step, come on top of the labels named here.")
     if draws * seeds == 1:
         lines.append("Another seed can move a cell by more than its interval.")

@@ -15,7 +15,7 @@ from ssl_utils.live import live
 from ssl_utils.widgets.volume3d import Sentence
 
 _HIDDEN = 7  # the label value whose colour is the blue of masks
-_MADE = ("image", "mask", "after", "says")
+_MADE = ("image", "mask", "after", "caption")
 Make = Callable[..., Mapping[str, Any]]
 
 
@@ -54,7 +54,7 @@ def playground(
 
     Args:
         make: called with a keyword for each control; returns "image" (D, H, W) and, when there is one, "mask"
-            (D, H, W) of hidden voxels, "after" (D, H, W), "says" (one sentence under the picture).
+            (D, H, W) of hidden voxels, "after" (D, H, W), "caption" (one sentence under the picture).
         controls: keyword of `make` -> Control.
         spacing: mm per voxel, (x, y, z).
         window: (low, high), a name in WINDOWS (CT), or None for the percentiles of the first image.
@@ -67,7 +67,7 @@ def playground(
     rows |= {} if made["after"] is None else {"after": (made["after"], None)}
     look = {"spacing": spacing, "window": window, "names": {_HIDDEN: "hidden"}}
     display(still(rows, title=title, centre=_middle(made["image"]), **look))
-    print(made["says"], end="\n" if made["says"] else "")
+    print(made["caption"], end="\n" if made["caption"] else "")
     if not live():
         knobs = ", ".join(control.label for control in controls.values())
         return Sentence(f"In JupyterLab (make lab) this picture has knobs: {knobs}.")
@@ -79,10 +79,10 @@ def _made(make: Make, values: Mapping[str, Any]) -> dict[str, Any]:
     made = make(**values)
     if not isinstance(made, Mapping) or "image" not in made or set(made) - set(_MADE):
         gives = list(made) if isinstance(made, Mapping) else type(made).__name__
-        raise CourseError(f"playground: make gives {gives}; return a dict with image and, if any, mask, after, says")
+        raise CourseError(f"playground: make gives {gives}; return a dict with image and, if any, mask, after, caption")
     mask = made.get("mask")
     mask = None if mask is None else np.where(volume(mask), _HIDDEN, 0).astype(np.uint8)
-    return {"image": made["image"], "mask": mask, "after": made.get("after"), "says": made.get("says", "")}
+    return {"image": made["image"], "mask": mask, "after": made.get("after"), "caption": made.get("caption", "")}
 
 
 def _middle(image: Any) -> tuple[int, ...]:
@@ -100,7 +100,7 @@ def _box(make: Make, controls: Mapping[str, Control], made: Mapping[str, Any], l
     words = {"label": "hidden voxels", "after": "Show what comes out"}
     planes = SliceExplorer(made["image"], made["mask"], after=made["after"], words=words, **look)
     planes.show_after, planes.position = made["after"] is not None, list(_middle(made["image"]))
-    caption = widgets.HTML(escape(made["says"]))
+    caption = widgets.HTML(escape(made["caption"]))
 
     def change(values: Mapping[str, Any]) -> None:
         try:
@@ -109,6 +109,6 @@ def _box(make: Make, controls: Mapping[str, Control], made: Mapping[str, Any], l
         except CourseError as error:  # these values do not go together
             caption.value = f"<b>{escape(str(error))}</b>"
         else:
-            caption.value = escape(made["says"])
+            caption.value = escape(made["caption"])
 
     return widgets.VBox([Knobs(controls, change), planes, caption])

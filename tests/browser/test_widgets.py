@@ -30,7 +30,7 @@ def make(side, ratio):
     hidden = order < ratio * order.size
     for axis in range(3):
         hidden = hidden.repeat(side, axis)
-    return {"image": image[::4, ::4, ::4], "mask": hidden, "says": f"{hidden.mean():.0%} hidden"}
+    return {"image": image[::4, ::4, ::4], "mask": hidden, "caption": f"{hidden.mean():.0%} hidden"}
 
 viewers.playground(make, {
     "side": viewers.Control("side of a cube", 4, choices=[4, 8]),

@@ -102,7 +102,7 @@ def _files(path: Path, report: Report) -> list[Path]:
         report.append(Finding(str(other), "error", "has a format that is not supported", fix))
     if not inside:
         fix = f"name another folder; supported are {names.NAMES}"
-        report.append(Finding(str(path), "error", "holds no volume", fix))
+        report.append(Finding(str(path), "error", "contains no volume", fix))
     return inside
 
 

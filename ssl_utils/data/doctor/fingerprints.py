@@ -77,8 +77,8 @@ def shared(sketches: list[np.ndarray], *, least: int = 4) -> dict[tuple[int, int
     hashes, owners = hashes[order], owners[order]
     counts: Counter[tuple[int, int]] = Counter()
     edges = np.flatnonzero(np.diff(hashes)) + 1
-    starts, ends = np.append(0, edges), np.append(edges, len(hashes))
-    for start, end in zip(starts[ends - starts > 1], ends[ends - starts > 1], strict=True):
+    first, ends = np.append(0, edges), np.append(edges, len(hashes))
+    for start, end in zip(first[ends - first > 1], ends[ends - first > 1], strict=True):
         if end - start <= 20:  # a block in very many volumes is a pattern, not a leak
             counts.update(combinations(owners[start:end].tolist(), 2))
     return {pair: count for pair, count in counts.items() if count >= least}
