@@ -1,7 +1,7 @@
 """UNETR (Hatamizadeh et al. 2022) for any patch size that is a power of two; MONAI's, weight for weight, at 16.
 
-A patch of 2^k voxels is undone in k doublings. Each doubling but the last meets a hidden state of the ViT, the last
-one a convolution of the image itself:
+The decoder goes back from tokens to voxels in k doublings for a patch of 2^k voxels. Each doubling but the last is
+joined by a hidden state of the ViT, the last one by a convolution of the image:
 
     level        1 (full size)   2 ... k                        k + 1 (token grid)
     encoder      encoder1(x)     encoder{i}(hidden state)       last tokens
@@ -66,14 +66,10 @@ class UNETR(SegmentationNetwork):
             dropout=dropout,
         )
         self.grid = self.vit.grid
-        self.config: dict[str, Any] = {
-            "network": "unetr",
-            **self.vit.config,
-            "out_channels": out_channels,
-            "feature_size": feature_size,
-        }
+        outputs = {"out_channels": out_channels, "feature_size": feature_size}
+        self.config = {"network": "unetr", **self.vit.config, **outputs}
         self.add_levels(in_channels, out_channels, hidden_size, feature_size)
-        if feature_size <= 8:  # same numbers; its convolutions then run twice as fast, those of wider ones gain nothing
+        if feature_size <= 8:  # the same numbers, twice as fast; wider networks gain nothing
             self.to(memory_format=torch.channels_last_3d)
 
     def add_levels(self, in_channels: int, out_channels: int, hidden_size: int, feature_size: int) -> None:

@@ -1,5 +1,5 @@
-"""Masked autoencoder in 3D (He et al. 2022): encode the visible tokens alone, let a light decoder reconstruct the
-hidden ones. Mask and loss are SimMIM's; the two differ in what the encoder sees."""
+"""Masked autoencoder in 3D (He et al. 2022): encode the visible tokens only, reconstruct the hidden ones with a light
+decoder. Mask and loss are SimMIM's; the two differ in the input of the encoder."""
 
 from typing import Annotated
 
@@ -18,7 +18,7 @@ def visible_indices(mask: Tensor) -> Tensor:
     """Indices of the visible tokens (B, n) of a mask (B, N), in token order.
 
     Raises:
-        CourseError: crops keep different numbers of tokens, so they cannot be one batch.
+        CourseError: crops have different numbers of visible tokens.
     """
     kept = (~mask).sum(1)  # (B,)
     if (kept != kept[0]).any():
@@ -40,10 +40,8 @@ def put_back(tokens: Tensor, indices: Tensor, mask_tokens: Tensor) -> Tensor:
 
 
 class LightDecoder(nn.Module):
-    """A narrow ViT on all positions, then one linear layer to voxels: (B, N, width) -> (B, C, D, H, W).
-
-    It is discarded like any head. Its positions are fixed: what is learnt about position belongs in the encoder.
-    """
+    """A narrow ViT on all tokens, then one linear layer to voxels: (B, N, width) -> (B, C, D, H, W). Its positions are
+    fixed, so that positions are learnt by the encoder."""
 
     def __init__(self, *, encoder: ViT, width: int, depth: int, num_heads: int) -> None:
         super().__init__()
@@ -64,13 +62,16 @@ class LightDecoder(nn.Module):
 class MAETask(SimMIMTask):
     """Reconstruct hidden tokens from an encoding of the visible ones.
 
-    The loss is SimMIM's L1 over hidden voxels (He et al. take its square), in intensities and not in deviations from
-    each patch's own mean: both tasks and the trivial predictors are then scored in one unit, and patches of air, where
-    there is only noise, count for little. `normalise_target=True` is He et al.'s choice for photographs.
+    The loss is SimMIM's L1 over hidden voxels (He et al.: squared error), of intensities by default: both tasks and the
+    trivial baselines are then scored in one unit, and patches of air, which are noise, have little weight.
+    `normalise_target=True` is He et al.'s choice for photographs.
 
     Args:
         mask_ratio, mask_unit, normalise_target, foreground_weight: as in SimMIM; units must divide the token grid.
-        decoder_width, decoder_depth: of the decoder, which should stay much lighter than the encoder.
+        decoder_width, decoder_depth: of the decoder, which should be much lighter than the encoder.
+
+    Raises:
+        CourseError: as SimMIM, the network has no tokens, or the unit does not divide the token grid.
     """
 
     def __init__(
@@ -104,8 +105,8 @@ class MAETask(SimMIMTask):
         )
         if any(g % mask_unit for g in encoder.grid):
             raise CourseError(
-                f"mask_unit={mask_unit}: does not divide the {encoder.grid} tokens, so crops would keep different "
-                "numbers of them; MAE needs equally many, try 1 or 2"
+                f"mask_unit={mask_unit}: does not divide the {encoder.grid} tokens, so crops would differ in the "
+                "number of visible ones; MAE needs equally many, try 1 or 2"
             )
         self.narrow = nn.Linear(encoder.hidden_size, decoder_width)
         self.mask_token = nn.Parameter(torch.zeros(1, 1, decoder_width).normal_(std=0.02))  # the decoder's
@@ -123,6 +124,6 @@ class MAETask(SimMIMTask):
 
     def reconstruct_with(self, network: SegmentationNetwork) -> None:
         raise CourseError(
-            "scope='network': is not possible with MAE, whose encoder has no token at the hidden positions that a "
-            "UNETR's decoder reads; choose scope='encoder', or the task simmim"
+            "scope='network': is not possible with MAE, whose encoder lacks the tokens at hidden positions that a "
+            "UNETR's decoder needs; choose scope='encoder', or the task simmim"
         )
