@@ -47,7 +47,7 @@ COMMAND = (
 
 
 def code(chapter):
-    """Fingerprint of the code cells: saving a notebook in JupyterLab, or mending its text, changes nothing."""
+    """Fingerprint of the code cells: saving a notebook in JupyterLab, or correcting its text, changes nothing."""
     cells = json.loads((NOTEBOOKS / f"{chapter}.ipynb").read_text(encoding="utf-8"))["cells"]
     source = ["".join(cell["source"]) for cell in cells if cell["cell_type"] == "code"]
     return hashlib.sha256(json.dumps(source).encode()).hexdigest()[:12]

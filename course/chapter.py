@@ -1,5 +1,6 @@
-"""The frame of a chapter: check the parameters, find what earlier chapters wrote, keep figures, say what it cost.
-The only module that knows it is in a notebook."""
+"""The frame of a chapter: check the parameters, find what earlier chapters wrote, keep figures, print the cost.
+
+The only module that depends on running in a notebook."""
 
 import gc
 import sys
@@ -53,28 +54,33 @@ class Chapter:
         return self.course / "chapters" / self.name
 
     def needs(self, *chapters: str) -> None:
-        """Stop with one line when a chapter that this one builds on has not run."""
+        """Raise CourseError when a chapter that this one builds on has not run."""
         for chapter in chapters:
             if not any(self.course.glob(NEEDS[chapter])):
+                made = f"dataset={self.dataset}, scale={self.scale.name}"
                 raise CourseError(
-                    f"chapter {self.name}: needs what {chapter} writes for dataset={self.dataset}, "
-                    f"scale={self.scale.name}; "
-                    f"run notebooks/{chapter}.ipynb first"
+                    f"chapter {self.name}: needs what {chapter} writes for {made}; run notebooks/{chapter}.ipynb first"
                 )
 
     def keep(self, figure: Figure, name: str) -> Figure:
-        """Save a figure as PNG in the course's figures folder and hand it back to be shown."""
+        """Save a figure as PNG in the course's figures folder and return it to be shown."""
         path = self.course / "figures" / f"{self.name}_{name}.png"
         with atomic(path) as temporary:
             figure.savefig(temporary, dpi=110, bbox_inches="tight")
         return figure
 
-    def finish(self, **figures: Any) -> None:
-        """Say what the chapter cost, and leave done.json for the chapters after it."""
-        seconds = round(time.perf_counter() - self.started, 1)
-        cost = {"seconds": seconds, "peak_memory_gb": runs.peak_memory_gb()}
-        write_json(self.folder / "done.json", {"chapter": self.name, **cost, **figures, "versions": runs.versions()})
-        print(f"Chapter {self.name} done: {seconds:.0f} s, {cost['peak_memory_gb']:.1f} GB at most.")
+    def finish(self, **results: Any) -> None:
+        """Print the cost of the chapter, and write it with its `results` to done.json for the chapters after it.
+
+        Raises:
+            CourseError: a result has the name of an entry that every chapter has.
+        """
+        seconds, memory = round(time.perf_counter() - self.started, 1), runs.peak_memory_gb()
+        entries = {"chapter": self.name, "seconds": seconds, "peak_memory_gb": memory, "versions": runs.versions()}
+        if taken := sorted(entries.keys() & results.keys()):
+            raise CourseError(f"finish({taken[0]}=...): done.json has this entry already; choose another name")
+        write_json(self.folder / "done.json", entries | results)
+        print(f"Chapter {self.name} done: {seconds:.0f} s, {memory:.1f} GB at most.")
 
 
 def start(name: str, **parameters: Any) -> Chapter:
@@ -87,7 +93,7 @@ def start(name: str, **parameters: Any) -> Chapter:
         check(key, value, name)
     _plain_errors()
     if gc.get_threshold()[0] > COLLECTOR[0]:
-        gc.freeze()  # so far nothing but imports, which stay: the collector need never look at them again
+        gc.freeze()  # so far only imports, which stay: the collector can skip them from now on
         gc.set_threshold(*COLLECTOR)
     import torch
 
@@ -95,41 +101,35 @@ def start(name: str, **parameters: Any) -> Chapter:
 
     quiet()
     warnings.filterwarnings("ignore", category=FutureWarning)
-    chapter = Chapter(
-        name, scales.get(parameters["scale"]), parameters["dataset"], parameters.get("data"), parameters["seed"]
-    )
-    where = f"{torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
-    print(
-        f"Chapter {name}: dataset {chapter.dataset}, scale {chapter.scale.name}, seed {chapter.seed}, "
-        f"{device()} ({where})"
-    )
-    return chapter
+    scale, dataset, seed = scales.get(parameters["scale"]), parameters["dataset"], parameters["seed"]
+    threads = f"{torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"
+    print(f"Chapter {name}: dataset {dataset}, scale {scale.name}, seed {seed}, {device()} ({threads})")
+    return Chapter(name, scale, dataset, parameters.get("data"), seed)
 
 
 def parameters_of(chapter: str) -> dict[str, Option]:
-    """What a chapter may be told. Options of the pretext task that it trains may be None: the task's default."""
+    """The parameters that a chapter may have. Options of the pretext task that it trains may be None: the default."""
     tasks = [task for task, entry in TASKS.items() if entry.chapter == chapter]
     own = {name: replace(one, optional=True) for task in tasks for name, one in task_options(task).items()}
     return PARAMETERS | options_of(Pretraining) | options_of(Finetuning) | own
 
 
 def check(key: str, value: Any, chapter: str = "") -> None:
-    """One parameter: known name, right type, possible value. papermill itself would run on with a misspelt name."""
+    """One parameter: known name, right type, possible value. papermill itself would accept a misspelt name."""
     known(parameters_of(chapter), key, of="the chapter").check(value)
 
 
-def bar(what: str, unit: str = "volumes") -> Callable[[int, int], None]:
+def bar(action: str, unit: str = "volumes") -> Callable[[int, int], None]:
     """A `progress(done, total)` for a long loop: a moving bar when live, else one line when all is done."""
     if not live():
-        return lambda done, total: print(f"{what}: {total} {unit}", flush=True) if done == total else None
+        return lambda done, total: print(f"{action}: {total} {unit}", flush=True) if done == total else None
+    from tqdm.auto import tqdm
+
     shown = None
 
     def progress(done: int, total: int) -> None:
         nonlocal shown
-        if shown is None:
-            from tqdm.auto import tqdm
-
-            shown = tqdm(total=total, desc=what, unit=f" {unit}")
+        shown = shown or tqdm(total=total, desc=action, unit=f" {unit}")
         shown.update(done - shown.n)
         if done == total:
             shown.close()

@@ -10,7 +10,7 @@ from ssl_utils.pretext import TASKS
 
 FIRST = ("00_start_here", "01_data_inspection")  # one after the other, before everything else
 FINETUNING = "04_unetr_finetuning"  # once per init, number of labels, subset and seed
-LAST = ("05_results", "16_dice_conventions")  # read the fine-tunings of part I
+LAST = ("05_results", "16_dice_conventions")  # these evaluate the fine-tunings of part I
 PARTS = (1, 2, 3)
 
 
@@ -32,7 +32,7 @@ def chapters_of(parts: Collection[int]) -> list[str]:
 
 
 def chosen_parts(text: str) -> list[int]:
-    """`2` -> [1, 2]: part I comes with every other one, whose runs are compared with its own; `all` -> [1, 2, 3].
+    """`2` -> [1, 2]: part I is always included, for the comparison; `all` -> [1, 2, 3].
 
     Raises:
         CourseError: no such part.

@@ -1,4 +1,4 @@
-"""Run one chapter or command without a person: papermill, what papermill leaves out, and a log."""
+"""Run one chapter with papermill, with the checks that papermill lacks, or one command with its output in a log."""
 
 import ast
 import json
@@ -17,8 +17,8 @@ from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json, write_text, writing
 from ssl_utils.training import processes
 
-# Jupyter's packages bring a module that MONAI's then find and import, unused, in 1.2 s: a kernel does without it. And
-# Python's collector looks through what is being imported again and again, 1 s in all: it may wait for `chapter.start`.
+# MONAI imports rfc3987_syntax where Jupyter has installed it, does not use it, and takes 1.2 s for it. And Python's
+# garbage collector goes through the modules during their import, 1 s in all: it can wait for `chapter.start`.
 LIGHTER = (
     "import gc, sys; gc.set_threshold(50_000, 50, 100); sys.modules.setdefault('rfc3987_syntax', None); del gc, sys"
 )
@@ -39,10 +39,10 @@ def run_chapter(notebook: Path, executed: Path, parameters: dict, *, minutes: fl
     Args:
         notebook: the chapter; its own folder is the working directory of the kernel.
         executed: where the executed notebook goes.
-        parameters: scalars and lists; a name the chapter does not have is refused.
+        parameters: scalars and lists; a name that the chapter does not have is an error.
         minutes: limit for the whole chapter.
-        part: `writes`, the file that the chapter must have written when it ends; `events`, a file that gets one line of
-            JSON when the chapter starts, and one when it ends.
+        part: `writes`, the file that the chapter must have written when it ends; `events`, a file that gets a line of
+            JSON at the start of the chapter and at its end.
 
     Returns the seconds it took.
 
@@ -57,23 +57,23 @@ def run_chapter(notebook: Path, executed: Path, parameters: dict, *, minutes: fl
         _check_complete(executed)
 
     name = label(notebook.stem, parameters)
-    return _told(work, notebook.stem, name, ("executed notebook", executed), **part)
+    return _as_part(work, notebook.stem, name, ("executed notebook", executed), **part)
 
 
 def run_command(name: str, log: Path, words: list[str], *, minutes: float = 60, **part: Path | None) -> float:
     """Run `python -m` with these words as a part of a graph, its output in `log`; returns the seconds it took.
 
-    `name` is what progress shows, and its first word is the kind of step. The rest as in `run_chapter`.
+    `name` is shown by progress, and its first word is the step. The rest as in `run_chapter`.
 
     Raises:
-        CourseError: it failed: name, the last line it said, log, in one line.
+        CourseError: it failed: name, its last line of output, log, in one line.
     """
 
     def work() -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         watched(lambda: _call(words, log), minutes=minutes)
 
-    return _told(work, name.split()[0], name, ("log", log), **part)
+    return _as_part(work, name.split()[0], name, ("log", log), **part)
 
 
 def _call(words: list[str], log: Path) -> None:
@@ -81,23 +81,23 @@ def _call(words: list[str], log: Path) -> None:
         command = [sys.executable, "-m", *words]
         code = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL).returncode
     if code:
-        said = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [f"it ended with code {code}"]
-        raise CourseError(said[-1].removeprefix("error: ")[:500])
+        lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [f"it ended with code {code}"]
+        raise CourseError(lines[-1].removeprefix("error: ")[:500])
 
 
-def _told(
-    work, kind: str, name: str, kept: tuple[str, Path], *, writes: Path | None = None, events: Path | None = None
+def _as_part(
+    work, step: str, name: str, kept: tuple[str, Path], *, writes: Path | None = None, events: Path | None = None
 ) -> float:
-    """Do the work of a part and tell the graph when it starts and ends; a fault names the file that was kept of it."""
-    started, note = time.monotonic(), partial(_note, events, chapter=kind, label=name)
+    """Do the work of a part, with an event at its start and its end; an error names the file that was kept of it."""
+    started, note = time.monotonic(), partial(_note, events, chapter=step, label=name)
     note(event="started", **processes.here())
     try:
         work()
         if writes and not writes.exists():
             raise CourseError(f"it ended without writing {writes.name}, so it counts as not done")
     except CourseError as error:
-        what, path = kept
-        message = f"{name} failed: {error}" + (f"; {what}: {path.resolve()}" if path.exists() else "")
+        title, path = kept
+        message = f"{name} failed: {error}" + (f"; {title}: {path.resolve()}" if path.exists() else "")
         note(event="failed", message=message, timed_out=isinstance(error, TimedOut))
         raise CourseError(message) from None
     seconds = time.monotonic() - started
@@ -109,7 +109,7 @@ def _execute(notebook: Path, executed: Path, parameters: dict) -> None:
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel "python3" of this environment, not one of the user's
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
     sys.modules.setdefault("rfc3987_syntax", None)  # as in the kernel, see LIGHTER
-    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # what it would say comes in one line of ours
+    logging.getLogger("papermill").setLevel(logging.CRITICAL)  # its errors become one line below
     import papermill
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
@@ -124,27 +124,27 @@ def _execute(notebook: Path, executed: Path, parameters: dict) -> None:
     except PapermillExecutionError as error:
         raise CourseError(f"cell [{error.exec_count}]: {_what_happened(error, executed)}") from None
     except DeadKernelError:
-        raise CourseError("its kernel died, most often for want of memory; close programs or use CORES=1") from None
+        raise CourseError("its kernel died, most often out of memory; close programs or use CORES=1") from None
     finally:
-        with suppress(CourseError):  # of a full disk, which ends the chapter in a line of its own
+        with suppress(CourseError):  # of a full disk, which has ended the chapter with its own error
             _strip_widgets(executed)
 
 
 def _connection(folder: str) -> dict[str, str]:
-    """Sockets in a folder instead of five ports, which Jupyter chooses long before it uses them: where 20 kernels start
-    together, two want the same port in more than one start of four, and one of them fails or loses its heartbeat."""
+    """Sockets in a folder instead of five ports, which Jupyter chooses long before it uses them: when 20 kernels start
+    together, two take the same port in more than one of four tries, and one of them fails or loses its heartbeat."""
     sockets = f"{folder}/kernel-ipc-5"
     transport = "ipc" if len(sockets) <= 100 else "tcp"  # a system takes 103 or 107 characters
     return {"transport": transport, "connection_file": f"{folder}/kernel.json"}
 
 
 def _what_happened(error, executed: Path) -> str:
-    """A CourseError speaks for itself; anything else comes with its name and the line its cell begins with."""
+    """The text of a CourseError; of any other error its name, too, and the first line of its cell."""
     name, text = error.ename, " ".join(str(error.evalue).split())
     if not text:  # the chapter prints a CourseError as one line on stderr instead of a traceback
         cells = (c for c in read_json(executed)["cells"] if c["metadata"].get("papermill", {}).get("exception"))
-        said = "".join("".join(o["text"]) for o in next(cells, {}).get("outputs", []) if o.get("name") == "stderr")
-        name, _, text = (said.strip().splitlines() or [name])[-1].partition(": ")
+        printed = "".join("".join(o["text"]) for o in next(cells, {}).get("outputs", []) if o.get("name") == "stderr")
+        name, _, text = (printed.strip().splitlines() or [name])[-1].partition(": ")
     if name == "CourseError":
         return text
     first = next((line.strip() for line in error.source.splitlines() if line.strip()), "")
@@ -181,6 +181,6 @@ def _strip_widgets(executed: Path) -> None:
 
 def _note(events: Path | None, **content) -> None:
     if events:
-        # one short write: lines of parallel chapters do not mix; news of the work are worth less than the work
+        # one short write, so that lines of parallel chapters do not mix; an event must not stop the work
         with suppress(OSError), open(events, "a", encoding="utf-8") as stream:
             stream.write(json.dumps(content) + "\n")

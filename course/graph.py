@@ -1,4 +1,4 @@
-"""The graph of a run folder: hold the folder, bring it up to date with Snakemake, tell what happens meanwhile."""
+"""The graph of a run folder: lock the folder, bring it up to date with Snakemake, print the progress."""
 
 import fcntl
 import json
@@ -23,15 +23,15 @@ PROJECT = Path(__file__).resolve().parents[1]
 
 @dataclass(frozen=True)
 class Cluster:
-    """Where the parts go when it is not this machine: to Slurm, so many at a time."""
+    """Slurm in place of this machine, with so many jobs in its queue at a time."""
 
     jobs: int
     partition: str | None = None
     profile: Path = PROJECT / "profiles" / "slurm"
 
 
-def cluster(executor: str, *, jobs: int, partition: str | None, profile: Path) -> Cluster | None:
-    """Where the parts go; None: they run here."""
+def cluster(executor: str, jobs: int, partition: str | None, profile: Path) -> Cluster | None:
+    """The cluster that this executor and its options mean; None: the parts run on this machine."""
     if executor not in ("local", "slurm"):
         raise CourseError(f"executor={executor!r}: no such executor; choose local or slurm")
     if executor == "local":
@@ -45,15 +45,16 @@ def cluster(executor: str, *, jobs: int, partition: str | None, profile: Path) -
 
 @contextmanager
 def locked(run: Path):
-    """Hold the run folder: a second course on it would write into the same files. Yields the lock's descriptor."""
+    """Lock the run folder: a second course would write into the same files. Yields the lock's descriptor."""
     (run / ".course").mkdir(parents=True, exist_ok=True)
     with open(run / ".course" / "lock", "a+") as stream:
         try:
             fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             stream.seek(0)
-            who = stream.read().strip() or "unknown"
-            raise CourseError(f"{run}: a course already runs here (process {who}); wait for it, or stop it") from None
+            process = stream.read().strip() or "unknown"
+            text = f"{run}: a course already runs here (process {process}); wait for it, or stop it"
+            raise CourseError(text) from None
         stream.truncate(0)
         stream.write(str(os.getpid()))
         stream.flush()
@@ -108,13 +109,12 @@ def run_graph(run: Path, config: dict, *, cores: int, cluster: Cluster | None = 
             with open(events, "rb") as stream:
                 stream.seek(offset)
                 new = stream.read()
-            new = new[: new.rfind(b"\n") + 1]
-            offset += len(new)
-            for event in map(json.loads, new.splitlines()):
+            lines = new[: new.rfind(b"\n") + 1]
+            offset += len(lines)
+            for event in map(json.loads, lines.splitlines()):
+                failed = failed or event["event"] == "failed"
                 if line := progress.take(event):
-                    wrong = event["event"] == "failed"
-                    print(line, file=sys.stderr if wrong else sys.stdout, flush=True)
-                    failed = failed or wrong
+                    print(line, file=sys.stderr if event["event"] == "failed" else sys.stdout, flush=True)
             time.sleep(0.2 * running)
     finally:
         if stop_group(snakemake) and cluster:
@@ -137,42 +137,25 @@ def run_graph(run: Path, config: dict, *, cores: int, cluster: Cluster | None = 
 def graph_command(
     run: Path, config: Path, *, cores: int, cluster: Cluster | None = None, study: bool = False
 ) -> list[str]:
-    alive, driver, where = [], "snakemake", ["--cores", str(cores)]
+    """The command line of Snakemake, of its driver for Slurm with a cluster."""
     if cluster:
+        start = ["setpriv", "--pdeathsig", "KILL"]  # here chapters watch the course; on a cluster nothing else would
         driver = "course.slurm_driver"
-        alive = ["setpriv", "--pdeathsig", "KILL"]  # here chapters watch the course; on a cluster nothing else would
-        where = ["--workflow-profile", str(cluster.profile.resolve()), "--jobs", str(cluster.jobs)]
-        where += ["--default-resources", f"slurm_partition={cluster.partition}"] if cluster.partition else []
-    return [
-        *alive,
-        sys.executable,
-        "-m",
-        driver,
-        *(["study"] if study else []),
-        "--snakefile",
-        str(PROJECT / ("Snakefile.studies" if study else "Snakefile")),
-        "--directory",
-        str(run),
-        "--configfile",
-        str(config),
-        "--profile",
-        "none",
-        *where,
-        "--scheduler",
-        "greedy",
-        "--nolock",
-        "--rerun-incomplete",
-        "--rerun-triggers",
-        "mtime",
-        "params",
-        "input",
-        "--nocolor",
-    ]
+        resources = ["--workflow-profile", str(cluster.profile.resolve()), "--jobs", str(cluster.jobs)]
+        resources += ["--default-resources", f"slurm_partition={cluster.partition}"] if cluster.partition else []
+    else:
+        start, driver, resources = [], "snakemake", ["--cores", str(cores)]
+    snakefile = PROJECT / ("Snakefile.studies" if study else "Snakefile")
+    files = {"--snakefile": snakefile, "--directory": run, "--configfile": config, "--profile": "none"}
+    command = [*start, sys.executable, "-m", driver, *(["study"] if study else [])]
+    command += [str(word) for pair in files.items() for word in pair] + resources
+    command += ["--scheduler", "greedy", "--nolock", "--rerun-incomplete", "--nocolor"]
+    return [*command, "--rerun-triggers", "mtime", "params", "input"]
 
 
 def planned(log: str, notebooks: Path | str) -> dict[str, int]:
-    """Parts to run per chapter (or kind of step of a study), read from the job table that Snakemake prints first;
-    empty while it is not there."""
+    """Parts to run per chapter (or step of a study), read from the job table that Snakemake prints first; empty before
+    that."""
     table = re.search(r"^Job stats:\n(.*?)^total\s+\d+", log, re.DOTALL | re.MULTILINE)
     counts = dict(re.findall(r"^(\w+)\s+(\d+)\s*$", table[1], re.MULTILINE)) if table else {}
     chapters = {path.stem[3:]: path.stem for path in Path(notebooks).glob("[0-9][0-9]_*.ipynb")}

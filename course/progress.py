@@ -1,4 +1,4 @@
-"""What a run of the course has done, how long the rest will take, and how much memory it needed."""
+"""Progress of a course: finished parts, remaining time, and peak memory."""
 
 import time
 from dataclasses import dataclass, field
@@ -14,7 +14,7 @@ ONE_AT_A_TIME = ("00", "01", "05", "results")  # the other parts run beside each
 
 @dataclass
 class Progress:
-    """What is done, and how long the rest will take: seconds per chapter of an earlier run, rescaled as we go."""
+    """Finished parts and remaining time, from the seconds per chapter of an earlier run, rescaled during this one."""
 
     expected: dict[str, float]  # chapter -> seconds of one part, from a reference run
     slots: int  # chapters that run at the same time
@@ -54,7 +54,7 @@ class Progress:
         return one_by_one + max(beside / self.slots, longest)
 
     def take(self, event: dict) -> str | None:
-        """Account for one event of a chapter; the line to print, if it is worth one."""
+        """Account for one event of a chapter; return the line to print, if there is one."""
         chapter, label = event["chapter"], event["label"]
         if event["event"] == "started":
             self.running[label] = (chapter, time.time())
@@ -79,11 +79,11 @@ def clock(seconds: float) -> str:
 def reference_costs(dataset: str, scale: str) -> dict[str, float]:
     """Seconds per chapter of a recorded run of this dataset and scale; of the phantom when there is none.
 
-    The steps of a study are taken to last as long as the chapters that do the same.
+    The steps of a study are assumed to last as long as the chapters that do the same.
     """
     costs = read_json(REFERENCE) if REFERENCE.exists() else {}
-    found = costs.get(dataset, {}).get(scale) or costs.get("phantom", {}).get(scale) or {}
-    known = found.get("chapters", {})
+    recorded = costs.get(dataset, {}).get(scale) or costs.get("phantom", {}).get(scale) or {}
+    known = recorded.get("chapters", {})
     alike = {"pretrain": "03_simmim_masking", "finetune": "04_unetr_finetuning"}
     return known | {step: known[chapter] for step, chapter in alike.items() if chapter in known}
 
@@ -98,6 +98,6 @@ class Memory:
         for process in psutil.Process().children(recursive=True):
             try:
                 sizes.append(process.memory_info().rss)
-            except psutil.Error:  # it ended meanwhile
+            except psutil.Error:  # it has ended
                 continue
         self.together, self.largest = max(self.together, sum(sizes)), max(self.largest, *sizes, 0)

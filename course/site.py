@@ -1,4 +1,4 @@
-"""A static site from the executed chapters: Sphinx without network, and no page asks an outside address for anything.
+"""A static site from the executed chapters: Sphinx without network, and no page loads anything from outside.
 
     python -m course.site --scale laptop --dataset phantom
 
@@ -24,7 +24,7 @@ from ssl_utils.experiments.naming import base
 from ssl_utils.files import read_json
 
 PROJECT = runs.PROJECT
-HELD = re.compile(r"figures/|notebooks/\d\d_|(CONTRIBUTING|CHANGELOG)\.md$")  # files of the project that become pages
+PAGES = re.compile(r"figures/|notebooks/\d\d_|(CONTRIBUTING|CHANGELOG)\.md$")  # files of the project that become pages
 LINK = re.compile(r"(\]\()(?!\w+:)([^)\s#]*)(#[^)\s]+)?(?=\))")
 WHOLE_LINK = re.compile(r"(?<!!)\[([^\[\]]+)\]\((?!\w+:)([^)\s#]+)\)")
 FOLDED = {"bootstrap": "For Colab and Binder", "injected-parameters": "The parameters of this run"}  # by tag
@@ -43,7 +43,7 @@ def chapters(notebooks: Path = PROJECT / "notebooks") -> list[str]:
 def executed(course: Path, chapter: str) -> Path | None:
     """The executed notebook of a chapter in a course's run folder; None where the chapter has not been run.
 
-    Chapter 04 runs once per fine-tuning: the one with most labels of the first pretrained start, by name.
+    Chapter 04 runs once per fine-tuning: the one with most labels of the first pretrained init, by name.
     """
     path = course / "chapters" / chapter / "notebook.ipynb"
     if not chapter.startswith("04_"):
@@ -53,8 +53,8 @@ def executed(course: Path, chapter: str) -> Path | None:
         init, labels, repeat = path.parts[-4:-1]
         return init == "random", init, -int(labels[1:]), repeat
 
-    found = sorted(course.glob("finetune/*/n*/draw*/notebook.ipynb"), key=rank)
-    return next((path for path in found if base(path.parts[-4]) == path.parts[-4] and complete(path)), None)
+    paths = sorted(course.glob("finetune/*/n*/draw*/notebook.ipynb"), key=rank)
+    return next((path for path in paths if base(path.parts[-4]) == path.parts[-4] and complete(path)), None)
 
 
 def complete(path: Path) -> bool:
@@ -70,14 +70,14 @@ def collect(course: Path, names: list[str]) -> dict[str, Path]:
     Raises:
         CourseError: chapters that have not been run, and the command that runs them.
     """
-    found = {name: executed(course, name) for name in names}
-    if missing := [name for name, path in found.items() if path is None]:
+    notebooks = {name: executed(course, name) for name in names}
+    if missing := [name for name, path in notebooks.items() if path is None]:
         command = f"make course SCALE={course.name} DATASET={course.parent.name}"
         raise CourseError(f"{course}: {', '.join(missing)} not executed yet; run `{command}` first")
-    return found
+    return notebooks
 
 
-def stage(source: Path, found: dict[str, Path], *, project: Path = PROJECT) -> None:
+def stage(source: Path, notebooks: dict[str, Path], *, project: Path = PROJECT) -> None:
     """Lay out everything that Sphinx reads: pages, README, figures, executed chapters."""
     shutil.rmtree(source, ignore_errors=True)
     shutil.copytree(project / "docs", source, ignore=shutil.ignore_patterns("__pycache__", "*.py", "_static"))
@@ -90,7 +90,7 @@ def stage(source: Path, found: dict[str, Path], *, project: Path = PROJECT) -> N
     (source / "readme").mkdir()
     (source / "readme" / "body.md").write_text(readme.partition("\n")[2], encoding="utf-8")  # its title is on the page
     (source / "notebooks").mkdir()
-    for name, path in found.items():
+    for name, path in notebooks.items():
         notebook = for_the_site(read_json(path), number=name[:2])
         (source / "notebooks" / f"{name}.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
 
@@ -129,11 +129,11 @@ def on_the_site(inside: str) -> str | None:
         return "index.md"
     if inside == "docs" or inside.startswith("docs/"):
         return inside.removeprefix("docs").removeprefix("/")
-    return inside if inside in ("", "notebooks") or HELD.match(inside) else None
+    return inside if inside in ("", "notebooks") or PAGES.match(inside) else None
 
 
 def for_the_site(notebook: dict, *, number: str) -> dict:
-    """An executed notebook without widgets and paths of this machine, its title numbered, a word on every picture."""
+    """An executed notebook without widgets and paths of this machine, with a numbered title and alternative texts."""
     about = notebook["metadata"].pop("papermill", {})
     notebook["metadata"].pop("widgets", None)
     for cell in notebook["cells"]:
@@ -151,7 +151,7 @@ def for_the_site(notebook: dict, *, number: str) -> dict:
 
 
 def dress(cell: dict) -> None:
-    """Fold plumbing away, say in words what pictures show, and drop what only a kernel can show."""
+    """Fold the technical cells, add alternative texts to figures, and drop outputs that need a kernel."""
     written = [output.get("metadata", {}).get("image/png", {}).get("alt") for output in cell["outputs"]]
     words = next(filter(None, written), cell.get("id", "").replace("-", " "))
     cell["metadata"]["mystnb"] = {"image": {"alt": f"what the code above draws: {words}"}}
@@ -162,7 +162,7 @@ def dress(cell: dict) -> None:
 
 
 def without_widget(output: dict) -> dict | None:
-    """The static side of an output, free of paths; None when it has a widget alone."""
+    """The static part of an output, without paths; None when it is a widget alone."""
     if data := output.get("data"):
         live = {kind for kind in data if "jupyter.widget" in kind}
         output["data"] = {kind: data[kind] for kind in data if kind not in live}
@@ -175,7 +175,7 @@ def without_widget(output: dict) -> dict | None:
 
 
 def private_roots() -> dict[str, str]:
-    """Folders of this machine, longest first, and how the README calls them."""
+    """Folders of this machine, longest first, and their names in the README."""
     roots = {str(runs.runs_root()): "runs", str(PROJECT): "."}
     if data := os.environ.get("SSL_DATA_ROOT"):
         roots[str(Path(data).expanduser().resolve())] = "data"
@@ -183,10 +183,10 @@ def private_roots() -> dict[str, str]:
 
 
 def build(source: Path, site: Path, *, project: Path = PROJECT) -> None:
-    """Run Sphinx; every warning is a fault, since it is a link, a figure or a formula that readers would miss.
+    """Run Sphinx; every warning is an error, since it is a link, a figure or a formula that readers would miss.
 
     Raises:
-        CourseError: the first fault, how many there are, and the log. The pages are written all the same.
+        CourseError: the first error, the number of all, and the log. The pages are written nevertheless.
     """
     shutil.rmtree(site, ignore_errors=True)
     log = site.with_name(f"{site.name}.log")
@@ -195,15 +195,15 @@ def build(source: Path, site: Path, *, project: Path = PROJECT) -> None:
     command = [sys.executable, "-m", "sphinx", "-q", "-W", "--keep-going", *words, source, site]
     log.parent.mkdir(parents=True, exist_ok=True)
     ended = subprocess.run([str(word) for word in command], capture_output=True, text=True)
-    faults = [line for line in log.read_text(encoding="utf-8").splitlines() if re.search("WARNING|ERROR", line)]
-    faults = faults or ended.stderr.strip().splitlines()[-1:] if ended.returncode else []
-    faults += outside_addresses(site)
-    if faults:
-        raise CourseError(f"{site}: {len(faults)} faults, the first: {faults[0]} (all of Sphinx's in {log})")
+    errors = [line for line in log.read_text(encoding="utf-8").splitlines() if re.search("WARNING|ERROR", line)]
+    errors = errors or ended.stderr.strip().splitlines()[-1:] if ended.returncode else []
+    errors += outside_addresses(site)
+    if errors:
+        raise CourseError(f"{site}: {len(errors)} errors, the first: {errors[0]} (all of Sphinx's in {log})")
 
 
 def outside_addresses(site: Path) -> list[str]:
-    """Everything that a page or style sheet would load from outside; links that a reader follows are not among it."""
+    """Everything that a page or style sheet would load from outside; links for the reader are allowed."""
     return [
         f"{path.relative_to(site)}: loads {match[1] or match[2]}"
         for path in sorted((*site.rglob("*.html"), *site.rglob("*.css")))

@@ -1,4 +1,4 @@
-"""What a graph must know of Slurm: the jobs of its run folder that are still there, and what became of the others."""
+"""The Slurm jobs of a run folder: those in the queue, and the state in which the others ended."""
 
 import re
 import shutil
@@ -14,7 +14,7 @@ ENDED = re.compile(r"SLURM-job '(\d+)' failed, SLURM status is: '(\w+)'")
 
 
 def refuse_if_queued(run: Path) -> None:
-    """A driver that was killed leaves its jobs behind, and a new one would submit the same parts beside them.
+    """Refuse to start while jobs of a killed driver are in the queue: a new one would submit the same parts again.
 
     Raises:
         CourseError: there is no Slurm here, it does not answer, or it still has jobs of this run folder.
@@ -30,31 +30,31 @@ def queued(run: Path) -> list[str]:
     """Ids of the jobs that were submitted from this run folder and have not ended."""
     if not shutil.which("squeue"):
         raise CourseError("executor='slurm': no squeue on this machine; start the course on a login node")
-    look = _ask()
-    if look.returncode:
-        said = (look.stderr.strip().splitlines() or ["squeue failed"])[-1]
-        raise CourseError(f"executor='slurm': Slurm does not answer ({said}); try again when sinfo shows the nodes")
-    pairs = (line.split(" ", 1) for line in look.stdout.splitlines())
+    answer = _squeue()
+    if answer.returncode:
+        error = (answer.stderr.strip().splitlines() or ["squeue failed"])[-1]
+        raise CourseError(f"executor='slurm': Slurm does not answer ({error}); try again when sinfo shows the nodes")
+    pairs = (line.split(" ", 1) for line in answer.stdout.splitlines())
     return [job for job, folder in pairs if folder == str(run.resolve())]
 
 
 def answers() -> bool:
-    return _ask().returncode == 0
+    return _squeue().returncode == 0
 
 
-def _ask() -> subprocess.CompletedProcess:
+def _squeue() -> subprocess.CompletedProcess:
     return subprocess.run(["squeue", "--me", "--noheader", "--format=%A %Z"], capture_output=True, text=True)
 
 
 def cancel(run: Path) -> None:
-    """End what a course that is being stopped has in the queue; Snakemake may not have come to it."""
+    """Cancel the queued jobs of a course that is being stopped, which Snakemake may have left."""
     with suppress(CourseError):
         if left := queued(run):
             subprocess.run(["scancel", *left], capture_output=True)
 
 
 def jobs(log: str) -> dict[str, tuple[str, str]]:
-    """Of Snakemake's log: the file a part writes -> (id of its last Slurm job, how Slurm ended it or "")."""
+    """From Snakemake's log: the file a part writes -> (id of its last Slurm job, the state it ended in or "")."""
     outputs = {}
     for rule in ONE_RULE.finditer(log):
         fields = dict(re.findall(r"^    (\w+): (.*)$", rule["body"], re.MULTILINE))

@@ -1,9 +1,9 @@
-"""Snakemake with an executor for Slurm that forgets no job: python -m course.slurm_driver, words as for snakemake.
+"""Snakemake with an executor for Slurm that keeps all jobs: python -m course.slurm_driver, arguments as for snakemake.
 
-Slurm's controller may be away for minutes while its jobs run on. The plugin (2.8.0) asks a few times what became of
-them, and when nothing answers it drops every job it knows: the graph then waits for ever. Submissions would use up all
-tries of a part within half a minute. And it looks at the queue less and less often, up to every three minutes, whatever
-`seconds-between-status-checks` says.
+Slurm's controller may be unreachable for minutes while its jobs run on. The plugin (2.8.0) queries it a few times, and
+without an answer it drops all its jobs: the graph then waits for ever. Submissions would use up all tries of a part
+within half a minute. And it queries the queue less and less often, up to every three minutes, in spite of
+`seconds-between-status-checks`.
 """
 
 import asyncio
@@ -13,18 +13,18 @@ import snakemake_executor_plugin_slurm as plugin
 
 from course import slurm
 
-PAUSE = 5  # seconds until Slurm is asked again whether it answers; a question itself waits 9 s for a controller
+PAUSE = 5  # seconds between two queries for Slurm's controller; a query itself waits 9 s for it
 
 
 class Executor(plugin.Executor):
-    """The plugin's; only what every executor of Snakemake has is changed, nothing of the plugin's inside."""
+    """The plugin's; only methods that every executor of Snakemake has are overridden."""
 
     def __init__(self, workflow, logger):
-        self.accounted = set()  # ids of jobs of which the last look knew something; before `super` starts to look
+        self.accounted = set()  # ids of jobs with a known state at the last query; set before `super` starts to query
         super().__init__(workflow, logger)
 
     async def check_active_jobs(self, active_jobs):
-        """Yields the jobs that go on: those of the plugin, and those that it neither yields nor says how they ended."""
+        """Yields the active jobs: those of the plugin, and those that it neither yields nor reports as ended."""
         self.accounted.clear()
         async for job in super().check_active_jobs(active_jobs):
             self.accounted.add(job.external_jobid)

@@ -1,5 +1,5 @@
-"""The state of every run of a course, read from its files: no process has to be asked, so it can be told on any machine
-that sees the run folder, also while the course runs on another one and after it was killed."""
+"""The state of every run of a course, read from its files: on any machine that has the run folder, also while the
+course runs on another one, and after it was killed."""
 
 import json
 from collections import Counter
@@ -18,12 +18,12 @@ BY_SLURM = {"TIMEOUT": "timed out", "DEADLINE": "timed out"}
 
 @dataclass(frozen=True)
 class Row:
-    """One run, for people. `reason` says why it failed, and where to read on."""
+    """One run as text. `reason`: why it failed, and the file with more about it."""
 
     run: str
     state: str  # one of ORDER
     step: str = ""
-    figure: str = ""
+    result: str = ""
     seconds: str = ""
     device: str = ""
     job: str = ""  # of Slurm
@@ -31,81 +31,84 @@ class Row:
 
 
 def rows(root: Path) -> list[Row]:
-    """Planned runs first, in the order of the graph; then the others that lie in the run folder."""
+    """Planned runs first, in the order of the graph; then the others in the run folder."""
     course = root / ".course"
     configs = [*course.glob("config.json"), *sorted(course.glob("study_*.json"))]
     parts = {part.run: part for path in configs for part in plan.parts(read_json(path))}
     for path in (*sorted(root.glob("pretrain/*/config.json")), *sorted(root.glob("finetune/*/n*/draw*/config.json"))):
         run = str(path.parent.relative_to(root))
         parts.setdefault(run, Part(run, "", ""))
-    told, log = last_events(course / "events.jsonl"), course / "snakemake.log"
+    events, log = last_events(course / "events.jsonl"), course / "snakemake.log"
     jobs = slurm.jobs(log.read_text(encoding="utf-8", errors="replace")) if log.exists() else {}
-    return [_row(root, part, told.get(part.label, {}), jobs.get(part.writes, ("", ""))) for part in parts.values()]
+    return [_row(root, part, events.get(part.label, {}), jobs.get(part.writes, ("", ""))) for part in parts.values()]
 
 
-def summary(found: list[Row]) -> str:
-    counts = Counter(row.state for row in found)
+def summary(rows: list[Row]) -> str:
+    counts = Counter(row.state for row in rows)
     return ", ".join(f"{counts[state]} {state}" for state in ORDER if counts[state])
 
 
 def last_events(path: Path) -> dict[str, dict]:
-    """label -> what it told last, with what it told when it started. A line that is being written is left out."""
-    found: dict[str, dict] = {}
+    """label -> its last event, with the entries of its start. A line that is still being written is left out."""
+    last: dict[str, dict] = {}
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
     for event in (json.loads(line) for line in lines if line.endswith("\n")):
-        before = found.get(event["label"], {}) if event["event"] != "started" else {}
-        found[event["label"]] = before | event
-    return found
+        before = last.get(event["label"], {}) if event["event"] != "started" else {}
+        last[event["label"]] = before | event
+    return last
 
 
-def _row(root: Path, part: Part, told: dict, submitted: tuple[str, str]) -> Row:
+def _row(root: Path, part: Part, event: dict, submitted: tuple[str, str]) -> Row:
     if (root / part.writes).exists():
         return _done(root / part.run, part.run)
     folder, (job, end) = root / part.run, submitted
-    config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+    config = _config(folder)
     by = config.get("by") or {}
-    state, reason = _state(told, by, job, end)
+    state, reason = _state(event, by, job, end)
     if state == "running" and part.run.startswith("pretrain/") and not by:
         state = "pending"  # its chapter trains another task first
     if state in ("pending", "queued"):
         return Row(part.run, state, job=job)
     if end and state in ("failed", "timed out") and (log := next(root.glob(f".snakemake/slurm_logs/**/{job}.log"), "")):
         reason += f"; log: {log}"
-    job = job or told.get("job") or by.get("job") or ""
+    job = job or event.get("job") or by.get("job") or ""
     return Row(part.run, state, **_progress(folder, config), device=config.get("device") or "", job=job, reason=reason)
 
 
-def _state(told: dict, by: dict, job: str, end: str) -> tuple[str, str]:
-    """(state, reason) of what is not done, from the last event of its part, the process that opened its run folder, and
-    its last Slurm job with what Slurm said of that."""
-    another = bool(job) and told.get("job") not in (None, job)  # the event is of an earlier try
-    if told.get("event") == "failed" and not another:
-        return "timed out" if told.get("timed_out") else "failed", told["message"]
-    if end:  # it had no time to tell
+def _config(folder: Path) -> dict:
+    return read_json(folder / "config.json") if (folder / "config.json").exists() else {}
+
+
+def _state(event: dict, by: dict, job: str, end: str) -> tuple[str, str]:
+    """(state, reason) of an unfinished part, from its last event, the process that opened its run folder, and its last
+    Slurm job with the state in which Slurm ended that."""
+    another = bool(job) and event.get("job") not in (None, job)  # the event is of an earlier try
+    if event.get("event") == "failed" and not another:
+        return "timed out" if event.get("timed_out") else "failed", event["message"]
+    if end:  # it was ended before it could write an event
         return BY_SLURM.get(end, "failed"), f"Slurm ended job {job}: {end}"
-    if told.get("event") == "failed" or (job and not told):
+    if event.get("event") == "failed" or (job and not event):
         return "queued", ""
-    noted = told or by
-    if not noted:
+    process = event or by
+    if not process:
         return "pending", ""
-    return "broken off" if processes.gone(noted) else "running", ""
+    return "broken off" if processes.gone(process) else "running", ""
 
 
 def _done(folder: Path, run: str) -> Row:
     done = read_json(folder / ("done.json" if run.startswith("chapters") else "metrics.json"))
-    figure = ""
+    result = ""
     if "dice" in done:
-        figure = f"Dice {done['dice']:.3f}"
+        result = f"Dice {done['dice']:.3f}"
     elif "last" in done:
-        figure = f"loss {done['last']['validation_loss']:.4f}"
+        result = f"loss {done['last']['validation_loss']:.4f}"
     seconds = f"{done['seconds']:.0f}" if "seconds" in done else ""
-    config = read_json(folder / "config.json") if (folder / "config.json").exists() else {}
-    job = (config.get("by") or {}).get("job") or ""
-    return Row(run, "done", figure=figure, seconds=seconds, device=done.get("device", ""), job=job)
+    job = (_config(folder).get("by") or {}).get("job") or ""
+    return Row(run, "done", result=result, seconds=seconds, device=done.get("device", ""), job=job)
 
 
 def _progress(folder: Path, config: dict) -> dict[str, str]:
-    """How far a training run came: steps, epoch and loss of its last validation."""
+    """Progress of a training run: steps, epoch and loss of its last validation."""
     steps = config.get("settings", {}).get("steps")
     if steps is None:
         return {}
@@ -114,6 +117,6 @@ def _progress(folder: Path, config: dict) -> dict[str, str]:
     last = runs.history(folder).iloc[-1]
     return {
         "step": f"{int(last['step'])}/{steps}, epoch {int(last['epoch'])}",
-        "figure": f"train loss {last['train_loss']:.4f}",
+        "result": f"train loss {last['train_loss']:.4f}",
         "seconds": f"{last['seconds']:.0f}",
     }

@@ -1,12 +1,12 @@
 """Studies: one thing is varied, everything else stays as in the course, in the course's own run folder.
 
-A point of a study is what is pretrained and how it is fine-tuned. Options at their default are left out of it, so a
-point without options is a run of the course itself, and no run is made twice for two studies.
+A point of a study is a pretraining and a fine-tuning. Options at their default are left out, so that a point without
+options is a run of the course itself, and two studies share their common runs.
 """
 
 from typing import Any
 
-from course.study import Point, Study, Where, of_scale
+from course.study import Context, Point, Study, of_scale
 from ssl_utils.data import datasets
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments.description import RANDOM
@@ -14,34 +14,14 @@ from ssl_utils.experiments.scales import Scale
 from ssl_utils.pretext import TASKS
 
 
-def _mask_ratio(task: str, value: float, where: Where) -> Point:
-    return Point(task, f"{value:g}", {"mask_ratio": value})
+def _pool(task: str, value: str, context: Context) -> Point | None:
+    pool = {"this set": None, "other set": context.other, "both": f"own+{context.other}"}[value]
+    return Point(task, value, {"pool": pool}) if value == "this set" or context.equal_channels else None
 
 
-def _freezing(task: str, value: str, where: Where) -> Point:
-    return Point(task, value, finetuning={"freeze_epochs": {"never": 0, "first epoch": 1, "always": -1}[value]})
-
-
-def _pool(task: str, value: str, where: Where) -> Point | None:
-    pool = {"this set": None, "other set": where.other, "both": f"own+{where.other}"}[value]
-    return Point(task, value, {"pool": pool}) if value == "this set" or where.equal_channels else None
-
-
-def _volumes(task: str, value: int | None, where: Where) -> Point:
-    return Point(task, "all" if value is None else str(value), {"volumes": value})
-
-
-def _restoration(task: str, value: str, where: Where) -> Point:
-    return Point(task, {"none": "L1", "latent": "L1 + latent", "published": "published"}[value], {"contrast": value})
-
-
-def _length(task: str, value: float, where: Where) -> Point:
-    steps = max(round(value * where.scale.pretrain_steps / 100), 1) if value != 100 else None
+def _length(task: str, value: float, context: Context) -> Point:
+    steps = max(round(value * context.scale.pretrain_steps / 100), 1) if value != 100 else None
     return Point(task, f"{value} %", {"steps": steps})
-
-
-def _budget(task: str, value: float, where: Where) -> Point:
-    return Point(task, f"{100 * value:g} %", finetuning={"budget": value})
 
 
 CONTROLS = {
@@ -51,12 +31,14 @@ CONTROLS = {
     "permuted": {"permuted": True},
     "plain U-Net": {"network": "unet"},
 }
+FREEZING = {"never": 0, "first epoch": 1, "always": -1}
+CONTRAST = {"none": "L1", "latent": "L1 + latent", "published": "published"}
 
 
-def _control(task: str, value: str, where: Where) -> Point | None:
-    """Budget and another network are controls of the random start; there is nothing to permute in it."""
-    of_random = value in ("4 x the steps", "plain U-Net")
-    if (value == "permuted" and task == RANDOM) or (of_random and task != RANDOM):
+def _control(task: str, value: str, context: Context) -> Point | None:
+    """Budget and another network are controls of training from scratch, where there is nothing to permute."""
+    from_scratch = value in ("4 x the steps", "plain U-Net")
+    if (value == "permuted" and task == RANDOM) or (from_scratch and task != RANDOM):
         return None
     return Point(task, value, finetuning=CONTROLS[value])
 
@@ -71,7 +53,7 @@ STUDIES = {
             name="mask_ratio",
             title="Mask ratio",
             varied="share of hidden tokens in pretraining",
-            point=_mask_ratio,
+            point=lambda task, value, _: Point(task, f"{value:g}", {"mask_ratio": value}),
             question="How much should be hidden, and does it matter more at few labels?",
             tasks=MASKED,
             option="mask_ratio",
@@ -87,14 +69,14 @@ STUDIES = {
             varied="how long the encoder is frozen in fine-tuning",
             question="Should the pretrained encoder be protected from the first steps, or from all?",
             tasks=MASKED,
-            point=_freezing,
-            values={"smoke": ("never", "first epoch", "always")},
+            point=lambda task, value, _: Point(task, value, finetuning={"freeze_epochs": FREEZING[value]}),
+            values={"smoke": tuple(FREEZING)},
         ),
         Study(
             name="pretraining_data",
             title="Pretraining data",
             varied="volumes that were pretrained on",
-            question="Do volumes of another organ help, alone or beside one's own?",
+            question="Do volumes of another organ help, alone or together with one's own?",
             tasks=AND_CLUSTERS,
             point=_pool,
             values={"smoke": ("this set", "other set", "both")},
@@ -104,18 +86,18 @@ STUDIES = {
             title="Pretraining volumes",
             varied="how many volumes were pretrained on",
             question="How many volumes without labels does it take, at the same number of steps?",
-            point=_volumes,
+            point=lambda task, value, _: Point(task, str(value or "all"), {"volumes": value}),
             tasks=CLUSTERS,
             values={"smoke": (2, None), "laptop": (3, 15, None)},
         ),
         Study(
             name="restoration",
-            title="Restoration with and without contrast",
+            title="Restoration with and without a contrastive loss",
             varied="loss of the pretraining",
-            question="Does an agreement of two views help, and which one?",
+            question="Does a contrastive loss between two views help, and which one?",
             tasks={"smoke": ("restoration",)},
-            point=_restoration,
-            values={"smoke": ("none", "latent", "published")},
+            point=lambda task, value, _: Point(task, CONTRAST[value], {"contrast": value}),
+            values={"smoke": tuple(CONTRAST)},
         ),
         Study(
             name="pretraining_length",
@@ -130,16 +112,16 @@ STUDIES = {
             name="finetuning_length",
             title="Fine-tuning length",
             varied="share of the fine-tuning steps",
-            question="Is the gain a better end, or a head start that more fine-tuning makes up for?",
-            point=_budget,
+            question="Does the gain remain after longer fine-tuning?",
+            point=lambda task, value, _: Point(task, f"{100 * value:g} %", finetuning={"budget": value}),
             tasks={level: (RANDOM, *tasks) for level, tasks in CLUSTERS.items()},
             values={"smoke": (0.5, 1), "laptop": (0.5, 1, 4), "workstation": (0.25, 0.5, 1, 2, 4)},
         ),
         Study(
             name="controls",
             title="Controls",
-            varied="what was changed",
-            question="Is it what was learnt, or the budget, the scale of the weights, the network?",
+            varied="change",
+            question="Does the gain come from what was learnt, or from budget, scale of the weights or network?",
             point=_control,
             tasks={"smoke": (RANDOM, "simmim"), "laptop": (RANDOM, "simmim", "mae", "voxel_clusters")},
             values={"smoke": tuple(CONTROLS)},
@@ -169,12 +151,12 @@ def plan(
     all_labels: bool = False,
     tasks: tuple[str, ...] = (),
 ) -> dict[str, Any]:
-    """What the graph and the results need to know of a study, as plain values.
+    """A study as plain values, for the graph and for its results.
 
     Args:
         num_labeled: the label counts that this dataset has at this scale.
-        all_labels: they were asked for, so the study takes them all.
-        tasks: in place of those that the study has.
+        all_labels: whether the study takes them all, because they were given on the command line.
+        tasks: instead of the study's own.
 
     Returns:
         name, title, question, varied, num_labeled, needs (other datasets), points (task, value, name, init, default:
@@ -186,12 +168,10 @@ def plan(
     study = get(name)
     other = {"phantom": "hippocampus"}.get(dataset, "phantom")
     channels = len(datasets.get(dataset, data).channels)
-    where = Where(scale, other, equal_channels=channels == len(datasets.get(other).channels), tasks=tuple(tasks))
-    points = study.points(where)
+    context = Context(scale, other, equal_channels=channels == len(datasets.get(other).channels), tasks=tuple(tasks))
+    points = study.points(context)
     if len(points) < 2:
-        raise CourseError(
-            f"study {name}: {other} cannot stand beside {dataset}, their channels differ; try another set"
-        )
+        raise CourseError(f"study {name}: the channels of {other} and {dataset} differ; try another dataset")
     usual = num_labeled if all_labels else of_scale(study.labels, scale.name)
     counts = [n for n in num_labeled if n in usual] or list(num_labeled[:1])
     pools = {point.options.get("pool") for point in points} - {None}

@@ -1,4 +1,4 @@
-"""What a study is: the points that it has at a scale, and the names of their runs. The studies: `course.studies`."""
+"""A study: its points at a scale, and the names of their runs. The studies themselves: `course.studies`."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields
@@ -14,13 +14,13 @@ COMMON = {one.name for one in fields(Pretraining)}  # options that every task ha
 
 
 @dataclass(frozen=True)
-class Where:
-    """What the points of a study may depend on."""
+class Context:
+    """Facts that the points of a study may depend on."""
 
     scale: Scale
-    other: str  # the dataset that stands for "other volumes"
-    equal_channels: bool  # can the same encoder read both?
-    tasks: tuple[str, ...] = ()  # asked for, in place of the study's own
+    other: str  # the dataset used as "other volumes"
+    equal_channels: bool  # whether one encoder can read both
+    tasks: tuple[str, ...] = ()  # chosen instead of the study's own
 
 
 @dataclass(frozen=True)
@@ -44,43 +44,42 @@ class Point:
 
 @dataclass(frozen=True)
 class Study:
-    """What is varied, and why. `values`, `tasks` and `labels` say how much of it from which scale on: a scale that is
-    not named takes what the next smaller one has."""
+    """What is varied, and why. `values`, `tasks` and `labels` are given by scale, see `of_scale`."""
 
     name: str
     title: str
     question: str
     varied: str  # under the axis of its figure
-    point: Callable[[str, Any, Where], Point | None]  # of a task and a value; None: that task has no such point
+    point: Callable[[str, Any, Context], Point | None]  # of a task and a value; None: that task has no such point
     values: Mapping[str, tuple]
     tasks: Mapping[str, tuple[str, ...]]
     labels: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: {"smoke": (6,), "workstation": (6, 12, 24)})
     option: str | None = None  # of the task; its default is always among the values
 
-    def points(self, where: Where) -> list[Point]:
+    def points(self, context: Context) -> list[Point]:
         """Every point at this scale, tasks that the registry lacks left out; no two are the same run.
 
         Raises:
-            CourseError: a task that was asked for does not exist, or has not what is varied.
+            CourseError: a chosen task does not exist, or lacks the varied option.
         """
-        level, found = where.scale.name, {}
-        for task in self._tasks(where):
+        level, points = context.scale.name, {}
+        for task in self._tasks(context):
             values, own = of_scale(self.values, level), {} if task == RANDOM else task_options(task)
             if self.option in own and own[self.option].default not in values:
                 values = tuple(sorted((*values, own[self.option].default)))
-            for point in filter(None, (self.point(task, value, where) for value in values)):
+            for point in filter(None, (self.point(task, value, context) for value in values)):
                 if unknown := point.options.keys() - own.keys() - COMMON:
                     raise CourseError(f"study {self.name}: {task} has no {', '.join(unknown)} to vary; leave it out")
-                found.setdefault(point.run.name, point)
-        return list(found.values())
+                points.setdefault(point.run.name, point)
+        return list(points.values())
 
-    def _tasks(self, where: Where) -> list[str]:
-        """Those asked for, else its own; the random start wherever the study varies it."""
-        own = of_scale(self.tasks, where.scale.name)
-        return [task for task in own if task == RANDOM or (task in TASKS and not where.tasks)] + list(where.tasks)
+    def _tasks(self, context: Context) -> list[str]:
+        """The chosen tasks, else its own; random in both cases if the study varies it."""
+        own = of_scale(self.tasks, context.scale.name)
+        return [task for task in own if task == RANDOM or (task in TASKS and not context.tasks)] + list(context.tasks)
 
 
 def of_scale(by_scale: Mapping[str, tuple], level: str) -> tuple:
-    """What a scale has: a scale that is not named takes what the next smaller one has."""
+    """The entry of a scale; one that is not named has that of the next smaller scale."""
     order = list(scales.SCALES)
     return next(by_scale[name] for name in reversed(order[: order.index(level) + 1]) if name in by_scale)

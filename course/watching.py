@@ -1,4 +1,4 @@
-"""Work that is watched: it ends at its time limit, no kernel outlives it, and it outlives no course."""
+"""Work under watch: it ends at its time limit, or with its course, and its kernels end with it."""
 
 import os
 import signal
@@ -15,7 +15,7 @@ class TimedOut(CourseError):
 
 
 def watched(work, *, minutes: float) -> None:
-    """Run `work` in a thread and watch: a kernel must not outlive its chapter, nor a chapter its course."""
+    """Run `work` in a thread and watch it: a kernel must not outlive its chapter, and a chapter not its course."""
     caught: list[BaseException] = []
 
     def call():
@@ -28,7 +28,7 @@ def watched(work, *, minutes: float) -> None:
         signal.signal(number, lambda number, _: _end(128 + number))
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
-    if "SLURM_JOB_ID" in os.environ:  # Slurm counts from before Python started, and would end it without a word
+    if "SLURM_JOB_ID" in os.environ:  # Slurm counts from before Python started, and ends it without an error message
         minutes -= min(2, minutes / 2)
     parent, deadline = os.getppid(), time.monotonic() + 60 * minutes
     course = int(os.environ.get("SSL_COURSE_PROCESS") or parent)

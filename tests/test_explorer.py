@@ -103,8 +103,8 @@ def test_an_update_keeps_window_and_layer_and_fits_the_position():
         ({"label": LABEL[:-1]}, r"label \(7, 10, 12\) and image \(8, 10, 12\) differ in shape"),
         ({"prediction": LABEL[:, :-1]}, "prediction .* differ in shape"),
         ({"after": IMAGE[:4]}, "after .* differ in shape"),
-        ({"label": LABEL + 0.5}, "label: values 0.5 to 9.5 are no label"),
-        ({"prediction": LABEL.astype(int) - 1}, "prediction: values -1 to 8 are no label"),
+        ({"label": LABEL + 0.5}, "label: values 0.5 to 9.5 are not labels"),
+        ({"prediction": LABEL.astype(int) - 1}, "prediction: values -1 to 8 are not labels"),
         ({"window": "liver"}, "no such window"),
     ],
 )

@@ -2,8 +2,6 @@
 
 import re
 from itertools import combinations
-from pathlib import Path
-from xml.etree import ElementTree
 
 import matplotlib
 import matplotlib.pyplot as plt
@@ -20,7 +18,6 @@ from ssl_utils.errors import CourseError
 from ssl_utils.figures import panels
 
 matplotlib.use("Agg")
-CONCEPTS = sorted((Path(__file__).parents[1] / "figures").glob("concept_*.svg"))
 RNG = np.random.default_rng(0)
 IMAGE = RNG.random((16, 24, 8)).astype(np.float32)
 LABEL = np.zeros(IMAGE.shape, np.uint8)
@@ -193,7 +190,7 @@ def test_qualitative_ranks(number):
 
 
 def test_tokens_are_numbered_as_the_encoder_numbers_them():
-    figure = drawn(figures.tokens(IMAGE, 8, index=0))
+    figure = drawn(figures.tokens(IMAGE, 8))
     assert "2 x 3 x 1 = 6 tokens of 8 x 8 x 8 voxels" in texts(figure)
     numbers = [int(t.get_text()) for t in figure.axes[1].texts if t.get_text()]
     grid = np.arange(6).reshape(2, 3, 1)
@@ -313,13 +310,3 @@ def test_a_notebook_shows_a_figure_once(first):
     NotebookClient(notebook, timeout=60, kernel_name="python3").execute()
     pictures = [o for o in notebook.cells[0].outputs if "image/png" in o.get("data", {})]
     assert len(pictures) == 1 and len(notebook.cells[0].outputs) == 1
-
-
-@pytest.mark.parametrize(
-    "path", sorted((Path(__file__).parents[1] / "figures").glob("concept_*.svg")), ids=lambda p: p.stem
-)
-def test_concept_figures_stand_alone(path):
-    root = ElementTree.parse(path).getroot()
-    assert root.get("width") == "900" and root.find("{*}title").text and root.find("{*}desc").text
-    references = [value for node in root.iter() for key, value in node.attrib.items() if key.endswith("href")]
-    assert set(references) <= {"#slice"} and root.find(".//{*}image") is None and root.find(".//{*}text") is not None

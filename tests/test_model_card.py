@@ -14,7 +14,7 @@ from ssl_utils import __main__ as cli, experiments
 from ssl_utils.data.dataset import Intensity
 from ssl_utils.data.datasets import REGISTRY
 from ssl_utils.experiments import Finetuning, Pretraining, model_card, runs
-from ssl_utils.networks.checkpoints import read_checkpoint, save_encoder
+from ssl_utils.networks.checkpoints import read_checkpoint, save_model
 from ssl_utils.networks.vit import ViT
 
 SMALL = {"hidden_size": 24, "mlp_dim": 24, "num_heads": 2}
@@ -36,7 +36,7 @@ def execute(folder, monkeypatch) -> dict:
 def stand_in(folder, *, pools=None, grid=None, **sizes):
     """A card of a run that never was, for an encoder of these sizes."""
     encoder = ViT(**SMALL, **sizes)
-    save_encoder(folder / "encoder.safetensors", encoder, metadata={})
+    save_model(folder / "encoder.safetensors", encoder, metadata={})
     (folder / "config.json").write_text(json.dumps({"commit": None, "versions": {"torch": "2"}}))
     done = {
         "task": "toy",
@@ -101,7 +101,7 @@ def test_an_encoder_that_fits_monais_unetr_is_put_into_it(tmp_path, monkeypatch)
 def test_code_that_loads_the_wrong_file_stops(tmp_path, monkeypatch):
     stand_in(tmp_path, in_channels=1, img_size=16, patch_size=8, num_layers=2)
     other = ViT(in_channels=1, img_size=16, patch_size=8, num_layers=1, **SMALL)
-    save_encoder(tmp_path / "encoder.safetensors", other, metadata={})
+    save_model(tmp_path / "encoder.safetensors", other, metadata={})
     with pytest.raises(AssertionError):
         execute(tmp_path, monkeypatch)
 

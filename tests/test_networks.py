@@ -140,7 +140,7 @@ def test_the_encoder_alone_is_that_of_the_network(where, name):
 def test_the_registry_needs_no_torch_and_names_what_there_is():
     look = "import sys; from ssl_utils.networks import NETWORKS; print({'torch', 'monai'} & {*sys.modules})"
     assert subprocess.run([sys.executable, "-c", look], capture_output=True, text=True).stdout == "set()\n"
-    one_line(lambda: network_class("vnet"), "network='vnet'.*unetr, unet, mednext")
+    one_line(lambda: network_class("vnet"), "network='vnet'.*unetr, unet, mednext, mednext_b")
 
 
 @every_network
@@ -256,7 +256,7 @@ def test_a_transfer_is_all_or_nothing(where, name, tmp_path):
     refused(fresh(where, name).encoder, {k: v for k, v in source.items() if k != first}, "reads the image must be")
     refused(fresh(where, name).encoder, source | {largest: source[largest] * torch.nan}, f"{largest} holds NaN")
     for number, other in enumerate(set(NETWORKS) - {name}):
-        checkpoints.save_encoder(tmp_path / f"{number}.safetensors", fresh(where, other).encoder, metadata={})
+        checkpoints.save_model(tmp_path / f"{number}.safetensors", fresh(where, other).encoder, metadata={})
         refused(fresh(where, name).encoder, tmp_path / f"{number}.safetensors", "no tensor has|would be loaded|has ")
     whole = network.state_dict()
     decoder = next(key for key in whole if not key.startswith((network.encoder_name, "out")))
@@ -399,7 +399,7 @@ def test_a_network_saved_before_the_registry_loads(where, tmp_path):
 def test_a_unet_of_another_norm_is_moved_with_all_it_holds(where, norm, tmp_path):
     source = fresh(where, "unet", norm=norm)
     source(crop(where, 2))  # batch norm counts its batches in whole numbers
-    checkpoints.save_encoder(tmp_path / "encoder.safetensors", source.encoder, metadata={})
+    checkpoints.save_model(tmp_path / "encoder.safetensors", source.encoder, metadata={})
     target = fresh(where, "unet", norm=norm).eval()
     assert load_encoder(target.encoder, tmp_path / "encoder.safetensors").share == 1
     images = crop(where)
@@ -439,6 +439,20 @@ def test_deep_supervision_trains_every_level_and_predicts_as_without(where):
     plain.load_state_dict(network.state_dict(), strict=False)
     with torch.no_grad():
         assert torch.equal(network.eval()(images), plain(images))
+
+
+def test_size_b_and_deep_supervision_are_options_of_a_run(where):
+    run = Finetuning(num_labeled=1, network="mednext_b", deep_supervision=True)
+    assert run.name == "random__deep_supervision=True__network=mednext_b"
+    folder = experiments.finetune(where, run)
+    network, _ = prediction.load_saved(folder / "model.safetensors")
+    config = network.config
+    assert (config["network"], config["variant"], config["deep_supervision"]) == ("mednext_b", "B", True)
+    assert len(network.train()(crop(where))) == config["levels"]
+    settings = json.loads((folder / "config.json").read_text())["settings"]
+    assert settings["deep_supervision"] is True and settings["network"] == "mednext_b"
+    with pytest.raises(CourseError, match=r"deep_supervision=True: unetr does not support it.*mednext"):
+        experiments.build_network(where, Finetuning(deep_supervision=True))
 
 
 @pytest.mark.parametrize(

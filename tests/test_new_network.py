@@ -12,7 +12,7 @@ def copy(tmp_path_factory):
     copy = Copy(tmp_path_factory.mktemp("contributor"))
     write(copy, "ssl_utils/networks/plain.py")
     write(copy, "tests/test_plain.py")
-    register(copy, "ssl_utils/networks/__init__.py", "NETWORKS", "NETWORKS = {  # name -> where it is\n", "\n}\n")
+    register(copy, "ssl_utils/networks/__init__.py", "NETWORKS", "NETWORKS = {  # name -> entry\n", "\n}\n")
     return copy
 
 
@@ -27,4 +27,4 @@ def test_its_own_test_and_those_of_every_network_pass(copy):
 
 
 def test_the_command_line_knows_it(copy):
-    assert "unetr, unet, mednext, plain" in copy("-m", "ssl_utils", "options").replace("\n", " ")
+    assert "unetr, unet, mednext, mednext_b, plain" in copy("-m", "ssl_utils", "options").replace("\n", " ")

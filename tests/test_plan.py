@@ -87,3 +87,23 @@ def test_the_plan_of_the_paper_is_printed_and_nothing_is_started(tmp_path):
 
 def test_a_course_that_the_record_does_not_know_says_what_it_is_scaled_from():
     assert "Measured: phantom, scale laptop" in plan.estimate(configured("paper") | {"dataset": "sarcoma"}).basis
+
+
+def test_every_run_is_counted_with_its_own_network():
+    """The whole network where it is pretrained, and the network that a run of a study names."""
+    part = plan.Part("pretrain/voxel_clusters", "07_voxel_clusters", "07_voxel_clusters")
+    assert plan.trained(part) == ("pretrain", "unetr", "unetr")
+    study = {"name": "controls", "num_labeled": [6], "pretrain": ["simmim__network=mednext"]}
+    study["finetune"] = {"random__network=unet": ["random"], "simmim": ["simmim"]}
+    config = configured("smoke") | {"study": study}
+    assert [plan.trained(part) for part in plan.parts(config)] == [
+        ("pretrain", "mednext", "encoder"),
+        ("finetune", "unet", "unet"),
+        ("finetune", "unetr", "unetr"),
+    ]
+    found, setup = plan.estimate(config), Setup(datasets.get("phantom"), scales.get("smoke"))
+    assert found.networks == {name: plan.counted(setup, name)[name] for name in ("mednext", "unet", "unetr")}
+    crops = setup.scale.finetune_steps * setup.scale.finetune_batch_size
+    both = sum(found.networks[name][0] for name in ("unet", "unetr"))
+    assert found.tflop["finetune"] == pytest.approx(3 * crops * both / 1e3)
+    assert any(line.startswith("networks") and "unet, " in line for line in found.lines(jobs=2, tflops=1))

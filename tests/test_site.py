@@ -249,7 +249,7 @@ def test_every_formula_of_a_chapter_is_drawn(pages, name):
 def test_a_formula_that_cannot_be_drawn_is_a_fault(tmp_path):
     (tmp_path / "source").mkdir()
     (tmp_path / "source" / "index.md").write_text("# A page\n\nBad: $\\aplha + 1$ and $\\frac{1}{$. Good: $x$.\n")
-    with pytest.raises(CourseError, match=r"2 faults.*formula \\aplha"):
+    with pytest.raises(CourseError, match=r"2 errors.*formula \\aplha"):
         site.build(tmp_path / "source", tmp_path / "site")
     text = (tmp_path / "site" / "index.html").read_text(encoding="utf-8")
     assert r"<code>\aplha + 1</code>" in text and r"<code>\frac{1}{</code>" in text

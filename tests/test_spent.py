@@ -31,7 +31,7 @@ def test_bars_are_as_long_as_the_table_says():
     assert [bar.get_width() for bar in axes.patches] == list(found["ms per step"])
     assert [text.get_text() for text in axes.texts] == ["10 %", "20 %", "40 %", "5 %", "15 %", "5 %", "5 %"]
     colours = {bar.get_facecolor() for bar in axes.patches}
-    assert len(colours) == 3, "data, network, looking on"
+    assert len(colours) == 3, "data, network, monitoring"
 
 
 def test_a_run_of_before_the_clock_does_not_break_the_chapter(capsys):

@@ -78,7 +78,7 @@ def test_running_says_how_far_on_what_and_in_which_job(course):
     assert states(course)[run] == status.Row(run, "running", "0/40", device="cuda", job="41")
     (course / run / "history.csv").write_text(HISTORY)
     row = states(course)[run]
-    assert (row.step, row.figure, row.seconds) == ("20/40, epoch 1", "train loss 0.7000", "3")
+    assert (row.step, row.result, row.seconds) == ("20/40, epoch 1", "train loss 0.7000", "3")
 
 
 def test_a_pretraining_runs_when_its_chapter_has_begun_it(course):

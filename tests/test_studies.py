@@ -15,7 +15,7 @@ import pytest
 from course import graph, studies
 from course.chapters import tasks_of
 from course.records import claims, study_report as results
-from course.study import Where
+from course.study import Context
 from ssl_utils import experiments
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import Finetuning, runs, scales, setups
@@ -57,7 +57,7 @@ def test_a_larger_scale_has_no_fewer_points():
 
 def test_options_are_in_range_and_known_to_the_task(tiny_setup):
     for name in studies.STUDIES:
-        for point in studies.get(name).points(Where(tiny_setup.scale, "phantom", True)):
+        for point in studies.get(name).points(Context(tiny_setup.scale, "phantom", True)):
             if point.task != "random":
                 task = experiments.build_task(tiny_setup, point.pretraining)
                 assert all(getattr(task, key) == value for key, value in point.pretraining.options.items())
@@ -109,7 +109,7 @@ def test_other_volumes_are_fetched_and_have_equal_channels():
     assert plan("pretraining_data")["needs"] == ["hippocampus"] and plan("freezing")["needs"] == []
     assert "simmim__pool=own+hippocampus" in plan("pretraining_data")["pretrain"]
     assert plan("pretraining_data", dataset="hippocampus")["needs"] == ["phantom"]
-    with pytest.raises(CourseError, match="phantom cannot stand beside sarcoma"):
+    with pytest.raises(CourseError, match="the channels of phantom and sarcoma differ"):
         plan("pretraining_data", dataset="sarcoma")
 
 

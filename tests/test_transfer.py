@@ -10,7 +10,7 @@ import torch
 from torch import nn
 
 from ssl_utils.errors import CourseError
-from ssl_utils.networks.checkpoints import read_checkpoint, read_metadata, save_encoder, save_model
+from ssl_utils.networks.checkpoints import read_checkpoint, read_metadata, save_model
 from ssl_utils.networks.heads import LinearHead, TransposedConvHead
 from ssl_utils.networks.transfer import adapt_channels, load_encoder, resize_positions
 from ssl_utils.networks.unetr import UNETR
@@ -126,7 +126,7 @@ def test_from_torch_files(tmp_path, nest):
 
 def test_round_trip_by_safetensors(tmp_path):
     source, model = vit(), unetr()
-    save_encoder(tmp_path / "encoder.safetensors", source, metadata={"licence": "CC0", "seed": 3})
+    save_model(tmp_path / "encoder.safetensors", source, metadata={"licence": "CC0", "seed": 3})
     metadata = read_metadata(tmp_path / "encoder.safetensors")
     assert metadata["licence"] == "CC0" and metadata["seed"] == "3" and metadata["grid"] == "[2, 3, 2]"
     state = read_checkpoint(tmp_path / "encoder.safetensors")
@@ -176,7 +176,7 @@ def test_positions_are_interpolated_along_the_right_axes():
 
 def test_grid_of_the_source(tmp_path):
     source, target = vit(img_size=(16, 24, 32)), vit(img_size=(24, 16, 32))  # both 24 tokens, on other grids
-    save_encoder(tmp_path / "encoder.safetensors", source, metadata={})
+    save_model(tmp_path / "encoder.safetensors", source, metadata={})
     report = load_encoder(target, tmp_path / "encoder.safetensors")
     assert "patch_embedding.position_embeddings" in report.resized
     larger = vit(img_size=(32, 32, 32))
@@ -243,7 +243,7 @@ def test_patch_projection_is_not_optional():
 
 
 def test_other_number_of_heads(tmp_path):
-    save_encoder(tmp_path / "encoder.safetensors", vit(), metadata={})
+    save_model(tmp_path / "encoder.safetensors", vit(), metadata={})
     refused(vit(num_heads=3), tmp_path / "encoder.safetensors", "num_heads=4, this encoder has 3")
 
 
@@ -280,7 +280,7 @@ def test_unreadable_files(tmp_path, monkeypatch):
     (tmp_path / "old_code.pt").write_bytes(pickle.dumps(Code()))
     torch.save(vit(), "whole_model.pt")
     torch.save(vit().state_dict(), "good.pt")
-    save_encoder("good.safetensors", vit(), metadata={})
+    save_model("good.safetensors", vit(), metadata={})
     for name in ("good.pt", "good.safetensors"):
         content = (tmp_path / name).read_bytes()
         (tmp_path / f"cut.{name}").write_bytes(content[: len(content) // 2])
@@ -297,9 +297,9 @@ def test_unreadable_files(tmp_path, monkeypatch):
 
 
 def test_metadata_that_is_nonsense(tmp_path):
-    save_encoder(tmp_path / "encoder.safetensors", nn.Linear(2, 2), metadata={"grid": "six"})
+    save_model(tmp_path / "encoder.safetensors", nn.Linear(2, 2), metadata={"grid": "six"})
     refused(vit(), tmp_path / "encoder.safetensors", "no tensor")
-    save_encoder(tmp_path / "encoder.safetensors", nn.ModuleDict({"net": vit()}), metadata={"grid": "six"})
+    save_model(tmp_path / "encoder.safetensors", nn.ModuleDict({"net": vit()}), metadata={"grid": "six"})
     refused(vit(), tmp_path / "encoder.safetensors", "grid='six'")
 
 

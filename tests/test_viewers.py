@@ -193,7 +193,7 @@ def test_the_drop_downs_choose_the_points(jupyterlab):
     assert scatter.picked == -1 and not slices.children
     knobs["labels"].value = 12
     assert scatter.points == [] and says.value.startswith("No pair")
-    knobs["start"].value = "mae"
+    knobs["init"].value = "mae"
     assert [(point["x"], point["y"]) for point in scatter.points] == [(0.8, 0.9)]
     assert list(knobs["prediction of"].options) == ["mae", "random"]
 

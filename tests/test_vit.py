@@ -116,7 +116,7 @@ def test_the_ways_of_attention_agree(most, way, monkeypatch):
     encoder, x = ViT(in_channels=1, img_size=(32, 48, 32), patch_size=8, **SMALL), torch.randn(2, 1, 32, 48, 32)
     monkeypatch.setattr(vit, "PLAIN_TOKENS", most)
     monkeypatch.setattr(attention, "TILE", 96 * 40)  # the last tile of a head has fewer rows
-    with spied(attention.TiledAttention, "forward") as tiled, spied(vit, "plain_attention") as plain:
+    with spied(vit, "tiled_attention") as tiled, spied(vit, "plain_attention") as plain:
         own = forward_and_gradient(encoder, x)
     assert (bool(plain.call_count), bool(tiled.call_count)) == (way == "plain", way == "tiled")
     monkeypatch.setattr(vit.Block, "attend", fused)
@@ -129,8 +129,8 @@ def test_tiles_are_exact(monkeypatch):
     monkeypatch.setattr(attention, "TILE", 7 * 3)
     q, k, v = torch.randn(3, 2, 2, 7, 5, dtype=torch.float64, requires_grad=True).unbind()
     exact = torch.nn.functional.scaled_dot_product_attention(q, k, v)
-    torch.testing.assert_close(attention.TiledAttention.apply(q, k, v), exact)
-    assert torch.autograd.gradcheck(attention.TiledAttention.apply, (q, k, v))
+    torch.testing.assert_close(attention.tiled_attention(q, k, v), exact)
+    assert torch.autograd.gradcheck(attention.tiled_attention, (q, k, v))
 
 
 @pytest.mark.parametrize("tokens", [4, 8])
@@ -142,7 +142,7 @@ def test_products_are_for_bfloat16_on_a_processor_without_dropout(half, dropout,
     monkeypatch.setattr(vit, "PLAIN_TOKENS", 4)
     block = vit.Block(hidden_size=48, mlp_dim=96, num_heads=4, dropout=dropout).to(device)
     with (
-        spied(attention.TiledAttention, "forward") as tiled,
+        spied(vit, "tiled_attention") as tiled,
         spied(vit, "plain_attention") as plain,
         torch.autocast("cpu", torch.bfloat16, enabled=half),
     ):

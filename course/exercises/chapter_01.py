@@ -1,6 +1,5 @@
-"""Checks for chapter 01: volumes of structures, the way back through an affine, a datalist without a leak."""
+"""Checks for chapter 01: volumes of structures, from a point to a voxel, a datalist without a leak."""
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +15,14 @@ def _(millilitres: Any) -> str:
     label = np.zeros((10, 12, 8), np.uint8)
     label[2:7, 3:9, 1:5], label[7:9, :5, :5] = 1, 2
     for value, spacing in ((1, (2.0, 2.0, 3.0)), (2, (0.5, 1.0, 4.0))):
-        found = number(millilitres(label.copy(), spacing, value))
+        volume = number(millilitres(label.copy(), spacing, value))
         right = float((label == value).sum() * np.prod(spacing)) / 1000
-        if abs(found - right) > 1e-6 * right:
+        if abs(volume - right) > 1e-6 * right:
             raise Wrong(
-                f"On a small label with spacing {spacing} you are at {found / right:.4g} times the volume of structure "
-                f"{value}. A factor of 1000 is a unit; another one is a question of which voxels you count."
+                f"On a small label with spacing {spacing} your result is {volume / right:.4g} times the volume of "
+                f"structure {value}. A factor of 1000 is a unit; for another one, check which voxels you count."
             )
-    return "A volume needs the spacing: the same voxels are another organ in another file."
+    return "A volume needs the spacing: the same voxels have another volume in another file."
 
 
 def _affine(axes: tuple[int, int, int], steps: tuple[float, float, float], first: tuple[float, ...]) -> np.ndarray:
@@ -43,24 +42,24 @@ def _(voxel_at: Any) -> str:
         "a file whose first axis runs to the left": _affine((0, 1, 2), (-0.8, 0.8, 2.5), (90.0, -110.0, 40.0)),
         "a file whose axes are stored in another order": _affine((2, 0, 1), (3.0, -1.0, 1.5), (30.0, -20.0, 10.0)),
     }
-    for kind, affine in files.items():
-        for index, aside in (((10, 20, 4), 0.0), ((7, 3, 11), 0.3), ((5, 6, 7), -0.3)):
-            point = (affine @ [*(np.add(index, aside)), 1])[:3]  # up to a third of a voxel beside the centre
-            found = array(voxel_at(affine.copy(), tuple(point.tolist())), (3,))
-            if (found != np.round(found)).any():
+    for file, affine in files.items():
+        for index, offset in (((10, 20, 4), 0.0), ((7, 3, 11), 0.3), ((5, 6, 7), -0.3)):
+            point = (affine @ [*(np.add(index, offset)), 1])[:3]  # up to a third of a voxel beside the centre
+            voxel = array(voxel_at(affine.copy(), tuple(point.tolist())), (3,))
+            if (voxel != np.round(voxel)).any():
                 raise Wrong("An index is made of whole numbers: take the nearest voxel.")
-            if (found != index).any():
-                off = np.abs(found - index).max()
-                near = "by one voxel, when the point is not quite on a centre" if off == 1 else "by more than a voxel"
-                raise Wrong(f"In {kind} you miss the voxel {near}.")
+            if (voxel != index).any():
+                one = np.abs(voxel - index).max() == 1
+                distance = "one voxel, when the point is not quite on a centre" if one else "more than a voxel"
+                raise Wrong(f"In {file} you miss the voxel by {distance}.")
     return "The inverse affine finds the voxel, whatever the order and direction of the axes."
 
 
 def _split() -> Datalist:
-    """Three patients on both sides, one of them with two scans on each."""
+    """Three patients in both splits, one of them with two scans in each."""
 
-    def cases(side: str, *people: str) -> tuple[Case, ...]:
-        return tuple(Case(f"{side}{i}_{name}", Path("x.nii.gz"), None, name) for i, name in enumerate(people))
+    def cases(split: str, *people: str) -> tuple[Case, ...]:
+        return tuple(Case(f"{split}{i}_{name}", Path("x.nii.gz"), None, name) for i, name in enumerate(people))
 
     return Datalist(
         name="toy",
@@ -78,41 +77,9 @@ def _(repair: Any) -> str:
     ids = [sorted(case.id for cases in some.sides().values() for case in cases) for some in (before, after)]
     if ids[0] != ids[1]:
         lost, new = set(ids[0]) - set(ids[1]), len(ids[1]) - len(set(ids[1]))
-        raise Wrong(f"In our list of 12 cases {len(lost)} were lost, and {new} stand there twice.")
+        raise Wrong(f"In our list of 12 cases {len(lost)} were lost, and {new} are there twice.")
     if leaks(after):
-        raise Wrong(f"{len(leaks(after))} of 3 shared patients are still on both sides.")
+        raise Wrong(f"{len(leaks(after))} of 3 shared patients are still in both splits.")
     if not after.training or not after.validation:
-        raise Wrong("One side is empty now. That is without a leak, and without a use.")
+        raise Wrong("One split is empty now. There is no leak, but nothing to train or to validate on.")
     return f"No patient is shared; {len(after.training)} cases train and {len(after.validation)} validate."
-
-
-def _dropped(datalist: Datalist) -> Datalist:
-    known = {case.patient for case in datalist.training}
-    return replace(datalist, validation=tuple(case for case in datalist.validation if case.patient not in known))
-
-
-WRONG = {
-    "01.1": [
-        lambda label, spacing, value: 0.0,
-        lambda label, spacing, value: (label == value).sum() * np.prod(spacing),
-        lambda label, spacing, value: (label > 0).sum() * np.prod(spacing) / 1000,
-        lambda label, spacing, value: (label == value).sum() * spacing[0] ** 3 / 1000,
-        lambda label, spacing, value: (label == value).sum() / 1000,
-    ],
-    "01.2": [
-        lambda affine, point: np.zeros(3, int),
-        lambda affine, point: (affine @ [*point, 1])[:3].astype(int),
-        lambda affine, point: (np.linalg.inv(affine) @ [*point, 1])[:3].astype(int),
-        lambda affine, point: np.round((np.linalg.inv(affine) @ [*point, 0])[:3]),
-        lambda affine, point: np.round((point - affine[:3, 3]) / np.linalg.norm(affine[:3, :3], axis=0)),
-        lambda affine, point: (np.linalg.inv(affine) @ [*point, 1])[:3],
-    ],
-    "01.3": [
-        lambda datalist: datalist,
-        _dropped,
-        lambda datalist: replace(datalist, training=datalist.training + datalist.validation, validation=()),
-        lambda datalist: replace(datalist, training=datalist.training + datalist.validation),
-        lambda datalist: replace(datalist, training=datalist.validation, validation=datalist.training),
-        lambda datalist: {case.patient for case in datalist.training},
-    ],
-}

@@ -1,11 +1,11 @@
-"""Checks of chapter 03: how many voxels a block mask hides, and flips that a seed can repeat."""
+"""Checks for chapter 03: how many voxels a block mask hides, and flips that a seed can repeat."""
 
 import itertools
 import math
 
 import torch
 
-from course.exercises import Wrong, array, exercise, number
+from course.exercises import Wrong, array, exercise, number, refuse
 
 CROPS = (  # grid, patch_size, mask_ratio, unit
     ((4, 6, 4), 8, 0.6, 1),
@@ -28,15 +28,14 @@ def _(answer):
         if yours == true:
             continue
         grid, patch_size, ratio, unit = crop
-        where = f"For a grid of {grid}, patches of {patch_size}, ratio {ratio} and unit {unit}"
-        if yours * patch_size**3 == true:
-            raise Wrong(f"{where} you count tokens; voxels are asked for.")
+        case = f"For a grid of {grid}, patches of {patch_size}, ratio {ratio} and unit {unit}"
+        refuse(yours * patch_size**3, {" you count tokens; voxels are wanted.": true}, case=case)
         if yours >= math.prod(grid) * patch_size**3:
-            raise Wrong(f"{where} nothing is left to see.")
+            raise Wrong(f"{case} nothing is left visible.")
         if yours <= 0:
-            raise Wrong(f"{where} nothing is hidden.")
-        raise Wrong(f"{where} your number is too {'high' if yours > true else 'low'}. What is drawn, tokens or units?")
-    return "Ratio, unit and patch are three dials, and the share of hidden voxels is exact for every crop."
+            raise Wrong(f"{case} nothing is hidden.")
+        raise Wrong(f"{case} your number is too {'high' if yours > true else 'low'}. What is drawn, tokens or units?")
+    return "Ratio, unit and patch can be chosen separately, and the share of hidden voxels is the same for every crop."
 
 
 @exercise("03.2")
@@ -47,45 +46,18 @@ def _(answer):
     for seed in range(80):
         one, again = (torch.as_tensor(array(answer(image.clone(), seed), image.shape)) for _ in range(2))
         if not torch.equal(one, again):
-            raise Wrong(f"Number {seed} gives another result the second time; the coins must depend on it alone.")
-        found = [i for i, flip in enumerate(flips) if torch.equal(one, flip)]
-        if not found:
+            raise Wrong(f"Number {seed} gives another result the second time; the flips must depend on it alone.")
+        equal = [i for i, flip in enumerate(flips) if torch.equal(one, flip)]
+        if not equal:
             raise Wrong("The result is not the crop, flipped along spatial axes (the first axis is the channel).")
-        seen += found
+        seen += equal
     if set(seen) == {0}:
         raise Wrong("Nothing is ever flipped.")
     if len(set(seen)) < len(ways):
-        raise Wrong(f"Of the eight ways to flip only {len(set(seen))} occur in 80 draws. Is there a coin per axis?")
+        raise Wrong(
+            f"Of the eight ways to flip only {len(set(seen))} occur in 80 draws. Is every axis drawn by itself?"
+        )
     shares = [sum(axis in ways[i] for i in seen) / len(seen) for axis in (1, 2, 3)]
     if not all(0.3 < share < 0.7 for share in shares):
         raise Wrong(f"The axes are flipped in {', '.join(f'{s:.0%}' for s in shares)} of the draws; half is wanted.")
     return "A random change that its seed repeats: two runs with and without flips then differ in nothing else."
-
-
-def _unseeded(image, number):
-    return torch.flip(image, [axis for axis in (1, 2, 3) if torch.rand(()) < 0.5])
-
-
-def _coins(number, chance=0.5):
-    return (torch.rand(3, generator=torch.Generator().manual_seed(number)) < chance).tolist()
-
-
-WRONG = {
-    "03.1": [
-        lambda grid, patch_size, mask_ratio, unit: round(math.prod(grid) * patch_size**3 * mask_ratio),
-        lambda grid, patch_size, mask_ratio, unit: _hidden(grid, 1, mask_ratio, unit),
-        lambda grid, patch_size, mask_ratio, unit: _hidden(grid, patch_size, mask_ratio, 1),
-        lambda grid, patch, ratio, unit: round(math.prod(grid) / unit**3 * ratio) * (unit * patch) ** 3,
-        lambda grid, unit, mask_ratio, patch_size: _hidden(grid, patch_size, mask_ratio, max(unit // 8, 1)),
-        lambda *crop: 0,
-    ],
-    "03.2": [
-        lambda image, number: image,
-        lambda image, number: torch.flip(image, [1, 2, 3]),
-        lambda image, number: torch.flip(image, [1, 2, 3]) if _coins(number)[0] else image,
-        lambda image, number: torch.flip(image, [axis for axis in range(3) if _coins(number)[axis]]),
-        lambda image, number: torch.flip(image, [axis + 1 for axis in range(3) if _coins(number, 0.9)[axis]]),
-        lambda image, number: image.transpose(2, 3),
-        _unseeded,
-    ],
-}

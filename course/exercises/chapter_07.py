@@ -1,9 +1,9 @@
-"""Checks of chapter 07: one Lloyd iteration, and the purity of clusters."""
+"""Checks for chapter 07: one Lloyd iteration, and the purity of clusters."""
 
 import numpy as np
 import torch
 
-from course.exercises import Wrong, array, exercise, number
+from course.exercises import Wrong, array, exercise, number, refuse
 
 GROUPS = (  # points, centres: two clusters on a line, three in the plane, a centre without points
     ([[1.0], [2.0], [4.0], [7.0], [9.0], [10.0]], [[1.0], [4.0]]),
@@ -35,12 +35,12 @@ def _(answer):
         if alone and not np.allclose(moved[alone], right[alone], atol=1e-5):
             raise Wrong("A centre that is nearest to no point has moved; it should stay where it is.")
         if np.allclose(moved, _iteration(points, right), atol=1e-5):
-            raise Wrong("That is where the centres are after two iterations; one is asked for.")
+            raise Wrong("These are the centres after two iterations; one is wanted.")
         raise Wrong(
-            f"For the points {points.tolist()} and the centres {centres.tolist()} yours are elsewhere: is each "
+            f"For the points {points.tolist()} and the centres {centres.tolist()} your centres are wrong: is each "
             "the mean of the points that are nearest to it?"
         )
-    return "Assign, then move: neither half can increase the distances, and an empty cluster does no harm."
+    return "Assign, then move: neither step can increase the distances, and an empty cluster stays as it is."
 
 
 VOXELS = (  # clusters, labels
@@ -64,49 +64,17 @@ def _(answer):
         true, used = table.max(1).sum() / len(clusters), table.sum(1) > 0
         if abs(yours - true) < 1e-6:
             continue
-        told = f"For the clusters {clusters} and the labels {labels}"
-        if abs(yours - table.max(0).sum() / len(clusters)) < 1e-6:
-            raise Wrong(f"{told} you take the most common cluster of every label; it is to be the other way round.")
-        if abs(yours - (table.max(1)[used] / table.sum(1)[used]).mean()) < 1e-6:
-            raise Wrong(f"{told} every cluster counts alike; voxels are to count alike.")
+        case = f"For the clusters {clusters} and the labels {labels}"
         if not 0 <= yours <= 1:
-            raise Wrong(f"{told} your number is {yours:g}, and a share lies between 0 and 1.")
-        if abs(yours - np.mean(np.equal(clusters, labels))) < 1e-6:
-            raise Wrong(f"{told} you compare numbers with each other; the numbers of clusters mean nothing.")
-        raise Wrong(f"{told} your purity is too {'high' if yours > true else 'low'}.")
-    return "A number that needs no renumbering, and that flatters: it rises with the number of clusters."
-
-
-def _means(points, centres):
-    clusters = torch.cdist(points, centres).argmin(1)
-    return torch.stack([points[clusters == k].mean(0) for k in range(len(centres))])
-
-
-def _zeros(points, centres):
-    return _means(points, centres).nan_to_num()
-
-
-def _kinds(points, centres):
-    return torch.cdist(points, centres).argmin(1)
-
-
-WRONG = {
-    "07.1": [
-        _means,
-        _zeros,
-        _kinds,
-        lambda points, centres: centres,
-        lambda points, centres: points.mean(0).expand_as(centres),
-        lambda points, centres: torch.stack([points[k] for k in torch.cdist(points, centres).argmin(0)]),
-        lambda points, centres: torch.tensor(_iteration(points.numpy(), _iteration(points.numpy(), centres.numpy()))),
-    ],
-    "07.2": [
-        lambda clusters, labels: (clusters == labels).float().mean(),
-        lambda clusters, labels: _table(clusters.tolist(), labels.tolist()).max(0).sum() / len(clusters),
-        lambda clusters, labels: _table(clusters.tolist(), labels.tolist()).max(1).sum(),
-        lambda clusters, labels: float(
-            np.mean([row.max() / max(row.sum(), 1) for row in _table(clusters.tolist(), labels.tolist())])
-        ),
-        lambda clusters, labels: 1.0,
-    ],
-}
+            raise Wrong(f"{case} your number is {yours:g}, and a share is between 0 and 1.")
+        of_labels, of_clusters = table.max(0).sum() / len(clusters), table.max(1)[used] / table.sum(1)[used]
+        mistakes = {
+            " you take the most common cluster of every label; it is to be the other way round.": of_labels,
+            " every cluster has the same weight; every voxel should have.": of_clusters.mean(),
+            " you compare ids with each other, but the ids of clusters are arbitrary.": np.equal(
+                clusters, labels
+            ).mean(),
+        }
+        refuse(yours, mistakes, case=case)
+        raise Wrong(f"{case} your purity is too {'high' if yours > true else 'low'}.")
+    return "It does not depend on the ids of the clusters, but it rises with their number."

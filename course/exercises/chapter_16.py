@@ -1,4 +1,4 @@
-"""Checks of chapter 16: the Dice of a case under three rules for absent structures, and a mean without background."""
+"""Checks for chapter 16: the Dice of a case under three rules for absent structures; metrics that depend on order."""
 
 import numpy as np
 
@@ -13,9 +13,9 @@ CASES = (  # both, predicted, reference; the last has a structure in the predict
 
 def _case_dice(both, predicted, reference, absent=None) -> float:
     values = []
-    for inside, found, wanted in zip(both, predicted, reference, strict=True):
-        if found + wanted:
-            values.append(2 * inside / (found + wanted))
+    for in_both, in_prediction, in_label in zip(both, predicted, reference, strict=True):
+        if in_prediction + in_label:
+            values.append(2 * in_both / (in_prediction + in_label))
         elif absent is not None:
             values.append(absent)
     return sum(values) / len(values)
@@ -29,52 +29,42 @@ def _(answer):
             yours = number(answer(both.copy(), predicted.copy(), reference.copy(), absent))
             if abs(yours - _case_dice(both, predicted, reference, absent)) < 1e-6:
                 continue
-            told = f"For {case[0]} voxels in both, {case[1]} predicted, {case[2]} in the label and absent={absent}"
+            start = f"For {case[0]} voxels in both, {case[1]} predicted, {case[2]} in the label and absent={absent}"
             if abs(yours - 2 * both.sum() / (predicted + reference).sum()) < 1e-6:
-                raise Wrong(f"{told} you pool the voxels of all structures; every structure is to count alike.")
+                raise Wrong(f"{start} the voxels of all structures are pooled; every structure is to count alike.")
             if any(abs(yours - _case_dice(both, predicted, reference, rule)) < 1e-6 for rule in (None, 0.0, 1.0)):
-                raise Wrong(f"{told} the structure in neither mask is scored by another rule.")
-            seen = reference > 0
-            if abs(yours - (2 * both[seen] / (predicted + reference)[seen]).mean()) < 1e-6:
-                raise Wrong(f"{told} a structure that was only predicted is left out; it is not absent.")
-            raise Wrong(f"{told} the mean is another.")
+                raise Wrong(f"{start} the structure in neither mask is scored by another rule.")
+            labelled = reference > 0
+            if abs(yours - (2 * both[labelled] / (predicted + reference)[labelled]).mean()) < 1e-6:
+                raise Wrong(f"{start} a structure that was only predicted is left out; it is not absent.")
+            raise Wrong(f"{start} the mean is another.")
     return "Three rules, three numbers, one pair of masks: name the rule beside the number."
+
+
+SCORES = np.array([0.90, 0.82, 0.70, 0.65, 0.55, 0.394])
+METRICS = {  # name -> (metric, whether it depends on the order)
+    "the mean": (np.mean, False),
+    "the mean, added up case by case": (lambda scores: sum(scores.tolist()) / len(scores), False),
+    "the highest": (np.max, False),
+    "the mean of running means": (lambda scores: np.mean([scores[: i + 1].mean() for i in range(len(scores))]), True),
+    "the first and the last case": (lambda scores: (scores[0] + scores[-1]) / 2, True),
+    "a mean in which the order changes little": (lambda scores: scores.mean() + 1e-4 * scores[2], True),
+}
 
 
 @exercise("16.2")
 def _(answer):
-    for reported, background, structures in ((0.63, 0.99, 13), (0.75, 0.99, 1), (0.80, 0.97, 2)):
-        yours = number(answer(reported, background, structures))
-        true = ((structures + 1) * reported - background) / structures
-        told = f"Reported {reported} over background ({background}) and {structures} structures: "
-        if abs(yours - true) < 1e-6:
-            continue
-        if abs(yours - (structures * true + background) / (structures + 1)) < 1e-6:
-            raise Wrong(told + "that is the reported mean itself.")
-        if abs(yours - (structures * reported - background) / (structures - 1 or 1)) < 1e-6:
-            raise Wrong(told + "how many numbers were averaged? Background is one more than the structures.")
-        if yours > reported:
-            raise Wrong(told + "without the background, which is above the mean, the mean must be lower.")
-        raise Wrong(told + "your mean and the background do not give back the reported one.")
-    return "The fewer the structures and the worse the network, the more of the reported mean is background."
-
-
-WRONG = {
-    "16.1": [
-        lambda both, predicted, reference, absent=None: 2 * both.sum() / (predicted + reference).sum(),
-        lambda both, predicted, reference, absent=None: _case_dice(both, predicted, reference, 0.0),
-        lambda both, predicted, reference, absent=None: _case_dice(both, predicted, reference),
-        lambda both, predicted, reference, absent=None: (
-            2 * both[reference > 0] / (predicted + reference)[reference > 0]
-        ).mean(),
-        lambda both, predicted, reference, absent=None: ((2 * both + 1e-5) / (predicted + reference + 1e-5)).mean(),
-        lambda both, predicted, reference, absent=None: (both / np.maximum(reference, 1)).mean(),
-    ],
-    "16.2": [
-        lambda reported, background, structures: reported,
-        lambda reported, background, structures: reported - background / (structures + 1),
-        lambda reported, background, structures: (structures * reported - background) / (structures - 1 or 1),
-        lambda reported, background, structures: (structures * reported + background) / (structures + 1),
-        lambda reported, background, structures: reported - (background - reported) / (structures + 1),
-    ],
-}
+    for name, (metric, depends) in METRICS.items():
+        scores = SCORES.copy()
+        yours = number(answer(metric, scores))
+        if not np.array_equal(scores, SCORES):
+            raise Wrong("The scores themselves were reordered; shuffle a copy.")
+        if yours not in (0, 1):
+            raise Wrong("True or False is wanted.")
+        if yours and not depends:
+            raise Wrong(
+                f"The metric is {name}: it does not depend on the order. Rounding may differ in the last digits."
+            )
+        if depends and not yours:
+            raise Wrong(f"The metric is {name}: another order gives another number. Were enough orders tried?")
+    return "A mean over cases has no order; a metric that is never reset fails this test."

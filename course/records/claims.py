@@ -1,8 +1,8 @@
-"""What published systems say, and what was measured here: claims and recorded studies, from json_files into
+"""Published claims beside the results measured here: claims and recorded studies, from json_files into
 docs/results.md.
 
-A claim names the study that answers it, and under `measured` the records it is compared with, as "dataset/scale"; the
-study `course` stands for the recorded courses. No measured number is written by hand.
+A claim names the study that tests it, and under `measured` the records it is compared with, as "dataset/scale"; the
+study `course` means the recorded courses. No measured number is written by hand.
 """
 
 from pathlib import Path
@@ -24,8 +24,8 @@ COURSE = "course"
 
 
 def record(folder: Path | str, *, into: Path = REFERENCE, claims: Path = CLAIMS, courses: Path = COURSES) -> None:
-    """Put a finished study into the record, in the place of an earlier one of the same name, dataset and scale, and
-    name it in the claims that it answers. For the folder of a course, which is recorded already, only the latter.
+    """Put a finished study into the record, in place of an earlier one of the same name, dataset and scale, and name it
+    in the claims that it tests. For the folder of a course, which is recorded already, only the latter.
 
     Raises:
         CourseError: it is not finished, or the course is not recorded.
@@ -44,11 +44,11 @@ def record(folder: Path | str, *, into: Path = REFERENCE, claims: Path = CLAIMS,
 
 
 def _name_in(claims: Path, study: str, key: str) -> None:
-    said = read_json(claims)
-    for claim in said:
+    all_claims = read_json(claims)
+    for claim in all_claims:
         if claim["study"] == study:
             claim["measured"] = sorted({*(claim["measured"] or ()), key})
-    write_json(claims, said)
+    write_json(claims, all_claims)
 
 
 def recorded(name: str, *, source: Path = REFERENCE) -> list[tuple[dict[str, Any], pd.DataFrame]]:
@@ -68,15 +68,15 @@ def table(*, claims: Path = CLAIMS, source: Path = REFERENCE, courses: Path = CO
     """
     rows = []
     for claim in read_json(claims):
-        said = [_measured(claim, key, source=source, courses=courses) for key in claim["measured"] or ()]
+        results = [_measured(claim, key, source=source, courses=courses) for key in claim["measured"] or ()]
         command = "make course" if claim["study"] == COURSE else f"make study STUDY={claim['study']}"
-        measured = "<br>".join(said) or f"not measured yet: `{command}`"
+        measured = "<br>".join(results) or f"not measured yet: `{command}`"
         rows.append((claim["source"], claim["they_say"], measured, claim["why"]))
     return pd.DataFrame(rows, columns=["source", "they say", "we measured", "why it differs"])
 
 
 def _measured(claim: dict[str, Any], key: str, *, source: Path, courses: Path) -> str:
-    """One record in a line: what was gained over training from scratch, in points."""
+    """One record in a line: the gain over training from scratch, in points."""
     dataset, scale = key.split("/")
     if claim["study"] == COURSE:
         points = _of_course(dataset, scale, courses)
@@ -84,29 +84,28 @@ def _measured(claim: dict[str, Any], key: str, *, source: Path, courses: Path) -
         records = recorded(claim["study"], source=source)
         points = next((t for about, t in records if (about["dataset"], about["scale"]) == (dataset, scale)), None)
     if points is None:
-        raise CourseError(f"claim {claim['id']}: no record of {claim['study']} for {key}; record it, or take it out")
+        raise CourseError(f"claim {claim['id']}: no record of {claim['study']} for {key}; record it, or remove it")
     points = points[points["num_labeled"].isin(claim["num_labeled"]) & points["gain"].notna()]
     if claim["task"]:
         points = points[points["task"] == claim["task"]]
     several = points["task"].nunique() > 1
-    said = []
+    sentences = []
     for count, part in points.groupby("num_labeled"):
-        cells = [f"{_name(row, several)} {studies.gain_text(row)}{_once(row)}" for row in part.itertuples()]
-        said.append(f"{count} labels: {'; '.join(cells)}")
-    return f"**{dataset}, {scale}**, gain over training from scratch. " + ". ".join(said or ["not with these labels"])
+        cells = "; ".join(_gain(row, several) for row in part.itertuples())
+        sentences.append(f"{count} labels: {cells}")
+    gains = ". ".join(sentences or ["not with these labels"])
+    return f"**{dataset}, {scale}**, gain over training from scratch. {gains}"
 
 
-def _once(row: Any) -> str:
-    """A single run has an interval, too: that of the test patients, and of nothing else."""
-    return " (one run)" if row.draws * row.seeds == 1 else ""
-
-
-def _name(row: Any, several: bool) -> str:
-    return " ".join(filter(None, [row.task if several or not row.value else "", row.value]))
+def _gain(row: Any, several: bool) -> str:
+    """Task, value and gain; the interval of a single run is that of the test patients alone."""
+    names = [row.task if several or not row.value else "", row.value]
+    once = " (one run)" if row.draws * row.seeds == 1 else ""
+    return f"{' '.join(filter(None, names))} {studies.gain_text(row)}{once}"
 
 
 def _of_course(dataset: str, scale: str, courses: Path) -> pd.DataFrame | None:
-    """The gains of a recorded course in the columns of a study; its value is the start itself."""
+    """The gains of a recorded course in the columns of a study; its value is the init itself."""
     rows = entries.matching(entries.recorded(courses).get("gains", []), {"dataset": dataset, "scale": scale})
     if not rows:
         return None

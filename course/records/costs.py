@@ -1,4 +1,4 @@
-"""What a course costs: from a measured run into json_files, from there into README, pages and chapters."""
+"""The cost of a course: from a measured run into json_files, from there into README, pages and chapters."""
 
 import json
 import re
@@ -24,36 +24,35 @@ BOX = re.compile(r"<!-- cost:(\w+) -->\n(?:\s*\n)?(?:\|.*(?:\n|$))*")
 
 
 def record(course_dir: Path | str, *, into: Path = REFERENCE) -> None:
-    """Keep what part I cost, in the place of an earlier one of the same dataset and scale; of a later part, what its
-    chapters cost.
+    """Record the cost of part I, in place of an earlier one of the same dataset and scale; of a later part, the cost of
+    its chapters.
 
     Raises:
-        CourseError: the part was not run in one go, so its wall time says nothing.
+        CourseError: the part was not run in one go, so that its wall time is not that of the part.
     """
     course_dir = Path(course_dir).resolve()
-    found = read_json(course_dir / "costs.json")
+    report = read_json(course_dir / "costs.json")
     later = set(read_json(course_dir / ".course" / "config.json")["parts"]) - {1}
-    memory = {c: read_json(course_dir / "chapters" / c / "done.json")["peak_memory_gb"] for c in found["chapters"]}
+    memory = {c: read_json(course_dir / "chapters" / c / "done.json")["peak_memory_gb"] for c in report["chapters"]}
     if lacking := set(chapters_of(later or {1})) - set(memory):
-        raise CourseError(
-            f"{course_dir}: {', '.join(sorted(lacking))} did not run in its last course; run a whole one to measure it"
-        )
+        names = ", ".join(sorted(lacking))
+        raise CourseError(f"{course_dir}: {names} did not run in its last course; run a whole one to measure it")
     costs = entries.recorded(into)
     entry = costs.setdefault(course_dir.parent.name, {}).setdefault(course_dir.name, {"chapters": {}, "memory_gb": {}})
-    keep = {c: s for c, s in found["chapters"].items() if part_of(c) in (later or {1})}
+    keep = {c: s for c, s in report["chapters"].items() if part_of(c) in (later or {1})}
     entry["chapters"] = dict(sorted((entry["chapters"] | keep).items()))
     entry["memory_gb"] = dict(sorted((entry["memory_gb"] | {c: memory[c] for c in keep}).items()))
     if not later:
-        entry |= _of_the_course(course_dir, found)
+        entry |= _of_the_course(course_dir, report)
     write_json(into, costs)
 
 
-def _of_the_course(course_dir: Path, found: dict) -> dict:
+def _of_the_course(course_dir: Path, report: dict) -> dict:
     (metrics, *_) = runs.finished(course_dir)
     config = read_json(metrics.parent / "config.json")
     return {
-        **{key: found[key] for key in ("seconds", "cores", "parts")},
-        "peak_memory_gb": round(found["peak_bytes"] / 1e9, 1),
+        **{key: report[key] for key in ("seconds", "cores", "parts")},
+        "peak_memory_gb": round(report["peak_bytes"] / 1e9, 1),
         "device": read_json(metrics)["device"],
         "commit": config["commit"],
         "date": config["started"][:10],
@@ -137,15 +136,20 @@ def chapters(costs: dict) -> str:
 def boxes(text: str, costs: dict) -> str:
     """A chapter's text with its cost box filled, from the recorded courses on the phantom."""
 
-    def box(found: re.Match) -> str:
-        recorded = {scale: c for scale, c in costs.get("phantom", {}).items() if found[1] in c["chapters"]}
+    def box(match: re.Match) -> str:
         rows = {scale: ["not recorded yet"] * 2 for scale in ("smoke", "laptop", "workstation, paper")}
-        for scale, c in recorded.items():
-            rows[scale] = [minutes(c["chapters"][found[1]]), f"{c['memory_gb'][found[1]]:.1f} GB"]
+        rows |= {scale: cells for scale, c in costs.get("phantom", {}).items() if (cells := _cells(c, match[1]))}
         table = pd.DataFrame.from_dict(rows, orient="index", columns=["minutes on one CPU core", "memory"])
-        return f"<!-- cost:{found[1]} -->\n\n{tables.markdown(table.rename_axis('scale'))}\n"
+        return f"<!-- cost:{match[1]} -->\n\n{tables.markdown(table.rename_axis('scale'))}\n"
 
     return BOX.sub(box, text)
+
+
+def _cells(course: dict, chapter: str) -> list[str]:
+    """Minutes and memory of a chapter; nothing where the course has not recorded it."""
+    if chapter not in course["chapters"]:
+        return []
+    return [minutes(course["chapters"][chapter]), f"{course['memory_gb'][chapter]:.1f} GB"]
 
 
 def minutes(seconds: float) -> str:

@@ -1,4 +1,4 @@
-"""Tables as entries of a record in json_files, where each stands for one dataset and scale, and as blocks of a page."""
+"""Tables as entries of a record in json_files, each for one dataset and scale, and as blocks of a page."""
 
 import hashlib
 import re
@@ -34,7 +34,7 @@ def recorded(path: Path) -> dict[str, Any]:
 
 
 def made(runs: list[dict]) -> dict[str, str]:
-    """On what device and from what code these runs were made."""
+    """Devices and commits of these runs."""
     return {key: ", ".join(sorted({str(run[key]) for run in runs})) for key in ("device", "commit")}
 
 
@@ -44,7 +44,7 @@ def seconds(runs: list[dict]) -> float:
 
 
 def data(runs: list[dict]) -> str:
-    """A fingerprint of what they were trained on."""
+    """A fingerprint of their training data."""
     settings = "".join(sorted({run["settings"]["data"] for run in runs}))
     return hashlib.sha256(settings.encode()).hexdigest()[:16]
 

@@ -14,7 +14,7 @@ from ssl_utils.statistics import savings, tables
 
 REFERENCE = runs.PROJECT / "json_files" / "reference_results.json"
 FIGURES = runs.PROJECT / "figures"
-EXPECTED = {  # a picture to expect -> its chapter, and what the chapter keeps it as
+EXPECTED = {  # an expected figure -> its chapter, and its name there
     "dice_against_labels": ("05_results", "dice_against_labels"),
     "first_patient": ("00_start_here", "first_patient"),
     "restoration_curve": ("02_augmentation_pretraining", "curve"),
@@ -22,7 +22,7 @@ EXPECTED = {  # a picture to expect -> its chapter, and what the chapter keeps i
     "voxel_clusters_cross_entropy": ("07_voxel_clusters", "cross_entropy"),
     "finetuning_validation": ("04_unetr_finetuning", "validation_random_n6_draw0_seed0"),
 }
-NUMBERS = {  # kind of entry -> what is in points
+NUMBERS = {  # table of the record -> its columns in points
     "label_efficiency": ["dice", "low", "high"],
     "gains": ["gain", "low", "high", "relative"],
     "labels_saved": ["dice"],
@@ -31,18 +31,18 @@ OF_PRETRAINING = ("seconds", "volumes", "baselines", "first", "last")
 
 
 def record(course_dir: Path | str, *, into: Path = REFERENCE) -> None:
-    """Put a finished course into the record, in the place of an earlier one of the same dataset and scale.
+    """Put a finished course into the record, in place of an earlier one of the same dataset and scale.
 
     Raises:
-        CourseError: it holds no finished fine-tuning, or runs that were not made alike.
+        CourseError: it has no finished fine-tuning, or runs of different code or data.
     """
     course_dir = Path(course_dir).resolve()
     if odd := runs.unlike(course_dir):
         raise CourseError(f"{course_dir}: its runs were not made alike ({'; '.join(odd)}); run the odd ones again")
     name, per_case = {"dataset": course_dir.parent.name, "scale": course_dir.name}, runs.collect(course_dir)
     made = [read_json(path.parent / "config.json") | read_json(path) for path in runs.finished(course_dir)]
-    before = {path.parent.name: read_json(path) for path in sorted(course_dir.glob("pretrain/*/metrics.json"))}
-    before = {name: found for name, found in before.items() if name in {m["init"] for m in made}}
+    inits, paths = {m["init"] for m in made}, sorted(course_dir.glob("pretrain/*/metrics.json"))
+    pretrained = {path.parent.name: read_json(path) for path in paths if path.parent.name in inits}
     run = {
         **name,
         "date": max(m["finished"] for m in made)[:10],
@@ -51,29 +51,31 @@ def record(course_dir: Path | str, *, into: Path = REFERENCE) -> None:
         "data": entries.data(made),
         "cases": int(per_case["case"].nunique()),
         "patients": int(per_case["patient"].nunique()),
-        "pretraining": {task: {key: m[key] for key in OF_PRETRAINING} for task, m in before.items()},
+        "pretraining": {task: {key: m[key] for key in OF_PRETRAINING} for task, m in pretrained.items()},
     }
     cells = [  # seconds: of one fine-tuning and its test, without the pretraining
         {**name, **row, **_made(entries.matching(made, {key: row[key] for key in statistics.CELL}))}
-        for row in _points(statistics.summary(per_case), "label_efficiency")
+        for row in entries.in_points(statistics.summary(per_case), NUMBERS["label_efficiency"])
     ]
-    gained = [{**name, **row} for row in _points(statistics.gains(per_case), "gains")]
-    saved = [{**name, **row} for row in _points(_in_words(savings.labels_saved(per_case)), "labels_saved")]
-    new = {"runs": [run], "label_efficiency": cells, "gains": gained, "labels_saved": saved}
+    gains, saved = statistics.gains(per_case), _in_words(savings.labels_saved(per_case))
+    new = {"runs": [run], "label_efficiency": cells} | {
+        key: [{**name, **row} for row in entries.in_points(table, NUMBERS[key])]
+        for key, table in (("gains", gains), ("labels_saved", saved))
+    }
     old = entries.recorded(into)
     whole = {key: entries.matching(old.get(key, []), name, others=True) + rows for key, rows in new.items()}
     write_json(into, {key: sorted(rows, key=lambda row: (row["dataset"], row["scale"])) for key, rows in whole.items()})
 
 
 def expected(course_dir: Path) -> list[str]:
-    """The pictures to keep of a course: of the default one those of all chapters, of another one the result."""
+    """The figures to keep of a course: of the default course those of all chapters, of another one the result."""
     names = list(EXPECTED) if course_dir.parts[-2:] == ("phantom", "laptop") else []
     drawn = [name for name in names if (course_dir / "figures" / f"{'_'.join(EXPECTED[name])}.png").exists()]
     return list(dict.fromkeys(["dice_against_labels", *drawn]))
 
 
 def expected_figure(course_dir: Path | str, name: str = "dice_against_labels", *, into: Path = FIGURES) -> Path:
-    """Keep a figure of the course as the picture to expect, and say where it is from.
+    """Keep a figure of the course as the expected one, with its provenance.
 
     Raises:
         CourseError: the chapter did not draw it, or no fine-tuning is finished.
@@ -95,22 +97,18 @@ def expected_figure(course_dir: Path | str, name: str = "dice_against_labels", *
 
 
 def _made(runs: list[dict]) -> dict[str, str | float]:
-    """Where, from what code and in how many seconds (mean) these runs were made."""
+    """Devices, commits and mean seconds of these runs."""
     return {**entries.made(runs), "seconds": round(entries.seconds(runs) / len(runs), 1)}
 
 
-def _points(table: pd.DataFrame, kind: str) -> list[dict]:
-    return entries.in_points(table, NUMBERS[kind])
-
-
 def _in_words(saved: pd.DataFrame) -> pd.DataFrame:
-    """Labels beyond the baseline's curve as `>24`, which JSON can say."""
+    """Labels beyond the baseline's curve as `>24`, since JSON has no infinity."""
 
-    def said(row: pd.Series, name: str) -> float | str | None:
+    def text(row: pd.Series, name: str) -> float | str | None:
         known = 0 < row[name] < float("inf")
         return round(row[name], 2) if known else savings.needs_text(row[name], row["fewest"], row["most"])
 
-    return saved.assign(**{name: [said(row, name) for _, row in saved.iterrows()] for name in ("needs", "low", "high")})
+    return saved.assign(**{name: [text(row, name) for _, row in saved.iterrows()] for name in ("needs", "low", "high")})
 
 
 def fill(text: str, *, results: dict | None = None) -> str:
@@ -124,8 +122,8 @@ def fill(text: str, *, results: dict | None = None) -> str:
     for run in results.get("runs", []):
         name = {key: run[key] for key in ("dataset", "scale")}
         cells, gains = (
-            entries.fractions(entries.matching(results[kind], name), NUMBERS[kind])
-            for kind in ("label_efficiency", "gains")
+            entries.fractions(entries.matching(results[table], name), NUMBERS[table])
+            for table in ("label_efficiency", "gains")
         )
         parts.append(f"**{run['dataset']}, scale {run['scale']}** ({tested(run)}, {run['device']}, {run['date']})")
         parts += [tables.markdown(tables.label_efficiency(part)) for part in tables.split(cells) if len(part)]

@@ -1,4 +1,4 @@
-"""The recorded benchmarks as tables: what is faster by how much, and what many volumes would need."""
+"""The recorded benchmarks as tables: ratios to other code, and the needs of many volumes."""
 
 from pathlib import Path
 
@@ -25,19 +25,19 @@ def benchmarks(rows: list[dict]) -> str:
         "checked before": [row["equality"] for row in rows],
     }
     names = pd.Index([row["name"] for row in rows], name="measurement")
-    said = sorted({f"{row['device']}, {row['date']}, commit {row['commit']}" for row in rows})
-    shown = f"{tables.markdown(pd.DataFrame(columns, index=names))}\n\nMeasured on: {'; '.join(said)}."
+    machines = sorted({f"{row['device']}, {row['date']}, commit {row['commit']}" for row in rows})
+    shown = f"{tables.markdown(pd.DataFrame(columns, index=names))}\n\nMeasured on: {'; '.join(machines)}."
     shares = [f"`{r['name']}` {100 * r['share_of_matrix_rate']:.0f} %" for r in rows if "share_of_matrix_rate" in r]
     about = "Share of the device's own rate of matrix products that our steps reach"
     return f"{shown}\n\n{about}: {', '.join(shares)}." if shares else shown
 
 
 def scaling(rows: list[dict], *, cores: int = 64, tflops: float = 200.0) -> str:
-    """What so many whole-body CTs need, from the measured seconds, bytes and crops of one.
+    """The needs of many whole-body CTs, from the measured seconds, bytes and crops of one.
 
     Args:
         cores: processor cores that prepare volumes, or make crops.
-        tflops: what the GPUs together are assumed to sustain, in 1e12 operations a second.
+        tflops: assumed to be sustained by all GPUs together, in 1e12 operations a second.
     """
     known = {row["name"]: row for row in rows}
     crop, step = known["crops_per_second"], known["pretraining_step_simmim"]

@@ -19,6 +19,7 @@ from course.records import entries
 from ssl_utils import statistics
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
+from ssl_utils.figures.against_labels import shift
 from ssl_utils.figures.look import GREY, LINES, error_bars, legend, sheet
 from ssl_utils.files import atomic, read_json, write_json, write_text
 from ssl_utils.statistics import tables
@@ -26,8 +27,8 @@ from ssl_utils.statistics import tables
 BASELINE = "random"
 NUMBER = re.compile(r"[\d.]+( %)?")
 READ = (
-    "Dice and gain in points (0 to 100); in brackets the 95 % interval. The gain is over the random start with the "
-    "same labels, draws, seeds and test cases. The value that the course uses stands in *italics*."
+    "Dice and gain in points (0 to 100); in brackets the 95 % interval. The gain is over training from scratch with "
+    "the same labels, label subsets, seeds and test cases. The value that the course uses is in *italics*."
 )
 
 
@@ -68,24 +69,24 @@ def rows(plan: Mapping[str, Any], per_case: pd.DataFrame) -> pd.DataFrame:
     gains = gains.rename(columns={"init": "name", "low": "gain_low", "high": "gain_high"})
     points = pd.DataFrame(plan["points"])[["task", "value", "name", "default"]]
     if BASELINE not in set(points["name"]):
-        start = {"task": BASELINE, "value": "-", "name": BASELINE, "default": True}
-        points = pd.concat([pd.DataFrame([start]), points], ignore_index=True)
+        baseline = {"task": BASELINE, "value": "-", "name": BASELINE, "default": True}
+        points = pd.concat([pd.DataFrame([baseline]), points], ignore_index=True)
     return points.merge(summary.drop(columns="runs"), on="name").merge(gains, on=["name", "num_labeled"], how="left")
 
 
 def _made(run_dir: Path, plan: Mapping[str, Any]) -> dict[str, Any]:
-    """On what, from what code, when, and in how many seconds of training (pretraining included) the runs were made."""
+    """Devices, commits, date, data and seconds of training (pretraining included) of the runs."""
     names = {BASELINE, *(point["name"] for point in plan["points"])}
     paths = [p for p in runs.finished(run_dir, names=names) if int(p.parts[-3][1:]) in plan["num_labeled"]]
     done = [read_json(path.with_name("config.json")) | read_json(path) for path in paths]
     inits = {point["init"] for point in plan["points"]} - {BASELINE}
-    before = [m for init in inits if (m := runs.metrics(run_dir / "pretrain" / init))]
+    pretrained = [m for init in inits if (m := runs.metrics(run_dir / "pretrain" / init))]
     return {
         "runs": len(done),
-        "pretrainings": len(before),
+        "pretrainings": len(pretrained),
         "date": max(m["finished"] for m in done)[:10],
         **entries.made(done),
-        "seconds": round(sum(m["seconds"] for m in before) + entries.seconds(done), 1),
+        "seconds": round(sum(m["seconds"] for m in pretrained) + entries.seconds(done), 1),
         "data": entries.data(done),
         "versions": done[-1]["versions"],
     }
@@ -111,42 +112,42 @@ def gain_text(row: Any) -> str:
 
 
 def text(about: Mapping[str, Any], table: pd.DataFrame) -> str:
-    """results.md: question, table, how to read it, and what it can not say."""
+    """results.md: question, table, how to read it, and its limitations."""
     head = f"# {about['title']}: {about['dataset']}, scale {about['scale']}, {table['cases'].iloc[0]} test cases"
     made = (
         f"{about['runs']} fine-tunings ({tables.repeats(table)}), {about['pretrainings']} "
         f"pretrainings, {about['seconds'] / 60:.1f} minutes of training on {about['device']}, {about['date']}."
     )
     limits = [
-        "What this can not say: each pretraining was made once, so a difference between two values may be its chance; "
-        "values were looked at on the test cases, so the best of them is no choice to report as a result."
+        "Limitations: each pretraining was made once, so a difference between two values may be due to chance; values "
+        "were compared on the test cases, so the best of them must not be reported as a chosen value."
     ]
     if about["scale"] == "smoke":
-        limits.insert(0, "Scale smoke trains for seconds: these numbers show that everything runs and nothing else.")
+        limits.insert(0, "Scale smoke trains for seconds: these numbers only show that everything runs.")
     if table["draws"].min() * table["seeds"].min() < 3:
-        limits.append("Where there are so few repeats, intervals hold the chance of the test patients only.")
+        limits.append("With so few repeats, the intervals only include the variation over test patients.")
     if lost := int(table["collapsed"].sum()):
         limits.append(f"{lost} runs collapsed; they are in the means.")
     return "\n\n".join([head, about["question"], tables.markdown(shown(table)), READ, made, " ".join(limits)])
 
 
 def figure(about: Mapping[str, Any], table: pd.DataFrame) -> Figure:
-    """Gain over the random start against the varied value: a panel per task, a line per number of labels, intervals;
-    the course's own value is ringed. Values are set at equal distances, and joined where they are numbers."""
+    """Gain over training from scratch against the varied value: a panel per task, a line per number of labels,
+    intervals; the course's own value is ringed. Values have equal distances; a line joins them if they are numbers."""
     varied = table.loc[table["name"] != BASELINE, "task"]
-    points = table[table["task"].isin(varied)]  # the random start itself stands at 0, where it is varied too
+    points = table[table["task"].isin(varied)]  # random itself is at 0, if it is varied too
     tasks, counts = list(dict.fromkeys(points["task"])), sorted(points["num_labeled"].unique())
     drawn, panels = sheet(max(8.0, 1.6 + 4.2 * len(tasks)), 4.0, 1, len(tasks), sharey=True, squeeze=False)
     for axes, task in zip(panels[0], tasks, strict=True):
         part = points[points["task"] == task]
         values = list(dict.fromkeys(part["value"]))
         for i, count in enumerate(counts):
-            shift = 0.08 * (i - (len(counts) - 1) / 2)
-            _line(axes, part[part["num_labeled"] == count], values, shift, color=LINES[i % 6], label=f"{count} labels")
+            offset = shift(i, len(counts), 0.08)
+            _line(axes, part[part["num_labeled"] == count], values, offset, color=LINES[i % 6], label=f"{count} labels")
         axes.axhline(0, color=GREY, linewidth=1.2, linestyle="--")
         axes.set_xticks(range(len(values)), [value.replace(" the ", " the\n") for value in values], fontsize=8)
-        axes.set(title=f"start: {task}", xlim=(-0.5, len(values) - 0.5))
-    panels[0, 0].set_ylabel("gain over the random start\n(Dice points)")
+        axes.set(title=f"init: {task}", xlim=(-0.5, len(values) - 0.5))
+    panels[0, 0].set_ylabel("gain over training from scratch\n(Dice points)")
     drawn.supxlabel(about["varied"], fontsize=10)
     drawn.suptitle(f"{about['title']}: {about['dataset']}, scale {about['scale']}", fontsize=11)
     handles, title = panels[0, 0].get_legend_handles_labels(), "labels (95 % interval);\nring: as in the course"
@@ -154,8 +155,8 @@ def figure(about: Mapping[str, Any], table: pd.DataFrame) -> Figure:
     return drawn
 
 
-def _line(axes: Axes, part: pd.DataFrame, values: list[str], shift: float, **style: str) -> None:
-    at = np.array([values.index(value) for value in part["value"]]) + shift
+def _line(axes: Axes, part: pd.DataFrame, values: list[str], offset: float, **style: str) -> None:
+    at = np.array([values.index(value) for value in part["value"]]) + offset
     gain, low, high = (100 * part[name].to_numpy(float) for name in ("gain", "gain_low", "gain_high"))
     width = 1.6 if all(map(NUMBER.fullmatch, values)) else 0
     style |= {"marker": "o", "markersize": 5, "capsize": 3, "linewidth": width, "elinewidth": 1.2}
@@ -173,12 +174,12 @@ def read(folder: Path | str) -> tuple[dict[str, Any], pd.DataFrame]:
     """
     folder = Path(folder)
     if not (folder / "results.md").exists():
-        raise CourseError(f"{folder}: holds no finished study; run: make study STUDY={folder.name}")
+        raise CourseError(f"{folder}: has no finished study; run: make study STUDY={folder.name}")
     return read_json(folder / "study.json"), pd.read_csv(folder / "results.csv", dtype={"value": str})
 
 
 if __name__ == "__main__":
     try:
         print(write(sys.argv[1], json.loads(sys.argv[2])))
-    except CourseError as fault:
-        sys.exit(f"error: {fault}")
+    except CourseError as error:
+        sys.exit(f"error: {error}")

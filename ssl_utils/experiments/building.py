@@ -74,7 +74,8 @@ def network_of(path: Path | None) -> str:
 def build_network(setup: Setup, run: Finetuning) -> tuple[SegmentationNetwork, TransferReport | None]:
     """The segmentation network before fine-tuning, and the report on the weights transferred into it.
 
-    Raises CourseError when there is no such run, it is of another network, or its weights do not fit.
+    Raises CourseError when there is no such run, it is of another network, its weights do not fit, or the network has
+    no deep supervision.
     """
     path, scope = pretrained_weights(setup, run.init, run.scope)
     pretrained, seed = network_of(path), 1000 * run.draw + run.seed
@@ -83,8 +84,13 @@ def build_network(setup: Setup, run: Finetuning) -> tuple[SegmentationNetwork, T
         raise CourseError(
             f"network={name!r}: {run.init} was pretrained for {pretrained}; choose that network, or init=random"
         )
+    config = network_config(setup, name) | {"out_channels": setup.dataset.out_channels}
+    if run.deep_supervision:
+        if not network_class(name).supports_deep_supervision:
+            raise CourseError(f"deep_supervision=True: {name} does not support it; choose network=mednext or mednext_b")
+        config["deep_supervision"] = True
     torch.manual_seed(seed)
-    network = network_class(name)(**network_config(setup, name), out_channels=setup.dataset.out_channels)
+    network = network_class(name)(**config)
     if path is None:
         return network, None
     report = load_network(network, path) if scope == "network" else load_encoder(network.encoder, path)

@@ -101,6 +101,7 @@ class Finetuning(Description):
     budget: Annotated[float, Option("factor on the training steps of the scale", low=0.01, high=1000)] = 1
     permuted: Annotated[bool, Option("shuffle the transferred weights within each tensor (a control)")] = False
     network: Annotated[str | None, Option("else that of the init, or unetr", choices=lambda: tuple(NETWORKS))] = None
+    deep_supervision: Annotated[bool, Option("loss on every level of the decoder; mednext only")] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

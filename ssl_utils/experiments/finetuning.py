@@ -8,10 +8,11 @@ import pandas as pd
 from torch import nn
 from torch.utils.data import DataLoader
 
-from ssl_utils.data import datalists, volumes
+from ssl_utils.data import datalists
 from ssl_utils.data.crops import Crops
 from ssl_utils.data.datalists import Case
 from ssl_utils.data.transforms import augmentation
+from ssl_utils.data.volumes import Volume
 from ssl_utils.experiments import model_card, runs
 from ssl_utils.experiments.building import build_network, pretrained_weights
 from ssl_utils.experiments.description import Finetuning
@@ -50,6 +51,8 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
         "precision": precision(),
         "encoder": sha256(weights) if weights else None,
     }
+    if not run.deep_supervision:
+        del settings["deep_supervision"]  # runs from before this option stay valid
     used = [*labelled, *setup.datalist.validation, *setup.datalist.test]
     if runs.begin(folder, setup.settings(used, **settings), device=device(), first=team.first):
         return folder
@@ -106,18 +109,12 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
 
 def evaluate(setup: Setup, network: nn.Module, cases: Sequence[Case]) -> pd.DataFrame:
     """One row per case and structure, scored in the space of the label file."""
-    dataset, rows = setup.dataset, []
-    names = {value: name for value, name in dataset.labels.items() if value != 0}
-    for case in cases:
-        image = volumes.read_image(case.image, channels=len(dataset.channels))
-        label = volumes.read_label(case.label, values=dataset.labels)
-        volumes.check_pair(image, label)
-        output = predict_case(setup, network, image)
+    dataset = setup.dataset
+
+    def predict(image: Volume) -> dict:
+        predicted = predict_case(setup, network, image)
         if dataset.regions:
-            predicted = dict(zip(dataset.regions, output, strict=True))
-        else:
-            predicted = metrics.masks(output, names, None)
-        truth = metrics.masks(label.array[0], names, dataset.regions)
-        scores = metrics.evaluate_case(predicted, truth, spacing=label.spacing, tolerance=dataset.tolerance)
-        rows += [{"case": case.id, "patient": case.patient, **score} for score in scores]
-    return pd.DataFrame(rows)
+            return dict(zip(dataset.regions, predicted, strict=True))
+        return metrics.masks(predicted, metrics.structures(dataset), None)
+
+    return metrics.evaluate(cases, dataset=dataset, predict=predict)

@@ -90,7 +90,7 @@ def _save(folder: Path, setup: Setup, module: Any, pools: list[Setup], done: dic
     """Write encoder, task, whole network where there is one, and model card."""
     licence = " + ".join(dict.fromkeys(part.dataset.licence for part in pools))
     meta = {"task": done["task"], "dataset": setup.dataset.name, "data_licence": licence, "step": done["last"]["step"]}
-    checkpoints.save_encoder(folder / "encoder.safetensors", module.encoder, metadata=meta)
+    checkpoints.save_model(folder / "encoder.safetensors", module.encoder, metadata=meta)
     checkpoints.save_model(folder / "task.safetensors", module, metadata=meta)
     if weights := module.whole_network():
         sizes = {"config": module.decoder.config, "grid": module.encoder.grid}

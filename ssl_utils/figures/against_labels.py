@@ -7,22 +7,23 @@ from matplotlib.figure import Figure
 
 from ssl_utils.figures.look import GREY, error_bars, init_styles, legend, need, sheet
 
+LABELLED = "labelled cases used for fine-tuning"
 UP, DOWN = r"$\Uparrow$", r"$\Downarrow$"
 _COLLAPSED = {"color": "#D40000", "markersize": 8, "markeredgewidth": 2}
 _BOLD = {"capsize": 3, "markersize": 6, "linewidth": 1.8, "elinewidth": 1.2}
 _FINE = {"capsize": 2, "markersize": 4, "linewidth": 1.4, "elinewidth": 1}
 
 
-def _aside(i: int, number: int, wide: float = 0.06) -> float:
-    """How far the i-th of so many inits stands beside the tick, so that their bars do not hide each other."""
-    return wide * (i - (number - 1) / 2)
+def shift(i: int, number: int, step: float = 0.06) -> float:
+    """Offset of the i-th of so many lines from its tick, so that their bars do not hide each other."""
+    return step * (i - (number - 1) / 2)
 
 
-def _lines(axes: Axes, table: pd.DataFrame, column: str, styles: dict, counts: list, wide=0.06, bars=_FINE) -> None:
+def _lines(axes: Axes, table: pd.DataFrame, column: str, styles: dict, counts: list, step=0.06, bars=_FINE) -> None:
     """A line with error bars per init over evenly spaced numbers of labels, side by side."""
     for i, (init, style) in enumerate(styles.items()):
         part = table[table["init"] == init].sort_values("num_labeled")
-        at = [counts.index(n) + _aside(i, len(styles), wide) for n in part["num_labeled"]]
+        at = [counts.index(n) + shift(i, len(styles), step) for n in part["num_labeled"]]
         error_bars(axes, at, part[column], part["low"], part["high"], label=init, **bars, **style)
     axes.set_xticks(range(len(counts)), [str(n) for n in counts])
     axes.set_xlim(-0.5, len(counts) - 0.5)
@@ -32,7 +33,7 @@ def dice_against_labels(table: pd.DataFrame, *, runs: pd.DataFrame | None = None
     """Mean Dice with its interval against the number of labelled cases, a line per init.
 
     Args:
-        table: columns init, num_labeled, dice, low, high; the last two may be NaN. `cases`, if there, is named.
+        table: columns init, num_labeled, dice, low, high; the last two may be NaN. `cases` is named in the legend.
         runs: single runs as faint dots, collapsed ones as red crosses: columns init, num_labeled, dice, collapsed
             (`statistics.run_means`).
     """
@@ -42,24 +43,23 @@ def dice_against_labels(table: pd.DataFrame, *, runs: pd.DataFrame | None = None
     _lines(axes, table, "dice", styles, counts, bars=_BOLD)
     if runs is not None:
         for i, (init, style) in enumerate(styles.items()):
-            _single_runs(axes, runs[runs["init"] == init], counts, _aside(i, len(styles)), style["color"])
+            _single_runs(axes, runs[runs["init"] == init], counts, shift(i, len(styles)), style["color"])
         if runs["collapsed"].any():
             axes.plot([], [], "x", label="collapsed run", **_COLLAPSED)
-    axes.set(xlim=(-0.4, len(counts) - 0.6), xlabel="labelled cases used for fine-tuning", title=title)
+    axes.set(xlim=(-0.4, len(counts) - 0.6), xlabel=LABELLED, ylabel="mean foreground Dice", title=title)
     cases = f", {table['cases'].iloc[0]} test cases" if "cases" in table and table["cases"].nunique() == 1 else ""
-    axes.set_ylabel("mean foreground Dice")
-    legend(figure, title=f"start of the encoder\n(95 % interval{cases})")
+    legend(figure, title=f"initialisation\n(95 % interval{cases})")
     return figure
 
 
-def _single_runs(axes: Axes, runs: pd.DataFrame, counts: list[int], aside: float, colour: str) -> None:
+def _single_runs(axes: Axes, runs: pd.DataFrame, counts: list[int], offset: float, colour: str) -> None:
     runs = runs[runs["num_labeled"].isin(counts)]
-    at = np.array([counts.index(n) + aside for n in runs["num_labeled"]])
-    fallen = runs["collapsed"].to_numpy(bool)
-    many = runs.groupby("num_labeled")["dice"].transform("size").to_numpy() > 1  # a single run is the mean itself
-    plain = many & ~fallen
-    axes.plot(at[plain], runs["dice"][plain], "o", color=colour, alpha=0.35, markersize=3.5, zorder=1)
-    axes.plot(at[fallen], runs["dice"][fallen], "x", zorder=5, **_COLLAPSED)
+    runs = runs.assign(x=[counts.index(n) + offset for n in runs["num_labeled"]])
+    collapsed = runs["collapsed"].astype(bool)
+    several = runs.groupby("num_labeled")["dice"].transform("size") > 1  # a single run is the mean itself
+    dots, crosses = runs[several & ~collapsed], runs[collapsed]
+    axes.plot(dots["x"], dots["dice"], "o", color=colour, alpha=0.35, markersize=3.5, zorder=1)
+    axes.plot(crosses["x"], crosses["dice"], "x", zorder=5, **_COLLAPSED)
 
 
 def gain_against_labels(table: pd.DataFrame, *, baseline: str = "random", title: str = "") -> Figure:
@@ -74,8 +74,8 @@ def gain_against_labels(table: pd.DataFrame, *, baseline: str = "random", title:
     axes.axhline(0, color=GREY, linewidth=1.2, linestyle="--")
     styles = init_styles(table["init"])
     _lines(axes, points, "gain", styles, sorted(table["num_labeled"].unique()), min(0.08, 0.6 / len(styles)))
-    axes.set(xlabel="labelled cases used for fine-tuning", ylabel=f"gain over {baseline} (points of Dice)", title=title)
-    legend(figure, title="start of the encoder\n(95 % interval of the paired gain)")
+    axes.set(xlabel=LABELLED, ylabel=f"gain over {baseline} (points of Dice)", title=title)
+    legend(figure, title="initialisation\n(95 % interval of the paired gain)")
     return figure
 
 
@@ -97,16 +97,17 @@ def structures_against_labels(table: pd.DataFrame, *, title: str = "") -> Figure
         axes.tick_params(labelsize=8, labelbottom=True)
     for axes in panels.flat[len(classes) :]:
         axes.set_visible(False)
-    figure.supxlabel("labelled cases used for fine-tuning", fontsize=9)
+    figure.supxlabel(LABELLED, fontsize=9)
     figure.supylabel("Dice", fontsize=9)
     figure.suptitle(title, fontsize=11)
-    legend(figure, *panels[0, 0].get_legend_handles_labels(), title="start of the encoder\n(95 % interval)")
+    legend(figure, *panels[0, 0].get_legend_handles_labels(), title="initialisation\n(95 % interval)")
     return figure
 
 
 def labels_saved(table: pd.DataFrame, *, baseline: str = "random", title: str = "") -> Figure:
-    """Labels that an init had against labels that the baseline needs for the same Dice: above the line, labels are
-    saved. A point beyond the baseline's curve stands on the upper edge as an arrow, one below it on the lower edge.
+    """Labels of an init against labels that the baseline needs for the same Dice: above the line, labels are saved.
+
+    A point beyond the baseline's curve is an arrow on the upper edge, one below it an arrow on the lower edge.
 
     Args:
         table: columns init, num_labeled, needs, low, high, fewest, most, as of `savings.labels_saved`.
@@ -119,18 +120,18 @@ def labels_saved(table: pd.DataFrame, *, baseline: str = "random", title: str = 
     for i, (init, style) in enumerate(styles.items()):
         colour, marker = style["color"], style["marker"]
         for row in table[table["init"] == init].itertuples():
-            x = row.num_labeled * 1.06 ** _aside(i, len(styles), 1)
+            x = row.num_labeled * 1.06 ** shift(i, len(styles), 1)
             axes.plot([x, x], np.clip([row.low, row.high], bottom, top), color=colour, linewidth=1.4)
-            shape = UP if row.needs > most else DOWN if row.needs < least else marker
-            point = {"marker": shape, "markersize": 7 if shape == marker else 13, "clip_on": False}
-            axes.plot(x, np.clip(row.needs, bottom, top), color=colour, **point)
+            shape, size = (UP, 13) if row.needs > most else (DOWN, 13) if row.needs < least else (marker, 7)
+            y = np.clip(row.needs, bottom, top)
+            axes.plot(x, y, color=colour, marker=shape, markersize=size, clip_on=False)
         axes.plot([], [], marker, color=colour, label=init)
     ends = [min(bottom, counts[0] / 1.2), max(top, counts[-1] * 1.2)]
-    axes.plot(ends, ends, color=GREY, linewidth=1.2, linestyle="--", label="as many as it had")
+    axes.plot(ends, ends, color=GREY, linewidth=1.2, linestyle="--", label="equal numbers")
     axes.set(xscale="log", yscale="log", xlim=(counts[0] / 1.35, counts[-1] * 1.35), ylim=(bottom, top), title=title)
     axes.set_xticks(counts, [str(n) for n in counts])
     axes.set_yticks([bottom, *counts, top], [f"<{least:.0f}", *(str(n) for n in counts), f">{most:.0f}"])
     axes.minorticks_off()
-    axes.set(xlabel="labels the init had", ylabel=f"labels the {baseline} start needs\nfor the same Dice")
-    legend(figure, title="start of the encoder\n(95 % interval)")
+    axes.set(xlabel="labels of the init", ylabel=f"labels that {baseline} needs\nfor the same Dice")
+    legend(figure, title="initialisation\n(95 % interval)")
     return figure

@@ -40,7 +40,7 @@ def curves(
         axes.axhline(value, color=GREY, linestyle=DASHES[i % 3], linewidth=1.3, label=f"{name} ({value:.3f})")
     axes.set(xlabel=x if x in history else "row", ylabel=ylabel, title=title)
     if x == "step" and x in history:
-        axes.xaxis.get_major_locator().set_params(integer=True)  # no step lies between two
+        axes.xaxis.get_major_locator().set_params(integer=True)  # steps are whole numbers
     legend(figure)
     return figure
 
@@ -66,7 +66,7 @@ def per_class(table: pd.DataFrame, *, title: str = "") -> Figure:
 
 
 def dice_against_seconds(table: pd.DataFrame, *, title: str = "") -> Figure:
-    """Mean Dice against what it cost in seconds (logarithmic), a line per init, each point named by its labels.
+    """Mean Dice against its cost in seconds (logarithmic), a line per init, each point with its number of labels.
 
     Args:
         table: columns init, num_labeled, seconds, dice.
@@ -76,18 +76,18 @@ def dice_against_seconds(table: pd.DataFrame, *, title: str = "") -> Figure:
     for i, (init, style) in enumerate(init_styles(table["init"]).items()):
         part = table[table["init"] == init].sort_values("num_labeled")
         axes.plot(part["seconds"], part["dice"], label=init, markersize=6, linewidth=1.2, **style)
-        place = {"xytext": (6, 0), "ha": "left"} if i % 2 == 0 else {"xytext": (-6, 0), "ha": "right"}
-        place |= {"textcoords": "offset points", "va": "center", "fontsize": 8, "color": style["color"]}
+        side = {"xytext": (6, 0), "ha": "left"} if i % 2 == 0 else {"xytext": (-6, 0), "ha": "right"}
+        side |= {"textcoords": "offset points", "va": "center", "fontsize": 8, "color": style["color"]}
         for row in part.itertuples():
-            axes.annotate(str(row.num_labeled), (row.seconds, row.dice), **place)
+            axes.annotate(str(row.num_labeled), (row.seconds, row.dice), **side)
     low, high = 0.6 * table["seconds"].min(), 1.7 * table["seconds"].max()
     marks = [mark for mark in _CLOCK if low <= mark <= high]
-    axes.set(xscale="log", xlim=(low, high), ylabel="mean foreground Dice", title=title)
+    axes.set(xscale="log", xlim=(low, high), xlabel="time, pretraining included", ylabel="mean foreground Dice")
     axes.set_xticks(marks, [_clock(mark) for mark in marks])
     axes.set_xticks([], minor=True)
-    axes.set_xlabel("time to get there, pretraining included")
+    axes.set_title(title)
     axes.margins(y=0.15)
-    legend(figure, title="start of the encoder\n(numbers: labelled cases)")
+    legend(figure, title="initialisation\n(numbers: labelled cases)")
     return figure
 
 
@@ -116,8 +116,8 @@ def paired_cases(table: pd.DataFrame, *, baseline: str = "random", title: str = 
     axes.plot(ends, ends, color=GREY, linewidth=1.2, linestyle="--")
     axes.set(xlim=ends, ylim=ends, aspect="equal", title=title)
     axes.locator_params(nbins=5)  # labels of scores close together are long, and would run into each other
-    axes.set(xlabel=f"Dice of the case, {baseline} start", ylabel="Dice of the same case")
-    legend(figure, title="start of the encoder")
+    axes.set(xlabel=f"Dice of the case, {baseline}", ylabel="Dice of the same case")
+    legend(figure, title="initialisation")
     return figure
 
 
@@ -129,9 +129,9 @@ def histogram(
     bins: int = 100,
     title: str = "",
 ) -> Figure:
-    """Share of voxels per intensity (logarithmic), a line per volume; the window is shaded, what it clips is named.
+    """Share of voxels per intensity (logarithmic), a line per volume; the window is shaded, its clipped share named.
 
-    Fewer `bins` for volumes that hold few distinct values, which would otherwise draw a comb.
+    Volumes with few distinct values need fewer `bins`: empty bins between the values would look like a comb.
     """
     samples = {name: np.asarray(array, np.float64).ravel() for name, array in images.items()}
     samples = {name: values[np.isfinite(values)] for name, values in samples.items()}

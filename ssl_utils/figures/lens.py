@@ -1,4 +1,4 @@
-"""The picture of one model under many Dice conventions."""
+"""One model scored under many Dice conventions, as a picture."""
 
 import numpy as np
 import pandas as pd
@@ -21,8 +21,8 @@ def moved(table: pd.DataFrame) -> float:
 def dice_lens(table: pd.DataFrame, *, interval: tuple[float, float] | None = None, subject: str = "") -> Figure:
     """A dot per convention on one Dice axis; the first row, the honest one, is a line with its interval.
 
-    A convention that depends on the order of the files has a bar from the worst order to the best one; a hollow dot is
-    a score on other cases.
+    A bar shows the worst to the best order of the files where a convention depends on it; a hollow dot is a score on
+    other cases.
 
     Args:
         table: columns convention, used_by, wrong, same_cases, score, points, low, high; the honest row first.
@@ -76,7 +76,7 @@ def _marks(table: pd.DataFrame) -> list[Line2D]:
         return Line2D([], [], marker=marker, color=colour, linestyle="", markersize=7, label=label, **more)
 
     marks = [mark("s", HONEST, "honest, with its 95 % interval"), mark("o", DIFFERENT, "another convention")]
-    marks.append(mark("D", WRONG, "a fault"))
+    marks.append(mark("D", WRONG, "an error"))
     if (table["high"] - table["low"] > 1e-6).any():
         marks.append(Line2D([], [], color=WRONG, label="worst to best order of the files", **_ORDERS))
     if not table["same_cases"].all():

@@ -15,7 +15,7 @@ from ssl_utils.errors import CourseError
 from ssl_utils.experiments.naming import base
 from ssl_utils.live import live
 
-# Okabe & Ito (2008), readable with every common colour blindness; black is left for text and for "random"
+# Okabe & Ito (2008), readable with every common colour blindness; black is for text and for "random"
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7", "#0072B2")
 LINES = [PALETTE[i] for i in (6, 0, 2, 4, 5, 1)]  # yellow does not show on white
 GREY, GRID, DASHES = "#444444", {"color": "#dddddd", "linewidth": 0.8}, ("--", ":", "-.")
@@ -75,8 +75,8 @@ def need(table: pd.DataFrame, *columns: str, source: str = "one row per point") 
     """Raises CourseError when the table lacks a column, or has no row."""
     missing = [name for name in columns if name not in table]
     if missing or table.empty:
-        fault = f"no column {', '.join(missing)}" if missing else "no rows"
-        raise CourseError(f"table with columns {list(table)}: {fault}; pass {source} with {', '.join(columns)}")
+        error = f"no column {', '.join(missing)}" if missing else "no rows"
+        raise CourseError(f"table with columns {list(table)}: {error}; pass {source} with {', '.join(columns)}")
 
 
 def init_styles(inits: Sequence[str]) -> dict[str, dict[str, str]]:
@@ -88,10 +88,10 @@ def init_styles(inits: Sequence[str]) -> dict[str, dict[str, str]]:
     known = [init for init in _INITS if init in inits] + [init for init in inits if init not in _INITS]
     styles, varied = {}, 0
     for i, init in enumerate(known):
-        start = base(init)
-        at, varied = _INITS.index(start) if start in _INITS else -1 - i, varied + (start != init)
+        plain = base(init)
+        at, varied = _INITS.index(plain) if plain in _INITS else -1 - i, varied + (plain != init)
         styles[init] = {"color": _INIT_COLOURS[at % 9], "marker": _MARKERS[at % 9]}
-        if start != init:
+        if plain != init:
             styles[init] |= {"marker": _MARKERS[(at + varied) % 9], "linestyle": DASHES[varied % 3]}
     return styles
 

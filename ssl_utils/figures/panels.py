@@ -6,6 +6,7 @@ patient's right is on the left of the picture, anterior and superior up.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
 from textwrap import fill
 from typing import Any
 
@@ -13,7 +14,6 @@ import matplotlib.patheffects as effects
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.colors import to_rgb
-from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from ssl_utils.errors import CourseError
@@ -22,8 +22,8 @@ from ssl_utils.figures.look import GREY, PALETTE, Picture
 PLANES = {"axial": 2, "coronal": 1, "sagittal": 0}  # the axis a plane is cut across
 WINDOWS = {"soft tissue": (-160.0, 240.0), "lung": (-1350.0, 150.0), "bone": (-450.0, 1050.0)}  # HU
 _LETTERS = {0: "APSI", 1: "RLSI", 2: "RLAP"}  # at the left, right, top and bottom edge of a picture
-_SPOTS = ((0.02, 0.5), (0.98, 0.5), (0.5, 0.98), (0.5, 0.02))  # of these letters
-_ALIGNED = (("left", "center"), ("right", "center"), ("center", "top"), ("center", "bottom"))
+_EDGES = ((0.02, 0.5, "left", "center"), (0.98, 0.5, "right", "center"))  # of these letters
+_EDGES += ((0.5, 0.98, "center", "top"), (0.5, 0.02, "center", "bottom"))
 _WIDTH, _HEIGHT, _NARROWEST = 12.0, 5.0, 1.25  # inches
 Window = tuple[float, float] | str | None
 
@@ -42,7 +42,7 @@ class Panel:
     label: np.ndarray | None = None
     hidden: np.ndarray | None = None  # these voxels are covered with `paint`
     paint: str = "#0072B2"
-    cross: tuple[float, float] | None = None  # where the other planes cut, in mm from the left and from the bottom
+    cross: tuple[float, float] | None = None  # position of the other planes, in mm from the left and the bottom
 
 
 def colour(value: int) -> tuple[float, float, float]:
@@ -85,7 +85,7 @@ def choose_window(image: np.ndarray, window: Window = None) -> tuple[float, floa
 
 
 def busiest(label: np.ndarray) -> tuple[int, int, int]:
-    """For each axis, the slice that holds the largest share of every class together; the middle without a label."""
+    """For each axis, the slice with the largest share of all classes together; the middle without a label."""
     classes = [label == value for value in np.unique(label) if value > 0]
     if not classes:
         return tuple(n // 2 for n in label.shape)
@@ -118,27 +118,26 @@ def write(axes: Axes, x: float, y: float, text: Any, **more: Any) -> None:
     axes.text(x, y, text, **{"color": "white", "fontsize": 8, "path_effects": outline} | more)
 
 
-def draw(panel: Panel, axes: Axes, *, opacity: float = 0.35, letters: bool = True) -> None:
+def draw(panel: Panel, axes: Axes, *, letters: bool = True) -> None:
     """Draw one slice into axes whose unit is the millimetre."""
     width, height = panel.size
-    place = {"extent": (0, width, 0, height), "origin": "upper"}
-    axes.imshow(panel.picture, cmap=panel.cmap, vmin=panel.window[0], vmax=panel.window[1], **place)
+    extent = {"extent": (0, width, 0, height), "origin": "upper"}
+    axes.imshow(panel.picture, cmap=panel.cmap, vmin=panel.window[0], vmax=panel.window[1], **extent)
     if panel.hidden is not None:
         paint = np.where(panel.hidden[..., None], (*to_rgb(panel.paint), 1.0), 0.0)
-        axes.imshow(paint, interpolation="nearest", **place)
+        axes.imshow(paint, interpolation="nearest", **extent)
     if panel.label is not None:
-        axes.imshow(overlay(panel.label, opacity), interpolation="nearest", **place)
+        axes.imshow(overlay(panel.label, 0.35), interpolation="nearest", **extent)
         for value in np.unique(panel.label[panel.label > 0]):
-            here = panel.label == value
-            if not here.all():
-                axes.contour(here.astype(float), levels=[0.5], colors=[colour(int(value))], linewidths=1.1, **place)
+            mask = panel.label == value
+            if not mask.all():
+                axes.contour(mask.astype(float), levels=[0.5], colors=[colour(int(value))], linewidths=1.1, **extent)
     if panel.cross is not None:
         x, y = panel.cross  # just outside the picture; markers 0, 1 and 3 are ticks to the left, right and down
         for at, marker in (((0, y), 0), ((width, y), 1), ((x, 0), 3)):
             axes.plot(*at, marker=marker, markersize=5, color="#D55E00", markeredgewidth=1.6, clip_on=False)
-    edges = zip(_LETTERS[panel.axis], _SPOTS, _ALIGNED, strict=True) if letters else ()
-    for letter, spot, (ha, va) in edges:
-        write(axes, *spot, letter, transform=axes.transAxes, ha=ha, va=va, fontsize=9, fontweight="bold")
+    for letter, (x, y, ha, va) in zip(_LETTERS[panel.axis] if letters else "", _EDGES, strict=letters):
+        write(axes, x, y, letter, transform=axes.transAxes, ha=ha, va=va, fontsize=9, fontweight="bold")
     write(axes, 0.03, 0.98, panel.note, transform=axes.transAxes, va="top")
     axes.set(xlim=(0, width), ylim=(0, height), xticks=[], yticks=[])
     axes.spines[:].set_visible(False)
@@ -155,13 +154,13 @@ def scale_bar(axes: Axes) -> None:
 
 
 def named(labels: Iterable[np.ndarray], names: Mapping[int, str] | None) -> dict[int, str]:
-    """Value -> name of every label value that these arrays hold, but 0; `label 3` where it has no name."""
+    """Value -> name of every label value in these arrays, but 0; `label 3` where it has no name."""
     values = sorted({int(value) for label in labels for value in np.unique(label) if value > 0})
     return {value: (names or {}).get(value, f"label {value}") for value in values}
 
 
 def compose(
-    grid: Sequence[Sequence[Panel | None]],
+    grid: Sequence[Sequence[Panel]],
     *,
     sides: Sequence[str] = (),
     title: str = "",
@@ -172,49 +171,40 @@ def compose(
 ) -> tuple[Picture, list[list[Axes]]]:
     """Lay panels out on one millimetre scale, titles above, `sides` before the rows, `right` inches free.
 
-    Columns stand in groups of `block`; `names` of label values are a legend on the right. With `letters` the edges are
-    named, and the first panel has a scale bar.
+    There is a wider gap after every `block` columns; `names` of label values are a legend on the right. With `letters`
+    the edges are named, and the first panel has a scale bar.
     """
     right = 0.55 + 0.075 * max(map(len, names.values())) if names else right
-    columns = max(len(row) for row in grid)
-    wide = [max((row[c].size[0] for row in grid if c < len(row) and row[c]), default=0.0) for c in range(columns)]
-    high = [max(panel.size[1] for panel in row if panel) for row in grid]
-    heads = [0.3 if any(panel and panel.title for panel in row) else 0.0 for row in grid]
+    wide = [max(panel.size[0] for panel in column if panel) for column in zip_longest(*grid)]
+    high = [max(panel.size[1] for panel in row) for row in grid]
+    heads = [0.3 if any(panel.title for panel in row) else 0.0 for row in grid]
     left, top, gap = (1.15 if any(sides) else 0.1), (0.3 if title else 0.05), 0.1
-    between = [0.0 if c == 0 else 0.35 if c % block == 0 else gap for c in range(columns)]  # before each column
+    between = [0.0 if c == 0 else 0.35 if c % block == 0 else gap for c in range(len(wide))]  # before each column
     room = max(_HEIGHT, 1.9 * len(grid)) - top - sum(heads) - gap * (len(grid) + 1)
     inch = min((_WIDTH - left - right - sum(between)) / sum(wide), room / sum(high), 3.4 / max(high))
     columns_in = [max(w * inch, _NARROWEST) for w in wide]
     width = left + sum(columns_in) + sum(between) + right
     height = top + sum(heads) + sum(high) * inch + gap * len(grid)
-    figure, drawn, y = Picture(figsize=(width, height), dpi=110, facecolor="white"), [], height - top
+    figure, axes_of, y = Picture(figsize=(width, height), dpi=110, facecolor="white"), [], height - top
     if title:
         figure.text(left / width, 1 - 0.08 / height, title, ha="left", va="top", fontsize=11, fontweight="bold")
-    for r, row in enumerate(grid):
-        y, x, made = y - heads[r], left, []
-        if r < len(sides):
-            at = (left - 0.12) / width, (y - high[r] * inch / 2) / height
-            figure.text(*at, sides[r], ha="right", va="center", fontsize=9)
+    for row, side, head, tall in zip(grid, [*sides] or [""] * len(grid), heads, high, strict=True):
+        y, x = y - head, left
+        figure.text((left - 0.12) / width, (y - tall * inch / 2) / height, side, ha="right", va="center", fontsize=9)
+        axes_of.append([])
         for panel, column, before in zip(row, columns_in, between, strict=False):
-            x += before
-            if panel:
-                w, h = panel.size[0] * inch, panel.size[1] * inch
-                axes = figure.add_axes(((x + (column - w) / 2) / width, (y - h) / height, w / width, h / height))
-                draw(panel, axes, letters=letters)
-                axes.set_title(fill(panel.title, max(10, int(column * 13))), fontsize=9, pad=4)
-                made.append(axes)
-            x += column
-        drawn.append(made)
-        y -= high[r] * inch + gap
+            w, h = panel.size[0] * inch, panel.size[1] * inch
+            box = (x + before + (column - w) / 2, y - h, w, h)
+            axes = figure.add_axes(tuple(np.divide(box, (width, height, width, height))))
+            draw(panel, axes, letters=letters)
+            axes.set_title(fill(panel.title, max(10, int(column * 13))), fontsize=9, pad=4)
+            axes_of[-1].append(axes)
+            x += before + column
+        y -= tall * inch + gap
     if letters:
-        scale_bar(drawn[0][0])
+        scale_bar(axes_of[0][0])
     if names:
-        _legend(figure, names, right)
-    return figure, drawn
-
-
-def _legend(figure: Figure, names: Mapping[int, str], right: float) -> None:
-    """Colour and name of each label, in the free `right` inches of the figure."""
-    handles = [Patch(facecolor=colour(value), edgecolor=GREY, label=name) for value, name in names.items()]
-    at = {"loc": "center left", "bbox_to_anchor": (1 - (right - 0.05) / figure.get_figwidth(), 0.5), "borderaxespad": 0}
-    figure.legend(handles=handles, frameon=False, fontsize=9, handlelength=1.2, **at)
+        handles = [Patch(facecolor=colour(value), edgecolor=GREY, label=name) for value, name in names.items()]
+        spot = {"loc": "center left", "bbox_to_anchor": (1 - (right - 0.05) / width, 0.5), "borderaxespad": 0}
+        figure.legend(handles=handles, frameon=False, fontsize=9, handlelength=1.2, **spot)
+    return figure, axes_of

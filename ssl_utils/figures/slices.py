@@ -2,14 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from itertools import repeat
 from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
 
 from ssl_utils.errors import CourseError
+from ssl_utils.figures import panels
 from ssl_utils.figures.look import PALETTE
-from ssl_utils.figures.panels import PLANES, Window, busiest, choose_window, compose, cut, named, volume, write
+from ssl_utils.figures.panels import PLANES, Panel, Window, busiest, choose_window, compose, cut, named, volume
 
 Spacing = Sequence[float]
 _WRONG = "#FF00FF"  # no structure has this colour
@@ -67,12 +69,11 @@ def rows(
     *,
     titles: Sequence[str] = (),
     plane: str = "axial",
-    index: int | None = None,
     spacing: Spacing = (1, 1, 1),
     window: Window = None,
     title: str = "",
 ) -> Figure:
-    """One slice of every volume: a mapping row name -> volumes under `titles`, or one row of (title, volume) pairs.
+    """The middle slice of every volume: a mapping row name -> volumes under `titles`, or one row of (title, volume).
 
     Every volume is drawn in its own percentiles unless `window` gives one for all.
     """
@@ -80,38 +81,40 @@ def rows(
         titles, images = [name for name, _ in images], {"": [array for _, array in images]}
     axis, grid = PLANES[plane], []
     for arrays in images.values():
-        row = []
-        for c, array in enumerate(map(volume, arrays)):
-            at = array.shape[axis] // 2 if index is None else index
-            head = titles[c] if not grid and c < len(titles) else ""
-            row.append(cut(array, axis, at, spacing, choose_window(array, window), title=head))
+        heads = titles if titles and not grid else repeat("", len(arrays))
+        row = [_middle(array, axis, spacing, window, title=head) for array, head in zip(arrays, heads, strict=True)]
         grid.append(row)
     return compose(grid, sides=list(images), title=title)[0]
+
+
+def _middle(array: Any, axis: int, spacing: Spacing, window: Window, **more: Any) -> Panel:
+    array = volume(array)
+    return cut(array, axis, array.shape[axis] // 2, spacing, choose_window(array, window), **more)
 
 
 def plane_rows(
     image: np.ndarray,
     columns: Mapping[str, Mapping[str, Any]],
     *,
-    planes: Sequence[str] = ("axial", "coronal"),
     centre: Sequence[int] | None = None,
     spacing: Spacing = (1, 1, 1),
-    window: Window = None,
     title: str = "",
 ) -> Figure:
-    """A row per plane, all in the window of `image`; `columns` maps a title to what is drawn there.
+    """An axial and a coronal row, in the window of `image`; `columns` maps a title to what is drawn there.
 
     Args:
         columns: title -> `array`, a volume in place of the image, or `hidden`, a mask over it, or nothing.
         centre: voxel (x, y, z) the planes pass through; None takes the middle.
     """
-    centre, limits = busiest(np.zeros(image.shape)) if centre is None else centre, choose_window(image, window)
-    grid = []
-    for name in planes:
-        axis, heads = PLANES[name], [""] * len(columns) if grid else columns
-        given = [{"array": image, "title": head} | more for head, more in zip(heads, columns.values(), strict=True)]
-        grid.append([cut(axis=axis, index=centre[axis], spacing=spacing, window=limits, **more) for more in given])
-    return compose(grid, sides=list(planes), title=title)[0]
+    centre = [n // 2 for n in image.shape] if centre is None else centre
+    limits, grid = choose_window(image), []
+    for name in ("axial", "coronal"):
+        axis, row = PLANES[name], []
+        for head, more in columns.items():
+            drawn = {"array": image, "title": "" if grid else head} | more
+            row.append(cut(axis=axis, index=centre[axis], spacing=spacing, window=limits, **drawn))
+        grid.append(row)
+    return compose(grid, sides=["axial", "coronal"], title=title)[0]
 
 
 def corruption_rows(clean: Any, views: Mapping[str, Any], **look: Any) -> Figure:
@@ -128,41 +131,35 @@ def mask_rows(image: Any, masks: Mapping[str, Any], **look: Any) -> Figure:
     image, columns = volume(image), {"image": {}}
     for name, mask in masks.items():
         mask = volume(mask).astype(bool)
-        if any(n % m for n, m in zip(image.shape, mask.shape, strict=True)):
+        if any(np.mod(image.shape, mask.shape)):
             raise CourseError(f"mask {name!r} {mask.shape}: does not divide the volume {image.shape}; check the grid")
-        mask = np.kron(mask, np.ones([n // m for n, m in zip(image.shape, mask.shape, strict=True)], bool))
+        mask = np.kron(mask, np.ones(np.floor_divide(image.shape, mask.shape), bool))
         columns[f"{name} ({mask.mean():.0%} hidden)"] = {"hidden": mask}
     return plane_rows(image, columns, **look)
 
 
-def reconstruction_rows(
-    cases: Sequence[Mapping[str, Any]],
-    *,
-    plane: str = "axial",
-    spacing: Spacing = (1, 1, 1),
-    window: Window = None,
-    title: str = "",
-) -> Figure:
-    """A row per case: original, what the network saw, what it made of it, and the absolute error.
+def reconstruction_rows(cases: Sequence[Mapping[str, Any]], *, spacing: Spacing = (1, 1, 1), title: str = "") -> Figure:
+    """A row per case, its middle axial slice: original, network input, reconstruction, and absolute error.
 
     Args:
         cases: mappings with `original`, `reconstruction` (D, H, W), and `corrupted` or `mask` (True = hidden) or both.
             Without `corrupted` the input is the original with the mask painted over it; with `mask` the error is
-            averaged over what was hidden. Optionally `name` and `index` (the slice).
+            averaged over the hidden voxels. Optionally `name`.
     """
-    axis, grid, sides, worst = PLANES[plane], [], [], 0.0
+    grid, sides, largest = [], [], 0.0
     for case in cases:
         original, mask = volume(case["original"]).astype(np.float32), case.get("mask")
         error = np.abs(volume(case["reconstruction"]) - original)
         mean = error[volume(mask).astype(bool)].mean() if mask is not None else error.mean()
-        at, limits = case.get("index", original.shape[axis] // 2), choose_window(original, window)
-        seen = {"array": case["corrupted"]} if "corrupted" in case else {"array": original, "hidden": mask}
-        inputs = ({"array": original}, seen, {"array": case["reconstruction"]}, {"array": error})
-        row = [cut(axis=axis, index=at, spacing=spacing, window=limits, **more) for more in inputs]
-        worst, grid = max(worst, float(np.percentile(row[3].picture, 99.5))), [*grid, row]
+        masked = {} if "corrupted" in case else {"hidden": mask}
+        arrays = (original, case.get("corrupted", original), case["reconstruction"], error)
+        limits, more = choose_window(original), ({}, masked, {}, {"cmap": "magma"})
+        row = [_middle(array, 2, spacing, limits, **own) for array, own in zip(arrays, more, strict=True)]
+        largest = max(largest, float(np.percentile(row[3].picture, 99.5)))
+        grid.append(row)
         sides.append("\n".join(filter(None, [str(case.get("name", "")), f"L1 {mean:.3f}"])))
     for row in grid:
-        row[3].cmap, row[3].window = "magma", (0.0, worst or 1.0)
+        row[3].window = (0.0, largest or 1.0)
     for panel, text in zip(grid[0], ("original", "input", "reconstruction", "absolute error"), strict=True):
         panel.title = text
     figure, axes = compose(grid, sides=sides, title=title, right=0.75)
@@ -175,24 +172,23 @@ def reconstruction_rows(
 def qualitative(
     cases: Sequence[Mapping[str, Any]],
     *,
-    plane: str = "axial",
     names: Mapping[int, str] | None = None,
     window: Window = None,
     title: str = "",
 ) -> Figure:
-    """Best, median and worst case by Dice: label and prediction above, image and the voxels that are wrong below.
+    """Best, median and worst case by Dice, axial: label and prediction above, image and wrong voxels below.
 
     Args:
         cases: mappings with `image`, `label`, `prediction` (D, H, W), `dice`, `id`, and optionally `spacing`.
     """
-    ranked, axis = sorted(cases, key=lambda case: -case["dice"]), PLANES[plane]
+    ranked = sorted(cases, key=lambda case: -case["dice"])
     if not ranked:
         raise CourseError("qualitative: no case to show; evaluate at least one test case first")
     chosen = {"best": ranked[0], "median": ranked[len(ranked) // 2], "worst": ranked[-1]}
     above, below, labels = [], [], []
     for rank, case in list(chosen.items())[: len(ranked)]:
         image, label, prediction = (volume(case[key]) for key in ("image", "label", "prediction"))
-        setup = axis, busiest(label)[axis], case.get("spacing", (1, 1, 1)), choose_window(image, window)
+        setup = 2, busiest(label)[2], case.get("spacing", (1, 1, 1)), choose_window(image, window)
         above.append(cut(image, *setup, title=f"{rank}: {case['id']}", note="label", label=label))
         above.append(cut(image, *setup, title=f"Dice {case['dice']:.3f}", note="prediction", label=prediction))
         below.append(cut(image, *setup, note="image"))
@@ -202,13 +198,7 @@ def qualitative(
 
 
 def tokens(
-    image: Any,
-    patch_size: int | Sequence[int],
-    *,
-    plane: str = "axial",
-    index: int | None = None,
-    spacing: Spacing = (1, 1, 1),
-    window: Window = None,
+    image: Any, patch_size: int | Sequence[int], *, plane: str = "axial", spacing: Spacing = (1, 1, 1)
 ) -> Figure:
     """A slice with its patch grid, and the same patches pulled apart and numbered as the encoder numbers its tokens.
 
@@ -220,16 +210,15 @@ def tokens(
     if 0 in grid:
         raise CourseError(f"patch_size={patch_size}: larger than the volume {image.shape}; choose a smaller patch")
     image = image[tuple(slice(n * p) for n, p in zip(grid, patch, strict=True))]
-    at = image.shape[axis] // 2 if index is None else index
-    panel = cut(image, axis, at, spacing, choose_window(image, window), title=f"{plane} slice and patch grid")
-    number = np.arange(np.prod(grid)).reshape(grid)
-    number = cut(number, axis, at // patch[axis], (1, 1, 1), (0, 1)).picture.astype(int)  # (rows, columns) of patches
+    panel = _middle(image, axis, spacing, None, title=f"{plane} slice and patch grid")
+    number = panels.plane(np.arange(np.prod(grid)).reshape(grid), axis, grid[axis] // 2)  # (rows, columns) of patches
     down, across = number.shape
-    tall, wide = panel.picture.shape[0] // down, panel.picture.shape[1] // across  # voxels of a patch
-    high, broad = tall + max(1, tall // 6), wide + max(1, wide // 6)  # and of a patch with the gap behind it
-    pieces = panel.picture.reshape(down, tall, across, wide)
-    pieces = np.pad(pieces, ((0, 0), (0, high - tall), (0, 0), (0, broad - wide)), constant_values=np.nan)
-    apart = pieces.reshape(down * high, across * broad)[: tall - high, : wide - broad]
+    apart = panel.picture
+    tall, wide = apart.shape[0] // down, apart.shape[1] // across  # voxels of a patch
+    gaps = max(1, tall // 6), max(1, wide // 6)
+    for i, (length, gap) in enumerate(zip((tall, wide), gaps, strict=True)):
+        between = np.repeat(np.arange(length, apart.shape[i], length), gap)
+        apart = np.insert(apart, between, np.nan, axis=i)
     size = tuple(mm * n / m for mm, n, m in zip(panel.size, apart.shape[::-1], panel.picture.shape[::-1], strict=True))
     pieces = replace(panel, picture=apart, size=size, title="its patches, one token each")
     count = f"{' x '.join(map(str, grid))} = {np.prod(grid)} tokens of {' x '.join(map(str, patch))} voxels"
@@ -240,7 +229,7 @@ def tokens(
         left.axvline(c * panel.size[0] / across, color=PALETTE[1], linewidth=1)
     if max(number.shape) <= 12:
         for (r, c), n in np.ndenumerate(number):
-            x = (c * broad + wide / 2) * size[0] / apart.shape[1]
-            y = size[1] - (r * high + tall / 2) * size[1] / apart.shape[0]
-            write(right, x, y, n, ha="center", va="center")
+            x = (c * (wide + gaps[1]) + wide / 2) / apart.shape[1]
+            y = 1 - (r * (tall + gaps[0]) + tall / 2) / apart.shape[0]
+            panels.write(right, x, y, n, transform=right.transAxes, ha="center", va="center")
     return figure

@@ -10,9 +10,9 @@ from ssl_utils.errors import CourseError
 from ssl_utils.figures.look import PALETTE, legend, sheet
 
 GROUPS = {  # of the parts in metrics.json: colour, parts
-    "bringing data": (PALETTE[0], ("data",)),
+    "loading data": (PALETTE[0], ("data",)),
     "the network": (PALETTE[6], ("forward", "backward", "optimiser")),
-    "looking on": ("#999999", ("validation", "looking", "logging")),
+    "monitoring": ("#999999", ("validation", "looking", "logging")),
 }
 NAMES = {"looking": "looking inside"}
 
@@ -22,6 +22,7 @@ def table(spent: Mapping[str, float], *, steps: int) -> pd.DataFrame:
 
     Args:
         spent: seconds by part, as metrics.json keeps them under "spent".
+
     Raises:
         CourseError: no step, or no time at all.
     """

@@ -1,4 +1,4 @@
-"""What learns: segmentation networks behind one interface. One file = one network; adding one means adding a line here.
+"""Segmentation networks behind one interface. One file = one network; adding one means adding a line here.
 
 The interface is `interface.SegmentationNetwork`. Importing this registry needs no PyTorch.
 """
@@ -17,10 +17,11 @@ class Entry(NamedTuple):
     network: str
 
 
-NETWORKS = {  # name -> where it is
+NETWORKS = {  # name -> entry
     "unetr": Entry("unetr", "UNETR"),
     "unet": Entry("unet", "UNet"),
     "mednext": Entry("mednext", "MedNeXt"),
+    "mednext_b": Entry("mednext", "MedNeXtB"),
 }
 
 
@@ -36,7 +37,7 @@ def network_class(name: str) -> type:
 
 
 def build(config: Mapping[str, Any]):
-    """The network that this `config` is of. Files from before the registry name none: UNETR has patches, U-Net none.
+    """The network of a `config`. Older files do not name it: a UNETR has patches, a U-Net has not.
 
     Raises:
         CourseError: no such network, or sizes that do not fit each other.

@@ -1,4 +1,4 @@
-"""Weights on disk: written whole or not at all, read without running anybody's code."""
+"""Weights on disk: written atomically, read without executing code from the file."""
 
 import json
 import re
@@ -28,19 +28,14 @@ NUMPY_SCALARS = [
 ]
 
 
-def save_encoder(path: Path | str, encoder: nn.Module, *, metadata: Mapping[str, Any]) -> None:
-    """Write an encoder as safetensors, whole or not at all; its sizes go along under `config` and `grid`."""
-    save_model(path, encoder, metadata=metadata)
-
-
-def save_model(path: Path | str, model: nn.Module, metadata: Mapping[str, Any]) -> None:
-    """Write any model's weights as safetensors; values of `metadata` that are not text are written as JSON."""
+def save_model(path: Path | str, model: nn.Module, *, metadata: Mapping[str, Any]) -> None:
+    """Write a model's weights as safetensors, with its `config` and `grid`, where it has them, in the metadata."""
     known = {key: getattr(model, key) for key in ("config", "grid") if getattr(model, key, None) is not None}
     save_weights(path, model.state_dict(), metadata={**metadata, **known})
 
 
 def save_weights(path: Path | str, weights: Mapping[str, Tensor], *, metadata: Mapping[str, Any]) -> None:
-    """Write tensors by name as safetensors, whole or not at all."""
+    """Write tensors by name as safetensors, atomically; metadata that is not text is written as JSON."""
     text = {key: value if isinstance(value, str) else json.dumps(value, default=str) for key, value in metadata.items()}
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in weights.items()}
     with atomic(path) as temporary:
@@ -48,13 +43,13 @@ def save_weights(path: Path | str, weights: Mapping[str, Tensor], *, metadata: M
 
 
 def _in_order(content: bytes) -> bytes:
-    """The same file with its metadata sorted, which the library writes in any order: equal weights are equal bytes, and
-    an encoder that was made anew does not make its fine-tunings start over."""
+    """The file with its metadata sorted, which the library writes in any order, so that equal weights are equal bytes:
+    fine-tunings stay valid when their encoder is trained again."""
     size = 8 + int.from_bytes(content[:8], "little")
     header = json.loads(content[8:size])
     header["__metadata__"] = dict(sorted(header.get("__metadata__", {}).items()))
     text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # the tensors stay aligned
+    text += b" " * (-len(text) % 8)  # keeps the tensors aligned
     return len(text).to_bytes(8, "little") + text + content[size:]
 
 
@@ -64,7 +59,7 @@ def read_checkpoint(path: Path | str) -> dict[str, Tensor]:
     Python objects are never unpickled (`weights_only`).
 
     Raises:
-        CourseError: missing, truncated, not a checkpoint, or holding code.
+        CourseError: missing, truncated, not a checkpoint, or with code in it.
     """
     return read(path)[0]
 
@@ -87,7 +82,7 @@ def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
                 return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
         with torch.serialization.safe_globals(NUMPY_SCALARS), warnings.catch_warnings(action="ignore"):
             content = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged pickle can raise anything at all
+    except Exception as error:  # a damaged pickle can raise anything
         if out_of_memory(error):
             raise
         blocked = re.search(r"GLOBAL ([\w.]+)", str(error))
@@ -103,7 +98,7 @@ def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 
 def state_dict_in(content: Any) -> dict[str, Tensor]:
-    """The state dict inside a checkpoint, nests opened."""
+    """The state dict inside a checkpoint; empty when there is none."""
     while isinstance(content, Mapping):
         nest = next((key for key in NESTS if isinstance(content.get(key), Mapping)), None)
         if nest is None:

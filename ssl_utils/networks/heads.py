@@ -1,7 +1,5 @@
-"""Reconstruction heads: tokens back to voxels. Patch i of the output depends on token i and on nothing else.
-
-(A head that blurs or convolves across patches lets hidden patches be filled in from visible neighbours.)
-"""
+"""Reconstruction heads: tokens back to voxels. Patch i of the output depends on token i only: a head that convolves
+across patches could fill hidden patches from their visible neighbours."""
 
 from collections.abc import Sequence
 
@@ -15,10 +13,8 @@ from ssl_utils.networks.interface import token_grid, triple
 
 def patchify(x: Tensor, patch_size: int | Sequence[int]) -> Tensor:
     """Image (B, C, D, H, W) to its patches (B, N, C * p^3), in the ViT's token order; channels are outermost."""
-    p, q, r = triple(patch_size, "patch_size")
     d, h, w = token_grid(x.shape[2:], patch_size)
-    x = x.reshape(*x.shape[:2], d, p, h, q, w, r)  # (B, C, d, p, h, q, w, r)
-    return x.permute(0, 2, 4, 6, 1, 3, 5, 7).flatten(4).flatten(1, 3)  # (B, d h w, C p q r)
+    return rearrange(x, "b c (d p) (h q) (w r) -> b (d h w) (c p q r)", d=d, h=h, w=w)
 
 
 def unpatchify(tokens: Tensor, grid: Sequence[int], patch_size: int | Sequence[int], channels: int = 1) -> Tensor:
@@ -29,8 +25,7 @@ def unpatchify(tokens: Tensor, grid: Sequence[int], patch_size: int | Sequence[i
             f"tokens of shape {tuple(tokens.shape)}: grid {(d, h, w)}, patch {(p, q, r)} and {channels} channels "
             f"need (batch, {d * h * w}, {channels * p * q * r})"
         )
-    x = tokens.reshape(-1, d, h, w, channels, p, q, r)  # (B, d, h, w, C, p, q, r)
-    return x.permute(0, 4, 1, 5, 2, 6, 3, 7).reshape(-1, channels, d * p, h * q, w * r)  # (B, C, D, H, W)
+    return rearrange(tokens, "b (d h w) (c p q r) -> b c (d p) (h q) (w r)", d=d, h=h, w=w, p=p, q=q, r=r)
 
 
 class LinearHead(nn.Module):
@@ -70,8 +65,8 @@ class TransposedConvHead(nn.Module):
 
 
 def _spread(x: Tensor, convolution: nn.ConvTranspose3d) -> Tensor:
-    """A transposed convolution whose stride is its kernel, of (B, D, H, W, E) to (B, D p, H q, W r, C): every vector
-    becomes a block of p x q x r voxels by one matrix product, and sooner as such."""
+    """A transposed convolution whose stride is its kernel, (B, D, H, W, E) to (B, D p, H q, W r, C), as one matrix
+    product from each vector to a block of p x q x r voxels, which is faster."""
     p, q, r = convolution.kernel_size
     weight = rearrange(convolution.weight, "e c p q r -> (p q r c) e")
     voxels = nn.functional.linear(x, weight, convolution.bias.repeat(p * q * r))
@@ -82,5 +77,5 @@ def _factor(side: int) -> int:
     """The largest divisor of `side` that is not above its square root."""
     factor = max(n for n in range(1, side + 1) if side % n == 0 and n * n <= side)
     if factor == 1:
-        raise CourseError(f"patch_size={side}: is not a product of two strides; choose 4, 8 or 16, or the linear head")
+        raise CourseError(f"patch_size={side}: cannot be split into two strides; choose 4, 8 or 16, or the linear head")
     return factor

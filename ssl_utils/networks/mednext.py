@@ -7,6 +7,7 @@ from monai.networks import nets
 from torch import Tensor, nn
 
 from ssl_utils.errors import CourseError
+from ssl_utils.networks.interface import arguments
 from ssl_utils.networks.pyramid import PyramidNetwork
 
 EXPANSION = {"S": (2, 2, 2, 2, 2), "B": (2, 3, 4, 4, 4)}  # of the levels of the encoder; the decoder's is the mirror
@@ -28,8 +29,8 @@ class MedNeXt(PyramidNetwork):
     """Image (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W); D, H, W multiples of 2^(levels - 1).
 
     Args:
-        img_size: the crop on which tokens are counted, for pretraining; the network takes others too.
-        variant: `S` or `B`: how far the blocks expand their channels.
+        img_size: the crop of the token grid, for pretraining; the network takes other sizes too.
+        variant: `S` or `B`, by how much the blocks expand their channels.
         feature_size: channels at full resolution, doubled at every level (published: 32).
         levels: 5 as published; fewer for small crops.
         deep_supervision: in training mode `forward` returns the logits of every level, full resolution first.
@@ -37,6 +38,9 @@ class MedNeXt(PyramidNetwork):
     Raises:
         CourseError: no such variant, other `levels` than 2 to 5, or `img_size` is not a multiple.
     """
+
+    name = "mednext"  # in the registry
+    supports_deep_supervision = True
 
     def __init__(
         self,
@@ -50,6 +54,7 @@ class MedNeXt(PyramidNetwork):
         kernel_size: int = 3,
         deep_supervision: bool = False,
     ) -> None:
+        config = {"network": self.name, **arguments(locals())}
         if variant not in EXPANSION:
             raise CourseError(f"variant={variant!r}: unknown; choose one of {', '.join(EXPANSION)}")
         if not 2 <= levels <= 5:
@@ -71,17 +76,7 @@ class MedNeXt(PyramidNetwork):
         )
         blocks = [*net.enc_stages, net.bottleneck]
         super().__init__(
-            config={
-                "network": "mednext",
-                "in_channels": in_channels,
-                "out_channels": out_channels,
-                "img_size": img_size,
-                "variant": variant,
-                "feature_size": feature_size,
-                "levels": levels,
-                "kernel_size": kernel_size,
-                "deep_supervision": deep_supervision,
-            },
+            config=config,
             down=[nn.Sequential(*pair) for pair in zip([net.stem, *net.down_blocks], blocks, strict=True)],
             up=[Step(*pair) for pair in zip(net.up_blocks, net.dec_stages, strict=True)],
             out=net.out_0,
@@ -94,3 +89,12 @@ class MedNeXt(PyramidNetwork):
     def sizes(cls, scale: Mapping[str, Any]) -> dict[str, Any]:
         """Twice the channels of UNETR's decoder; a cell of its coarsest map is a patch of the ViT of that scale."""
         return {"feature_size": 2 * scale["feature_size"], "levels": scale["patch_size"].bit_length()}
+
+
+class MedNeXtB(MedNeXt):
+    """MedNeXt of variant B, as a choice of its own for a run."""
+
+    name = "mednext_b"
+
+    def __init__(self, *, variant: str = "B", **sizes) -> None:
+        super().__init__(variant=variant, **sizes)

@@ -1,4 +1,4 @@
-"""Networks of convolutions: an encoder that halves the map level by level, and a decoder that goes back up.
+"""Convolutional networks: an encoder that halves the map level by level, and a decoder that doubles it again.
 
 level     encoder                    decoder
 0         down[0](x)       ----->    up[-1]   -> out
@@ -38,11 +38,12 @@ class Pyramid(nn.ModuleList, Encoder):
 
 
 class PyramidNetwork(SegmentationNetwork):
-    """A pyramid, blocks `up` that take a coarse map and the encoder's map of the next level, and an output layer.
+    """A pyramid, a decoder and an output layer.
 
     Args:
         config: arguments of the network, with its name under `network`.
-        out_coarse: layers that give logits on the coarser levels of the decoder, coarsest first, for deep supervision.
+        up: blocks of the decoder, from a coarse map and the encoder's map of the next level.
+        out_coarse: output layers of the coarser levels, coarsest first, for deep supervision.
     """
 
     encoder_name = "down"
@@ -72,10 +73,10 @@ class PyramidNetwork(SegmentationNetwork):
         return {f"level {i}": level for i, level in enumerate(self.down)}
 
     def maps(self, images: Tensor, tokens: Tensor, hidden: list[Tensor]) -> list[Tensor]:
-        found = [hidden[-1]]
+        levels = [hidden[-1]]
         for block, skip in zip(self.up, reversed(hidden[:-1]), strict=True):
-            found.append(block(found[-1], skip))
-        return found
+            levels.append(block(levels[-1], skip))
+        return levels
 
     def forward(self, images: Tensor) -> Tensor | list[Tensor]:
         if not (self.training and self.out_coarse):

@@ -1,7 +1,6 @@
-"""Move weights from one model into another, an encoder or a whole network, and say exactly what was moved.
+"""Transfer weights from one model into another, an encoder or a whole network, with a report of every tensor.
 
-A transfer that silently matches nothing looks like pretraining that does not help. So: every tensor is accounted for,
-and too small a share is an error.
+A transfer that silently matches nothing looks like pretraining that does not help, so too small a share is an error.
 """
 
 import json
@@ -9,10 +8,10 @@ import re
 from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
+from math import prod
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn.functional import interpolate
@@ -24,9 +23,9 @@ from ssl_utils.networks.transfer_report import TransferReport, shown, some
 
 MINIMUM_SHARE = 0.95
 POSITIONS = "patch_embedding.position_embeddings"
-# what DDP, torch.compile, FSDP and activation checkpointing put into names
+# parts that DDP, torch.compile, FSDP and activation checkpointing add to names
 WRAPPERS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-# MONAI's cross attention, unused in a ViT: present in its checkpoints, absent here
+# MONAI's cross attention, unused in a ViT: in its checkpoints, but not here
 IGNORED = re.compile(r"blocks\.\d+\.(norm_)?cross_attn\.")
 
 
@@ -38,33 +37,35 @@ def load_encoder(
     prefix: str | None = None,
     grid: Size | None = None,
 ) -> TransferReport:
-    """Load the encoder found in a checkpoint file or state dict into this one, all or nothing, and report it.
+    """Load the encoder of a checkpoint file or state dict into this one, all or nothing.
 
-    Names may stand under any prefix (`net.encoder.`, `vit.`, `module.`, ...). Positions of another token grid are
-    interpolated trilinearly; layers that read the image, for another number of channels, become their mean, scaled so
-    that an image equal in all channels gives the same tokens as before.
+    Names may have any prefix (`net.encoder.`, `vit.`, `module.`, ...). Positions of another token grid are interpolated
+    trilinearly. Layers that read the image are averaged for another number of channels, and scaled so that an image
+    equal in all channels gives the same tokens as before.
 
     Args:
-        minimum_share: of the encoder's parameters that must be loaded, 0..1; 0 takes whatever fits, without complaint.
-        prefix: which encoder, when a checkpoint holds several (student and teacher).
-        grid: token grid of the source. Default: from the file's metadata, else as the target's if the number of tokens
+        minimum_share: share of the encoder's parameters that must be loaded, 0..1; 0: load whatever fits.
+        prefix: which encoder, when a checkpoint has several (student and teacher).
+        grid: token grid of the source. Default: that of the file's metadata, else the target's if the number of tokens
             is equal, else a cube.
 
     Raises:
-        CourseError: too little was found, the encoder would compute something else (other heads, deeper, biases on
-            queries and keys), a weight is not finite, or the source's token grid cannot be known.
+        CourseError: too few weights match, the encoder would compute something else (other heads, deeper, biases on
+            queries and keys), a weight is not finite, or the source's token grid is unknown.
     """
     encoder = getattr(encoder, "_orig_mod", encoder)
     name = "a state dict" if isinstance(source, Mapping) else str(source)
     tensors, metadata = (state_dict_in(source), {}) if isinstance(source, Mapping) else read(source)
     _check_settings(encoder, metadata, name)
-    found = {".".join(part for part in key.split(".") if part not in WRAPPERS): value for key, value in tensors.items()}
+    source = {
+        ".".join(part for part in key.split(".") if part not in WRAPPERS): value for key, value in tensors.items()
+    }
     if prefix is None:
-        prefix = _prefix(found, encoder, name)
+        prefix = _prefix(source, encoder, name)
     elif prefix:
         prefix = prefix.removesuffix(".") + "."
     grid = triple(grid, "grid") if grid else _saved_grid(metadata, name)
-    weights, report = _account(encoder, found, prefix, grid, name)
+    weights, report = _match(encoder, source, prefix, grid, name)
     if minimum_share > 0:
         _check_report(encoder, report, minimum_share)
     encoder.load_state_dict(weights, strict=False)  # only `missing` is absent, and it is reported
@@ -72,45 +73,45 @@ def load_encoder(
 
 
 def load_network(network: SegmentationNetwork, source: Path | str) -> TransferReport:
-    """Load a whole pretrained network, all or nothing: its encoder as `load_encoder`, its decoder and skips as they
-    are. Layers that give logits stay as they are: they predicted intensities, and will predict classes.
+    """Load a whole pretrained network, all or nothing: its encoder as `load_encoder`, and its decoder and skips, which
+    must have the same sizes. Output layers are not loaded: they predicted intensities.
 
     Raises:
         CourseError: as `load_encoder`, or a decoder of another size.
     """
     prefix, tensors = f"{network.encoder_name}.", read(source)[0]
-    wanted = {key: value for key, value in network.state_dict().items() if not key.startswith((prefix, "out"))}
-    found = {key: value for key, value in tensors.items() if key in wanted}
-    if odd := [key for key, value in wanted.items() if key not in found or found[key].shape != value.shape]:
+    targets = {key: value for key, value in network.state_dict().items() if not key.startswith((prefix, "out"))}
+    decoder = {key: value for key, value in tensors.items() if key in targets}
+    if odd := [key for key, value in targets.items() if key not in decoder or decoder[key].shape != value.shape]:
         raise CourseError(
             f"{source}: its decoder lacks {some(odd)} in this size; build the network with the feature_size and "
             "channels of the pretraining, or move the encoder alone (scope=encoder)"
         )
-    if odd := [key for key, value in found.items() if not value.isfinite().all()]:
+    if odd := [key for key, value in decoder.items() if not value.isfinite().all()]:
         raise CourseError(f"{source}: {odd[0]} holds NaN or infinity; the training diverged, repeat it")
     report = load_encoder(network.encoder, source, prefix=prefix)
-    network.load_state_dict(found, strict=False)
-    moved = {key: tuple(value.shape) for key, value in found.items()}
-    left = {key: shape for key, shape in report.unexpected.items() if key not in found}
-    return replace(report, matched=report.matched | moved, unexpected=left)
+    network.load_state_dict(decoder, strict=False)
+    matched = report.matched | {key: tuple(value.shape) for key, value in decoder.items()}
+    unexpected = {key: shape for key, shape in report.unexpected.items() if key not in decoder}
+    return replace(report, matched=matched, unexpected=unexpected)
 
 
 @torch.no_grad()
 def permute_weights(module: nn.Module, generator: torch.Generator) -> None:
-    """Shuffle the numbers within every tensor, as a control: their distribution stays, what they have learnt is gone.
-    An init that does as well as the unshuffled one profits from the scale of its weights, not from pretraining."""
+    """Shuffle the numbers within every tensor, as a control: an initialisation that does as well with shuffled weights
+    profits from their distribution, not from what they have learnt."""
     for tensor in module.parameters():
         tensor.copy_(tensor.flatten()[torch.randperm(tensor.numel(), generator=generator)].view_as(tensor))
 
 
-def _account(
-    encoder: Encoder, found: Mapping[str, Tensor], prefix: str, grid: Size | None, name: str
+def _match(
+    encoder: Encoder, source: Mapping[str, Tensor], prefix: str, grid: Size | None, name: str
 ) -> tuple[dict[str, Tensor], TransferReport]:
-    """The weights that fit, and what became of every tensor on both sides."""
-    wanted = encoder.state_dict()
+    """The weights that fit, and the report of all tensors on both sides."""
+    targets = encoder.state_dict()
     weights, matched, resized, missing = {}, {}, {}, {}
-    for key, target in wanted.items():
-        tensor, shape = found.get(prefix + key), tuple(target.shape)
+    for key, target in targets.items():
+        tensor, shape = source.get(prefix + key), tuple(target.shape)
         fitted = None if tensor is None else _fit(key, tensor, encoder, grid, name)
         if fitted is None:
             missing[key] = (None if tensor is None else tuple(tensor.shape), shape)
@@ -124,9 +125,9 @@ def _account(
         else:
             resized[key] = (tuple(tensor.shape), shape)
         weights[key] = fitted
-    used = {prefix + key for key in wanted}
-    extra = {key: tuple(tensor.shape) for key, tensor in found.items() if key not in used}
-    share = sum(tensor.numel() for tensor in weights.values()) / sum(tensor.numel() for tensor in wanted.values())
+    used = {prefix + key for key in targets}
+    extra = {key: tuple(tensor.shape) for key, tensor in source.items() if key not in used}
+    share = sum(tensor.numel() for tensor in weights.values()) / sum(tensor.numel() for tensor in targets.values())
     return weights, TransferReport(
         source=name,
         prefix=prefix,
@@ -139,21 +140,19 @@ def _account(
     )
 
 
-def _prefix(found: Mapping[str, Tensor], encoder: Encoder, name: str) -> str:
-    """The prefix under which most of the wanted names stand."""
-    wanted = encoder.state_dict()
+def _prefix(source: Mapping[str, Tensor], encoder: Encoder, name: str) -> str:
+    """The prefix of most of the encoder's names."""
+    targets = encoder.state_dict()
     votes: Counter[str] = Counter()
-    for key in found:
+    for key in source:
         parts = key.split(".")
-        votes.update(".".join([*parts[:i], ""]) for i in range(len(parts)) if ".".join(parts[i:]) in wanted)
-    most = max(votes.values(), default=0)
+        votes.update(".".join([*parts[:i], ""]) for i in range(len(parts)) if ".".join(parts[i:]) in targets)
+    if not votes:
+        expected = f"a {type(encoder).__name__} weight (such as {next(iter(targets))})"
+        raise CourseError(f"{name}: no tensor has the name of {expected}; wrong file?")
+    most = max(votes.values())
     best = [prefix for prefix, n in votes.items() if n == most]
-    if not best:
-        kind = type(encoder).__name__
-        raise CourseError(
-            f"{name}: no tensor has the name of a {kind} weight (such as {next(iter(wanted))}); wrong file?"
-        )
-    if len(best) > 1 and most > len(wanted) / 2:
+    if len(best) > 1 and most > len(targets) / 2:
         raise CourseError(f"{name}: holds several encoders ({', '.join(map(repr, best))}); choose one with prefix=")
     return best[0]
 
@@ -166,7 +165,6 @@ def _saved_grid(metadata: Mapping[str, str], name: str) -> Size | None:
 
 
 def _check_settings(encoder: Encoder, metadata: Mapping[str, str], name: str) -> None:
-    # The number of heads leaves no trace in the weights' shapes, yet changes what they compute.
     for setting in encoder.traceless:
         saved = re.search(rf'"{setting}": *"?(\w+)', metadata.get("config", ""))
         if saved and setting in encoder.config and saved[1] != str(encoder.config[setting]):
@@ -176,14 +174,12 @@ def _check_settings(encoder: Encoder, metadata: Mapping[str, str], name: str) ->
 
 
 def _fit(key: str, tensor: Tensor, encoder: Encoder, grid: Size | None, name: str) -> Tensor | None:
-    """The tensor itself when it fits, a resized one when that is possible, else None."""
+    """The tensor, resized where that is possible; None where it does not fit."""
     target = encoder.state_dict()[key].shape
     if key == POSITIONS and tensor.ndim == 3 and tensor.shape[::2] == target[::2]:
         grid = grid or _guess_grid(tensor.shape[1], encoder, name)
-        if tensor.shape[1] != np.prod(grid):
-            raise CourseError(
-                f"{name}: has {tensor.shape[1]} positions, which are not a token grid of {grid}; wrong grid?"
-            )
+        if tensor.shape[1] != prod(grid):
+            raise CourseError(f"{name}: has {tensor.shape[1]} positions, not a token grid of {grid}; wrong grid?")
         return tensor if grid == encoder.grid else resize_positions(tensor, grid, encoder.grid)
     if key in encoder.reads_image and tensor.ndim == 5 and tensor.shape[1] != target[1]:
         tensor = adapt_channels(tensor, target[1])
@@ -192,35 +188,35 @@ def _fit(key: str, tensor: Tensor, encoder: Encoder, grid: Size | None, name: st
 
 def _guess_grid(tokens: int, encoder: Encoder, name: str) -> Size:
     side = round(tokens ** (1 / 3))
-    if tokens == np.prod(encoder.grid):
+    if tokens == prod(encoder.grid):
         return encoder.grid
     if tokens != side**3:
         raise CourseError(
-            f"{name}: has {tokens} positions, of which token grid is not known; check that patch_size is that of the "
+            f"{name}: has {tokens} positions of an unknown token grid; check that patch_size is that of the "
             "pretraining, and pass its grid=(d, h, w)"
         )
     return side, side, side
 
 
 def resize_positions(positions: Tensor, old: Size, new: Size) -> Tensor:
-    """Positions (1, N, E) of one token grid on another, trilinearly: both span the same field of view."""
+    """Interpolate positions (1, N, E) to another token grid (1, M, E) of the same field of view, trilinearly."""
     volume = positions.float().transpose(1, 2).unflatten(2, old)  # (1, E, d, h, w)
     return interpolate(volume, size=new, mode="trilinear", align_corners=False).flatten(2).transpose(1, 2)  # (1, M, E)
 
 
 def adapt_channels(weight: Tensor, channels: int) -> Tensor:
-    """A convolution (E, C, p, p, p) on the image for another number of channels; each gets the mean times old / new."""
+    """A convolution (E, C, p, p, p) for another number of channels: the mean over channels, times old / new."""
     old = weight.shape[1]
     return weight.float().mean(1, keepdim=True).mul(old / channels).repeat(1, channels, 1, 1, 1)
 
 
 def _check_report(encoder: Encoder, report: TransferReport, minimum_share: float) -> None:
     sizes = ", ".join(key for key in encoder.config if key not in ("network", "in_channels", "img_size", "dropout"))
-    place = re.compile(re.escape(report.prefix) + encoder.deeper)
-    if deeper := [key for key in report.unexpected if place.match(key)]:
+    further_layer = re.compile(re.escape(report.prefix) + encoder.deeper)
+    if deeper := [key for key in report.unexpected if further_layer.match(key)]:
         raise CourseError(
-            f"{report.source}: has {some(deeper)}, for which this encoder has no place, so it would compute something "
-            f"else; build the encoder with the sizes of the pretraining ({sizes}; biases on q, k, v are not supported)"
+            f"{report.source}: has {some(deeper)}, which this encoder lacks, so it would compute something else; build "
+            f"the encoder with the sizes of the pretraining ({sizes}; biases on q, k, v are not supported)"
         )
     if report.share >= minimum_share and not set(encoder.reads_image) & set(report.missing):
         return

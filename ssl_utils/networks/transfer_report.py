@@ -1,4 +1,4 @@
-"""What a transfer of weights did, tensor by tensor."""
+"""The report of a transfer of weights, tensor by tensor."""
 
 import re
 from collections import Counter
@@ -9,13 +9,13 @@ Shape = tuple[int, ...]
 
 @dataclass(frozen=True)
 class TransferReport:
-    """What became of every tensor; each mapping goes from a name to its shape or shapes."""
+    """Every tensor of a transfer; each mapping is from its name to its shape or shapes."""
 
     source: str
     prefix: str
     matched: dict[str, Shape]
-    resized: dict[str, tuple[Shape, Shape]]  # found, wanted
-    missing: dict[str, tuple[Shape | None, Shape]]  # found (None: absent), wanted
+    resized: dict[str, tuple[Shape, Shape]]  # of source, of target
+    missing: dict[str, tuple[Shape | None, Shape]]  # of source (None: absent), of target
     unexpected: dict[str, Shape]
     ignored: tuple[str, ...]
     share: float  # of the target encoder's parameters that were loaded, 0..1

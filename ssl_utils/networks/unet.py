@@ -6,6 +6,7 @@ from typing import Any
 from monai.networks.blocks.dynunet_block import UnetOutBlock, UnetResBlock, UnetUpBlock
 
 from ssl_utils.errors import CourseError
+from ssl_utils.networks.interface import arguments
 from ssl_utils.networks.pyramid import PyramidNetwork
 
 NORMS = {"instance": "instance", "batch": "batch", "group": ("group", {"num_groups": 4})}
@@ -15,7 +16,7 @@ class UNet(PyramidNetwork):
     """Image (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W); D, H, W multiples of 2^(levels - 1).
 
     Args:
-        img_size: the crop on which tokens are counted, for pretraining; the network takes others too.
+        img_size: the crop of the token grid, for pretraining; the network takes other sizes too.
         feature_size: channels at full resolution, doubled at every level.
         norm: `instance`, `batch`, or `group` (4 groups).
 
@@ -33,21 +34,14 @@ class UNet(PyramidNetwork):
         levels: int = 4,
         norm: str = "instance",
     ) -> None:
+        config = {"network": "unet", **arguments(locals())}
         if norm not in NORMS:
             raise CourseError(f"norm={norm!r}: unknown; choose one of {', '.join(NORMS)}")
         block = {"spatial_dims": 3, "kernel_size": 3, "norm_name": NORMS[norm]}
         width = [feature_size * 2**level for level in range(levels)]
         inputs = [in_channels, *width]
         super().__init__(
-            config={
-                "network": "unet",
-                "in_channels": in_channels,
-                "out_channels": out_channels,
-                "img_size": img_size,
-                "feature_size": feature_size,
-                "levels": levels,
-                "norm": norm,
-            },
+            config=config,
             down=[
                 UnetResBlock(in_channels=inputs[i], out_channels=width[i], stride=1 if i == 0 else 2, **block)
                 for i in range(levels)

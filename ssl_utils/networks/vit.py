@@ -1,7 +1,7 @@
 """The 3D Vision Transformer (Dosovitskiy et al. 2021): one encoder for every pretext task and for UNETR.
 
-Patch projection and positions can be called apart, because SimMIM puts its mask token between the two and MAE
-encodes a subset of the tokens. Weights have the names and shapes of `monai.networks.nets.ViT`.
+Patch projection and positions are separate, because SimMIM puts its mask token between the two and MAE encodes a
+subset of the tokens. Weights have the names and shapes of `monai.networks.nets.ViT`.
 """
 
 import math
@@ -15,8 +15,8 @@ from monai.networks.blocks.transformerblock import TransformerBlock
 from torch import Tensor
 
 from ssl_utils.errors import CourseError
-from ssl_utils.networks.attention import TiledAttention, plain_attention
-from ssl_utils.networks.interface import Encoder, Size, token_grid, triple
+from ssl_utils.networks.attention import plain_attention, tiled_attention
+from ssl_utils.networks.interface import Encoder, Size, arguments, token_grid, triple
 
 PLAIN_TOKENS = 1024
 
@@ -35,11 +35,11 @@ class PatchEmbedding(nn.Module):
     def __init__(self, *, in_channels: int, patch_size: Size, hidden_size: int, grid: Size) -> None:
         super().__init__()
         self.patch_embeddings = nn.Conv3d(in_channels, hidden_size, kernel_size=patch_size, stride=patch_size)
-        self.position_embeddings = nn.Parameter(sincos_positions(grid, hidden_size))  # (1, N, E), learnt from there on
+        self.position_embeddings = nn.Parameter(sincos_positions(grid, hidden_size))  # (1, N, E), learnable
 
     def forward(self, x: Tensor) -> Tensor:  # (B, C, D, H, W)
-        # A convolution whose stride is its kernel is one matrix product of the patches; as such it is up to 10 times
-        # as fast. The convolution holds the weights, under the names that they have in MONAI.
+        # A convolution whose stride is its kernel is one matrix product of the patches, up to 10 times as fast. The
+        # convolution holds the weights, under their names in MONAI.
         p, q, r = self.patch_embeddings.kernel_size
         patches = rearrange(x, "b c (d p) (h q) (w r) -> b (d h w) (c p q r)", p=p, q=q, r=r)
         weight, bias = self.patch_embeddings.weight, self.patch_embeddings.bias
@@ -53,7 +53,7 @@ class Block(TransformerBlock):
         super().__init__(hidden_size, mlp_dim, num_heads, dropout, use_flash_attention=True)
         self.attention_dropout = dropout
         # MONAI builds this norm even without cross attention. It never gets a gradient, which stops DDP and
-        # miscounts parameters, so it goes; loading MONAI's weights steps over it.
+        # miscounts parameters, so it is removed; loading MONAI's weights skips it.
         del self.norm_cross_attn
         self.register_load_state_dict_pre_hook(_drop_cross_attention)
 
@@ -62,22 +62,18 @@ class Block(TransformerBlock):
         return x + self.mlp(self.norm2(x))
 
     def attend(self, x: Tensor) -> Tensor:
-        """Self attention by the fastest of three equal ways.
-
-        On a processor in bfloat16 the backward pass of PyTorch's fused kernel takes 1.5 to 7 times as long as matrix
-        products do: plain ones up to PLAIN_TOKENS, beyond which their table of n x n weights per head fills the memory,
-        and from there on tiles.
-        """
+        """Self attention. On a processor in bfloat16 the backward pass of the fused kernel is 1.5 to 7 times as slow as
+        matrix products; beyond PLAIN_TOKENS their n x n weights per head need too much memory, hence tiles."""
         if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or self.attn.dropout_rate:
             return self.attn(x)
         q, k, v = self.attn.input_rearrange(self.attn.qkv(x))  # each (B, heads, n, E / heads)
-        products = plain_attention if x.shape[1] <= PLAIN_TOKENS else TiledAttention.apply
+        products = plain_attention if x.shape[1] <= PLAIN_TOKENS else tiled_attention
         with torch.autocast("cpu", enabled=False):  # it would make the softmax write float32
             mixed = products(q, k, v)
         return self.attn.out_proj(self.attn.out_rearrange(mixed))
 
     def train(self, mode: bool = True) -> "Block":
-        # MONAI hands its rate to SDPA in evaluation too, where predictions would then be random.
+        # MONAI passes its rate to SDPA in evaluation too, which would make predictions random.
         self.attn.dropout_rate = self.attention_dropout if mode else 0.0
         return super().train(mode)
 
@@ -110,21 +106,13 @@ class ViT(Encoder):
         num_heads: int = 12,
         dropout: float = 0.0,
     ) -> None:
+        config = arguments(locals())
         super().__init__()
         self.grid = token_grid(img_size, patch_size)
         if hidden_size % num_heads:
             raise CourseError(f"hidden_size={hidden_size}: not a multiple of num_heads={num_heads}; change one of them")
-        self.config: dict[str, Any] = {
-            "in_channels": in_channels,
-            "img_size": list(triple(img_size)),
-            "patch_size": list(triple(patch_size)),
-            "hidden_size": hidden_size,
-            "mlp_dim": mlp_dim,
-            "num_layers": num_layers,
-            "num_heads": num_heads,
-            "dropout": dropout,
-        }
         self.img_size, self.patch_size, self.hidden_size = triple(img_size), triple(patch_size), hidden_size
+        self.config = config | {"img_size": list(self.img_size), "patch_size": list(self.patch_size)}
         self.patch_embedding = PatchEmbedding(
             in_channels=in_channels, patch_size=self.patch_size, hidden_size=hidden_size, grid=self.grid
         )
@@ -166,7 +154,7 @@ class ViT(Encoder):
 
 
 def initialise(module: nn.Module) -> None:
-    # A convolution whose stride is its kernel is a linear layer on flattened patches: Xavier must see it so.
+    # A convolution whose stride is its kernel is a linear layer on flattened patches; Xavier needs that shape.
     if isinstance(module, nn.Linear | nn.Conv3d):
         nn.init.xavier_uniform_(module.weight.flatten(1))  # (out, in * p^3), a view
         if module.bias is not None:

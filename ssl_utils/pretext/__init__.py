@@ -1,4 +1,4 @@
-"""One file = one pretext task, trained by one chapter. Adding a task means adding a line here."""
+"""Pretext tasks, each with a file and a chapter of its own. Adding one means adding a line here."""
 
 from importlib import import_module
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""What pretext tasks share: optimiser, fixed validation, trivial baselines. The idea is in the task's own file."""
+"""The common part of pretext tasks: optimiser, fixed validation, trivial baselines."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Iterable
@@ -14,57 +14,55 @@ from ssl_utils.training.parallel import SharedStep
 
 
 class PretextTask(SharedStep, ABC):
-    """A task writes `losses` and `reconstruct`; corruption and masks come from the generator and from nowhere else.
+    """A task implements `losses`, `reconstruct` and `score`; corruption and masks come from the generator only.
 
-    Training draws them from (seed, step), validation from the case, so validation values of two epochs, or of two
-    runs, are of the same hidden voxels. Where processes share a step, each draws for the crops of all and takes its
-    `own`.
+    It is seeded by (seed, step) in training and by the case in validation, so validation losses of all epochs and runs
+    are over the same hidden voxels. Processes that share a step each draw for all of its crops and take their `own`.
     """
 
     head: nn.Module | None  # set by the task
-    scope = "encoder"  # what is pretrained by default: the encoder with a light head, or the segmentation `network`
-    batch_share = 1.0  # of the scale's crops per step: a task whose step is dear may take fewer
+    scope = "encoder"  # pretrained by default: the encoder with a light head, or the segmentation `network`
+    batch_share = 1.0  # of the scale's batch size; less for a task whose step is expensive
 
     def __init__(self, *, encoder: Encoder, lr: float, steps: int, weight_decay: float = 0.05, seed: int = 0) -> None:
         super().__init__()
         self.encoder, self.lr, self.steps, self.weight_decay, self.seed = encoder, lr, steps, weight_decay, seed
         self.out_channels = encoder.config["in_channels"]  # of the head
-        self.decoder = None  # of a segmentation network that is pretrained; it reconstructs in place of the head
+        self.decoder = None  # of a pretrained segmentation network, in place of the head
 
     def check_options(self, **values) -> None:
-        """Raises CourseError when one of them is not what the task says of its options."""
+        """Raises CourseError when a value is not allowed by the option of the task."""
         options = options_of(type(self))
         for name, value in values.items():
             options[name].check(value)
 
     @abstractmethod
     def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """Named losses of a batch of clean standardised crops (B, C, D, H, W); `loss` is the one that is minimised,
-        `reconstruction` (in validation) the one that runs are compared by."""
+        """Losses of a batch of clean standardised crops (B, C, D, H, W): `loss` is minimised, `reconstruction` (in
+        validation) is compared between runs."""
 
     @abstractmethod
     def reconstruct(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """`corrupted` (B, C, D, H, W), `hidden` (bool, same shape), `reconstruction`: what figures show."""
+        """For figures: `corrupted` (B, C, D, H, W), `hidden` (bool, same shape), `reconstruction`."""
 
     @abstractmethod
     def score(self, prediction: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
-        """The reconstruction loss of any prediction, so that trivial ones can be compared with the network's."""
+        """The reconstruction loss of any prediction, such as a trivial one."""
 
     def prepare(self, crops: Iterable[dict]) -> None:
-        """Look at some crops of the pool before the first step."""
+        """Prepare from some crops of the pool before the first step."""
 
     def extra(self, batch: dict) -> dict[str, Tensor]:
-        """Further arguments of `losses` from a batch, besides its images."""
+        """Further arguments of `losses` from a batch."""
         return {}
 
     def reconstruct_with(self, network: SegmentationNetwork) -> None:
-        """Pretrain this network (its outputs are those of the head): its decoder and skips take the place of the head,
-        its encoder that of the encoder."""
+        """Pretrain this network, which has as many outputs as the head, in place of encoder and head."""
         self.encoder, self.decoder, self.head = network.encoder, network.without_encoder(), None
 
     def decode(self, images: Tensor, last: Tensor, hidden: list[Tensor]) -> Tensor:
         """Voxels (B, C, D, H, W) from the last tokens (B, N, E) by the head, or by the decoder of the network, which
-        also sees the encoder's `hidden` layers and the corrupted `images`."""
+        takes the encoder's `hidden` layers and the corrupted `images` too."""
         if self.decoder is not None:
             return self.decoder.decode(images, last, hidden)
         return self.head(last, self.encoder.grid)
@@ -78,11 +76,15 @@ class PretextTask(SharedStep, ABC):
         return encoder | self.decoder.state_dict()
 
     def target(self, images: Tensor) -> Tensor:
-        """What predictions are compared with; a task may rescale the crops."""
+        """The regression target of clean crops; a task may rescale them."""
         return images
 
+    def intensities(self, prediction: Tensor, images: Tensor) -> Tensor:
+        """A prediction in the unit of the clean crops: the inverse of `target`."""
+        return prediction
+
     def generator(self, *numbers: int) -> torch.Generator:
-        """A random state that depends on the numbers alone."""
+        """A generator that is seeded by these numbers."""
         mixed = 0
         for number in numbers:
             mixed = (mixed * 6_364_136_223_846_793_005 + number + 1_442_695_040_888_963_407) % 2**63
@@ -93,25 +95,18 @@ class PretextTask(SharedStep, ABC):
 
     def validation_step(self, batch: dict, batch_idx: int) -> None:
         losses = self.losses(batch["image"], self.generator(int(batch["seed"][0])), **self.extra(batch))
-        # every process scores every case (rarely, and none waits for another); sync: no rounding may tell them apart
+        # every process scores every case; sync, because rounding must not differ between them
         self.log("validation_loss", losses["reconstruction"], batch_size=len(batch["image"]), sync_dist=True)
 
     @torch.no_grad()
     def baselines(self, loader) -> dict[str, float]:
-        """The validation score of trivial baselines: the mean of the visible voxels, their trilinear interpolation, and
-        the corrupted input itself. A network that does not beat them has learnt nothing."""
+        """Validation scores of the `trivial_predictions` and of the corrupted input."""
         sums = {"mean": 0.0, "in-filling": 0.0, "input": 0.0}
         for batch in loader:
             images = batch["image"].to(self.device)
-            seen = self.reconstruct(images, self.generator(int(batch["seed"][0])))
-            hidden, corrupted = seen["hidden"], seen["corrupted"]
-            visible_mean = (images * ~hidden).sum() / (~hidden).sum().clamp(min=1)
-            guesses = {
-                "mean": torch.where(hidden, visible_mean, images),
-                "in-filling": infill(images, hidden),
-                "input": corrupted,
-            }
-            for name, guess in guesses.items():
+            shown = self.reconstruct(images, self.generator(int(batch["seed"][0])))
+            hidden = shown["hidden"]
+            for name, guess in {**trivial_predictions(images, hidden), "input": shown["corrupted"]}.items():
                 sums[name] += float(self.score(self.target(guess), images, hidden)) / len(loader)
         return sums
 
@@ -119,9 +114,15 @@ class PretextTask(SharedStep, ABC):
         return adamw(parameter_groups([(self, 1.0)], lr=self.lr, weight_decay=self.weight_decay), steps=self.steps)
 
 
+def trivial_predictions(images: Tensor, hidden: Tensor) -> dict[str, Tensor]:
+    """Crops (B, C, D, H, W) whose hidden voxels are the mean of the visible ones, or their interpolation."""
+    mean = (images * ~hidden).sum() / (~hidden).sum().clamp(min=1)
+    return {"mean": torch.where(hidden, mean, images), "in-filling": infill(images, hidden)}
+
+
 def infill(images: Tensor, hidden: Tensor, *, rounds: int = 16) -> Tensor:
-    """Fill hidden voxels by trilinear interpolation of the visible ones, coarse to fine (push-pull); on every level
-    hidden voxels then move towards the mean of their neighbours, `rounds` times."""
+    """The interpolation baseline: fill hidden voxels by trilinear interpolation of the visible ones, coarse to fine
+    (push-pull), and smooth them `rounds` times on every level."""
     if not hidden.any() or max(images.shape[2:]) < 2:
         return images
     weight = (~hidden).float()

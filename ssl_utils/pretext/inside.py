@@ -1,8 +1,8 @@
-"""Look inside while it learns: a callback that asks every pretext task the same questions on the same few cases.
+"""Measure a pretraining while it runs, in the same way for every pretext task and on the same few cases.
 
-Does it reconstruct better than interpolation? How much of the labels is in its tokens? Have its features collapsed?
-Labels are used to look only: they never train the encoder and never choose a checkpoint. (They do reach whoever looks:
-a recipe chosen by these curves is chosen with the labels of these cases, none of which is a test case.)
+Does it reconstruct better than interpolation? How much of the labels can be read from its tokens? Have its features
+collapsed? Labels never train the encoder and never choose a checkpoint. (A recipe that is chosen by these curves is
+chosen with the labels of these cases, none of which is a test case.)
 """
 
 import time
@@ -24,12 +24,12 @@ from ssl_utils.data.crops import crop_at, random_corner
 from ssl_utils.errors import CourseError
 from ssl_utils.files import atomic
 from ssl_utils.pretext import probes
-from ssl_utils.pretext.base import PretextTask, infill
+from ssl_utils.pretext.base import PretextTask, trivial_predictions
 
-LEAST_STD = 0.1  # of 1: tokens that point nearly the same way
-LEAST_RANK = 0.03  # of what is possible; a fresh encoder has about half, a bare table of positions 0.04
-LEAST_CONTENT = 0.01  # of 1: tokens that encode their position only
-NO_PROBES = {"linear": nan, "knn": nan, "place": nan}
+LEAST_STD = 0.1  # of 1: all tokens have nearly the same direction
+LEAST_RANK = 0.03  # of the largest possible; at initialisation about half, of positions alone 0.04
+LEAST_CONTENT = 0.01  # of 1: tokens encode their position only
+BASELINES = {"psnr_mean": "mean", "psnr_infill": "in-filling"}  # column -> name in `trivial_predictions`
 
 
 @dataclass(frozen=True)
@@ -43,8 +43,7 @@ class Fixed:
 
 
 def fixed(cases: Sequence[Prepared], roi: Sequence[int]) -> Fixed:
-    """The crop and the seed depend on the case's id alone; half of the labelled cases' crops are centred on a
-    structure."""
+    """A crop and a seed per case, from its id alone; about half of the crops with labels are centred on a structure."""
     seeds = [crc32(case.id.encode()) for case in cases]
     corners = [random_corner(c, roi, np.random.default_rng(n), True) for c, n in zip(cases, seeds, strict=True)]
     crops = [crop_at(case, corner, roi) for case, corner in zip(cases, corners, strict=True)]
@@ -59,54 +58,44 @@ def callback(
     held_out: Sequence[Prepared],
     roi: Sequence[int],
     values: Sequence[int],
-    cases: int = 8,
-    every: int = 1,
 ) -> "Inside":
-    """The callback for a run folder, on the first `cases` of either side.
+    """The callback of a run folder.
 
     Args:
-        labelled: cases whose labels the probes learn from; of the training side.
-        held_out: cases that everything is measured on; of the validation set, never of the test set.
+        labelled: training cases whose labels the probes learn from.
+        held_out: validation cases on which everything is measured.
         values: label values, background first. Without labels, or with background only, there are no probes.
-        every: look at every so manieth validation.
     Raises:
         CourseError: there is no held-out case.
     """
     if not held_out:
-        raise CourseError(f"{folder}: no held-out case to look at; give the dataset a validation side")
-    known = fixed(labelled[:cases], roi) if labelled and len(values) > 1 else None
-    return Inside(folder, held_out=fixed(held_out[:cases], roi), labelled=known, values=values, every=every)
+        raise CourseError(f"{folder}: no held-out case to measure on; add validation cases to the dataset")
+    training = fixed(labelled, roi) if labelled and len(values) > 1 else None
+    return Inside(folder, held_out=fixed(held_out, roi), labelled=training, values=values)
 
 
 class Inside(L.Callback):
     """Writes a row of inside.csv before step 1 and at every validation of any pretext task.
 
-    step, seconds_probe (what the look cost); psnr, psnr_mean, psnr_infill (dB over hidden voxels on fixed masks, of the
-    network, of mean fill and of trilinear in-filling); linear, knn (Dice 0..1 of token label shares from frozen tokens
-    after the final norm, no positions added), place (the same for the average label of each place, the images unseen);
+    step, seconds_probe (time of the measurement); psnr, psnr_mean, psnr_infill (dB over hidden voxels on fixed masks:
+    network, mean fill, trilinear interpolation); linear, knn (Dice 0..1 of token label shares from frozen tokens after
+    the final norm, no positions added), place (the same of the average label at each position, without the image);
     feature_std, content, rankme and rank_most (the largest possible); alarm and its reason.
 
-    Draws no global random number, and leaves modes and gradients of the module as they were: weights are those of a run
-    without it.
+    Global random numbers, modes and gradients of the module are left alone, so weights are those of a run without it.
     """
 
     def __init__(
-        self,
-        folder: Path,
-        *,
-        held_out: Fixed,
-        labelled: Fixed | None = None,
-        values: Sequence[int] = (),
-        every: int = 1,
+        self, folder: Path, *, held_out: Fixed, labelled: Fixed | None = None, values: Sequence[int] = ()
     ) -> None:
-        self.folder, self.held_out, self.values, self.every = Path(folder), held_out, tuple(values), every
+        self.folder, self.held_out, self.values = Path(folder), held_out, tuple(values)
         both = labelled is not None and labelled.labels is not None and held_out.labels is not None
         self.labelled = labelled if both and len(self.values) > 1 else None
         self.rows: list[dict] = []
 
     @property
     def seconds(self) -> float:
-        """What looking has cost since training began: wall-clock seconds that are not the task's."""
+        """Wall-clock seconds of all measurements since training began."""
         return sum(row["seconds_probe"] for row in self.rows if row["step"] > 0)
 
     def state_dict(self) -> dict:
@@ -120,16 +109,13 @@ class Inside(L.Callback):
             self.look(module, 0)
 
     def on_validation_epoch_end(self, trainer, module) -> None:  # before the checkpoint of the epoch is written
-        if trainer.sanity_checking or trainer.state.fn != "fit":
-            return
-        done = trainer.current_epoch + 1
-        if done % self.every == 0 or done == trainer.max_epochs:
+        if trainer.state.fn == "fit" and not trainer.sanity_checking:
             self.look(module, trainer.global_step)
 
     def look(self, module: PretextTask, step: int) -> dict:
         """Measure, add a row, write the file."""
         started = time.perf_counter()
-        with at_rest(module):
+        with evaluating(module):
             tokens = tokens_of(module, self.held_out.images)  # (B, N, E)
             row = {"step": int(step), "seconds_probe": 0.0, **self._reconstruction(module)}
             row |= self._probes(module, tokens) | spread(tokens)
@@ -142,34 +128,36 @@ class Inside(L.Callback):
         return row
 
     def _reconstruction(self, module: PretextTask) -> dict[str, float]:
-        images, once = self.held_out.images.to(module.device), not self.rows
-        found = {"psnr": [], "psnr_mean": [], "psnr_infill": []}
-        for image, seed in zip(images.split(1), self.held_out.seeds, strict=True):
-            seen = module.reconstruct(image, module.generator(seed))
-            guesses = {"psnr": seen["reconstruction"], **(trivial(module, image, seen["hidden"]) if once else {})}
+        """Mean PSNR over cases; those of the baselines are measured once."""
+        scores = {"psnr": [], **({} if self.rows else {column: [] for column in BASELINES})}
+        for image, seed in zip(self.held_out.images.to(module.device).split(1), self.held_out.seeds, strict=True):
+            shown = module.reconstruct(image, module.generator(seed))
+            guesses = {"psnr": shown["reconstruction"]}
+            if not self.rows:
+                guesses |= trivial(module, image, shown["hidden"])
             for name, guess in guesses.items():
-                found[name].append(probes.masked_psnr(guess, image, seen["hidden"]))
-        means = {name: round(float(torch.cat(values).nanmean()), 4) for name, values in found.items() if values}
-        return means if once else means | {name: self.rows[0][name] for name in found if name != "psnr"}
+                scores[name].append(probes.masked_psnr(guess, image, shown["hidden"]))
+        row = {name: round(float(torch.cat(values).nanmean()), 4) for name, values in scores.items()}
+        return row | {column: self.rows[0][column] for column in BASELINES if self.rows}
 
     def _probes(self, module: PretextTask, tokens: Tensor) -> dict[str, float]:
         if self.labelled is None:
-            return dict(NO_PROBES)
-        patch, cases = module.encoder.patch_size, len(self.labelled.images)
-        known, true = (
-            probes.class_shares(side.labels, self.values, patch).double() for side in (self.labelled, self.held_out)
+            return {"linear": nan, "knn": nan, "place": nan}
+        shares, true = (
+            probes.class_shares(crops.labels, self.values, module.encoder.patch_size).double()
+            for crops in (self.labelled, self.held_out)
         )  # (B, N, K) each
-        learn = tokens_of(module, self.labelled.images).flatten(0, 1), known.flatten(0, 1)
+        examples = tokens_of(module, self.labelled.images).flatten(0, 1), shares.flatten(0, 1)
         guesses = {
-            "linear": probes.linear_probe(*learn, tokens.flatten(0, 1)),
-            "knn": probes.propagate(*learn, tokens.flatten(0, 1)),
-            "place": (known.sum(0) / cases).expand_as(true).flatten(0, 1),
+            "linear": probes.linear_probe(*examples, tokens.flatten(0, 1)),
+            "knn": probes.propagate(*examples, tokens.flatten(0, 1)),
+            "place": (shares.sum(0) / len(shares)).expand_as(true).flatten(0, 1),
         }
         return {name: round(probes.token_dice(guess, true.flatten(0, 1)), 4) for name, guess in guesses.items()}
 
 
 @contextmanager
-def at_rest(module: L.LightningModule) -> Iterator[None]:
+def evaluating(module: L.LightningModule) -> Iterator[None]:
     """Evaluation mode without gradients; every part of the module then gets its own mode back."""
     modes = [(part, part.training) for part in module.modules()]  # parents before their children
     module.eval()
@@ -187,20 +175,14 @@ def tokens_of(module: PretextTask, images: Tensor) -> Tensor:
 
 
 def trivial(module: PretextTask, image: Tensor, hidden: Tensor) -> dict[str, Tensor]:
-    """What nobody had to learn: hidden voxels as the mean of the visible ones, and filled in from around.
-
-    A task that regresses normalised patches is handed mean and deviation of the true patch; then so are these.
-    """
-    mean = (image * ~hidden).sum() / (~hidden).sum().clamp(min=1)
-    guesses = {"psnr_mean": torch.where(hidden, mean, image), "psnr_infill": infill(image, hidden)}
-    if torch.equal(module.target(image), image):
-        return guesses
-    patch = module.encoder.patch_size
-    return {name: probes.given_statistics(guess, image, patch) for name, guess in guesses.items()}
+    """The trivial predictions of `hidden` voxels. A task that regresses normalised patches is given mean and standard
+    deviation of the true patch, and then so are these."""
+    guesses = trivial_predictions(image, hidden)
+    return {column: module.intensities(module.target(guesses[name]), image) for column, name in BASELINES.items()}
 
 
 def spread(tokens: Tensor) -> dict[str, float]:
-    """How far the tokens (B, N, E) of different cases and places lie apart."""
+    """How much the tokens (B, N, E) of different cases and positions differ."""
     rows = tokens.flatten(0, 1)
     return {
         "feature_std": round(probes.feature_std(rows), 4),
@@ -211,15 +193,13 @@ def spread(tokens: Tensor) -> dict[str, float]:
 
 
 def alarm(row: dict) -> str:
-    """Why these features count as collapsed, or nothing."""
+    """Why these features count as collapsed; empty if they do not."""
     floor = max(2.0, LEAST_RANK * row["rank_most"])
     if not row["feature_std"] >= LEAST_STD:
         return f"all tokens point nearly the same way (feature std {row['feature_std']:.3f} of 1, floor {LEAST_STD})"
     if not row["rankme"] >= floor:
-        return f"features lie in few directions (RankMe {row['rankme']:.1f} of {row['rank_most']}, floor {floor:.1f})"
+        return f"features span few directions (RankMe {row['rankme']:.1f} of {row['rank_most']}, floor {floor:.1f})"
     if row["content"] < LEAST_CONTENT:
-        return (
-            f"tokens know their place and not what is there ({row['content']:.1%} of their variance is between cases, "
-            f"floor {LEAST_CONTENT:.0%})"
-        )
+        share = f"{row['content']:.1%} of their variance is between cases, floor {LEAST_CONTENT:.0%}"
+        return f"tokens encode their position and not the image ({share})"
     return ""

@@ -1,7 +1,4 @@
-"""What tokens know, in numbers: masked PSNR, two probes with labels, and the spread of features.
-
-Labels are used here to look and never to train: nothing in this module has a gradient.
-"""
+"""Measures of tokens: masked PSNR, two probes with labels, and the spread of features. None has a gradient."""
 
 from collections.abc import Sequence
 
@@ -12,22 +9,17 @@ from scipy.special import log_softmax
 from torch import Tensor
 from torch.nn import functional as F
 
-from ssl_utils.networks.heads import patchify, unpatchify
-
-PERFECT = 1e-10  # squared error, in units of the range, below which a reconstruction counts as perfect: 100 dB
+PERFECT = 1e-10  # squared error in units of the range: 100 dB, the largest PSNR that is reported
 
 
 def masked_psnr(prediction: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
-    """Peak signal-to-noise ratio over hidden voxels in dB, one per case (B,); at most 100.
-
-    The data range (the peak) is the crop's own: largest minus smallest standardised intensity of each channel of the
-    clean crop (B, C, D, H, W). A case without a hidden voxel gives NaN.
-    """
+    """Peak signal-to-noise ratio over hidden voxels in dB, one per case (B,), at most 100; NaN without a hidden voxel.
+    The peak is the range of intensities of each channel of the clean crop (B, C, D, H, W)."""
     flat = images.flatten(2)
     span = (flat.amax(2) - flat.amin(2))[..., None]  # (B, C, 1)
     error = (prediction - images).flatten(2) / torch.where(span > 0, span, 1.0)
-    where = hidden.flatten(2)
-    mean = (error.square() * where).sum((1, 2)) / where.sum((1, 2))  # 0 / 0 where nothing is hidden
+    weight = hidden.flatten(2)
+    mean = (error.square() * weight).sum((1, 2)) / weight.sum((1, 2))  # 0 / 0 where nothing is hidden
     return -10 * mean.clamp(min=PERFECT).log10()
 
 
@@ -38,20 +30,17 @@ def class_shares(labels: Tensor, values: Sequence[int], patch_size: Sequence[int
 
 
 def token_dice(predicted: Tensor, true: Tensor) -> float:
-    """Dice at token resolution, mean over the structures that are there: 1 only if all shares (N, K) agree.
-
-    Shares are volumes, and the overlap of two shares of one patch is the smaller one. Column 0 is the background and is
-    left out; without any structure the result is NaN.
-    """
+    """Dice of label shares (N, K) of tokens, mean over the structures in `true`; NaN without any. Column 0 is the
+    background and is left out. The overlap of two shares of one patch is the smaller one."""
     both, total = torch.minimum(predicted, true).sum(0), (predicted + true).sum(0)
-    there = true.sum(0) > 0
-    there[0] = False
-    return float((2 * both[there] / total[there]).mean())
+    present = true.sum(0) > 0
+    present[0] = False
+    return float((2 * both[present] / total[present]).mean())
 
 
-def linear_probe(tokens: Tensor, shares: Tensor, asked: Tensor, *, penalty: float = 1e-3) -> Tensor:
-    """Shares (M, K) of the tokens `asked` (M, E): softmax regression of `shares` (N, K) on `tokens` (N, E), with
-    `penalty` times the squared weights. Convex, started at the mean share, so there is nothing to draw."""
+def linear_probe(tokens: Tensor, shares: Tensor, queries: Tensor, *, penalty: float = 1e-3) -> Tensor:
+    """Shares (M, K) of the tokens `queries` (M, E): softmax regression of `shares` (N, K) on `tokens` (N, E), with
+    `penalty` times the squared weights. Convex and deterministic."""
     centre, level = tokens.mean(0), shares.mean(0).clamp(min=1e-6).log()
     x, s = (tokens - centre).double().numpy(), shares.double().numpy()
 
@@ -62,52 +51,38 @@ def linear_probe(tokens: Tensor, shares: Tensor, asked: Tensor, *, penalty: floa
         slope = np.vstack([x.T @ error + 2 * penalty * w[:-1], error.sum(0)])
         return -(s * log_p).sum() / len(x) + penalty * (w[:-1] ** 2).sum(), slope.ravel()
 
-    start = np.vstack([np.zeros((x.shape[1], s.shape[1])), level.numpy()])
-    found = minimize(cost, start.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 100}).x
-    w = torch.from_numpy(found.reshape(start.shape))
-    return ((asked - centre).double() @ w[:-1] + w[-1]).softmax(1)
+    initial = np.vstack([np.zeros((x.shape[1], s.shape[1])), level.numpy()])
+    optimum = minimize(cost, initial.ravel(), jac=True, method="L-BFGS-B", options={"maxiter": 100}).x
+    w = torch.from_numpy(optimum.reshape(initial.shape))
+    return ((queries - centre).double() @ w[:-1] + w[-1]).softmax(1)
 
 
-def propagate(tokens: Tensor, shares: Tensor, asked: Tensor, *, neighbours: int = 5) -> Tensor:
-    """Shares (M, K) of the tokens `asked` (M, E): the mean of their nearest labelled tokens (N, E) by cosine."""
-    similarity = F.normalize(asked, dim=1) @ F.normalize(tokens, dim=1).T  # (M, N)
+def propagate(tokens: Tensor, shares: Tensor, queries: Tensor, *, neighbours: int = 5) -> Tensor:
+    """Shares (M, K) of the tokens `queries` (M, E): the mean of their nearest labelled tokens (N, E) by cosine."""
+    similarity = F.normalize(queries, dim=1) @ F.normalize(tokens, dim=1).T  # (M, N)
     nearest = similarity.topk(min(neighbours, len(tokens)), dim=1).indices
     return shares[nearest].mean(1)
 
 
 def rankme(tokens: Tensor) -> float:
-    """In how many directions features (N, E) spread: exp of the entropy of their normalised singular values, between 1
-    and min(N, E) (Garrido et al. 2023, arXiv:2210.02885)."""
+    """Effective rank of features (N, E): exp of the entropy of their normalised singular values, between 1 and
+    min(N, E) (Garrido et al. 2023, arXiv:2210.02885)."""
     sigma = torch.linalg.svdvals(tokens.double())
     p = sigma / sigma.sum().clamp(min=1e-12)
     return float(torch.special.entr(p).sum().exp())  # entr(p) = -p log p, and 0 at 0
 
 
 def feature_std(tokens: Tensor) -> float:
-    """Standard deviation over tokens (N, E) of L2-normalised features, mean over dimensions, in units of 1 / sqrt(E).
-
-    0: all tokens are the same; 1: they point evenly in all directions (Chen and He 2021, arXiv:2011.10566).
-    """
+    """Standard deviation over tokens (N, E) of L2-normalised features, mean over dimensions, in units of 1 / sqrt(E): 0
+    for equal tokens, 1 for evenly spread directions (Chen and He 2021, arXiv:2011.10566)."""
     unit = F.normalize(tokens.double(), dim=1)
     return float(unit.std(0, correction=0).mean() * tokens.shape[1] ** 0.5)
 
 
 def content_share(tokens: Tensor) -> float:
-    """Share of the variance of L2-normalised features (B, N, E) that lies between cases at one position, 0 to 1.
-
-    0: a token knows where it is and nothing of what is there. NaN for a single case.
-    """
+    """Share of the variance of L2-normalised features (B, N, E) between cases at one position, 0 to 1. At 0 tokens
+    encode their position only; NaN for a single case."""
     unit = F.normalize(tokens.double(), dim=2)
     between = unit.var(0, correction=0).mean(0).sum()
     everything = unit.flatten(0, 1).var(0, correction=0).sum()
     return float(between / everything.clamp(min=1e-12)) if len(tokens) > 1 else float("nan")
-
-
-def given_statistics(guess: Tensor, images: Tensor, patch_size: Sequence[int]) -> Tensor:
-    """Each patch of `guess` moved to the mean and deviation of the true patch. A task that regresses normalised patches
-    is handed both when its output becomes an image again; compared with it, a trivial guess must get them too."""
-    ours, true = patchify(guess, patch_size), patchify(images, patch_size)
-    flat = (ours - ours.mean(-1, keepdim=True)) / (ours.var(-1, keepdim=True) + 1e-6).sqrt()
-    moved = flat * (true.var(-1, keepdim=True) + 1e-6).sqrt() + true.mean(-1, keepdim=True)
-    grid = [n // p for n, p in zip(images.shape[2:], patch_size, strict=True)]
-    return unpatchify(moved, grid, patch_size, images.shape[1])

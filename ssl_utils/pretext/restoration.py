@@ -1,5 +1,5 @@
 """Augmentation-based restoration (the MONAI ViT/UNETR tutorial; Zhou et al. 2019, Chen et al. 2019, Chen et al. 2020):
-corrupt a crop twice, restore it from each view, and let the two views of one crop agree."""
+corrupt a crop twice, restore it from each view, with a contrastive loss between the views."""
 
 from collections.abc import Sequence
 from typing import Annotated
@@ -33,7 +33,7 @@ def random_boxes(
 
 
 def fill_values(image: Tensor, fill: str, generator: torch.Generator) -> Tensor:
-    """What hidden voxels are replaced by: uniform noise in the range of the image, or its mean."""
+    """Values for lost voxels: uniform noise in the range of the image, or its mean."""
     if fill == "mean":
         return image.mean().expand_as(image)
     low, high = image.min(), image.max()
@@ -41,7 +41,7 @@ def fill_values(image: Tensor, fill: str, generator: torch.Generator) -> Tensor:
 
 
 def local_shuffle(image: Tensor, *, number: int, side: int, generator: torch.Generator) -> Tensor:
-    """Permute the voxels inside `number` small cubes: texture is destroyed, the histogram of each cube is kept."""
+    """Permute the voxels inside `number` small cubes, which destroys texture and keeps the histogram of each cube."""
     image = image.clone()  # (C, D, H, W)
     room = torch.tensor(image.shape[1:]) - side + 1
     lows = (torch.rand(number, 3, generator=generator, device=generator.device).cpu() * room).long()
@@ -53,10 +53,8 @@ def local_shuffle(image: Tensor, *, number: int, side: int, generator: torch.Gen
 
 
 def corrupt(image: Tensor, generator: torch.Generator, *, fill: str = "noise") -> tuple[Tensor, Tensor]:
-    """One corrupted view of a crop (C, D, H, W): in-painting or out-painting (half each), then local shuffling.
-
-    Returns the view and where it differs from the crop (bool, same shape).
-    """
+    """One corrupted view of a crop (C, D, H, W), by in-painting or out-painting (half each), then local shuffling, and
+    the mask of changed voxels (bool, same shape)."""
     spatial = image.shape[1:]
     coins = torch.rand(2, generator=generator, device=generator.device)
     if coins[0] < 0.5:  # in-painting: boxes are lost
@@ -75,12 +73,12 @@ def nt_xent(first: Tensor, second: Tensor, *, temperature: float) -> Tensor:
     `second` among all 2B - 1 other rows."""
     rows = F.normalize(torch.cat([first, second]), dim=1)  # (2B, F)
     similarity = rows @ rows.T / temperature
-    similarity.fill_diagonal_(float("-inf"))  # nobody is its own partner
+    similarity.fill_diagonal_(float("-inf"))  # no row is its own partner
     partner = torch.arange(len(rows), device=rows.device).roll(len(first))
     return F.cross_entropy(similarity, partner)
 
 
-nt_xent = of_all_processes(nt_xent)  # no decorator: chapter 02 shows the function as it stands above
+nt_xent = of_all_processes(nt_xent)  # not a decorator, because chapter 02 shows the function above
 
 
 class RestorationTask(PretextTask):
@@ -89,8 +87,11 @@ class RestorationTask(PretextTask):
     Args:
         contrast: `none` (L1 alone), `latent` (NT-Xent on pooled tokens through a projector), or `published` (NT-Xent
             on the flattened reconstructions, multiplied by the L1 value, as in the tutorial's code).
-        contrast_weight: weight of the `latent` contrast.
+        contrast_weight: weight of the `latent` contrastive loss.
         fill: what replaces lost voxels, `noise` or `mean`.
+
+    Raises:
+        CourseError: an option is not among its choices.
     """
 
     def __init__(
@@ -120,10 +121,10 @@ class RestorationTask(PretextTask):
         return self.decode(images, tokens, inner), tokens
 
     def views(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
-        """Independently corrupted (B, C, D, H, W) and where they differ from the crops."""
-        of_step = images.repeat(self.processes, 1, 1, 1, 1)  # what is drawn does not depend on what a crop shows
-        pairs = [corrupt(image, generator, fill=self.fill) for image in of_step]
-        return self.own(torch.stack([view for view, _ in pairs])), self.own(torch.stack([where for _, where in pairs]))
+        """Independently corrupted crops and the mask of changed voxels, (B, C, D, H, W) each."""
+        of_step = images.repeat(self.processes, 1, 1, 1, 1)  # random numbers do not depend on the crops
+        views, changed = zip(*(corrupt(image, generator, fill=self.fill) for image in of_step), strict=True)
+        return self.own(torch.stack(views)), self.own(torch.stack(changed))
 
     def score(self, prediction: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
         return (prediction - images).abs().mean()

@@ -1,6 +1,6 @@
 """SimMIM in 3D (Xie et al. 2022): hide blocks of tokens, encode all tokens, regress hidden voxels with one layer.
 
-A network without tokens sees blocks of voxels replaced by a learnt value instead; all else is the same.
+In a network without tokens, blocks of voxels are replaced by a learnt value instead.
 """
 
 from typing import Annotated
@@ -26,8 +26,8 @@ def block_mask(
 ) -> Tensor:
     """Hide cubes of `unit`^3 tokens, chosen without replacement. True = hidden.
 
-    The unit is a number of tokens, so mask size and patch size are set apart; where the unit does not divide the grid
-    the last cubes are cut.
+    The unit is a number of tokens, so mask size and patch size are independent. Where the unit does not divide the grid
+    the last cubes are smaller.
     """
     coarse = [-(-g // unit) for g in grid]  # units per axis
     units = coarse[0] * coarse[1] * coarse[2]
@@ -46,8 +46,11 @@ class SimMIMTask(PretextTask):
     Args:
         mask_ratio: share of hidden tokens, 0 < ratio < 1.
         mask_unit: side of a hidden cube in tokens.
-        normalise_target: regress each patch after subtracting its mean and dividing by its deviation (He et al. 2022).
-        foreground_weight: weight of voxels brighter than the volume's mean, 1 = all alike.
+        normalise_target: subtract the mean of each patch and divide by its standard deviation (He et al. 2022).
+        foreground_weight: weight of voxels above the mean of their volume.
+
+    Raises:
+        CourseError: an option is out of range, or one unit covers all tokens.
     """
 
     def __init__(
@@ -85,10 +88,8 @@ class SimMIMTask(PretextTask):
         return self.decode(seen, last, inner)  # (B, C, D, H, W)
 
     def mask(self, images: Tensor, generator: torch.Generator) -> Tensor:
-        of_step = len(images) * self.processes
-        return self.own(
-            block_mask(of_step, self.encoder.grid, mask_ratio=self.mask_ratio, unit=self.mask_unit, generator=generator)
-        )
+        options = {"mask_ratio": self.mask_ratio, "unit": self.mask_unit, "generator": generator}
+        return self.own(block_mask(len(images) * self.processes, self.encoder.grid, **options))
 
     def voxel_mask(self, mask: Tensor, channels: int) -> Tensor:
         """(B, N) tokens -> (B, C, D, H, W) voxels."""
@@ -99,15 +100,21 @@ class SimMIMTask(PretextTask):
     def target(self, images: Tensor) -> Tensor:
         if not self.normalise_target:
             return images
-        mean, deviation = self.patch_statistics(images)
-        return (images - mean) / deviation
+        mean, std = self.patch_statistics(images)
+        return (images - mean) / std
+
+    def intensities(self, prediction: Tensor, images: Tensor) -> Tensor:
+        if not self.normalise_target:
+            return prediction
+        mean, std = self.patch_statistics(images)
+        return prediction * std + mean
 
     def patch_statistics(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """Mean and deviation of the patch that each voxel lies in, both (B, C, D, H, W)."""
+        """Mean and standard deviation of the patch of each voxel, both (B, C, D, H, W)."""
         patches = patchify(images, self.encoder.patch_size)  # (B, N, C p^3)
-        both = patches.mean(-1, keepdim=True), (patches.var(-1, keepdim=True) + 1e-6).sqrt()
+        mean, std = patches.mean(-1, keepdim=True), (patches.var(-1, keepdim=True) + 1e-6).sqrt()
         shape = self.encoder.grid, self.encoder.patch_size, images.shape[1]
-        return tuple(unpatchify(one.expand_as(patches), *shape) for one in both)
+        return tuple(unpatchify(number.expand_as(patches), *shape) for number in (mean, std))
 
     def score(self, prediction: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
         return self._masked_l1(prediction, self.target(images), images, hidden)
@@ -127,12 +134,12 @@ class SimMIMTask(PretextTask):
     def reconstruct(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         mask = self.mask(images, generator)
         hidden = self.voxel_mask(mask, images.shape[1])
-        prediction = self(images, mask)
-        if self.normalise_target:  # back to intensities, for pictures
-            mean, deviation = self.patch_statistics(images)
-            prediction = prediction * deviation + mean
         return {
             "corrupted": images.masked_fill(hidden, float(images.min())),
             "hidden": hidden,
-            "reconstruction": torch.where(hidden, prediction, images),
+            "reconstruction": torch.where(hidden, self.restored(images, mask), images),
         }
+
+    def restored(self, images: Tensor, mask: Tensor) -> Tensor:
+        """The prediction of the network as intensities (B, C, D, H, W)."""
+        return self.intensities(self(images, mask), images)

@@ -2,13 +2,17 @@
 to predict the cluster of every voxel, including hidden ones.
 
 After the pixel-level clustering of RadioSSL (Gogou 2024), which clusters the features of a network trained on
-photographs; here the input features of k-means are intensity and position, so nothing has to be downloaded.
+photographs.
 """
 
+import warnings
 from collections.abc import Iterable
 from typing import Annotated
 
 import torch
+from sklearn.cluster import KMeans
+from sklearn.exceptions import ConvergenceWarning
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -18,8 +22,8 @@ from ssl_utils.networks.interface import Encoder
 from ssl_utils.pretext.simmim import MaskRatio, MaskUnit, SimMIMTask
 from ssl_utils.training.options import Option
 
-ROUNDS = 30  # of k-means; in our trials nothing moved after 20
-SAMPLE = 4000  # voxels of a crop that k-means looks at
+ROUNDS = 30  # Lloyd iterations; in our trials k-means had converged after 20
+SAMPLE = 4000  # voxels of a crop that k-means is fitted to
 
 
 def describe(images: Tensor, place: Tensor | None = None) -> Tensor:
@@ -46,14 +50,14 @@ def describe(images: Tensor, place: Tensor | None = None) -> Tensor:
 
 
 def nearest(points: Tensor, centres: Tensor) -> Tensor:
-    """Number of the nearest centre (N,) of every point: (N, F), (K, F)."""
+    """Index of the nearest centre (N,) of every point: (N, F), (K, F)."""
     parts = points.split(65_536)  # all N x K distances at once can be a gigabyte
     return torch.cat([torch.cdist(part, centres).argmin(1) for part in parts])
 
 
 def kmeans(points: Tensor, clusters: int, *, rounds: int = ROUNDS, generator: torch.Generator) -> Tensor:
-    """Centres (K, F) of points (N, F), by Lloyd iterations: assign points to their nearest centre, move centres to the
-    mean of their points. A centre without points stays where it is.
+    """Centres (K, F) of points (N, F) after `rounds` >= 1 Lloyd iterations of scikit-learn, from random points. Chapter
+    07 writes them out.
 
     Raises:
         CourseError: fewer points than clusters.
@@ -61,27 +65,27 @@ def kmeans(points: Tensor, clusters: int, *, rounds: int = ROUNDS, generator: to
     if len(points) < clusters:
         raise CourseError(f"clusters={clusters}: there are only {len(points)} points; choose fewer clusters")
     centres = points[torch.randperm(len(points), generator=generator)[:clusters]]
-    for _ in range(rounds):
-        kinds = nearest(points, centres)
-        members = torch.bincount(kinds, minlength=clusters)[:, None]
-        means = torch.zeros_like(centres).index_add_(0, kinds, points) / members.clamp(min=1)
-        centres = torch.where(members > 0, means, centres)
-    return centres
+    lloyd = KMeans(clusters, init=centres.numpy(), n_init=1, max_iter=rounds, tol=0)
+    with threadpool_limits(1), warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
+        lloyd.fit(points.numpy())  # sums of several threads are rounded differently each time
+    return torch.from_numpy(lloyd.cluster_centers_)
 
 
 class VoxelClustersTask(SimMIMTask):
     """Predict the cluster of every voxel of a crop of which some tokens are hidden.
 
-    A segmentation without annotations: the segmentation network learns it (`scope="encoder"`: an encoder and a light
-    head), and its decoder is transferred along with its encoder.
+    By default the whole segmentation network is pretrained and transferred.
 
     Args:
         clusters: number of clusters.
         mask_ratio, mask_unit: as in SimMIM.
+
+    Raises:
+        CourseError: as SimMIM.
     """
 
     scope = "network"
-    batch_share = 0.5  # a step of a whole network costs more than two of an encoder with a light head
+    batch_share = 0.5  # a step of the whole network takes longer than two of an encoder with a light head
 
     def __init__(
         self,
@@ -108,15 +112,15 @@ class VoxelClustersTask(SimMIMTask):
         generator = torch.Generator().manual_seed(self.seed)
         sample = []
         for crop in crops:
-            one = torch.utils.data.default_collate([crop])
-            points = describe(one["image"], **self.extra(one)).flatten(0, -2)
+            batch = torch.utils.data.default_collate([crop])
+            points = describe(batch["image"], **self.extra(batch)).flatten(0, -2)
             sample.append(points[torch.randperm(len(points), generator=generator)[:SAMPLE]])
         self.centres.copy_(kmeans(torch.cat(sample), self.clusters, generator=generator))
 
     def extra(self, batch: dict) -> dict:
         return {"place": batch.get("place")}
 
-    def kinds(self, images: Tensor, place: Tensor | None = None) -> Tensor:
+    def cluster_of(self, images: Tensor, place: Tensor | None = None) -> Tensor:
         """The cluster of every voxel of clean crops: (B, C, D, H, W) -> (B, D, H, W)."""
         points = describe(images.float(), place)
         return nearest(points.flatten(0, -2), self.centres).view(points.shape[:-1])
@@ -124,24 +128,16 @@ class VoxelClustersTask(SimMIMTask):
     def losses(self, images: Tensor, generator: torch.Generator, place: Tensor | None = None) -> dict[str, Tensor]:
         mask = self.mask(images, generator)
         logits = self(images, mask).float()  # (B, K, D, H, W)
-        loss = F.cross_entropy(logits, self.kinds(images, place))  # over all voxels, visible ones too
-        if self.training:  # to paint takes a fifth of a step, and runs are compared by validations
+        loss = F.cross_entropy(logits, self.cluster_of(images, place))  # over all voxels, visible ones too
+        if self.training:  # `paint` takes a fifth of a step, and only validation needs it
             return {"loss": loss}
         painted = self.paint(logits, images.shape[1])
         return {"loss": loss, "reconstruction": self.score(painted, images, self.voxel_mask(mask, images.shape[1]))}
 
     def paint(self, logits: Tensor, channels: int) -> Tensor:
-        """The image (B, C, D, H, W) that these clusters expect: every voxel in the mean intensity of its cluster, so
-        that this task is scored in the unit of the others."""
+        """The expected image (B, C, D, H, W): every voxel has the mean intensity of its cluster. It makes this task
+        comparable with the others."""
         return torch.einsum("bkdhw,kc->bcdhw", logits.softmax(1), self.centres[:, :channels])
 
-    @torch.no_grad()
-    def reconstruct(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        mask = self.mask(images, generator)
-        hidden = self.voxel_mask(mask, images.shape[1])
-        painted = self.paint(self(images, mask).float(), images.shape[1])
-        return {
-            "corrupted": images.masked_fill(hidden, float(images.min())),
-            "hidden": hidden,
-            "reconstruction": torch.where(hidden, painted, images),
-        }
+    def restored(self, images: Tensor, mask: Tensor) -> Tensor:
+        return self.paint(self(images, mask).float(), images.shape[1])

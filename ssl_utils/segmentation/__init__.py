@@ -1,1 +1,1 @@
-"""What the encoder is for: fine-tuning, sliding-window inference, honest metrics."""
+"""Fine-tuning, sliding-window inference, metrics."""

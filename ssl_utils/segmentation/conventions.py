@@ -1,9 +1,8 @@
-"""One set of predictions under the Dice conventions of five published systems: how far does the same model move?
+"""The score of one set of predictions under the Dice conventions of five published systems.
 
 The honest score is that of `metrics`: Dice per structure and case on the voxels of the label file, mean over the
-structures of a case (absent from both masks: not counted), then over cases. Every other function here changes one thing
-about it, or what one system changed together. Two differences are not here, since they change the question and not the
-arithmetic: nested regions instead of labels, and Dice per lesion.
+structures of a case (absent from both masks: not counted), then over cases. Every other function changes one part of
+it, or all that one system changes. Nested regions instead of labels and Dice per lesion are other tasks, and left out.
 """
 
 from collections.abc import Callable, Sequence
@@ -36,14 +35,14 @@ def honest(cases: Sequence[Scored]) -> float:
 
 
 def background_in(cases: Sequence[Scored]) -> float:
-    """MONAI tutorial. Different, and flattering: background is easy, and the worse the
-    network, the more it adds; a gain over K structures shrinks to K / (K + 1) of itself."""
+    """MONAI tutorial. Different, and optimistic: background is easy, and adds most to a poor network; a gain over K
+    structures shrinks to K / (K + 1) of itself."""
     return float(_mean(case_scores(cases, background=True)))
 
 
 def mean_of_running_means(values: np.ndarray) -> float:
     """MONAI tutorial: the metric is read inside the loop and never reset. Wrong: case i of N counts 1/i + ... + 1/N
-    times, so the number depends on the order of the files."""
+    times, so the score depends on the order of the files."""
     return float(np.mean([values[: i + 1].mean() for i in range(len(values))]))
 
 
@@ -64,57 +63,56 @@ def _running(values: np.ndarray) -> float:
 
 def pooled(cases: Sequence[Scored], background: bool = False) -> float:
     """TransSeg: the voxels of all cases are counted as one large case, a Dice per structure. Different: a large organ
-    outweighs a small one, a failed small case hardly shows, and there is no spread over cases to put an interval on."""
+    outweighs a small one, a failed small case has little effect, and without a spread over cases there is no
+    interval."""
     parts = [np.sum([getattr(case.file, part) for case in cases], 0) for part in ("both", "predicted", "reference")]
     return float(_mean(Overlap(*parts).dice()[0 if background else 1 :]))
 
 
 def pooled_with_background(cases: Sequence[Scored]) -> float:
-    """TransSeg, the figure that chooses its checkpoints: pooled, and background counted as one more structure.
-    Different, and flattering."""
+    """TransSeg, the score that chooses its checkpoints: pooled, with background as one more structure. Different, and
+    optimistic."""
     return pooled(cases, background=True)
 
 
 def on_grid(cases: Sequence[Scored]) -> float:
     """MONAI tutorial, SimMIM3D, radioSSL, TransSeg: on the grid of the network, with the label resampled to it.
-    Different: what resampling loses of the label is not charged, and small structures are scored in few voxels."""
+    Different: the resampling error of the label is not penalised, and small structures have few voxels."""
     return float(_mean(case_scores(cases, on="grid")))
 
 
 def soft_on_crop(cases: Sequence[Scored]) -> float:
-    """radioSSL: 2 sum(p g) / (sum(p) + sum(g)) of probabilities in one centre crop per case. Different: it scores how
-    sure the network is, and what lies outside the crop is not asked for (structures without a voxel in it are left
-    out)."""
+    """radioSSL: 2 sum(p g) / (sum(p) + sum(g)) of probabilities in one centre crop per case. Different: it depends on
+    confidence, and on the crop only (structures without a voxel in it are left out)."""
     dice = np.array([np.where(case.crop.reference > 0, case.crop.dice(), np.nan)[1:] for case in cases])
     return float(_mean(_mean(dice, axis=1)))
 
 
 def absent_is_zero(cases: Sequence[Scored]) -> float:
-    """SimMIM3D: no number is turned into 0. Wrong: whoever rightly finds nothing gets the worst score there is."""
+    """SimMIM3D: NaN is turned into 0. Wrong: a correct empty prediction gets the lowest score."""
     return float(_mean(case_scores(cases, absent=0.0)))
 
 
 def absent_is_one(cases: Sequence[Scored]) -> float:
-    """BraTS-UGRIP (where predictions below 200 voxels are erased first); (2 both + s) / (sizes + s) with a small s does
-    the same. Different: right to say, but a rare structure then scores high for every network."""
+    """BraTS-UGRIP (where predictions below 200 voxels are erased first), and (2 both + s) / (sizes + s) with a small s.
+    Different: correct, but every network then scores high on a rare structure."""
     return float(_mean(case_scores(cases, absent=1.0)))
 
 
 def absent_is_skipped(cases: Sequence[Scored]) -> float:
-    """MONAI's default (`ignore_empty`): without a voxel in the label, a structure is skipped. Different: what the
-    network invents there costs nothing."""
+    """MONAI's default (`ignore_empty`): a structure without a voxel in the label is skipped. Different: false positives
+    there are not penalised."""
     dice = np.array([np.where(case.file.reference > 0, case.file.dice(), np.nan)[1:] for case in cases])
     return float(_mean(_mean(dice, axis=1)))
 
 
 def best_validation(scores: Sequence[float]) -> float:
     """MONAI tutorial, SimMIM3D, BraTS-UGRIP, and on one or two of their sets TransSeg and radioSSL: the highest of all
-    validations is reported, on the very cases that chose it. Wrong: a maximum over noise, higher the oftener one
-    looks."""
+    validation scores, on the cases that chose it. Wrong: a maximum over noise, which grows with their number."""
     return float(np.nanmax(scores))
 
 
-CONVENTIONS: dict[str, tuple[str, bool, Callable[[Sequence[Scored]], float]]] = {  # name -> who, wrong?, score
+CONVENTIONS: dict[str, tuple[str, bool, Callable[[Sequence[Scored]], float]]] = {  # name -> used by, wrong?, score
     "per case, structures only": ("this course", False, honest),
     "background counted in": ("MONAI tutorial", False, background_in),
     "mean of running means": ("MONAI tutorial", True, running_means),
@@ -132,9 +130,9 @@ BEST = "best of the validations"
 
 def lens(cases: Sequence[Scored], validations: Sequence[float] = ()) -> pd.DataFrame:
     """A row per convention, the honest one first: convention, used_by, wrong, same_cases, score, points (score minus
-    the honest one, times 100), low and high (the score when the files come in the worst and in the best order).
+    the honest one, times 100), low and high (the score in the worst and in the best order of the files).
 
-    `validations`: the run's own validation scores, one per look; they are on other cases (`same_cases` is False).
+    `validations`: all validation scores of the run, which are on other cases (`same_cases` is False).
 
     Raises:
         CourseError: no case was scored.
@@ -142,10 +140,10 @@ def lens(cases: Sequence[Scored], validations: Sequence[float] = ()) -> pd.DataF
     if not cases:
         raise CourseError("lens: no case to score; measure at least one test case first")
     rows = []
-    for name, (who, wrong, score) in CONVENTIONS.items():
+    for name, (used_by, wrong, score) in CONVENTIONS.items():
         rising = sorted(cases, key=lambda case, score=score: np.nan_to_num(score([case])))
         low, high = score(rising), score(rising[::-1])
-        rows.append([name, who, wrong, True, score(cases), low, high])
+        rows.append([name, used_by, wrong, True, score(cases), low, high])
     if len(validations):
         best = best_validation(validations)
         rows.append([BEST, "all five, on some set", True, False, best, best, best])

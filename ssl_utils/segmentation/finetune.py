@@ -20,7 +20,7 @@ ALWAYS = -1  # of freeze_epochs
 def class_shares(
     labels: Sequence[np.ndarray], values: Sequence[int], regions: Mapping[str, Sequence[int]] | None
 ) -> np.ndarray:
-    """Share of the voxels that each output channel has in the labelled volumes."""
+    """Share of voxels of each output channel in the labelled volumes."""
     counts = sum(np.bincount(label.ravel(), minlength=256) for label in labels)
     groups = regions.values() if regions else [[value] for value in values]
     return np.array([counts[list(group)].sum() for group in groups]) / counts.sum()
@@ -30,8 +30,8 @@ def class_shares(
 def start_from_prior(network: SegmentationNetwork, shares: np.ndarray, *, regions: bool) -> None:
     """Set the output bias so that the untrained network predicts every class as often as it occurs (Lin et al. 2017).
 
-    Without it the first hundreds of steps are spent on learning that most voxels are background, and small structures
-    are given up on the way: in our trials 10 of 13 organs were never found again.
+    Otherwise the first hundreds of steps only learn that most voxels are background; in our trials 10 of 13 organs were
+    then never predicted.
     """
     shares = torch.from_numpy(shares).float().clamp(1e-5, 1 - 1e-5)
     for bias in network.out_biases:  # one, unless there is deep supervision
@@ -42,15 +42,15 @@ class SegmentationTask(SharedStep):
     """Train a segmentation network on a few labelled volumes, and keep the best by validation Dice.
 
     Args:
-        network: any network of the registry; with deep supervision, the loss on each coarser level counts half of that
-            on the level above it.
+        network: any network of the registry; with deep supervision, the loss of each level has half the weight of the
+            next finer one.
         values: label value of each output channel (plain labels), in channel order.
-        shares: share of the voxels of each output channel (`class_shares`); sets the prior start and the class weights.
+        shares: share of the voxels of each output channel (`class_shares`); sets the output bias and the class weights.
         held_out: the validation cases; the loader yields their numbers.
         regions: name -> label values of overlapping regions, one sigmoid channel each; None for plain labels.
-        freeze_epochs: epochs (stretches between validations) in which the encoder is frozen; 0 never, -1 always.
-        layer_decay: the learning rate of a part of the encoder over that of the next part inwards; the innermost part
-            and the decoder have the full rate.
+        freeze_epochs: epochs (from one validation to the next) with a frozen encoder; 0 never, -1 always.
+        layer_decay: learning rate of a part of the encoder over that of the next part inwards; the innermost part and
+            the decoder have the full rate.
     """
 
     def __init__(
@@ -74,8 +74,8 @@ class SegmentationTask(SharedStep):
         self.lr, self.steps, self.roi, self.overlap, self.held_out = lr, steps, tuple(roi), overlap, list(held_out)
         self.freeze_epochs, self.layer_decay, self.weight_decay = freeze_epochs, layer_decay, weight_decay
         self.freezes = freeze_epochs != 0
-        # batch=True: a structure that one crop lacks is not a division of nothing by nothing. The weights keep small
-        # structures from being given up: with them all 13 organs of the phantom are found, without them 8 in our trial
+        # batch=True, because a structure may be absent from a single crop. With the class weights all 13 organs of the
+        # phantom were predicted in our trial, without them 8
         weight = torch.from_numpy(shares).float().clamp(min=1e-5).rsqrt()
         self.loss = DiceCELoss(
             to_onehot_y=regions is None,
@@ -100,7 +100,7 @@ class SegmentationTask(SharedStep):
         logits, targets = self.network(batch["image"]), self.gathered(self.targets(batch["label"].long()))
         if isinstance(logits, list):
             return DeepSupervisionLoss(self.loss)([self.gathered(level.float()) for level in logits], targets.float())
-        return self.loss(self.gathered(logits.float()), targets)  # sums over the batch: that of all processes
+        return self.loss(self.gathered(logits.float()), targets)  # sums over the batch of all processes
 
     def on_train_epoch_start(self) -> None:
         frozen = self.freeze_epochs == ALWAYS or self.current_epoch < self.freeze_epochs
@@ -108,7 +108,7 @@ class SegmentationTask(SharedStep):
             part.requires_grad_(not frozen)
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
-        # every process scores every case (rarely, and none waits for another); sync: no rounding may tell them apart
+        # every process scores every case; sync, because rounding must not differ between them
         self.log("validation_dice", self.case_dice(self.held_out[int(batch)]), batch_size=1, sync_dist=True)
 
     def case_dice(self, case: Prepared) -> float:
@@ -140,7 +140,7 @@ class SegmentationTask(SharedStep):
         return adamw(groups, steps=self.steps, betas=(0.9, 0.999))
 
     def layers(self) -> list[tuple[nn.Module, float]]:
-        """(module, learning-rate factor): 1 for the decoder, `layer_decay` times less with every part further out."""
+        """(module, learning-rate factor): 1 for the decoder, times `layer_decay` with every part further out."""
         parts = list(self.network.encoder_parts().values())
         encoder = [(part, self.layer_decay ** (len(parts) - 1 - i)) for i, part in enumerate(parts)]
         return [*encoder, *((part, 1.0) for part in self.network.decoder_parts())]

@@ -1,4 +1,4 @@
-"""Scores per case and structure, with the rules for empty masks written down.
+"""Scores per case and structure, with explicit rules for empty masks.
 
 | reference | prediction | Dice, NSD | HD95 (mm) |
 |---|---|---|---|
@@ -11,11 +11,17 @@ Background is never a structure. A case's Dice is the mean over its counted stru
 """
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
+import pandas as pd
 import torch
 from monai.metrics.utils import get_edge_surface_distance
+
+from ssl_utils.data import volumes
+from ssl_utils.data.cases import Case
+from ssl_utils.data.dataset import Dataset
+from ssl_utils.data.volumes import Volume
 
 
 def dice(prediction: np.ndarray, reference: np.ndarray) -> float:
@@ -37,6 +43,25 @@ def evaluate_case(
     ]
 
 
+def evaluate(
+    cases: Sequence[Case], *, dataset: Dataset, predict: Callable[[Volume], Mapping[str, np.ndarray]]
+) -> pd.DataFrame:
+    """One row per labelled case and structure, in the space of the label file; `predict` gives boolean masks by name.
+
+    Raises:
+        CourseError: a file cannot be read, or image and label differ in shape or position.
+    """
+    rows = []
+    for case in cases:
+        image = volumes.read_image(case.image, channels=len(dataset.channels))
+        label = volumes.read_label(case.label, values=dataset.labels)
+        volumes.check_pair(image, label)
+        truth = masks(label.array[0], structures(dataset), dataset.regions)
+        scored = evaluate_case(predict(image), truth, spacing=label.spacing, tolerance=dataset.tolerance)
+        rows += [{"case": case.id, "patient": case.patient, **row} for row in scored]
+    return pd.DataFrame(rows)
+
+
 def _structure(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float], tolerance: float) -> dict:
     millilitres = float(np.prod(spacing)) / 1000
     row = {
@@ -55,13 +80,12 @@ def _structure(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[
     pair = [torch.from_numpy(np.ascontiguousarray(m[box])) for m in (prediction, reference)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # MONAI 1.6 calls itself with an argument it has deprecated
-        # mm, of every surface voxel of the one to the other's surface; once for both scores. A mask of everything keeps
-        # MONAI from cropping once more what is cropped already.
-        _, (there, back), _ = get_edge_surface_distance(
+        # in mm, from each surface voxel of one mask to the surface of the other; the full mask avoids a second crop
+        _, distances, _ = get_edge_surface_distance(
             *pair, spacing=list(spacing), symmetric=True, mask=torch.ones_like(pair[0])
         )
-    near = (there <= tolerance).sum() + (back <= tolerance).sum()
-    nsd, hd95 = near / (len(there) + len(back)), max(d.quantile(0.95) for d in (there, back))
+    near = sum((d <= tolerance).sum() for d in distances)
+    nsd, hd95 = near / sum(map(len, distances)), max(d.quantile(0.95) for d in distances)
     return {**row, "nsd": float(nsd), "hd95": float(hd95)}
 
 
@@ -70,8 +94,20 @@ def _common_box(mask: np.ndarray, margin: int = 2) -> tuple[slice, ...]:
     return tuple(slice(max(int(s[0]) - margin, 0), int(s[-1]) + 1 + margin) for s in spans)
 
 
+def structures(dataset: Dataset) -> dict[int, str]:
+    """Label value -> name, without background, in ascending order."""
+    return {value: dataset.labels[value] for value in sorted(dataset.labels) if value != 0}
+
+
 def masks(labels: np.ndarray, classes: Mapping[int, str], regions: Mapping[str, Sequence[int]] | None) -> dict:
     """Boolean mask per structure from a label map of *values* (D, H, W); regions are unions of values."""
     if regions:
         return {name: np.isin(labels, values) for name, values in regions.items()}
     return {name: labels == value for value, name in classes.items()}
+
+
+def decided_masks(decided: np.ndarray, dataset: Dataset) -> dict[str, np.ndarray]:
+    """Boolean mask per structure from class *indices* (D, H, W), or from one boolean map per region (K, D, H, W)."""
+    if dataset.regions:
+        return dict(zip(dataset.regions, decided, strict=True))
+    return {name: decided == index for index, name in enumerate(structures(dataset).values(), 1)}

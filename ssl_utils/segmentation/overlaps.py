@@ -1,4 +1,4 @@
-"""What a prediction and its reference have in common, counted once, so that any convention can be read off later."""
+"""The overlap of predictions and references, counted once, from which every Dice convention can be computed."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,8 +10,7 @@ from torch import nn
 from ssl_utils.data import datalists, volumes
 from ssl_utils.data.dataset import Dataset, Grid
 from ssl_utils.data.transforms import preprocess
-from ssl_utils.segmentation import inference
-from ssl_utils.segmentation.metrics import masks
+from ssl_utils.segmentation import inference, metrics
 
 
 @dataclass(frozen=True)
@@ -30,7 +29,7 @@ class Overlap:
 
 @dataclass(frozen=True)
 class Scored:
-    """What is left of a predicted case: on the voxels of its file, on the network's grid, and soft on one crop."""
+    """A predicted case on the voxels of its file, on the network's grid, and as probabilities on one crop."""
 
     id: str
     patient: str
@@ -50,12 +49,12 @@ def overlap(predicted: np.ndarray, reference: np.ndarray) -> Overlap:
 
 
 def with_background(structures: Mapping[str, np.ndarray]) -> np.ndarray:
-    """Masks (D, H, W) of K structures -> (1 + K, D, H, W); background is what no structure covers."""
+    """Masks (D, H, W) of K structures -> (1 + K, D, H, W); background is every voxel without a structure."""
     return np.stack([~np.any([*structures.values()], axis=0), *structures.values()])
 
 
 def measure(network: nn.Module, case: datalists.Case, *, dataset: Dataset, grid: Grid, overlap_share: float) -> Scored:
-    """Predict a labelled case once and count it in all three ways; `overlap_share` is that of neighbouring windows."""
+    """Predict a labelled case and count it in all three ways; `overlap_share` is that of neighbouring windows."""
     image = volumes.read_image(case.image, channels=len(dataset.channels))
     label = volumes.read_label(case.label, values=dataset.labels)
     done, regions = preprocess(image, label, grid=grid, intensity=dataset.intensity), dataset.regions is not None
@@ -65,28 +64,19 @@ def measure(network: nn.Module, case: datalists.Case, *, dataset: Dataset, grid:
         logits, affine=done.affine, target_affine=image.affine, target_shape=image.shape, regions=regions
     )
     on_grid = inference.decide(logits, regions=regions).numpy()
-    truth, grid_truth = (_structures(array, dataset) for array in (label.array[0], done.label))
+    truth, grid_truth = (
+        with_background(metrics.masks(labels, metrics.structures(dataset), dataset.regions))
+        for labels in (label.array[0], done.label)
+    )
     soft = torch.cat([1 - logits.sigmoid().amax(0, keepdim=True), logits.sigmoid()]) if regions else logits.softmax(0)
     box = (slice(None), *centre(grid_truth.shape[1:], grid.roi))
     return Scored(
         case.id,
         case.patient,
-        overlap(_decided(on_file, dataset), truth),
-        overlap(_decided(on_grid, dataset), grid_truth),
+        overlap(with_background(metrics.decided_masks(on_file, dataset)), truth),
+        overlap(with_background(metrics.decided_masks(on_grid, dataset)), grid_truth),
         overlap(soft.numpy()[box], grid_truth[box]),
     )
-
-
-def _structures(labels: np.ndarray, dataset: Dataset) -> np.ndarray:
-    names = {value: name for value, name in dataset.labels.items() if value != 0}
-    return with_background(masks(labels, names, dataset.regions))
-
-
-def _decided(found: np.ndarray, dataset: Dataset) -> np.ndarray:
-    """Class indices (D, H, W), or region maps (K, D, H, W), -> (1 + K, D, H, W)."""
-    if dataset.regions:
-        return with_background(dict(zip(dataset.regions, found, strict=True)))
-    return _structures(np.asarray(sorted(dataset.labels), dtype=np.uint8)[found], dataset)
 
 
 def centre(shape: Sequence[int], size: Sequence[int]) -> tuple[slice, ...]:

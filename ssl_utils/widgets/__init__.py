@@ -1,1 +1,1 @@
-"""What a reader moves in JupyterLab; each has a static picture beside it."""
+"""Interactive widgets for JupyterLab; each comes with a static figure."""

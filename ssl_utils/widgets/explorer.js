@@ -133,25 +133,25 @@ class Explorer extends Slices {
       for (const screen of [plane.picture, plane.cover]) Object.assign(screen, { width: shape[u], height: shape[v] });
     }
     this.preset.replaceChildren(...model.get("presets").map(([name], i) => element("option", { value: i }, name)));
-    const kinds = ["label", "prediction"].filter((kind) => this[`${kind}_`]);
-    const choices = kinds.length === 2 ? [...kinds, "both", "off"] : [...kinds, "off"];
+    const layers = ["label", "prediction"].filter((kind) => this[`${kind}_`]);
+    const choices = layers.length === 2 ? [...layers, "both", "off"] : [...layers, "off"];
     this.layer.replaceChildren(...choices.map((kind) => element("option", { value: kind }, words[kind] ?? kind)));
     this.afterText.textContent = words.after;
     this.rows.after.hidden = !this.after_;
-    this.rows.layer.hidden = this.rows.opacity.hidden = !kinds.length;
-    this.key(kinds, words);
+    this.rows.layer.hidden = this.rows.opacity.hidden = !layers.length;
+    this.key(layers, words);
     this.stale = false;
   }
 
-  key(kinds, words) {
-    const kind = { label: "filled", prediction: "outline" };
-    const says = kinds.length === 2 ? [`${kind.label}: ${words.label}, ${kind.prediction}: ${words.prediction}`] : [];
-    this.legend.replaceChildren(...says, ...this.model.get("legend").map(([, name, colour]) => {
+  key(layers, words) {
+    const style = { label: "filled", prediction: "outline" };
+    const lines = layers.length === 2 ? [`${style.label}: ${words.label}, ${style.prediction}: ${words.prediction}`] : [];
+    this.legend.replaceChildren(...lines, ...this.model.get("legend").map(([, name, colour]) => {
       const swatch = element("i");
-      swatch.style.cssText = kinds.includes("label") ? `background: ${colour}` : `box-shadow: inset 0 0 0 3px ${colour}`;
+      swatch.style.cssText = layers.includes("label") ? `background: ${colour}` : `box-shadow: inset 0 0 0 3px ${colour}`;
       return element("span", {}, swatch, name);
     }));
-    this.legend.hidden = !kinds.length;
+    this.legend.hidden = !layers.length;
   }
 
   // ---- drawing
@@ -192,10 +192,10 @@ class Explorer extends Slices {
     this.after.checked = this.shown === this.after_;
     const i = position.reduce((sum, index, axis) => sum + index * this.strides[axis], 0);
     const value = this.scale.low + (this.shown[i] / 65535) * (this.scale.high - this.scale.low);
-    const says = [`x ${position[0]}, y ${position[1]}, z ${position[2]}`, `value ${short(value)}`];
+    const lines = [`x ${position[0]}, y ${position[1]}, z ${position[2]}`, `value ${short(value)}`];
     for (const kind of ["label", "prediction"])
-      if (this[`${kind}_`]) says.push(`${words[kind]}: ${this.names[this[`${kind}_`][i]] ?? "none"}`);
-    this.readout.textContent = says.join("; ");
+      if (this[`${kind}_`]) lines.push(`${words[kind]}: ${this.names[this[`${kind}_`][i]] ?? "none"}`);
+    this.readout.textContent = lines.join("; ");
   }
 }
 

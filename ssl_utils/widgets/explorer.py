@@ -1,4 +1,4 @@
-"""Three linked slices that a person moves. The volume is sent once; slices.js and explorer.js draw it in the browser.
+"""Three linked slices to move through. The volume is sent once; slices.js and explorer.js draw it in the browser.
 
 This module imports anywidget, so it is imported only when a notebook is live.
 """
@@ -28,10 +28,10 @@ class SliceExplorer(anywidget.AnyWidget):
         spacing: mm per voxel, (x, y, z).
         names: label value -> name.
         window: (low, high), a name in WINDOWS (CT), or None for percentiles.
-        words: what the boxes call `label`, `prediction` and `after`.
+        words: names of `label`, `prediction` and `after` in the controls.
 
     Raises:
-        CourseError: not one volume, shapes differ, values that are no label, unknown window.
+        CourseError: not one volume, shapes differ, values that are not labels, unknown window.
     """
 
     _esm = "".join((_HERE / name).read_text(encoding="utf-8") for name in ("element.js", "slices.js", "explorer.js"))
@@ -64,19 +64,19 @@ class SliceExplorer(anywidget.AnyWidget):
         after: Any = None,
         words: Mapping[str, str] | None = None,
     ) -> None:
-        self._names, limits = names, choose_window(volume(image), window)
-        state, image = self._volumes(image, label, prediction, after), volume(image)
-        shown = [name for name in ("label", "prediction") if state[name]]
-        centre = busiest(volume(label if label is not None else prediction) if shown else np.zeros(image.shape))
-        words = {"label": "label", "prediction": "prediction", "after": "Show the image after"} | dict(words or {})
+        image = volume(image)
+        self._names, limits = names, choose_window(image, window)
+        state = self._volumes(image, label, prediction, after)
+        layers = [name for name in ("label", "prediction") if state[name]]
+        centre = busiest(volume(label if label is not None else prediction) if layers else np.zeros(image.shape))
+        state |= {"position": list(centre), "spacing": [float(mm) for mm in spacing]}
         state |= {"low": limits[0], "high": limits[1], "presets": _presets(image, state["image"], limits)}
-        layer = "both" if len(shown) == 2 else (shown or ["off"])[0]
-        super().__init__(
-            position=list(centre), spacing=[float(mm) for mm in spacing], words=words, layer=layer, **state
-        )
+        state["words"] = {name: name for name in ("label", "prediction")} | {"after": "Show the image after"}
+        state["words"] |= dict(words or {})
+        super().__init__(layer="both" if len(layers) == 2 else (layers or ["off"])[0], **state)
 
     def update(self, image: Any, label: Any = None, *, prediction: Any = None, after: Any = None) -> None:
-        """Show other volumes; planes, window and layer stay where the person put them."""
+        """Show other volumes; planes, window and layer stay as they are."""
         state = self._volumes(image, label, prediction, after)
         with self.hold_sync():
             self.set_trait("position", [min(at, n - 1) for at, n in zip(self.position, state["shape"], strict=True)])
@@ -116,14 +116,14 @@ def _codes(label: np.ndarray, name: str) -> dict[str, Any]:
     codes = label.astype(np.uint8)
     if not np.array_equal(codes, label):
         span = f"{label.min():g} to {label.max():g}"
-        raise CourseError(f"{name}: values {span} are no label; give whole numbers, 0 to 255")
+        raise CourseError(f"{name}: values {span} are not labels; give whole numbers, 0 to 255")
     return {"data": codes.tobytes()}
 
 
-def _presets(image: np.ndarray, packed: dict[str, Any], start: tuple[float, float]) -> list[list[Any]]:
-    """Windows worth offering: CT's for values that reach from air to bone, percentiles and the extremes for all."""
+def _presets(image: np.ndarray, packed: dict[str, Any], limits: tuple[float, float]) -> list[list[Any]]:
+    """Windows of the menu: those of CT for values that reach from air to bone; percentiles and extremes for all."""
     low, high = packed["low"], packed["high"]
     ct = _CT if low <= -500 and high >= 200 else {}
-    offered = {**ct, "0.5 to 99.5 percentiles": choose_window(image), "all values": (low, high)}
-    names = {pair: name for name, pair in offered.items() if pair[1] > pair[0]}
-    return [*([] if start in names else [["as above", *start]]), *([name, *pair] for pair, name in names.items())]
+    windows = {**ct, "0.5 to 99.5 percentiles": choose_window(image), "all values": (low, high)}
+    names = {pair: name for name, pair in windows.items() if pair[1] > pair[0]}
+    return [*([] if limits in names else [["as above", *limits]]), *([name, *pair] for pair, name in names.items())]

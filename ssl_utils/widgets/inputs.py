@@ -1,4 +1,4 @@
-"""What a person chooses with: the knobs of a playground, and a scatter of test cases to pick one from.
+"""Inputs: the controls of a playground, and a scatter of test cases to pick one from.
 
 This module imports anywidget, so it is imported only when a notebook is live.
 """
@@ -19,13 +19,13 @@ class Knobs(anywidget.AnyWidget):
 
     Args:
         controls: name -> an object with label, start, choices, low, high, step (`playground.Control`).
-        act: called with what is chosen, whenever a person has changed something.
+        act: called with the chosen values after every change.
     """
 
     _esm = "".join((_HERE / name).read_text(encoding="utf-8") for name in ("element.js", "knobs.js"))
     _css = _HERE / "knobs.css"
     knobs = t.List().tag(sync=True)
-    values = t.Dict().tag(sync=True)  # of a list of choices: which one
+    values = t.Dict().tag(sync=True)  # of a list of choices: the index
 
     def __init__(self, controls: Mapping[str, Any], act: Callable[[dict[str, Any]], None]) -> None:
         self._choices = {name: list(control.choices) for name, control in controls.items() if control.choices}
@@ -60,21 +60,21 @@ class Scatter(anywidget.AnyWidget):
     picked = t.Int(-1).tag(sync=True)
 
     def update(self, pairs: pd.DataFrame) -> None:
-        """Show other points, by mouse or keys to be picked."""
-        rows, self.pairs, self.picked = pairs.to_dict("records"), pairs, -1
+        """Show other points; one is picked by mouse or keys."""
+        self.pairs, self.picked = pairs, -1
         with self.hold_sync():
             self.points = [
-                {"x": row["dice_baseline"], "y": row["dice"], "case": row["case"], "says": headline(row)}
-                for row in rows
+                {"x": row["dice_baseline"], "y": row["dice"], "case": row["case"], "caption": headline(row)}
+                for row in pairs.to_dict("records")
             ]
             for init in pairs["init"].head(1):
-                self.axes = ["Dice, random start", f"Dice, {init}"]
-                self.title = f"Dice of every test case, random start against {init}"
+                self.axes = ["Dice, random", f"Dice, {init}"]
+                self.title = f"Dice of every test case, random against {init}"
 
 
 def headline(row: Mapping[str, Any]) -> str:
     """One sentence about one test case in one pair of runs."""
     return (
-        f"Case {row['case']}, {row['num_labeled']} labels, draw {row['draw']}, seed {row['seed']}: "
-        f"Dice {row['dice_baseline']:.3f} with a random start, {row['dice']:.3f} with {row['init']}."
+        f"Case {row['case']}, {row['num_labeled']} labels, label subset {row['draw']}, seed {row['seed']}: "
+        f"Dice {row['dice_baseline']:.3f} from scratch, {row['dice']:.3f} with {row['init']}."
     )

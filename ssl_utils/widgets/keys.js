@@ -1,8 +1,8 @@
-// NiiVue turns by one degree at H, J, K and L, which nobody would guess; here the arrow keys do it, five degrees each.
+// NiiVue turns by one degree at H, J, K and L; here the arrow keys turn it, too, by five degrees.
 const turns = {ArrowLeft: "KeyH", ArrowRight: "KeyL", ArrowUp: "KeyK", ArrowDown: "KeyJ"};
 const look = setInterval(() => {  // the canvas comes when the library has loaded; a screen reader needs a name for it
-  const found = element.closest(".jp-OutputArea")?.querySelectorAll("canvas:not([aria-label])") ?? [];
-  for (const canvas of found) {
+  const canvases = element.closest(".jp-OutputArea")?.querySelectorAll("canvas:not([aria-label])") ?? [];
+  for (const canvas of canvases) {
     canvas.setAttribute("role", "application");  // its keys are its own
     canvas.setAttribute("aria-label", HELP);
     canvas.dataset.lmSuppressShortcuts = "true";  // JupyterLab must not take the arrow keys
@@ -14,5 +14,5 @@ const look = setInterval(() => {  // the canvas comes when the library has loade
         canvas.dispatchEvent(new KeyboardEvent("keydown", {code: turns[pressed.key]}));
     }, true);
   }
-  if (found.length || !element.isConnected) clearInterval(look);
+  if (canvases.length || !element.isConnected) clearInterval(look);
 }, 300);

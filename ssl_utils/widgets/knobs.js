@@ -1,5 +1,5 @@
 // Native inputs, each inside its label: a screen reader names them, the keyboard moves them. A slider acts when it is
-// let go, so that slow work in the kernel is not asked for on the way.
+// released, so that the kernel does not compute every value on the way.
 
 function input({ kind, choices, low, high, step }, value) {
   if (kind === "choice") {
@@ -21,15 +21,15 @@ function render({ model, el }) {
   el.classList.add("ssl-knobs");
   for (const knob of model.get("knobs")) {
     const [control, read] = input(knob, model.get("values")[knob.name]);
-    const said = element("output", {}, knob.kind === "range" ? control.value : "");
-    control.setAttribute("aria-label", knob.label); // its value is said by itself
+    const output = element("output", {}, knob.kind === "range" ? control.value : "");
+    control.setAttribute("aria-label", knob.label); // a screen reader adds its value
     control.dataset.lmSuppressShortcuts = "true"; // JupyterLab must not take the arrow keys
-    control.addEventListener("input", () => (said.textContent = knob.kind === "range" ? control.value : ""));
+    control.addEventListener("input", () => (output.textContent = knob.kind === "range" ? control.value : ""));
     control.addEventListener("change", () => {
       model.set("values", { ...model.get("values"), [knob.name]: read() });
       model.save_changes();
     });
-    el.append(element("label", {}, element("span", {}, knob.label), control, said));
+    el.append(element("label", {}, element("span", {}, knob.label), control, output));
   }
 }
 

@@ -1,4 +1,4 @@
-"""Turn the knobs of a function that makes a volume, and see what it makes: masks, corruptions, augmentations."""
+"""Controls for a function that makes a volume, and a view of its result: masks, corruptions, augmentations."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -31,16 +31,14 @@ class Control:
     step: float | None = None
 
     def __post_init__(self) -> None:
-        fault = ""
-        if self.choices:
-            fault = "" if self.start in self.choices else f"start={self.start!r} is none of {list(self.choices)}"
-        elif not isinstance(self.start, bool):
-            if None in (self.low, self.high):
-                fault = "give choices, or low and high"
-            elif not self.low <= self.start <= self.high:
-                fault = f"start={self.start} is not in {self.low} to {self.high}"
-        if fault:
-            raise CourseError(f"control {self.label!r}: {fault}")
+        if self.choices and self.start not in self.choices:
+            raise CourseError(f"control {self.label!r}: start={self.start!r} is none of {list(self.choices)}")
+        if self.choices or isinstance(self.start, bool):
+            return
+        if None in (self.low, self.high):
+            raise CourseError(f"control {self.label!r}: give choices, or low and high")
+        if not self.low <= self.start <= self.high:
+            raise CourseError(f"control {self.label!r}: start={self.start} is not in {self.low} to {self.high}")
 
 
 def playground(
@@ -51,9 +49,8 @@ def playground(
     window: Window = None,
     title: str = "",
 ) -> Sentence | None:
-    """Show what `make` gives at the start values and, live, a SliceExplorer with one widget for each of its arguments.
-
-    Where nobody is there a sentence takes the place of the widgets.
+    """Show the result of `make` at the start values and, live, a SliceExplorer with one widget for each of its
+    arguments; otherwise a sentence.
 
     Args:
         make: called with a keyword for each control; returns "image" (D, H, W) and, when there is one, "mask"
@@ -63,7 +60,7 @@ def playground(
         window: (low, high), a name in WINDOWS (CT), or None for the percentiles of the first image.
 
     Raises:
-        CourseError: `make` gives something else, or volumes that differ in shape.
+        CourseError: `make` returns something else, or volumes that differ in shape.
     """
     made = _made(make, {name: control.start for name, control in controls.items()})
     rows = {"image": (made["image"], made["mask"])}
@@ -89,7 +86,7 @@ def _made(make: Make, values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _middle(image: Any) -> tuple[int, ...]:
-    """Where the planes start: the slices with most hidden voxels would be others for every draw of a mask."""
+    """First position of the planes; the slices with most hidden voxels would differ between masks."""
     return tuple(n // 2 for n in volume(image).shape)
 
 
@@ -103,15 +100,15 @@ def _box(make: Make, controls: Mapping[str, Control], made: Mapping[str, Any], l
     words = {"label": "hidden voxels", "after": "Show what comes out"}
     planes = SliceExplorer(made["image"], made["mask"], after=made["after"], words=words, **look)
     planes.show_after, planes.position = made["after"] is not None, list(_middle(made["image"]))
-    says = widgets.HTML(escape(made["says"]))
+    caption = widgets.HTML(escape(made["says"]))
 
     def change(values: Mapping[str, Any]) -> None:
         try:
             made = _made(make, values)
             planes.update(made["image"], made["mask"], after=made["after"])
-        except CourseError as fault:  # these values do not go together: say so where the person looks
-            says.value = f"<b>{escape(str(fault))}</b>"
+        except CourseError as error:  # these values do not go together
+            caption.value = f"<b>{escape(str(error))}</b>"
         else:
-            says.value = escape(made["says"])
+            caption.value = escape(made["says"])
 
-    return widgets.VBox([Knobs(controls, change), planes, says])
+    return widgets.VBox([Knobs(controls, change), planes, caption])

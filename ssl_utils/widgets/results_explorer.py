@@ -1,4 +1,4 @@
-"""From a number to the slices behind it: pick a test case in the scatter of Dice, look at its label and prediction."""
+"""Pick a test case in a scatter of Dice, and see its image, label and prediction."""
 
 from collections.abc import Callable, Mapping
 from html import escape
@@ -18,7 +18,7 @@ Show = Callable[..., Mapping[str, Any]]
 
 
 def results_explorer(per_case: pd.DataFrame, show: Show, *, names: Mapping[int, str] | None = None) -> Sentence | None:
-    """Show the Dice of every test case, random start against another; live, pick a case there to see its slices.
+    """Show the Dice of every test case, random against another init; live, pick a case there to see its slices.
 
     Args:
         per_case: as `runs.per_case` gives it: init, num_labeled, draw, seed, case, class, dice.
@@ -28,10 +28,10 @@ def results_explorer(per_case: pd.DataFrame, show: Show, *, names: Mapping[int, 
     """
     pairs = statistics.paired(per_case)
     if pairs.empty:
-        return Sentence("No start has a finished run beside the random one yet; nothing to pick from.")
+        return Sentence("No pretrained init has a finished run to compare with init=random yet; nothing to pick from.")
     init, labels = pairs["init"].iloc[0], int(pairs["num_labeled"].min())
     chosen = _chosen(per_case, init, labels, _ALL)
-    if chosen.empty:  # that start has no run at the fewest labels
+    if chosen.empty:  # that init has no run at the fewest labels
         init = pairs.loc[pairs["num_labeled"] == labels, "init"].iloc[0]
         chosen = _chosen(per_case, init, labels, _ALL)
     display(charts.paired_cases(chosen, title=f"{labels} labels, a point per test case and pair of runs"))
@@ -42,7 +42,7 @@ def results_explorer(per_case: pd.DataFrame, show: Show, *, names: Mapping[int, 
 
 
 def _chosen(per_case: pd.DataFrame, init: str, labels: int, structure: str) -> pd.DataFrame:
-    """The pairs of one start, one number of labels and one structure, from the lowest Dice of the baseline up."""
+    """The pairs of one init, one number of labels and one structure, sorted by the Dice of the baseline."""
     rows = per_case[(per_case["num_labeled"] == labels) & per_case["init"].isin([init, "random"])]
     rows = rows if structure == _ALL else rows[rows["class"] == structure]
     return statistics.paired(rows).dropna(subset=["dice", "dice_baseline"]).sort_values("dice_baseline")
@@ -57,38 +57,41 @@ def _box(per_case: pd.DataFrame, show: Show, init: str, labels: int, names: Mapp
     def menu(label: str, options: list[Any], value: Any) -> Any:
         return widgets.Dropdown(options=options, value=value, description=label, style={"description_width": "90px"})
 
-    starts = list(statistics.paired(per_case)["init"].unique())
-    start = menu("start", starts, init)
+    inits = menu("init", list(statistics.paired(per_case)["init"].unique()), init)
     count = menu("labels", sorted(per_case["num_labeled"].unique().tolist()), labels)
     structure = menu("structure", [_ALL, *per_case["class"].unique()], _ALL)
-    whose = menu("prediction of", [init, "random"], init)
-    scatter, says, slices = Scatter(), widgets.HTML(), widgets.VBox()
+    predicted_by = menu("prediction of", [init, "random"], init)
+    scatter, caption, slices = Scatter(), widgets.HTML(), widgets.VBox()
 
     def fill(_: Any = None) -> None:
-        pairs = _chosen(per_case, start.value, count.value, structure.value)
+        pairs = _chosen(per_case, inits.value, count.value, structure.value)
         scatter.update(pairs)
-        whose.options = [start.value, "random"]
+        predicted_by.options = [inits.value, "random"]
         _clear(slices)
         hint = "Pick a point: click it, or go to it with Tab and the arrow keys and press Enter."
-        says.value = "No pair of runs for this choice." if pairs.empty else hint
+        caption.value = "No pair of runs for this choice." if pairs.empty else hint
 
     def pick(_: Any = None) -> None:
         if scatter.picked < 0:
             return
         row = scatter.pairs.iloc[scatter.picked]
-        says.value = escape(headline(row))
+        caption.value = escape(headline(row))
         _clear(slices)
         try:
-            slices.children = [_slices(show, {**row[statistics.RUN], "init": whose.value, "case": row["case"]}, names)]
-        except CourseError as fault:
-            says.value += f" <b>{escape(str(fault))}</b>"
+            slices.children = [
+                _slices(show, {**row[statistics.RUN], "init": predicted_by.value, "case": row["case"]}, names)
+            ]
+        except CourseError as error:
+            caption.value += f" <b>{escape(str(error))}</b>"
 
-    for knob in (start, count, structure):
+    for knob in (inits, count, structure):
         knob.observe(fill, names="value")
-    whose.observe(pick, names="value")
+    predicted_by.observe(pick, names="value")
     scatter.observe(pick, names="picked")
     fill()
-    return widgets.VBox([widgets.HBox([start, count]), widgets.HBox([structure, whose]), scatter, says, slices])
+    return widgets.VBox(
+        [widgets.HBox([inits, count]), widgets.HBox([structure, predicted_by]), scatter, caption, slices]
+    )
 
 
 def _slices(show: Show, which: Mapping[str, Any], names: Mapping[int, str] | None) -> Any:

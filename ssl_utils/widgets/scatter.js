@@ -1,7 +1,7 @@
-// Dice of every test case with one start against another. A point is picked by a click, or by Tab, arrow keys and Enter.
+// Dice of every test case with one init against another. A point is picked by a click, or by Tab, arrow keys and Enter.
 
 const SVG = "http://www.w3.org/2000/svg", SIZE = 380, EDGE = 48;
-const BLUE = "#0072B2", ORANGE = "#E69F00"; // above and below the line; the shape says it too
+const BLUE = "#0072B2", ORANGE = "#E69F00"; // above and below the line; the shape shows it too
 
 function shape(tag, attributes, text) {
   const node = document.createElementNS(SVG, tag);
@@ -35,12 +35,12 @@ function frame(svg, { ticks, across, up }, [xName, yName]) {
 function mark(point, { across, up }) {
   const [x, y, better] = [across(point.x), up(point.y), point.y >= point.x];
   const common = {
-    fill: better ? BLUE : ORANGE, class: "ssl-point", role: "button", "data-case": point.case, "aria-label": point.says,
+    fill: better ? BLUE : ORANGE, class: "ssl-point", role: "button", "data-case": point.case, "aria-label": point.caption,
     "data-lm-suppress-shortcuts": "true", // JupyterLab must not take the keys
   };
   const node = better ? shape("circle", { cx: x, cy: y, r: 5.5, ...common })
     : shape("path", { d: `M${x - 6} ${y - 5}h12l-6 11z`, ...common });
-  node.append(shape("title", {}, point.says));
+  node.append(shape("title", {}, point.caption));
   return node;
 }
 

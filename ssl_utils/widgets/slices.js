@@ -1,5 +1,5 @@
 // Three slices of one volume on canvases, and what lies on them. Arrays are (D, H, W) = x to Right, y to Anterior,
-// z to Superior, shown as in panels.py. explorer.js stands behind this file in one module and adds the controls.
+// z to Superior, shown as in panels.py. explorer.js follows this file in one module and adds the controls.
 
 const PLANES = { axial: 2, coronal: 1, sagittal: 0 }; // the axis a plane is cut across
 const LETTERS = { 0: "APSI", 1: "RLSI", 2: "RLAP" }; // at the left, right, top and bottom edge

@@ -1,6 +1,6 @@
-"""Looking into a volume by hand: the one door to the viewers. A static picture always comes first.
+"""All viewers of volumes and results. A static figure always comes first.
 
-Widgets are made, and their libraries imported, only where someone can move them (`live`).
+Widgets are made, and their libraries imported, only in a live notebook (`live`).
 """
 
 from typing import Any

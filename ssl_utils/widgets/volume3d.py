@@ -1,7 +1,7 @@
 """A volume with its label in three dimensions: ipyniivue, or itkwidgets where it is installed and its pages answer.
 
-Both are imported when asked for. itkwidgets is never imported otherwise: its import alone replaces the kernel's
-execute handler, and its viewer comes from the network, without which every later cell of the notebook waits for it.
+itkwidgets is only imported for `viewer="itk"`: its import alone replaces the kernel's execute handler, and without
+network every later cell of the notebook waits for its viewer.
 """
 
 import atexit
@@ -22,7 +22,7 @@ from ssl_utils.errors import CourseError
 from ssl_utils.figures.panels import Window, choose_window, colour, volume
 from ssl_utils.live import live
 
-_ITK_PAGES = (  # where itkwidgets 1.0a55 takes its viewer and its controls from
+_ITK_PAGES = (  # from which itkwidgets 1.0a55 loads its viewer and its controls
     "https://bafybeieiqiiwvdq66e2bndws5nwojbe4wwerbxyua6u37axxivi2rwf7wy.ipfs.dweb.link/",
     "https://cdn.jsdelivr.net/",
 )
@@ -35,7 +35,7 @@ class Sentence(str):
         return str(self)
 
 
-_HELP = "The volume in three dimensions: drag it, or press the arrow keys, to turn it; wheel to come nearer."
+_HELP = "The volume in three dimensions: drag it, or press the arrow keys, to turn it; wheel to zoom."
 _KEYS = Path(__file__).with_name("keys.js")  # lets the arrow keys turn the volume
 
 
@@ -47,7 +47,7 @@ def volume3d(
     viewer: str = "niivue",
     window: Window = None,
 ) -> Any:
-    """A three-dimensional viewer when live, else a sentence saying how to get one; never waits for anything.
+    """A three-dimensional viewer when live, else a sentence on how to get one; it never waits for anything.
 
     Args:
         image, label: (D, H, W), label values 0 to 255.
@@ -73,15 +73,15 @@ def _niivue(image: np.ndarray, label: np.ndarray | None, spacing: Sequence[float
     import nibabel
     from ipyniivue import NiiVue, SliceType
 
-    folder = Path(tempfile.mkdtemp(prefix="ssl_utils_view_"))  # the widget reads the files when the page asks for them
+    folder = Path(tempfile.mkdtemp(prefix="ssl_utils_view_"))  # the widget reads the files later, for the page
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
 
     def saved(array: np.ndarray, name: str, **more: Any) -> dict[str, Any]:
         nibabel.save(nibabel.Nifti1Image(array, np.diag([*spacing, 1.0])), folder / name)
         return {"path": folder / name, **more}
 
-    faint = 1.0 if label is None else 0.35  # the organs lie inside the body
-    grey = {"colormap": "gray", "cal_min": limits[0], "cal_max": limits[1], "opacity": faint}
+    opacity = 1.0 if label is None else 0.35  # the organs are inside the body
+    grey = {"colormap": "gray", "cal_min": limits[0], "cal_max": limits[1], "opacity": opacity}
     volumes = [saved(image.astype(np.float32), "image.nii.gz", **grey)]
     volumes += [] if label is None else [saved(label, "label.nii.gz", opacity=0.5)]
     viewer = NiiVue(height=420)
