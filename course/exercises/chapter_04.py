@@ -1,17 +1,9 @@
-<<<<<<< HEAD
 """Checks of chapter 04: the soft Dice loss of a batch, and an encoder found under an unknown prefix."""
-=======
-"""Checks for chapter 04: one Dice over all cases, and the largest component of a mask."""
->>>>>>> main
 
 import torch
 from torch.nn import functional as F
 
-<<<<<<< HEAD
 from course.exercises import Wrong, exercise, number
-=======
-from course.exercises import Wrong, array, exercise, number, refuse
->>>>>>> main
 
 
 def _batch() -> tuple[torch.Tensor, torch.Tensor]:
@@ -32,7 +24,6 @@ def _dice(logits, label, *, softmax=True, each=(0, 2, 3, 4), factor=2.0, first=1
 
 @exercise("04.1")
 def _(answer):
-<<<<<<< HEAD
     logits, label = _batch()
     yours, right = number(answer(logits.clone(), label.clone())), float(1 - _dice(logits, label))
     hard = F.one_hot(logits.argmax(1), 3).movedim(-1, 1)
@@ -59,26 +50,10 @@ CASES = (  # prefix of the encoder, what else is in the checkpoint, what is miss
     ("vit.", ["decoder.norm.weight", "norm.weight", "out.weight"], []),
     ("student.", ["decoder.norm.weight"], ["norm.weight"]),
 )
-=======
-    pairs = _pairs()
-    dice = number(answer(pairs))
-    both = [int((a & b).sum()) for a, b in pairs]
-    sizes = [int(a.sum()) + int(b.sum()) for a, b in pairs]
-    if abs(dice - 2 * sum(both) / sum(sizes)) < 1e-6:
-        return "A missed small structure hardly changes it: it weights cases by size, the mean over cases does not."
-    per_case = np.mean([2 * b / s for b, s in zip(both, sizes, strict=True)])
-    mistakes = {
-        "That is the mean of the cases' own Dice. Pooled means: count over all cases before you divide.": per_case,
-        "It is half as large as it should be: a Dice of equal masks is 1.": sum(both) / sum(sizes),
-    }
-    refuse(dice, mistakes)
-    raise Wrong("It needs the counts of both masks over all cases; yours gives another number on two cases.")
->>>>>>> main
 
 
 @exercise("04.2")
 def _(answer):
-<<<<<<< HEAD
     for prefix, others, missing in CASES:
         names = [prefix + name for name in WANTED if name not in missing] + others
         checkpoint = {name: torch.full((2,), float(i)) for i, name in enumerate(names)}
@@ -96,44 +71,3 @@ def _(answer):
         if other := [name for name in true if not torch.equal(torch.as_tensor(yours[name]), true[name])]:
             raise Wrong(f"{where} your {other[0]} comes from another module. Do all your names have one prefix?")
     return "One prefix for all names, so no tensor of a decoder or a head can slip into the encoder."
-
-
-def _ends(checkpoint, wanted):
-    return {key: value for key in wanted for name, value in checkpoint.items() if name.endswith(key)}
-
-
-def _fixed(checkpoint, wanted, prefix="module.net.encoder."):
-    return {name.removeprefix(prefix): tensor for name, tensor in checkpoint.items() if name.startswith(prefix)}
-
-
-def _of_first(checkpoint, wanted):
-    first = next(name for name in checkpoint if name.endswith(wanted[-1]))
-    return _fixed(checkpoint, wanted, first.removesuffix(wanted[-1]))
-
-
-WRONG = {
-    "04.1": [
-        _dice,
-        lambda logits, label: 1 - _dice(logits, label, first=0),
-        lambda logits, label: 1 - _dice(logits, label, softmax=False),
-        lambda logits, label: 1 - _dice(logits, label, each=(2, 3, 4)),
-        lambda logits, label: 1 - _dice(logits, label, factor=1.0),
-        lambda logits, label: 1 - _dice(F.one_hot(logits.argmax(1), 3).movedim(-1, 1), label, softmax=False),
-        lambda logits, label: F.cross_entropy(logits, label[:, 0]),
-    ],
-    "04.2": [_ends, _fixed, _of_first, lambda checkpoint, wanted: checkpoint, lambda checkpoint, wanted: {}],
-}
-=======
-    crumb, cube, empty = (np.zeros((20, 20, 20), bool) for _ in range(3))
-    crumb[1:4, 1:4, 1:4], cube[6:10, 6:10, 6:10] = True, True
-    left = array(answer(crumb | cube), cube.shape).astype(bool)
-    if not left.any():
-        raise Wrong("Nothing is left of a mask that has two pieces.")
-    if ndimage.label(left)[1] > 1:
-        raise Wrong("More than one piece is left.")
-    if not np.array_equal(left, cube):
-        raise Wrong("One piece is left, but it is not the one with the most voxels, or not all of it.")
-    if array(answer(empty), empty.shape).astype(bool).any():
-        raise Wrong("The result for an empty mask is not empty.")
-    return "Small false components hardly change Dice, but HD95 by centimetres. Some organs do have several components."
->>>>>>> main

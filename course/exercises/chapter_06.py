@@ -1,8 +1,4 @@
-<<<<<<< HEAD
 """Checks of chapter 06: the order of the tokens restored among mask tokens, and the loss of He et al."""
-=======
-"""Checks for chapter 06: visible encodings put back among mask tokens, and patches normalised one by one."""
->>>>>>> main
 
 import torch
 
@@ -10,20 +6,11 @@ from course.exercises import Wrong, array, exercise, number
 
 
 def _crops() -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-<<<<<<< HEAD
     """visible (B, n, w), ids_restore (B, N), mask_token (w,); every crop of a batch in an order of its own."""
     state, crops = torch.Generator().manual_seed(6), []
     for B, n, N in ((1, 2, 6), (3, 3, 7), (2, 4, 5)):
         ids_restore = torch.rand(B, N, generator=state).argsort(1)
         crops.append((torch.randn(B, n, 5, generator=state), ids_restore, torch.randn(5, generator=state)))
-=======
-    """visible (B, n, w), mask (B, N), mask_token (w,); w differs from n and N."""
-    state, crops = torch.Generator().manual_seed(6), []
-    for rows in MASKS:
-        mask = torch.tensor(rows)
-        visible = torch.randn(len(mask), int((~mask[0]).sum()), 5, generator=state)
-        crops.append((visible, mask, torch.randn(5, generator=state)))
->>>>>>> main
     return crops
 
 
@@ -42,7 +29,6 @@ def _(answer):
             raise Wrong("One of the inputs was changed; build a tensor of your own.")
         if torch.allclose(yours, true, atol=1e-6):
             continue
-<<<<<<< HEAD
         where = f"For ids_restore {ids_restore.tolist()} with {visible.shape[1]} visible tokens a crop"
         if torch.allclose(yours, _restore(visible, ids_restore.argsort(1), mask_token), atol=1e-6):
             raise Wrong(f"{where} you apply the inverse order: you shuffle once more instead of undoing it.")
@@ -51,17 +37,6 @@ def _(answer):
             raise Wrong(f"{where} a hidden position does not have the mask token.")
         raise Wrong(f"{where} a visible position does not have its own encoding. Has every crop its own order?")
     return "Every encoding is at its own position again, and the decoder predicts the others."
-=======
-        if torch.allclose(yours, _put_back_of(visible, ~mask, token), atol=1e-6):
-            raise Wrong("Encodings and mask tokens are exchanged: True in the mask means hidden.")
-        if not torch.allclose(yours[mask], true[mask], atol=1e-6):
-            raise Wrong(f"For the mask {mask.int().tolist()} a hidden position does not have the mask token.")
-        raise Wrong(
-            f"For the mask {mask.int().tolist()} a visible position does not have its own encoding. "
-            "Which encoding belongs to the first visible token of the second crop?"
-        )
-    return "Every encoding is at its own position again; the decoder predicts the others."
->>>>>>> main
 
 
 def _patches() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
@@ -81,7 +56,6 @@ def _loss(predicted, patches, mask, *, centre=1, scale=0.5, correction=1, power=
 
 @exercise("06.2")
 def _(answer):
-<<<<<<< HEAD
     crop = _patches()
     predicted, patches, mask = crop
     result = answer(*(part.clone() for part in crop))
@@ -104,62 +78,3 @@ def _(answer):
         if abs(yours - float(value)) < 1e-4 * max(1.0, float(value)):
             raise Wrong(sentence)
     raise Wrong("The value is another one on two crops of four patches; is it a mean over hidden voxels?")
-
-
-def _one_order(visible, ids_restore, mask_token):
-    return _restore(visible, ids_restore[:1].expand_as(ids_restore), mask_token)
-
-
-def _in_place(visible, ids_restore, mask_token):
-    restored = _restore(visible, ids_restore, mask_token)
-    visible[:] = 0
-    return restored
-
-
-WRONG = {
-    "06.1": [
-        lambda visible, ids, token: torch.cat(
-            [visible, token.expand(len(ids), ids.shape[1] - visible.shape[1], -1)], 1
-        ),
-        lambda visible, ids, token: _restore(visible, ids.argsort(1), token),
-        lambda visible, ids, token: _restore(visible, ids, torch.zeros_like(token)),
-        lambda visible, ids, token: visible,
-        _one_order,
-        _in_place,
-    ],
-    "06.2": [
-        lambda predicted, patches, mask: _loss(predicted, patches, torch.ones_like(mask)),
-        lambda predicted, patches, mask: _loss(predicted, patches, ~mask),
-        lambda predicted, patches, mask: _loss(predicted, patches, mask, epsilon=0),
-        lambda *crop: _loss(*crop, power=1),
-        lambda *crop: _loss(*crop, centre=0, scale=0),
-        lambda *crop: _loss(*crop, scale=0),
-        lambda *crop: _loss(*crop, scale=1),
-        lambda *crop: _loss(*crop, correction=0),
-        lambda *crop: _loss(*crop, axes=(0, 1, 2)),
-    ],
-}
-=======
-    patches = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(1)) * 4 + 7
-    patches[1, 2] = 3.0  # flat, as a patch of air
-    centred = patches - patches.mean(-1, keepdim=True)
-    true = centred / (patches.var(-1, keepdim=True) + 1e-6).sqrt()
-    result = answer(patches.clone())
-    if hasattr(result, "isfinite") and result.shape == true.shape and not result[1, 2].isfinite().all():
-        raise Wrong("A patch without variance becomes nan or infinite; what is epsilon for?")
-    yours = torch.as_tensor(array(result, true.shape), dtype=true.dtype)
-    if torch.allclose(yours, true, atol=1e-4):
-        return "All patches have equal weight now, those of air as well: a gain on photographs, a risk in volumes."
-    if torch.allclose(yours, centred, atol=1e-4):
-        raise Wrong("You subtract the mean of each patch, but do not divide by its standard deviation.")
-    if torch.allclose(yours, centred / (patches.var(-1, keepdim=True) + 1e-6), atol=1e-4):
-        raise Wrong("You divide by the variance; the unit of the result is then wrong.")
-    if torch.allclose(yours, centred / (patches.var(-1, keepdim=True, correction=0) + 1e-6).sqrt(), atol=1e-4):
-        raise Wrong("Nearly: the variance is to be the unbiased one.")
-    if abs(float(yours[0, 0].mean())) > 1e-3:
-        raise Wrong(
-            f"The first patch has the mean {float(yours[0, 0].mean()):.2f} afterwards; did you subtract its own?"
-        )
-    std = float(yours[0, 0].std())
-    raise Wrong(f"The first patch has the standard deviation {std:.2f} afterwards; did you divide by its own?")
->>>>>>> main
