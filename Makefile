@@ -4,6 +4,7 @@
 #   PART=1|2|3|all chooses the part of the course; a later part comes with part 1
 #   TASKS=mae,restoration: a study of these pretext tasks, in place of its own
 #   PYTHON=/path/to/python uses that environment (a conda one, say) and creates none.
+#   VIEWER=itk: make lab shows volumes with itkwidgets, in an environment of its own (.venv-itk)
 #   SSL_DATA_ROOT and SSL_RUNS_ROOT move the data and the runs out of this folder.
 ifneq ($(origin PYTHON),command line)
 PYTHON := .venv/bin/python
@@ -17,6 +18,9 @@ export REPEATS ?=
 export LABELS ?=
 export TASKS ?=
 export PART ?=
+export SSL_VIEWER ?=
+VIEWER ?= $(SSL_VIEWER)
+ITK := $(filter itk,$(VIEWER))
 
 .DEFAULT_GOAL := help
 .PHONY: help env course study site test quick browser lab lint clean
@@ -54,13 +58,13 @@ PYTEST = OMP_NUM_THREADS=1 "$(PYTHON)" -m pytest
 TWO = -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(READY) ## run the tests (about 20 minutes on 2 cores)
-	@$(PYTEST) $(TWO) -m 'not alone'; shared=$$?; $(PYTEST) -m alone && exit $$shared
+	@$(PYTEST) $(TWO) -m 'not (alone or itk)'; shared=$$?; $(PYTEST) -m alone && exit $$shared
 
 quick: $(READY) ## run the tests of a change in hand (about 3 minutes): no course, no browser, no Slurm
-	@$(PYTEST) $(TWO) -m 'not (course or browser or slurm or alone or long)'
+	@$(PYTEST) $(TWO) -m 'not (course or browser or slurm or alone or long or itk)'
 
-browser: $(READY) ## run only the tests in a browser (Chromium); screenshots in build/browser
-	@"$(PYTHON)" -m pytest -m browser
+browser: $(READY) $(ITK:%=.venv-itk/.ready) ## run only the tests in a browser (Chromium); screenshots in build/browser; VIEWER=itk: those of itkwidgets
+	@"$(PYTHON)" -m pytest -m '$(or $(ITK),browser and not itk)'
 
 site: $(READY) ## make a static site of an executed course, in build/site; SCALE= DATASET=
 	@"$(PYTHON)" -c 'import latex2mathml, myst_nb, sphinx_book_theme' 2>/dev/null || { \
@@ -68,9 +72,19 @@ site: $(READY) ## make a static site of an executed course, in build/site; SCALE
 	  "$(PYTHON)" -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[site]'; }
 	@"$(PYTHON)" -m course.site --scale "$$SCALE" --dataset "$$DATASET"
 
+# itkwidgets has pins of its own, and files of its viewer are changed, so it stays out of .venv.
+.venv-itk/.ready: pyproject.toml constraints.txt course/itk_viewer.py | $(READY)
+	@set -e; \
+	"$(PYTHON)" -m venv --clear .venv-itk; \
+	echo "Installing itkwidgets and the packages into .venv-itk (once, some minutes, about 2 GB; log in .venv-itk/install.log) ..."; \
+	.venv-itk/bin/python -m pip install -qq --disable-pip-version-check --log .venv-itk/install.log -c constraints.txt -e '.[itk]'; \
+	.venv-itk/bin/python -m course.itk_viewer; \
+	touch .venv-itk/.ready
+
 # Only this machine may knock, whatever a person's own settings say; its token is Jupyter's, new at every start.
-lab: $(READY) ## open the chapters in JupyterLab
-	@"$(PYTHON)" -m jupyterlab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
+lab: export SSL_VIEWER := $(VIEWER)
+lab: $(READY) $(ITK:%=.venv-itk/.ready) ## open the chapters in JupyterLab; VIEWER=itk shows volumes with itkwidgets
+	@"$(if $(ITK),.venv-itk/bin/python,$(PYTHON))" -m jupyterlab --ip=127.0.0.1 $(if $(filter 0,$(shell id -u)),--allow-root) $(if $(ITK),--ServerApp.base_url=/) --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb
 
 lint: $(READY) ## check style, and that no notebook holds outputs
 	@"$(PYTHON)" -m ruff check .

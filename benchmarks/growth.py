@@ -198,7 +198,7 @@ def main() -> None:
     with atomic(PICTURE) as temporary:
         draw(found).savefig(temporary, format="png")
     provenance = PICTURE.parent / "provenance.json"
-    source = {"chapter": "02_augmentation_pretraining", **{key: found[key] for key in ("device", "commit", "date")}}
+    source = {"chapter": "docs/speed.md", **{key: found[key] for key in ("device", "commit", "date")}}
     write_json(provenance, read_json(provenance) | {PICTURE.name: source})
 
 

@@ -31,7 +31,7 @@ def crops(case: Prepared, seed: int, augment=None) -> Crops:
 
 
 def corners(crops: Crops, count: int) -> np.ndarray:
-    return np.array([(crops[i]["place"][0].numpy() * SIDE).round() for i in range(count)])
+    return np.array([(crops[i]["bounds"][0].numpy() * SIDE).round() for i in range(count)])
 
 
 def test_neighbouring_numbers_share_no_random_state(case):
@@ -60,5 +60,5 @@ def test_every_crop_is_augmented_with_a_seed_of_its_own(case):
 
 def test_validation_crops_of_two_cases_lie_in_two_places(tmp_path):
     both = [prepared(tmp_path, name) for name in ("a", "b")]
-    one, two = (crop["place"][0] for crop in (FixedCrops(both, roi=ROI)[i] for i in (0, 1)))
+    one, two = (crop["bounds"][0] for crop in (FixedCrops(both, roi=ROI)[i] for i in (0, 1)))
     assert not np.array_equal(one, two)

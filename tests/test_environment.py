@@ -54,4 +54,5 @@ def test_conda_users_get_the_same_packages():
 
 
 def test_the_makefile_installs_the_same_packages():
-    assert "-c constraints.txt -e '.[dev]'" in (PROJECT / "Makefile").read_text()
+    recipes = (PROJECT / "Makefile").read_text()
+    assert "-c constraints.txt -e '.[dev]'" in recipes and "-c constraints.txt -e '.[itk]'" in recipes

@@ -15,6 +15,7 @@ from scipy import ndimage
 from torch.nn import functional as F
 
 from course import exercises
+from ssl_utils.pretext.voxel_clusters import kmeans
 from tests.wrong_answers import WRONG
 
 PROJECT = Path(__file__).resolve().parents[1]
@@ -149,6 +150,18 @@ def test_a_broken_answer_is_told_in_one_line(exercise, capsys):
     for answer in broken:
         told = said(capsys, exercise.number, answer)
         assert told.startswith(f"Exercise {exercise.number}: not yet. ") and told.count("\n") == 1, told
+
+
+def test_repeated_lloyd_iterations_of_the_solution_are_the_packages_kmeans():
+    (exercise,) = (exercise for exercise in EXERCISES if exercise.number == "07.1")
+    lloyd_iteration = run(solution(exercise))[exercise.name]
+    points = torch.randn(2000, 5, generator=torch.Generator().manual_seed(0))
+    order = torch.randperm(len(points), generator=torch.Generator().manual_seed(1))
+    centres = points[order[:12]]
+    for iterations in range(1, 11):
+        centres = lloyd_iteration(points, centres)
+        package = kmeans(points, 12, iterations=iterations, generator=torch.Generator().manual_seed(1))
+        torch.testing.assert_close(package, centres, atol=1e-4, rtol=0)
 
 
 # The frame itself, with a check of its own.

@@ -106,6 +106,22 @@ def test_the_pretext_chapters_show_their_core():
         assert f"ssl_utils.pretext.{name}" in shown
 
 
+def test_the_encoder_is_shown_whole():
+    cells = code_cells(PROJECT / "notebooks" / "03_simmim_masking.ipynb")
+    sources = [source for source, tags in cells if "inline" in tags]
+    shown = {name.removeprefix("ssl_utils.networks.") for source in sources for name in check(source)}
+    assert shown >= {
+        "vit.PatchEmbedding",
+        "attention.plain_attention",
+        "transformer.Attention",
+        "transformer.Block",
+        "vit.ViT.encode",
+        "vit.ViT.forward",
+    }
+    lines = [line for source in sources if "ssl_utils.networks" in source for line in source.splitlines()[1:]]
+    assert len(list(filter(str.strip, lines))) < 60, "short enough to be read"
+
+
 PATCHIFY = ast.unparse(of_package("ssl_utils.networks.heads.patchify"))
 HEADER = "# same as ssl_utils.networks.heads.patchify\n"
 
@@ -135,22 +151,3 @@ def test_a_difference_is_found(source, complaint):
 def test_a_method_can_be_shown():
     method = ast.unparse(of_package("ssl_utils.pretext.simmim.SimMIMTask.forward"))
     assert check(f"# same as ssl_utils.pretext.simmim.SimMIMTask.forward\n{method}")
-
-
-def test_lloyds_iterations_of_chapter_07_are_the_packages():
-    import torch
-
-    from ssl_utils.errors import CourseError
-    from ssl_utils.pretext import voxel_clusters
-
-    cells = [source for source, _ in code_cells(PROJECT / "notebooks" / "07_voxel_clusters.ipynb")]
-    shown = definitions(ast.parse(next(source for source in cells if "def kmeans(" in source)).body)["kmeans"]
-    names = {"torch": torch, "CourseError": CourseError, "nearest": voxel_clusters.nearest, "ROUNDS": 30}
-    exec(ast.unparse(shown), names)
-    points = torch.randn(2000, 5, generator=torch.Generator().manual_seed(0))
-    for rounds in (1, 2, 10):
-        by_hand, package = (
-            kmeans(points, 12, rounds=rounds, generator=torch.Generator().manual_seed(1))
-            for kmeans in (names["kmeans"], voxel_clusters.kmeans)
-        )
-        torch.testing.assert_close(package, by_hand, atol=1e-4, rtol=0)

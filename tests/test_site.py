@@ -64,7 +64,7 @@ def finished_course(root: Path) -> Path:
     course = root / "phantom" / "smoke"
     extra = [
         "## A zebrafish\n\n$$p_k = \\sigma_k / \\textstyle\\sum_j \\sigma_j$$\n\nand $x^2$, "
-        "and [the words](00_start_here.ipynb#Glossary), "
+        "and [the questions](00_start_here.ipynb#Quiz), "
         "[how to run](../README.md), [how to add](../CONTRIBUTING.md), [the graph](../Snakefile).\n\n"
         "<details><summary>Answer</summary>\n\nA **bold** word.\n\n</details>\n\n"
         "![a drawn map](../figures/concept_course_map.svg)"
@@ -182,7 +182,7 @@ def test_search_finds_a_word_of_a_chapter(pages):
     ("folder", "link", "on_the_site"),
     [
         ("", "docs/running.md#what-it-costs", "running.md#what-it-costs"),
-        ("", "notebooks/00_start_here.ipynb#Glossary", "notebooks/00_start_here.ipynb#glossary"),
+        ("", "notebooks/00_start_here.ipynb#Quiz", "notebooks/00_start_here.ipynb#quiz"),
         ("", "figures/a.png", "figures/a.png"),
         ("docs", "speed.md", "speed.md"),
         ("docs", "../README.md", "index.md"),
@@ -192,7 +192,7 @@ def test_search_finds_a_word_of_a_chapter(pages):
         ("notebooks", "../docs/for_lecturers.md", "../for_lecturers.md"),
         ("notebooks", "../README.md", "../index.md"),
         ("notebooks", "01_data_inspection.ipynb", "01_data_inspection.ipynb"),
-        ("notebooks", "#Glossary", "#glossary"),
+        ("notebooks", "#Quiz", "#quiz"),
         ("notebooks", "https://example.org/A#B", "https://example.org/A#B"),
     ],
 )
@@ -217,7 +217,7 @@ def test_outputs_formulas_and_folded_answers_arrive(pages):
     assert re.search(r"<h1>01\. [A-Z]", text)
     assert "Executed on 2026-11-21: dataset phantom, scale smoke." in text
     assert ", the graph.</p>" in text  # nobody has published the repository: no link to what the site does not hold
-    assert 'href="../index.html"' in text and 'href="00_start_here.html#glossary"' in text
+    assert 'href="../index.html"' in text and 'href="00_start_here.html#quiz"' in text
     assert "kept in runs/phantom" in text and str(runs.runs_root()) not in text
     assert "widget-view" not in text and "Box()" not in text
 

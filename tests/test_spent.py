@@ -1,6 +1,7 @@
 """The table and the bars of where a run's seconds went."""
 
 import json
+import re
 from pathlib import Path
 
 import pytest
@@ -34,8 +35,13 @@ def test_bars_are_as_long_as_the_table_says():
     assert len(colours) == 3, "data, network, monitoring"
 
 
-def test_a_run_of_before_the_clock_does_not_break_the_chapter(capsys):
-    chapter = Path(__file__).parents[1] / "notebooks" / "02_augmentation_pretraining.ipynb"
-    cells = {cell["id"]: "".join(cell["source"]) for cell in json.loads(chapter.read_text())["cells"]}
-    exec(cells["l-time-code"], {"results": {"seconds": 5.0}})
-    assert "before runs kept these times" in capsys.readouterr().out
+def test_the_page_on_speed_shows_how_to_read_the_times_of_a_run(tmp_path, monkeypatch, capsys):
+    page = (Path(__file__).parents[1] / "docs" / "speed.md").read_text(encoding="utf-8")
+    (source,) = [block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "spent" in block]
+    folder = tmp_path / "runs/phantom/laptop/pretrain/restoration"
+    folder.mkdir(parents=True)
+    (folder / "metrics.json").write_text(json.dumps({"spent": SECONDS, "last": {"step": 20}}))
+    monkeypatch.chdir(tmp_path)
+    exec(compile(source, "speed.md", "exec"), {})
+    assert "backward" in capsys.readouterr().out and (folder / "spent.png").stat().st_size > 1000
+    assert "(../figures/expected_cost_growth.png)" in page

@@ -23,6 +23,7 @@ LABEL[5:7, 3:6, 4:7] = 3
 def jupyterlab(monkeypatch):
     monkeypatch.setenv("JPY_SESSION_NAME", "chapter.ipynb")
     monkeypatch.delenv("SSL_HEADLESS", raising=False)
+    monkeypatch.delenv("SSL_VIEWER", raising=False)
 
 
 @pytest.fixture
@@ -219,25 +220,35 @@ def test_niivue_live(jupyterlab):
     assert list(lut.lut[:4]) == [0, 0, 0, 0] and list(lut.lut[4:8])[3] == 255
 
 
-def test_itk_falls_back_with_a_reason(jupyterlab, monkeypatch, capsys):
+def test_itk_falls_back_with_a_reason(jupyterlab, monkeypatch, capsys, tmp_path):
     monkeypatch.setattr(volume3d, "find_spec", lambda name: None)
     assert type(viewers.volume3d(IMAGE, viewer="itk")).__name__ == "NiiVue"
-    assert "not installed" in capsys.readouterr().out
-
-    def refuse(*args, **kwargs):
-        raise OSError("no network")
-
+    assert "it is not installed in this environment; make lab VIEWER=itk" in capsys.readouterr().out
     monkeypatch.setattr(volume3d, "find_spec", lambda name: True)
-    monkeypatch.setattr(volume3d.urllib.request, "urlopen", refuse)
-    viewers.volume3d(IMAGE, viewer="itk")
-    assert "does not answer" in capsys.readouterr().out
+    monkeypatch.setattr(volume3d, "ITK_FOLDER", tmp_path)
+    assert type(viewers.volume3d(IMAGE, viewer="itk")).__name__ == "NiiVue"
+    assert "python -m course.itk_viewer fetches them" in capsys.readouterr().out
+
+
+def test_one_setting_chooses_the_viewer(jupyterlab, monkeypatch, capsys):
+    monkeypatch.setattr(volume3d, "_itk_missing", lambda: "of a test")
+    monkeypatch.setenv("SSL_VIEWER", "itk")
+    viewers.volume3d(IMAGE)
+    assert "itkwidgets is not used: of a test" in capsys.readouterr().out
+    viewers.volume3d(IMAGE, viewer="niivue")
+    assert "itkwidgets" not in capsys.readouterr().out
+    monkeypatch.setenv("SSL_VIEWER", "vtk")
+    with pytest.raises(CourseError, match="viewer='vtk'"):
+        viewers.volume3d(IMAGE)
 
 
 def test_itk_gets_cubes_with_axes_from_feet_to_head(jupyterlab, monkeypatch):
-    """itkwidgets itself needs an environment of its own and a network; what it is given does not."""
+    """itkwidgets itself needs an environment of its own; what it is given does not."""
     monkeypatch.setattr(volume3d, "_itk_missing", lambda: None)
-    monkeypatch.setitem(sys.modules, "itkwidgets", SimpleNamespace(view=lambda image, **more: (image, more)))
+    module = SimpleNamespace(view=lambda image, **more: (image, more), viewer=SimpleNamespace())
+    monkeypatch.setitem(sys.modules, "itkwidgets", module)
     image, more = viewers.volume3d(IMAGE, LABEL, spacing=(1, 1, 2), viewer="itk")
     assert image.shape == more["label_image"].shape == (24, 10, 8) and image.flags.c_contiguous
     assert set(np.unique(more["label_image"])) == {0, 1, 3}
     np.testing.assert_allclose(image[0], IMAGE[:, :, 0].T)
+    assert module.viewer.ITK_VIEWER_SRC.startswith("/lab/") and more["ui"] == "reference"

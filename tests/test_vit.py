@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ssl_utils.errors import CourseError
-from ssl_utils.networks import attention, vit
+from ssl_utils.networks import attention, transformer
 from ssl_utils.networks.vit import ViT, sincos_positions, token_grid
 
 SMALL = {"hidden_size": 48, "mlp_dim": 96, "num_layers": 3, "num_heads": 4}
@@ -106,20 +106,19 @@ def spied(owner, name):
     return mock.patch.object(owner, name, wraps=getattr(owner, name))
 
 
-def fused(block, x):
-    block.attn.use_flash_attention = True
-    return block.attn(x)
+def fused(q, k, v, *, dropout):
+    return torch.nn.functional.scaled_dot_product_attention(q, k, v, dropout_p=dropout)
 
 
 @pytest.mark.parametrize(("most", "way"), [(1024, "plain"), (0, "tiled")])
 def test_the_ways_of_attention_agree(most, way, monkeypatch):
     encoder, x = ViT(in_channels=1, img_size=(32, 48, 32), patch_size=8, **SMALL), torch.randn(2, 1, 32, 48, 32)
-    monkeypatch.setattr(vit, "PLAIN_TOKENS", most)
+    monkeypatch.setattr(transformer, "PLAIN_TOKENS", most)
     monkeypatch.setattr(attention, "TILE", 96 * 40)  # the last tile of a head has fewer rows
-    with spied(vit, "tiled_attention") as tiled, spied(vit, "plain_attention") as plain:
+    with spied(transformer, "tiled_attention") as tiled, spied(transformer, "plain_attention") as plain:
         own = forward_and_gradient(encoder, x)
     assert (bool(plain.call_count), bool(tiled.call_count)) == (way == "plain", way == "tiled")
-    monkeypatch.setattr(vit.Block, "attend", fused)
+    monkeypatch.setattr(transformer, "attention", fused)
     exact = forward_and_gradient(encoder, x)
     torch.testing.assert_close(own[0], exact[0], atol=0.05, rtol=0.02)  # of values of size 1, at 8 bits of mantissa
     assert torch.cosine_similarity(own[1].flatten(), exact[1].flatten(), dim=0) > 0.999
@@ -139,15 +138,16 @@ def test_tiles_are_exact(monkeypatch):
     [(True, 0.0, "cpu", True), (False, 0.0, "cpu", False), (True, 0.5, "cpu", False), (True, 0.0, "meta", False)],
 )
 def test_products_are_for_bfloat16_on_a_processor_without_dropout(half, dropout, device, products, tokens, monkeypatch):
-    monkeypatch.setattr(vit, "PLAIN_TOKENS", 4)
-    block = vit.Block(hidden_size=48, mlp_dim=96, num_heads=4, dropout=dropout).to(device)
+    monkeypatch.setattr(transformer, "PLAIN_TOKENS", 4)
+    block = transformer.Block(hidden_size=48, mlp_dim=96, num_heads=4, dropout=dropout).to(device)
     with (
-        spied(vit, "tiled_attention") as tiled,
-        spied(vit, "plain_attention") as plain,
+        spied(transformer, "tiled_attention") as tiled,
+        spied(transformer, "plain_attention") as plain,
+        spied(torch.nn.functional, "scaled_dot_product_attention") as flash,
         torch.autocast("cpu", torch.bfloat16, enabled=half),
     ):
         block(torch.randn(1, tokens, 48, device=device))
-    assert block.attn.use_flash_attention
+    assert flash.call_count == (not products)
     assert (plain.call_count, tiled.call_count) == (products and tokens == 4, products and tokens == 8)
 
 
@@ -157,7 +157,9 @@ def test_dropout_sleeps_in_evaluation():
     assert not torch.equal(vit(x)[0], vit(x)[0])
     vit.eval()
     assert torch.equal(vit(x)[0], vit(x)[0])
-    assert vit.blocks[0].attn.dropout_rate == 0 and vit.train().blocks[0].attn.dropout_rate == 0.5
+    with spied(transformer, "attention") as attend:
+        vit(x), vit.train()(x)
+    assert [call.kwargs["dropout"] for call in attend.call_args_list] == [0.0] * 3 + [0.5] * 3
 
 
 @pytest.mark.parametrize("hidden_size", [48, 64, 5])

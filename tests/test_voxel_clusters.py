@@ -33,7 +33,7 @@ def clusters(channels: int = 1, **options) -> VoxelClustersTask:
 
 
 def whole(images: torch.Tensor) -> list[dict]:
-    return [{"image": image, "place": torch.tensor([[0.0] * 3, [1.0] * 3])} for image in images]
+    return [{"image": image, "bounds": torch.tensor([[0.0] * 3, [1.0] * 3])} for image in images]
 
 
 # input features of k-means
@@ -63,8 +63,8 @@ def test_features_do_not_depend_on_the_crop(tiny_setup):
     shape, roi = case.image.shape[1:], [n - 4 for n in case.image.shape[1:]]
     corner = [2, 3, 1]
     full, part = crop_at(case, [0, 0, 0], shape), crop_at(case, corner, roi)
-    assert full["place"].tolist() == [[0.0] * 3, [1.0] * 3]
-    features = [describe(crop["image"][None], crop["place"][None])[0] for crop in (full, part)]
+    assert full["bounds"].tolist() == [[0.0] * 3, [1.0] * 3]
+    features = [describe(crop["image"][None], crop["bounds"][None])[0] for crop in (full, part)]
     inner = [slice(1, -1)] * 3  # at its border a crop does not see all 27
     box = [slice(c, c + n) for c, n in zip(corner, roi, strict=True)]
     torch.testing.assert_close(features[0][tuple(box)][tuple(inner)], features[1][tuple(inner)], atol=1e-5, rtol=0)
@@ -91,7 +91,7 @@ def test_nearest_is_that_of_all_distances():
 def test_no_lloyd_iteration_makes_the_distances_larger():
     points, lost = torch.rand(500, 3), []
     initial = points[torch.randperm(500, generator=generator())[:8]]
-    for centres in (initial, *(kmeans(points, 8, rounds=rounds, generator=generator()) for rounds in (1, 2, 5, 20))):
+    for centres in (initial, *(kmeans(points, 8, iterations=n, generator=generator()) for n in (1, 2, 5, 20))):
         lost.append(torch.cdist(points, centres).min(1).values.square().sum().item())
     assert lost == sorted(lost, reverse=True) and lost[-1] < 0.8 * lost[0]
 
@@ -155,7 +155,7 @@ def test_a_whole_unetr_is_pretrained_and_moved_and_its_centres_are_kept(tiny_set
     assert task.decoder is not None and task.centres.abs().sum() > 0
     cases = tiny_setup.prepared(tiny_setup.pool)
     features = [
-        describe(crop["image"][None], crop["place"][None]).flatten(0, -2)
+        describe(crop["image"][None], crop["bounds"][None]).flatten(0, -2)
         for crop in (crop_at(case, [0, 0, 0], case.image.shape[1:]) for case in cases)
     ]
     found = nearest(torch.cat(features), task.centres)

@@ -5,9 +5,11 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from sklearn.metrics import completeness_score, homogeneity_score, mutual_info_score
 from torch.nn import functional as F
 
-from course.exercises import chapter_03, chapter_04, chapter_06, chapter_07, chapter_16
+from course.exercises import chapter_02, chapter_04, chapter_06, chapter_07, chapter_16
+from course.exercises.chapter_03 import _hidden
 
 
 def _dropped(datalist):
@@ -15,12 +17,36 @@ def _dropped(datalist):
     return replace(datalist, validation=tuple(case for case in datalist.validation if case.patient not in known))
 
 
-def _unseeded(image, number):
-    return torch.flip(image, [axis for axis in (1, 2, 3) if torch.rand(()) < 0.5])
+def _moved(datalist):
+    known = {case.patient for case in datalist.training}
+    moved = tuple(case for case in datalist.validation if case.patient in known)
+    return replace(_dropped(datalist), training=datalist.training + moved)
 
 
-def _coins(number, chance=0.5):
-    return (torch.rand(3, generator=torch.Generator().manual_seed(number)) < chance).tolist()
+_LPS = np.diag([-1, -1, 1, 1])
+
+
+def _three(error, mask):
+    return torch.stack([error.mean(), error[mask].mean(), error[~mask].mean()])
+
+
+def _next_row(first, second, temperature):
+    rows = torch.nn.functional.normalize(torch.cat([first, second]), dim=1)
+    return chapter_02._cross_entropy(rows @ rows.T / temperature, torch.arange(len(rows)).roll(1))
+
+
+def _order(units, number):
+    return torch.randperm(units, generator=torch.Generator().manual_seed(number))
+
+
+def _of_cubes(grid, unit, hide):
+    coarse = [math.ceil(n / unit) for n in grid]
+    i, j, k = (torch.arange(n) // unit for n in grid)
+    return hide(math.prod(coarse)).view(coarse)[i][:, j][:, :, k]
+
+
+def _voxels(mask, patch):
+    return torch.kron(mask.int(), torch.ones(3 * (patch,)).int()).bool()
 
 
 def _ends(checkpoint, wanted):
@@ -75,32 +101,34 @@ def _shuffles_in_place(metric, scores) -> bool:
 
 WRONG = {
     "00.1": [
-        lambda starts, counts, draws, seeds: 0,
-        lambda starts, counts, draws, seeds: len(starts) * len(counts) * draws * seeds,
-        lambda starts, counts, draws, seeds: len(starts) * len(counts) * draws * seeds + len(starts),
-        lambda starts, counts, draws, seeds: len(starts) * (len(counts) * draws * seeds + 1) - draws,
-        lambda starts, counts, draws, seeds: len(starts) * len(counts) * draws * seeds + 2,
+        lambda p, r, v: (p == r).mean(),
+        lambda p, r, v: ((p == v) & (r == v)).sum() / ((p == v) | (r == v)).sum(),
+        lambda p, r, v: ((p == v) & (r == v)).sum() / ((p == v).sum() + (r == v).sum()),
+        lambda p, r, v: 2 * ((p > 0) & (r > 0)).sum() / ((p > 0).sum() + (r > 0).sum()),
+        lambda p, r, v: 2 * ((p == v) & (r == v)).sum() / max((p == v).sum() + (r == v).sum(), 1),
+        lambda p, r, v: 2 * int(((p == v) & (r == v)).sum()) / int((p == v).sum() + (r == v).sum()),
     ],
     "00.2": [
+        lambda labels: labels[0],
+        lambda labels: labels.mean(0),
+        lambda labels: np.median(labels, axis=0),
+        lambda labels: labels.max(0),
+        lambda labels: np.stack([(labels == v).sum(0) for v in np.unique(labels)]).argmax(0),
+    ],
+    "00.3": [
         lambda datalist: set(),
         lambda datalist: {case.patient for side in ("unlabeled", "training") for case in datalist.sides()[side]},
         lambda datalist: {case.patient for cases in datalist.sides().values() for case in cases},
         lambda datalist: {case.patient for case in datalist.training},
         lambda datalist: {case.id for case in datalist.training},
     ],
-    "00.3": [
-        lambda files: "done",
-        lambda files: "done" if "model.safetensors" in files else "unfinished" if files else "empty",
-        lambda files: "done" if "metrics.json" in files else "unfinished",
-        lambda files: "finished" if "metrics.json" in files else "",
-        lambda files: "metrics.json" in files,
-    ],
     "01.1": [
-        lambda label, spacing, value: 0.0,
-        lambda label, spacing, value: (label == value).sum() * np.prod(spacing),
-        lambda label, spacing, value: (label > 0).sum() * np.prod(spacing) / 1000,
-        lambda label, spacing, value: (label == value).sum() * spacing[0] ** 3 / 1000,
-        lambda label, spacing, value: (label == value).sum() / 1000,
+        lambda array, affine: (array, _LPS @ affine),
+        lambda array, affine: (array.T, affine),
+        lambda array, affine: (array.T, affine @ _LPS),
+        lambda array, affine: (array.reshape(array.shape[::-1]), _LPS @ affine),
+        lambda array, affine: (array.T, np.diag([-1, -1, -1, 1]) @ affine),
+        lambda array, affine: array.T,
     ],
     "01.2": [
         lambda affine, point: np.zeros(3, int),
@@ -113,43 +141,46 @@ WRONG = {
     "01.3": [
         lambda datalist: datalist,
         _dropped,
+        _moved,
         lambda datalist: replace(datalist, training=datalist.training + datalist.validation, validation=()),
         lambda datalist: replace(datalist, training=datalist.training + datalist.validation),
         lambda datalist: replace(datalist, training=datalist.validation, validation=datalist.training),
         lambda datalist: {case.patient for case in datalist.training},
     ],
     "02.1": [
-        lambda B: 0.0,
-        lambda B: math.log(B),
-        lambda B: math.log(2 * B),
-        lambda B: 2 * B - 1,
-        lambda B: -math.log(2 * B - 1),
+        lambda restored, image, hidden: (restored - image).abs().mean(),
+        lambda restored, image, hidden: torch.stack([((restored - image) * m).mean() for m in (1, hidden, ~hidden)]),
+        lambda restored, image, hidden: _three((restored - image).abs(), ~hidden),
+        lambda restored, image, hidden: torch.stack(
+            [((restored - image).abs() * m).mean() for m in (1, hidden, ~hidden)]
+        ),
+        lambda restored, image, hidden: _three((restored - image).square(), hidden),
+        lambda restored, image, hidden: torch.stack([(restored - image).abs().mean()] * 3),
     ],
     "02.2": [
-        lambda image: image,
-        lambda image: image.mean().expand_as(image),
-        lambda image: torch.rand(image.shape),
-        lambda image: image.flatten()[torch.randperm(image.numel())].view(image.shape),
-        lambda image: torch.roll(image, 1, dims=1),
-        lambda image: torch.roll(image, 8, dims=1)[0],
-        lambda image: -torch.flip(image, [1]) + 100,
+        *(lambda first, second, t, i=i: list(chapter_02._mistakes(first, second, t).values())[i] for i in range(6)),
+        _next_row,
+        lambda first, second, t: math.log(2 * len(first) - 1),
     ],
     "03.1": [
-        lambda grid, patch_size, mask_ratio, unit: round(math.prod(grid) * patch_size**3 * mask_ratio),
-        lambda grid, patch_size, mask_ratio, unit: chapter_03._hidden(grid, 1, mask_ratio, unit),
-        lambda grid, patch_size, mask_ratio, unit: chapter_03._hidden(grid, patch_size, mask_ratio, 1),
-        lambda grid, patch, ratio, unit: round(math.prod(grid) / unit**3 * ratio) * (unit * patch) ** 3,
-        lambda grid, unit, mask_ratio, patch_size: chapter_03._hidden(grid, patch_size, mask_ratio, max(unit // 8, 1)),
-        lambda *crop: 0,
+        lambda grid, unit, ratio, number: torch.rand(grid) < ratio,
+        lambda grid, unit, ratio, number: (_order(math.prod(grid), number) < math.prod(grid) * ratio).view(grid),
+        lambda grid, unit, ratio, number: _of_cubes(grid, unit, lambda n: _order(n, number) < round(n * ratio)),
+        lambda grid, unit, ratio, number: _of_cubes(grid, unit, lambda n: torch.arange(n) < _hidden(n, ratio)),
+        lambda grid, unit, ratio, number: _of_cubes(grid, unit, lambda n: torch.randperm(n) < _hidden(n, ratio)),
+        lambda grid, unit, ratio, number: _of_cubes(grid, unit, lambda n: _order(n, number) >= _hidden(n, ratio)),
+        lambda grid, unit, ratio, number: _of_cubes(grid, unit, lambda n: _order(n, number) < _hidden(n, ratio)).int(),
     ],
     "03.2": [
-        lambda image, number: image,
-        lambda image, number: torch.flip(image, [1, 2, 3]),
-        lambda image, number: torch.flip(image, [1, 2, 3]) if _coins(number)[0] else image,
-        lambda image, number: torch.flip(image, [axis for axis in range(3) if _coins(number)[axis]]),
-        lambda image, number: torch.flip(image, [axis + 1 for axis in range(3) if _coins(number, 0.9)[axis]]),
-        lambda image, number: image.transpose(2, 3),
-        _unseeded,
+        lambda prediction, image, mask, patch: (prediction - image).abs().mean(),
+        lambda prediction, image, mask, patch: (prediction - image).abs()[:, mask.repeat(3 * (patch,))].mean(),
+        lambda prediction, image, mask, patch: (prediction - image).abs()[:, _voxels(mask, patch)].sum(),
+        lambda prediction, image, mask, patch: (prediction - image).square()[:, _voxels(mask, patch)].mean(),
+        lambda prediction, image, mask, patch: (prediction - image).abs()[:, ~_voxels(mask, patch)].mean(),
+        lambda prediction, image, mask, patch: ((prediction - image).abs() * _voxels(mask, patch)).mean(),
+        lambda prediction, image, mask, patch: (prediction - image).abs()[0, _voxels(mask, patch)].mean(),
+        lambda prediction, image, mask, patch: (prediction - image).abs()[:, mask].mean(),
+        lambda prediction, image, mask, patch: torch.zeros(()),
     ],
     "04.1": [
         chapter_04._dice,
@@ -220,11 +251,11 @@ WRONG = {
     ],
     "07.2": [
         lambda clusters, labels: (clusters == labels).float().mean(),
-        lambda clusters, labels: chapter_07._table(clusters.tolist(), labels.tolist()).max(0).sum() / len(clusters),
-        lambda clusters, labels: chapter_07._table(clusters.tolist(), labels.tolist()).max(1).sum(),
-        lambda clusters, labels: float(
-            np.mean([row.max() / max(row.sum(), 1) for row in chapter_07._table(clusters.tolist(), labels.tolist())])
-        ),
+        lambda clusters, labels: completeness_score(labels, clusters),
+        lambda clusters, labels: 1 - homogeneity_score(labels, clusters),
+        lambda clusters, labels: mutual_info_score(labels, clusters),
+        chapter_07._conditional,
+        chapter_07._purity,
         lambda clusters, labels: 1.0,
     ],
     "16.1": [

@@ -1,15 +1,15 @@
 """Checks for the exercises of the chapters: they name the mistake, and never the answer.
 
-    exercises.check("02.1", value_of_ignorance)
+    exercises.check("02.1", three_l1)
 
 prints one line and never raises, so that Run All does not stop at an open exercise. The checks of chapter NN are in
 `chapter_NN.py`, wrong answers that they must refuse in `tests/wrong_answers.py`:
 
-    @exercise("02.1")
+    @exercise("03.2")
     def _(answer):
-        if abs(number(answer(5)) - math.log(9)) > 1e-4:
-            raise Wrong("for 5 crops the value is another; how many rows can a row choose from, besides itself?")
-        return "An untrained network pays the logarithm of the number of choices."
+        if abs(number(answer(prediction, image, mask, 2)) - 0.25) > 1e-5:
+            raise Wrong("the loss is another; which voxels does it count?")
+        return "Nonsense at visible voxels changes nothing."
 """
 
 import importlib

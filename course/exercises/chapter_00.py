@@ -1,28 +1,56 @@
-"""Checks for chapter 00: counting trainings, patients allowed in pretraining, the state of a run."""
+"""Checks for chapter 00: the Dice of a structure, the average label, which patients pretraining may see."""
 
+import math
 from pathlib import Path
 from typing import Any
 
-from course.exercises import Wrong, exercise, number
+import numpy as np
+
+from course.exercises import Wrong, array, exercise, number, refuse
 from ssl_utils.data.cases import Case, Datalist
 
 
 @exercise("00.1")
-def _(trainings: Any) -> str:
-    inits = ["random", "restoration", "simmim"]
-    courses = {(3, 1, 1): 11, (3, 2, 1): 20, (1, 3, 3): 29, (2, 3, 2): 38}  # label counts, subsets, seeds -> by hand
-    for (counts, subsets, seeds), right in courses.items():
-        total = number(trainings(inits, [6, 12, 24][:counts], subsets, seeds))
-        if total != right:
-            case = f"{', '.join(inits)}, {counts} label counts, {subsets} label subsets and {seeds} seeds"
-            raise Wrong(f"For {case} you count {total:g}, which is {'too few' if total < right else 'too many'}.")
-    if number(trainings(["random"], [6, 12], 2, 1)) != 4:
-        raise Wrong("Think of a course with init=random alone: what is there to pretrain?")
-    return "Repeats multiply the fine-tunings; an encoder is pretrained once and used in all of them."
+def _(dice_of: Any) -> str:
+    reference, prediction = np.zeros((5, 6, 4), int), np.zeros((5, 6, 4), int)
+    reference[1:4, 1:5, 1:3], reference[4] = 2, 1
+    prediction[1:4, 2:6, 1:4], prediction[0] = 2, 1
+    hit, size = 18, 24 + 36
+    right = 2 * hit / size
+    given = number(dice_of(prediction.copy(), reference.copy(), 2))
+    refuse(given, {"You return overlap / union (the Jaccard index), which is never above Dice.": hit / (size - hit)})
+    if abs(given - right) > 1e-6:
+        low = "too low" if given < right else "too high"
+        raise Wrong(f"Two boxes of 24 and 36 voxels that share 18 get {given:.3f}, which is {low}.")
+    if number(dice_of(prediction, reference, 1)) != 0:
+        raise Wrong("A structure that is in both arrays, but nowhere at the same voxel, should get 0.")
+    if number(dice_of(reference, reference, 2)) != 1:
+        raise Wrong("An array compared with itself should get 1.")
+    empty = float(dice_of(prediction, reference, 3))
+    if not math.isnan(empty):
+        raise Wrong(f"A structure that is in neither array gets {empty:g}, as if it had been scored.")
+    return "Dice ignores the voxels that both leave out, and an empty pair is not scored."
+
+
+@exercise("00.2")
+def _(most_frequent: Any) -> str:
+    columns = np.array([[2, 0, 0, 7, 9], [0, 7, 7, 0, 7], [9, 2, 2, 0, 7], [0, 0, 0, 0, 0], [0, 9, 2, 9, 7]])
+    right = np.array([0, 7, 2, 0, 9])  # at each of 5 voxels, the value that most of 5 cases have
+    labels = np.ascontiguousarray(columns.T)[:, None, None, :]  # (n, 1, 1, 5)
+    given = array(most_frequent(labels.copy()), (1, 1, 5))[0, 0]
+    if not np.isin(given, labels).all():
+        raise Wrong(f"Your result contains {given[~np.isin(given, labels)][0]:g}, which no label map contains.")
+    wrong = np.flatnonzero(given != right)
+    if len(wrong):
+        at = columns[wrong[0]].tolist()
+        raise Wrong(
+            f"Where the cases have the values {at}, you return {given[wrong[0]]:g}; {len(wrong)} of 5 are wrong."
+        )
+    return "No network and no image, and yet a Dice far above 0: this is the baseline to beat."
 
 
 def _datalist() -> Datalist:
-    """Six patients; one scan of Dora is in the pool, the other by mistake in the test set."""
+    """Six patients; Dora was scanned twice, and by mistake is also in the test split."""
 
     def cases(*people: str, labelled: bool = True) -> tuple[Case, ...]:
         return tuple(
@@ -30,46 +58,20 @@ def _datalist() -> Datalist:
             for i, name in enumerate(people)
         )
 
-    return Datalist(
-        name="toy",
-        channels=("CT",),
-        labels={0: "background", 1: "organ"},
-        licence="CC0",
-        unlabeled=cases("Ada", "Ben", "Dora", labelled=False),
-        training=cases("Cyd", "Ben"),
-        validation=cases("Eve"),
-        test=cases("Dora", "Finn"),
-    )
-
-
-@exercise("00.2")
-def _(allowed: Any) -> str:
-    patients = allowed(_datalist())
-    if not isinstance(patients, set | frozenset | list | tuple) or not all(isinstance(name, str) for name in patients):
-        raise Wrong("A set of patients is wanted: the `patient` of the cases, not the cases.")
-    patients, scored = set(patients), {"Dora", "Eve", "Finn"}
-    if patients & scored == {"Dora"}:
-        raise Wrong("In our toy datalist a test patient has a second scan in the pool, which you include.")
-    if patients & scored:
-        raise Wrong(f"{len(patients & scored)} patients who are scored later are among them.")
-    if patients != {"Ada", "Ben", "Cyd"}:
-        raise Wrong(f"You have {len(patients)} patients of our datalist; the right set is another one.")
-    return "The rule is about patients, not about files: no patient who is scored is used for training."
+    splits = {"training": cases("Cyd", "Ben"), "validation": cases("Eve"), "test": cases("Dora", "Finn")}
+    return Datalist(name="toy", unlabeled=cases("Ada", "Ben", "Dora", labelled=False), **splits)
 
 
 @exercise("00.3")
-def _(state: Any) -> str:
-    folders = [
-        ({"config.json", "history.csv", "model.safetensors", "per_case.csv", "metrics.json"}, "done"),
-        ({"config.json", "history.csv", "last.ckpt"}, "unfinished"),
-        (set(), "empty"),
-        ({"config.json", "model.safetensors", "per_case.csv"}, "unfinished"),
-        ({"metrics.json"}, "done"),
-    ]
-    for files, right in folders:
-        answer = state(set(files))
-        if not isinstance(answer, str) or answer not in ("done", "unfinished", "empty"):
-            raise Wrong('The answer must be one of "done", "unfinished" and "empty".')
-        if answer != right:
-            raise Wrong(f"A folder with {', '.join(sorted(files)) or 'no file'} is not {answer}.")
-    return "One file, written last, makes the difference between begun and done."
+def _(allowed: Any) -> str:
+    given = allowed(_datalist())
+    if not isinstance(given, set | frozenset | list | tuple) or not all(isinstance(name, str) for name in given):
+        raise Wrong("The result should be a set of patients: the `patient` of the cases, not the cases.")
+    given, scored = set(given), {"Dora", "Eve", "Finn"}
+    if given & scored == {"Dora"}:
+        raise Wrong("In our toy datalist a test patient has a second, unlabelled scan, and your set includes her.")
+    if given & scored:
+        raise Wrong(f"Your set includes {len(given & scored)} patients who are scored later.")
+    if given != {"Ada", "Ben", "Cyd"}:
+        raise Wrong(f"Your set has {len(given)} patients of our datalist; it lacks some, or has names we do not know.")
+    return "The rule concerns patients, not files: no patient who is scored has been seen."

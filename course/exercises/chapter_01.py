@@ -1,28 +1,14 @@
-"""Checks for chapter 01: volumes of structures, from a point to a voxel, a datalist without a leak."""
+"""Checks for chapter 01: from nibabel to ITK, the inverse of an affine, a datalist without a leak."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from course.exercises import Wrong, array, exercise, number
+from course.exercises import Wrong, array, exercise
 from ssl_utils.data.cases import Case, Datalist
 from ssl_utils.data.datalists import leaks
-
-
-@exercise("01.1")
-def _(millilitres: Any) -> str:
-    label = np.zeros((10, 12, 8), np.uint8)
-    label[2:7, 3:9, 1:5], label[7:9, :5, :5] = 1, 2
-    for value, spacing in ((1, (2.0, 2.0, 3.0)), (2, (0.5, 1.0, 4.0))):
-        volume = number(millilitres(label.copy(), spacing, value))
-        right = float((label == value).sum() * np.prod(spacing)) / 1000
-        if abs(volume - right) > 1e-6 * right:
-            raise Wrong(
-                f"On a small label with spacing {spacing} your result is {volume / right:.4g} times the volume of "
-                f"structure {value}. A factor of 1000 is a unit; for another one, check which voxels you count."
-            )
-    return "A volume needs the spacing: the same voxels have another volume in another file."
 
 
 def _affine(axes: tuple[int, int, int], steps: tuple[float, float, float], first: tuple[float, ...]) -> np.ndarray:
@@ -35,14 +21,37 @@ def _affine(axes: tuple[int, int, int], steps: tuple[float, float, float], first
     return affine
 
 
+FILES = {
+    "a file along R, A, S": _affine((0, 1, 2), (2.0, 2.0, 3.0), (-90.0, -126.0, -72.0)),
+    "a file whose first axis points to the left": _affine((0, 1, 2), (-0.8, 0.8, 2.5), (90.0, -110.0, 40.0)),
+    "a file whose axes are stored in another order": _affine((2, 0, 1), (3.0, -1.0, 1.5), (30.0, -20.0, 10.0)),
+}
+
+
+@exercise("01.1")
+def _(for_itk: Any) -> str:
+    voxels = np.arange(60.0).reshape(3, 4, 5)
+    for file, affine in FILES.items():
+        given = for_itk(voxels.copy(), affine.copy())
+        if not isinstance(given, tuple | list) or len(given) != 2:
+            raise Wrong("Two results are expected: the array and the affine.")
+        turned, lps = array(given[0]), array(given[1], (4, 4))
+        if turned.shape != (5, 4, 3):
+            raise Wrong(f"From an array (3, 4, 5) you make {turned.shape}; ITK's slowest axis is z, its fastest is x.")
+        if any(turned[k, j, i] != voxels[i, j, k] for i, j, k in np.ndindex(3, 4, 5)):
+            raise Wrong("The shape is right, but some voxels are not where they belong: were axes flipped or reshaped?")
+        for index in ((0, 0, 0, 1), (2, 1, 4, 1)):
+            (x, y, z, _), point = lps @ index, (affine @ index)[:3]
+            if not np.allclose((x, y, z), point * (-1, -1, 1)):
+                end = "first voxel" if not any(index[:3]) else "voxel (2, 1, 4)"
+                at = ", ".join(f"{value:g}" for value in point)
+                raise Wrong(f"In {file} the {end} is at ({at}) in RAS; your affine maps it to ({x:g}, {y:g}, {z:g}).")
+    return "The array is transposed, the patient axes change sign, and no voxel moves in the patient."
+
+
 @exercise("01.2")
 def _(voxel_at: Any) -> str:
-    files = {
-        "a file along R, A, S": _affine((0, 1, 2), (2.0, 2.0, 3.0), (-90.0, -126.0, -72.0)),
-        "a file whose first axis runs to the left": _affine((0, 1, 2), (-0.8, 0.8, 2.5), (90.0, -110.0, 40.0)),
-        "a file whose axes are stored in another order": _affine((2, 0, 1), (3.0, -1.0, 1.5), (30.0, -20.0, 10.0)),
-    }
-    for file, affine in files.items():
+    for file, affine in FILES.items():
         for index, offset in (((10, 20, 4), 0.0), ((7, 3, 11), 0.3), ((5, 6, 7), -0.3)):
             point = (affine @ [*(np.add(index, offset)), 1])[:3]  # up to a third of a voxel beside the centre
             voxel = array(voxel_at(affine.copy(), tuple(point.tolist())), (3,))
@@ -55,31 +64,31 @@ def _(voxel_at: Any) -> str:
     return "The inverse affine finds the voxel, whatever the order and direction of the axes."
 
 
-def _split() -> Datalist:
-    """Three patients in both splits, one of them with two scans in each."""
+def _lists() -> tuple[Datalist, Datalist]:
+    """Three shared patients, one of them with two scans in each split; and every validation patient in training."""
 
     def cases(split: str, *people: str) -> tuple[Case, ...]:
         return tuple(Case(f"{split}{i}_{name}", Path("x.nii.gz"), None, name) for i, name in enumerate(people))
 
-    return Datalist(
-        name="toy",
-        training=cases("t", "Ada", "Ben", "Cyd", "Ben", "Dora", "Eve"),
-        validation=cases("v", "Ben", "Finn", "Ben", "Cyd", "Gus", "Eve"),
-    )
+    training = cases("t", "Ada", "Ben", "Cyd", "Ben", "Dora", "Eve")
+    some = Datalist(name="toy", training=training, validation=cases("v", "Ben", "Finn", "Ben", "Cyd", "Gus", "Eve"))
+    return some, replace(some, validation=cases("v", "Ben", "Cyd", "Eve"))
 
 
 @exercise("01.3")
 def _(repair: Any) -> str:
-    before = _split()
-    after = repair(before)
-    if not isinstance(after, Datalist):
-        raise Wrong("A datalist is wanted; `dataclasses.replace` makes a changed copy of one.")
-    ids = [sorted(case.id for cases in some.sides().values() for case in cases) for some in (before, after)]
-    if ids[0] != ids[1]:
-        lost, new = set(ids[0]) - set(ids[1]), len(ids[1]) - len(set(ids[1]))
-        raise Wrong(f"In our list of 12 cases {len(lost)} were lost, and {new} are there twice.")
-    if leaks(after):
-        raise Wrong(f"{len(leaks(after))} of 3 shared patients are still in both splits.")
-    if not after.training or not after.validation:
-        raise Wrong("One split is empty now. There is no leak, but nothing to train or to validate on.")
-    return f"No patient is shared; {len(after.training)} cases train and {len(after.validation)} validate."
+    for before, which in zip(_lists(), ("our list", "a list whose validation patients all train, too"), strict=True):
+        after = repair(before)
+        if not isinstance(after, Datalist):
+            raise Wrong("The result should be a datalist; `dataclasses.replace` makes a changed copy of one.")
+        old, new = (sorted(case.id for cases in one.sides().values() for case in cases) for one in (before, after))
+        if old != new:
+            lost, twice = len(set(old) - set(new)), len(new) - len(set(new))
+            raise Wrong(f"In {which}, {lost} of {len(old)} cases were lost, and {twice} are listed twice.")
+        if leaks(after):
+            raise Wrong(f"In {which}, {len(leaks(after))} of 3 shared patients are still in both splits.")
+        if not after.training or not after.validation:
+            raise Wrong(
+                f"In {which}, one split is empty now: there is no leak, but nothing to train on or to validate."
+            )
+    return "No patient is shared, no case was lost, and both splits have patients, even in the worst list."

@@ -1,63 +1,71 @@
-"""Checks for chapter 03: how many voxels a block mask hides, and flips that a seed can repeat."""
-
-import itertools
-import math
+"""Checks for chapter 03: a block mask, and the L1 over hidden voxels."""
 
 import torch
 
 from course.exercises import Wrong, array, exercise, number, refuse
 
-CROPS = (  # grid, patch_size, mask_ratio, unit
-    ((4, 6, 4), 8, 0.6, 1),
-    ((4, 6, 4), 8, 0.6, 2),
-    ((6, 6, 6), 16, 0.75, 3),
-    ((2, 2, 2), 4, 0.99, 1),
-    ((4, 4, 4), 8, 0.05, 2),
+CROPS = (  # grid, unit, mask_ratio
+    ((4, 6, 4), 1, 0.6),
+    ((4, 6, 4), 2, 0.6),
+    ((6, 6, 6), 3, 0.75),
+    ((5, 4, 3), 2, 0.5),
+    ((2, 2, 2), 1, 0.99),
+    ((4, 4, 4), 2, 0.05),
 )
 
 
-def _hidden(grid, patch_size, mask_ratio, unit) -> int:
-    units = math.prod(g // unit for g in grid)
-    return max(min(round(units * mask_ratio), units - 1), 1) * (unit * patch_size) ** 3
+def _cubes(mask: torch.Tensor, unit: int) -> list[torch.Tensor]:
+    return [c for a in mask.split(unit, 0) for b in a.split(unit, 1) for c in b.split(unit, 2)]
+
+
+def _hidden(units: int, ratio: float) -> int:
+    return max(min(round(units * ratio), units - 1), 1)
 
 
 @exercise("03.1")
 def _(answer):
-    for crop in CROPS:
-        yours, true = number(answer(*crop)), _hidden(*crop)
-        if yours == true:
-            continue
-        grid, patch_size, ratio, unit = crop
-        case = f"For a grid of {grid}, patches of {patch_size}, ratio {ratio} and unit {unit}"
-        refuse(yours * patch_size**3, {" you count tokens; voxels are wanted.": true}, case=case)
-        if yours >= math.prod(grid) * patch_size**3:
-            raise Wrong(f"{case} nothing is left visible.")
-        if yours <= 0:
-            raise Wrong(f"{case} nothing is hidden.")
-        raise Wrong(f"{case} your number is too {'high' if yours > true else 'low'}. What is drawn, tokens or units?")
-    return "Ratio, unit and patch can be chosen separately, and the share of hidden voxels is the same for every crop."
+    for grid, unit, ratio in CROPS:
+        case, masks = f"For a grid of {grid}, unit {unit} and ratio {ratio}", []
+        for seed in range(60):
+            mask, again = (torch.as_tensor(array(answer(grid, unit, ratio, seed), grid)) for _ in range(2))
+            if mask.dtype != torch.bool:
+                raise Wrong("The mask should be boolean: True where a token is hidden.")
+            if not torch.equal(mask, again):
+                raise Wrong(f"Number {seed} gives another mask the second time; it must depend on the number alone.")
+            if mask.all() or not mask.any():
+                raise Wrong(f"{case} {'no token stays visible' if mask.all() else 'nothing is hidden'}.")
+            hidden = [bool(cube.any()) for cube in _cubes(mask, unit)]
+            if hidden != [bool(cube.all()) for cube in _cubes(mask, unit)]:
+                raise Wrong(f"{case} some cubes are hidden in part only.")
+            if sum(hidden) != _hidden(len(hidden), ratio):
+                raise Wrong(f"{case} one mask hides {sum(hidden)} of {len(hidden)} cubes. Is the share always exact?")
+            masks.append(torch.tensor(hidden).float())
+        shares = torch.stack(masks).mean(0)
+        if (shares - shares.mean()).abs().max() > 0.35:
+            raise Wrong(f"{case} some cubes are hidden far more often than others.")
+    return "Unit and ratio are set independently, and every mask hides the same number of cubes."
 
 
 @exercise("03.2")
 def _(answer):
-    image = torch.rand(2, 3, 4, 5, generator=torch.Generator().manual_seed(0))  # (C, D, H, W)
-    ways = [axes for n in range(4) for axes in itertools.combinations((1, 2, 3), n)]
-    flips, seen = [torch.flip(image, axes) for axes in ways], []
-    for seed in range(80):
-        one, again = (torch.as_tensor(array(answer(image.clone(), seed), image.shape)) for _ in range(2))
-        if not torch.equal(one, again):
-            raise Wrong(f"Number {seed} gives another result the second time; the flips must depend on it alone.")
-        equal = [i for i, flip in enumerate(flips) if torch.equal(one, flip)]
-        if not equal:
-            raise Wrong("The result is not the crop, flipped along spatial axes (the first axis is the channel).")
-        seen += equal
-    if set(seen) == {0}:
-        raise Wrong("Nothing is ever flipped.")
-    if len(set(seen)) < len(ways):
-        raise Wrong(
-            f"Of the eight ways to flip only {len(set(seen))} occur in 80 draws. Is every axis drawn by itself?"
-        )
-    shares = [sum(axis in ways[i] for i in seen) / len(seen) for axis in (1, 2, 3)]
-    if not all(0.3 < share < 0.7 for share in shares):
-        raise Wrong(f"The axes are flipped in {', '.join(f'{s:.0%}' for s in shares)} of the draws; half is wanted.")
-    return "A random change that its seed repeats: two runs with and without flips then differ in nothing else."
+    state = torch.Generator().manual_seed(0)
+    for patch, channels in ((2, 1), (3, 2)):
+        mask = torch.tensor([[[True], [False], [True]], [[False], [False], [False]]])  # (2, 3, 1)
+        voxels = torch.kron(mask.int(), torch.ones(patch, patch, patch).int()).bool()
+        image = torch.randn(channels, *voxels.shape, generator=state)
+        prediction = image + torch.rand(image.shape, generator=state) * torch.where(voxels, 1.0, -5.0)
+        yours, error = number(answer(prediction, image, mask, patch)), (prediction - image).abs()
+        if abs(yours - float(error[:, voxels].mean())) < 1e-5:
+            continue
+        mistakes = {
+            "Visible voxels count too; the network could gain by copying them.": error.mean(),
+            "This is the loss on the visible voxels.": error[:, ~voxels].mean(),
+            "The sum is over hidden voxels, but it is divided by the number of all voxels.": (error * voxels).mean(),
+            "This is a sum; the loss is a mean over hidden voxels.": error[:, voxels].sum(),
+            "This is the squared error.": error[:, voxels].square().mean(),
+            "Your mask of voxels repeats the whole mask of tokens.": error[:, mask.repeat(patch, patch, patch)].mean(),
+            "Only the first channel counts.": error[0, voxels].mean(),
+        }
+        refuse(yours, {why: float(value) for why, value in mistakes.items()}, tolerance=1e-5)
+        raise Wrong(f"With patches of {patch} and {channels} channels the loss is another. Which voxels does it count?")
+    return "Nonsense at visible voxels changes nothing, and the loss has one scale at every mask ratio."

@@ -1,7 +1,8 @@
-"""Checks for chapter 07: one Lloyd iteration, and the purity of clusters."""
+"""Checks for chapter 07: one Lloyd iteration, and homogeneity."""
 
 import numpy as np
 import torch
+from sklearn.metrics import completeness_score, homogeneity_score, mutual_info_score
 
 from course.exercises import Wrong, array, exercise, number, refuse
 
@@ -22,59 +23,60 @@ def _iteration(points: np.ndarray, centres: np.ndarray) -> np.ndarray:
 def _(answer):
     for group in GROUPS:
         points, centres = (np.array(part) for part in group)
-        given = [torch.tensor(part) for part in group]
-        result, right = answer(*(part.clone() for part in given)), _iteration(points, centres)
-        alone = [k for k in range(len(centres)) if (right[k] == centres[k]).all()]
+        result, right = answer(*(torch.tensor(part) for part in group)), _iteration(points, centres)
+        empty = [k for k in range(len(centres)) if (right[k] == centres[k]).all()]
         if hasattr(result, "isnan") and result.shape == right.shape and result.isnan().any():
-            raise Wrong("A centre that is nearest to no point becomes nan; it should stay where it is.")
-        moved = array(result, right.shape)
-        if np.allclose(moved, right, atol=1e-5):
+            raise Wrong("A centre that is nearest to no point becomes nan; it should keep its position.")
+        updated = array(result, right.shape)
+        if np.allclose(updated, right, atol=1e-5):
             continue
-        if np.allclose(moved, centres):
+        if np.allclose(updated, centres):
             raise Wrong("No centre has moved.")
-        if alone and not np.allclose(moved[alone], right[alone], atol=1e-5):
-            raise Wrong("A centre that is nearest to no point has moved; it should stay where it is.")
-        if np.allclose(moved, _iteration(points, right), atol=1e-5):
+        if empty and not np.allclose(updated[empty], right[empty], atol=1e-5):
+            raise Wrong("A centre that is nearest to no point has moved; it should keep its position.")
+        if np.allclose(updated, _iteration(points, right), atol=1e-5):
             raise Wrong("These are the centres after two iterations; one is wanted.")
         raise Wrong(
             f"For the points {points.tolist()} and the centres {centres.tolist()} your centres are wrong: is each "
             "the mean of the points that are nearest to it?"
         )
-    return "Assign, then move: neither step can increase the distances, and an empty cluster stays as it is."
+    return "Assigning and updating never increase the objective, and an empty cluster keeps its centre."
 
 
 VOXELS = (  # clusters, labels
     ([0, 0, 0, 1, 1, 2], [1, 1, 0, 0, 0, 2]),
     ([0, 0, 0, 0, 0, 0, 0, 0, 1, 1], [0, 0, 0, 0, 0, 1, 1, 1, 1, 0]),
-    ([3, 3, 1, 1, 1], [0, 0, 0, 0, 0]),
+    ([3, 3, 1, 1, 1, 0], [0, 0, 0, 0, 2, 2]),
     ([0, 1, 2, 3], [0, 0, 1, 1]),
 )
 
 
-def _table(clusters, labels) -> np.ndarray:
-    table = np.zeros((max(clusters) + 1, max(labels) + 1))
-    np.add.at(table, (clusters, labels), 1)
-    return table
+def _purity(clusters, labels) -> float:
+    clusters, labels = np.asarray(clusters), np.asarray(labels)
+    return sum(np.bincount(labels[clusters == k]).max() for k in np.unique(clusters)) / len(labels)
+
+
+def _conditional(clusters, labels) -> float:
+    """H(y | q) in nats."""
+    return mutual_info_score(labels, labels) - mutual_info_score(labels, clusters)
 
 
 @exercise("07.2")
 def _(answer):
     for clusters, labels in VOXELS:
-        yours, table = number(answer(torch.tensor(clusters), torch.tensor(labels))), _table(clusters, labels)
-        true, used = table.max(1).sum() / len(clusters), table.sum(1) > 0
-        if abs(yours - true) < 1e-6:
+        right = homogeneity_score(labels, clusters)
+        value = number(answer(torch.tensor(clusters), torch.tensor(labels)))
+        if abs(value - right) < 1e-4:
             continue
         case = f"For the clusters {clusters} and the labels {labels}"
-        if not 0 <= yours <= 1:
-            raise Wrong(f"{case} your number is {yours:g}, and a share is between 0 and 1.")
-        of_labels, of_clusters = table.max(0).sum() / len(clusters), table.max(1)[used] / table.sum(1)[used]
         mistakes = {
-            " you take the most common cluster of every label; it is to be the other way round.": of_labels,
-            " every cluster has the same weight; every voxel should have.": of_clusters.mean(),
-            " you compare ids with each other, but the ids of clusters are arbitrary.": np.equal(
-                clusters, labels
-            ).mean(),
+            " you exchange clusters and labels: this is completeness.": completeness_score(labels, clusters),
+            " you return the share of the entropy that remains; homogeneity is the share that is removed.": 1 - right,
+            " you return the mutual information, not yet normalised.": mutual_info_score(labels, clusters),
+            " you return the conditional entropy, not yet normalised.": _conditional(clusters, labels),
+            " you return the purity, which ignores how frequent the labels are.": _purity(clusters, labels),
+            " you compare indices, but the indices of clusters are arbitrary.": np.equal(clusters, labels).mean(),
         }
-        refuse(yours, mistakes, case=case)
-        raise Wrong(f"{case} your purity is too {'high' if yours > true else 'low'}.")
-    return "It does not depend on the ids of the clusters, but it rises with their number."
+        refuse(value, mistakes, case=case, tolerance=1e-4)
+        raise Wrong(f"{case} your homogeneity is too {'high' if value > right else 'low'}.")
+    return "The same as scikit-learn's, independent of the indices; it rises with the number of clusters."

@@ -14,12 +14,12 @@ from ssl_utils.data.cache import Prepared
 
 def crop_at(case: Prepared, corner: Sequence[int], roi: Sequence[int]) -> dict[str, torch.Tensor]:
     """The crop whose lowest corner is `corner`: image (C, d, h, w) float32 standardised, label (1, d, h, w) if any, and
-    place (2, 3), the lowest and highest corner relative to the size of the volume."""
+    bounds (2, 3), the lowest and highest corner relative to the size of the volume."""
     box = tuple(slice(c, c + r) for c, r in zip(corner, roi, strict=True))
     corners = torch.tensor([(one.start, one.stop) for one in box]).T
     crop = {
         "image": torch.from_numpy(case.standardised(case.image[(slice(None), *box)])),
-        "place": corners / torch.tensor(case.image.shape[1:]),
+        "bounds": corners / torch.tensor(case.image.shape[1:]),
     }
     if case.label is not None:
         crop["label"] = torch.from_numpy(case.label[box][None].astype(np.int64))
@@ -57,7 +57,7 @@ class Crops(Dataset):
         rng = np.random.default_rng([self.seed, index])
         case = self.cases[self._turn(index)]
         crop = crop_at(case, random_corner(case, self.roi, rng, self.balanced), self.roi)
-        crop.pop("place" if self.balanced else "label", None)
+        crop.pop("bounds" if self.balanced else "label", None)
         return self.augment(crop, int(rng.integers(2**31))) if self.augment else crop
 
     def ids(self, indices: Iterable[int]) -> list[str]:
@@ -84,7 +84,7 @@ class FixedCrops(Dataset):
         seed = crc32(case.id.encode())
         corner = random_corner(case, self.roi, np.random.default_rng(seed), False)
         crop = crop_at(case, corner, self.roi)
-        return {"image": crop["image"], "place": crop["place"], "seed": seed, "id": case.id}
+        return {"image": crop["image"], "bounds": crop["bounds"], "seed": seed, "id": case.id}
 
 
 class Consecutive(Sampler[int]):

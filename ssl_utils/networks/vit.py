@@ -11,14 +11,11 @@ from typing import Any
 import torch
 import torch.nn as nn
 from einops import rearrange
-from monai.networks.blocks.transformerblock import TransformerBlock
 from torch import Tensor
 
 from ssl_utils.errors import CourseError
-from ssl_utils.networks.attention import plain_attention, tiled_attention
 from ssl_utils.networks.interface import Encoder, Size, arguments, token_grid, triple
-
-PLAIN_TOKENS = 1024
+from ssl_utils.networks.transformer import Block
 
 
 def sincos_positions(grid: Sequence[int], hidden_size: int, temperature: float = 10_000.0) -> Tensor:
@@ -44,43 +41,6 @@ class PatchEmbedding(nn.Module):
         patches = rearrange(x, "b c (d p) (h q) (w r) -> b (d h w) (c p q r)", p=p, q=q, r=r)
         weight, bias = self.patch_embeddings.weight, self.patch_embeddings.bias
         return nn.functional.linear(patches, weight.flatten(1), bias)  # (B, N, E), no positions yet
-
-
-class Block(TransformerBlock):
-    """MONAI's pre-norm block on fused attention (SDPA), or on plain or tiled matrix products where those are faster."""
-
-    def __init__(self, *, hidden_size: int, mlp_dim: int, num_heads: int, dropout: float) -> None:
-        super().__init__(hidden_size, mlp_dim, num_heads, dropout, use_flash_attention=True)
-        self.attention_dropout = dropout
-        # MONAI builds this norm even without cross attention. It never gets a gradient, which stops DDP and
-        # miscounts parameters, so it is removed; loading MONAI's weights skips it.
-        del self.norm_cross_attn
-        self.register_load_state_dict_pre_hook(_drop_cross_attention)
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, n, E)
-        x = x + self.attend(self.norm1(x))
-        return x + self.mlp(self.norm2(x))
-
-    def attend(self, x: Tensor) -> Tensor:
-        """Self attention. On a processor in bfloat16 the backward pass of the fused kernel is 1.5 to 7 times as slow as
-        matrix products; beyond PLAIN_TOKENS their n x n weights per head need too much memory, hence tiles."""
-        if x.device.type != "cpu" or not torch.is_autocast_enabled("cpu") or self.attn.dropout_rate:
-            return self.attn(x)
-        q, k, v = self.attn.input_rearrange(self.attn.qkv(x))  # each (B, heads, n, E / heads)
-        products = plain_attention if x.shape[1] <= PLAIN_TOKENS else tiled_attention
-        with torch.autocast("cpu", enabled=False):  # it would make the softmax write float32
-            mixed = products(q, k, v)
-        return self.attn.out_proj(self.attn.out_rearrange(mixed))
-
-    def train(self, mode: bool = True) -> "Block":
-        # MONAI passes its rate to SDPA in evaluation too, which would make predictions random.
-        self.attn.dropout_rate = self.attention_dropout if mode else 0.0
-        return super().train(mode)
-
-
-def _drop_cross_attention(block: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
-    for key in [key for key in state if key.startswith((f"{prefix}norm_cross_attn.", f"{prefix}cross_attn."))]:
-        del state[key]
 
 
 class ViT(Encoder):
@@ -123,6 +83,7 @@ class ViT(Encoder):
         )
         self.norm = nn.LayerNorm(hidden_size)
         self.apply(initialise)
+        self.register_load_state_dict_pre_hook(_without_cross_attention)
 
     @property
     def num_tokens(self) -> int:
@@ -159,3 +120,9 @@ def initialise(module: nn.Module) -> None:
         nn.init.xavier_uniform_(module.weight.flatten(1))  # (out, in * p^3), a view
         if module.bias is not None:
             nn.init.zeros_(module.bias)
+
+
+def _without_cross_attention(vit: nn.Module, state: dict[str, Tensor], prefix: str, *_: Any) -> None:
+    """MONAI's blocks carry a norm for cross attention even where there is none; it never gets a gradient."""
+    for key in [key for key in state if key.startswith(f"{prefix}blocks.") and ".norm_cross_attn." in key]:
+        del state[key]

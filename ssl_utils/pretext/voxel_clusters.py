@@ -22,31 +22,27 @@ from ssl_utils.networks.interface import Encoder
 from ssl_utils.pretext.simmim import MaskRatio, MaskUnit, SimMIMTask
 from ssl_utils.training.options import Option
 
-ROUNDS = 30  # Lloyd iterations; in our trials k-means had converged after 20
+ITERATIONS = 30  # Lloyd iterations; in our trials k-means had converged after 20
 SAMPLE = 4000  # voxels of a crop that k-means is fitted to
 
 
-def describe(images: Tensor, place: Tensor | None = None) -> Tensor:
+def describe(images: Tensor, bounds: Tensor | None = None) -> Tensor:
     """Input features of k-means: a voxel's value, the mean of the 27 around it, and its position in the volume.
 
     Args:
         images: standardised crops (B, C, D, H, W).
-        place: lowest and highest corner of each crop as shares of its volume, (B, 2, 3); None: the crop is the volume.
+        bounds: lowest and highest corner of each crop as shares of its volume, (B, 2, 3); None: the crop is the volume.
     Returns:
         (B, D, H, W, 2 C + 3), each column with a standard deviation near 1, so that value and position weigh alike.
     """
     around = F.avg_pool3d(images, 3, stride=1, padding=1, count_include_pad=False)
-    if place is None:
-        place = images.new_tensor([[0.0] * 3, [1.0] * 3]).expand(len(images), 2, 3)
-    low, high = place.to(images)[:, :, :, None].unbind(1)  # (B, 3, 1) each
-    axes = []
-    for axis, n in enumerate(images.shape[2:]):
-        share = (torch.arange(n, device=images.device) + 0.5) / n  # of the crop
-        along = low[:, axis] + (high - low)[:, axis] * share  # (B, n), 0..1 of the volume
-        shape = [len(images), 1, 1, 1, 1]
-        shape[2 + axis] = n
-        axes.append(((along - 0.5) * 12**0.5).view(shape).expand(-1, -1, *images.shape[2:]))
-    return torch.cat([images, around, *axes], 1).movedim(1, -1)
+    if bounds is None:
+        bounds = torch.tensor([[0.0] * 3, [1.0] * 3]).expand(len(images), 2, 3)
+    low, high = bounds.to(images)[..., None, None, None].unbind(1)  # (B, 3, 1, 1, 1) each
+    axes = [(torch.arange(n, device=images.device) + 0.5) / n for n in images.shape[2:]]
+    in_crop = torch.stack(torch.meshgrid(*axes, indexing="ij"))  # (3, D, H, W), 0..1
+    position = low + (high - low) * in_crop  # (B, 3, D, H, W), 0..1 of the volume
+    return torch.cat([images, around, (position - 0.5) * 12**0.5], 1).movedim(1, -1)
 
 
 def nearest(points: Tensor, centres: Tensor) -> Tensor:
@@ -55,9 +51,8 @@ def nearest(points: Tensor, centres: Tensor) -> Tensor:
     return torch.cat([torch.cdist(part, centres).argmin(1) for part in parts])
 
 
-def kmeans(points: Tensor, clusters: int, *, rounds: int = ROUNDS, generator: torch.Generator) -> Tensor:
-    """Centres (K, F) of points (N, F) after `rounds` >= 1 Lloyd iterations of scikit-learn, from random points. Chapter
-    07 writes them out.
+def kmeans(points: Tensor, clusters: int, *, iterations: int = ITERATIONS, generator: torch.Generator) -> Tensor:
+    """Centres (K, F) of points (N, F) after at most `iterations` >= 1 Lloyd iterations, from K random points.
 
     Raises:
         CourseError: fewer points than clusters.
@@ -65,7 +60,7 @@ def kmeans(points: Tensor, clusters: int, *, rounds: int = ROUNDS, generator: to
     if len(points) < clusters:
         raise CourseError(f"clusters={clusters}: there are only {len(points)} points; choose fewer clusters")
     centres = points[torch.randperm(len(points), generator=generator)[:clusters]]
-    lloyd = KMeans(clusters, init=centres.numpy(), n_init=1, max_iter=rounds, tol=0)
+    lloyd = KMeans(clusters, init=centres.numpy(), n_init=1, max_iter=iterations, tol=0)
     with threadpool_limits(1), warnings.catch_warnings(action="ignore", category=ConvergenceWarning):
         lloyd.fit(points.numpy())  # sums of several threads are rounded differently each time
     return torch.from_numpy(lloyd.cluster_centers_)
@@ -118,17 +113,17 @@ class VoxelClustersTask(SimMIMTask):
         self.centres.copy_(kmeans(torch.cat(sample), self.clusters, generator=generator))
 
     def extra(self, batch: dict) -> dict:
-        return {"place": batch.get("place")}
+        return {"bounds": batch.get("bounds")}
 
-    def cluster_of(self, images: Tensor, place: Tensor | None = None) -> Tensor:
+    def cluster_of(self, images: Tensor, bounds: Tensor | None = None) -> Tensor:
         """The cluster of every voxel of clean crops: (B, C, D, H, W) -> (B, D, H, W)."""
-        points = describe(images.float(), place)
+        points = describe(images.float(), bounds)
         return nearest(points.flatten(0, -2), self.centres).view(points.shape[:-1])
 
-    def losses(self, images: Tensor, generator: torch.Generator, place: Tensor | None = None) -> dict[str, Tensor]:
+    def losses(self, images: Tensor, generator: torch.Generator, bounds: Tensor | None = None) -> dict[str, Tensor]:
         mask = self.mask(images, generator)
         logits = self(images, mask).float()  # (B, K, D, H, W)
-        loss = F.cross_entropy(logits, self.cluster_of(images, place))  # over all voxels, visible ones too
+        loss = F.cross_entropy(logits, self.cluster_of(images, bounds))  # over all voxels, visible ones too
         if self.training:  # `paint` takes a fifth of a step, and only validation needs it
             return {"loss": loss}
         painted = self.paint(logits, images.shape[1])

@@ -1,15 +1,15 @@
-"""A volume with its label in three dimensions: ipyniivue, or itkwidgets where it is installed and its pages answer.
+"""A volume with its label in three dimensions: ipyniivue, or itkwidgets where it and the files of its viewer are there.
 
-itkwidgets is only imported for `viewer="itk"`: its import alone replaces the kernel's execute handler, and without
-network every later cell of the notebook waits for its viewer.
+Both are imported when asked for. itkwidgets is never imported otherwise: its import alone replaces the kernel's
+execute handler, and every later cell of the notebook waits until its viewer has drawn, for ever where that is missing.
 """
 
 import atexit
 import json
+import os
 import shutil
+import sys
 import tempfile
-import urllib.error
-import urllib.request
 from collections.abc import Sequence
 from importlib.util import find_spec
 from pathlib import Path
@@ -22,10 +22,12 @@ from ssl_utils.errors import CourseError
 from ssl_utils.figures.panels import Window, choose_window, colour, volume
 from ssl_utils.live import live
 
-_ITK_PAGES = (  # from which itkwidgets 1.0a55 loads its viewer and its controls
-    "https://bafybeieiqiiwvdq66e2bndws5nwojbe4wwerbxyua6u37axxivi2rwf7wy.ipfs.dweb.link/",
-    "https://cdn.jsdelivr.net/",
-)
+# Where `make lab VIEWER=itk` puts the files of itkwidgets' viewer, and where JupyterLab serves them.
+ITK_FOLDER = Path(sys.prefix) / "share/jupyter/labextensions/imjoy-jupyterlab-extension/static/viewer"
+ITK_SERVED = "/lab/extensions/imjoy-jupyterlab-extension/static/viewer"
+_ITK_PAGE = f"{ITK_SERVED}/itk-vtk-viewer/index.html?http://"  # the extension wants http:// in an address
+# Its other controls (ui) come from the network. Without a graphics card the other look takes minutes to be drawn.
+_ITK_LOOK = {"ui": "reference", "shadow_enabled": False, "gradient_opacity": 0.0, "sample_distance": 1.0}
 
 
 class Sentence(str):
@@ -36,6 +38,10 @@ class Sentence(str):
 
 
 _HELP = "The volume in three dimensions: drag it, or press the arrow keys, to turn it; wheel to zoom."
+_ITK_HELP = (
+    "The volume in three dimensions: drag it to turn it, wheel to zoom; the menu in its corner has planes, "
+    "colours and labels. The cells below wait until it is drawn."
+)
 _KEYS = Path(__file__).with_name("keys.js")  # lets the arrow keys turn the volume
 
 
@@ -44,18 +50,20 @@ def volume3d(
     label: Any = None,
     *,
     spacing: Sequence[float] = (1, 1, 1),
-    viewer: str = "niivue",
+    viewer: str | None = None,
     window: Window = None,
 ) -> Any:
     """A three-dimensional viewer when live, else a sentence on how to get one; it never waits for anything.
 
     Args:
         image, label: (D, H, W), label values 0 to 255.
-        viewer: "niivue" (needs no network) or "itk" (itkwidgets: an extra, and its viewer comes from the network).
+        viewer: "niivue", or "itk" (itkwidgets, in the environment of `make lab VIEWER=itk`); None: the environment
+            variable SSL_VIEWER, which that command sets, else niivue.
 
     Raises:
         CourseError: unknown viewer, or not one volume.
     """
+    viewer = viewer or os.environ.get("SSL_VIEWER") or "niivue"
     if viewer not in ("niivue", "itk"):
         raise CourseError(f"viewer={viewer!r}: no such viewer; choose niivue or itk")
     image, label = volume(image), None if label is None else volume(label).astype(np.uint8)
@@ -99,23 +107,23 @@ def _niivue(image: np.ndarray, label: np.ndarray | None, spacing: Sequence[float
 
 
 def _itk_missing() -> str | None:
-    """Why itkwidgets cannot be used here, or None. Its addresses get 2 seconds each."""
+    """Why itkwidgets cannot be used here, or None."""
     if find_spec("itkwidgets") is None:
-        return "it is not installed (pip install '.[itk]')"
-    for page in _ITK_PAGES:
-        try:
-            urllib.request.urlopen(urllib.request.Request(page, method="HEAD"), timeout=2).close()
-        except urllib.error.HTTPError:
-            continue  # the server answers, that is enough
-        except OSError:
-            return f"its viewer comes from {page}, which does not answer"
+        return "it is not installed in this environment; make lab VIEWER=itk makes one that has it"
+    if not (ITK_FOLDER / "itk-vtk-viewer" / "index.html").exists():
+        return "the files of its viewer are missing; python -m course.itk_viewer fetches them (then reload the page)"
     return None
 
 
 def _itk(image: np.ndarray, label: np.ndarray | None, spacing: Sequence[float]) -> Any:
-    from itkwidgets import view
+    import itkwidgets
     from scipy.ndimage import zoom
 
+    itkwidgets.viewer.ITK_VIEWER_SRC = _ITK_PAGE
     cubic = np.array(spacing) / min(spacing)  # an array has no spacing there: make the voxels cubes; axes (z, y, x)
     image = np.ascontiguousarray(zoom(image.astype(np.float32), cubic, order=1).T)
-    return view(image, label_image=None if label is None else np.ascontiguousarray(zoom(label, cubic, order=0).T))
+    print(_ITK_HELP)
+    if label is None:
+        return itkwidgets.view(image, **_ITK_LOOK)
+    label = np.ascontiguousarray(zoom(label, cubic, order=0).T)
+    return itkwidgets.view(image, label_image=label, label_blend=0.85, **_ITK_LOOK)  # the organs lie inside the body

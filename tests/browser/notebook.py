@@ -166,14 +166,14 @@ def drag(screen: Locator) -> None:
     mouse.up()
 
 
-def settle(screen: Locator) -> None:
+def settle(screen: Locator, patience: int = PATIENCE) -> None:
     """Wait until a three-dimensional view has looked the same for a while: what is loaded late must not pass for an
     answer to a key. By screenshots: WebGL keeps no pixels to be read after the frame."""
     screen.scroll_into_view_if_needed()
     screen.page.wait_for_function(
-        "canvas => canvas.width > 0 && canvas.height > 0", arg=screen.element_handle(), timeout=PATIENCE
+        "canvas => canvas.width > 0 && canvas.height > 0", arg=screen.element_handle(), timeout=patience
     )
-    late, last, same = time.monotonic() + PATIENCE / 1000, b"", 0
+    late, last, same = time.monotonic() + patience / 1000, b"", 0
     while same < 5:
         assert time.monotonic() < late, "a three-dimensional view that does not come to rest"
         screen.page.wait_for_timeout(300)
@@ -181,10 +181,10 @@ def settle(screen: Locator) -> None:
         same, last = same + 1 if now == last else 0, now
 
 
-def turned(screen: Locator, do: Callable[[], Any]) -> bool:
+def turned(screen: Locator, do: Callable[[], Any], patience: int = PATIENCE) -> bool:
     """Do something to a settled three-dimensional view; True when it looks otherwise within the time."""
-    settle(screen)
-    before, late = screen.screenshot(), time.monotonic() + PATIENCE / 1000
+    settle(screen, patience)
+    before, late = screen.screenshot(), time.monotonic() + patience / 1000
     do()
     while screen.screenshot() == before:
         if time.monotonic() > late:

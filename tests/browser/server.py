@@ -45,26 +45,30 @@ def copy_course(course: Path) -> None:
         (course / "notebooks" / chapter.name).write_text(json.dumps(content), encoding="utf-8")
 
 
-def environment(state: Path) -> dict[str, str]:
+def environment(state: Path, python: str) -> dict[str, str]:
     """Nothing of the person who runs the tests: no settings, no history, no data and no runs of theirs."""
-    kept = {name: value for name, value in os.environ.items() if name not in ("SSL_HEADLESS", "JPY_SESSION_NAME")}
+    theirs = ("SSL_HEADLESS", "SSL_VIEWER", "JPY_SESSION_NAME")
+    kept = {name: value for name, value in os.environ.items() if name not in theirs}
     own = {f"JUPYTER_{kind}_DIR": str(state / kind.lower()) for kind in ("CONFIG", "DATA", "RUNTIME")}
     own |= {"JUPYTERLAB_SETTINGS_DIR": str(state / "settings"), "JUPYTERLAB_WORKSPACES_DIR": str(state / "workspaces")}
     own |= {"SSL_DATA_ROOT": str(state / "data_root"), "SSL_RUNS_ROOT": str(state / "runs_root")}
     own |= {"IPYTHONDIR": str(state / "ipython"), "OMP_NUM_THREADS": "1"}
-    return {**kept, **own, "PATH": f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"}
+    return {**kept, **own, "PATH": f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
-def start(course: Path, state: Path, log: Path) -> tuple[subprocess.Popen, Lab]:
+def start(
+    course: Path, state: Path, log: Path, python: str = sys.executable, **more: str
+) -> tuple[subprocess.Popen, Lab]:
+    """JupyterLab of the environment that `python` belongs to; `more` are environment variables for its kernels."""
     news = state / "settings" / NEWS
     news.parent.mkdir(parents=True)
     news.write_text('{"fetchNews": "false", "checkForUpdates": false}')  # no pop-up in the pictures, and no request
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
-    lab = Lab(course, environment(state), port, secrets.token_hex(16))
+    lab = Lab(course, environment(state, python) | more, port, secrets.token_hex(16))
     command = [
-        sys.executable,
+        python,
         "-m",
         "jupyterlab",
         "--no-browser",
