@@ -59,15 +59,15 @@ def _(answer):
         checkpoint = {name: torch.full((2,), float(i)) for i, name in enumerate(names)}
         true = {name: checkpoint[prefix + name] for name in WANTED if name not in missing}
         yours = answer(dict(checkpoint), list(WANTED))
-        where = f"In a checkpoint with the names {', '.join(names)}"
+        context = f"In a checkpoint with the names {', '.join(names)}"
         if not isinstance(yours, dict):
             raise Wrong("A mapping from names to tensors is wanted.")
         if extra := [name for name in yours if name not in WANTED]:
-            raise Wrong(f"{where} you return {extra[0]}, which is no name of the encoder.")
+            raise Wrong(f"{context} you return {extra[0]}, which is no name of the encoder.")
         if invented := [name for name in yours if name not in true]:
-            raise Wrong(f"{where} the encoder lacks {invented[0]}; yours comes from another module.")
+            raise Wrong(f"{context} the encoder lacks {invented[0]}; yours comes from another module.")
         if lost := [name for name in true if name not in yours]:
-            raise Wrong(f"{where} you do not find {lost[0]}.")
+            raise Wrong(f"{context} you do not find {lost[0]}.")
         if other := [name for name in true if not torch.equal(torch.as_tensor(yours[name]), true[name])]:
-            raise Wrong(f"{where} your {other[0]} comes from another module. Do all your names have one prefix?")
+            raise Wrong(f"{context} your {other[0]} comes from another module. Do all your names have one prefix?")
     return "One prefix for all names, so no tensor of a decoder or a head can slip into the encoder."

@@ -29,13 +29,13 @@ def _(answer):
             raise Wrong("One of the inputs was changed; build a tensor of your own.")
         if torch.allclose(yours, true, atol=1e-6):
             continue
-        where = f"For ids_restore {ids_restore.tolist()} with {visible.shape[1]} visible tokens a crop"
+        context = f"For ids_restore {ids_restore.tolist()} with {visible.shape[1]} visible tokens a crop"
         if torch.allclose(yours, _restore(visible, ids_restore.argsort(1), mask_token), atol=1e-6):
-            raise Wrong(f"{where} you apply the inverse order: you shuffle once more instead of undoing it.")
+            raise Wrong(f"{context} you apply the inverse order: you shuffle once more instead of undoing it.")
         hidden = ids_restore >= visible.shape[1]  # (B, N)
         if not torch.allclose(yours[hidden], true[hidden], atol=1e-6):
-            raise Wrong(f"{where} a hidden position does not have the mask token.")
-        raise Wrong(f"{where} a visible position does not have its own encoding. Has every crop its own order?")
+            raise Wrong(f"{context} a hidden position does not have the mask token.")
+        raise Wrong(f"{context} a visible position does not have its own encoding. Has every crop its own order?")
     return "Every encoding is at its own position again, and the decoder predicts the others."
 
 
