@@ -11,7 +11,7 @@ from ssl_utils.networks.checkpoints import read_checkpoint
 from ssl_utils.networks.transfer import load_encoder
 from ssl_utils.networks.unetr import UNETR
 from ssl_utils.networks.vit import ViT
-from ssl_utils.pretext.mae import MAETask, gather, put_back, visible_places
+from ssl_utils.pretext.mae import MAETask, gather, put_back, visible_indices
 
 ROI = (16, 32, 16)  # 2 x 4 x 2 tokens of 8^3 voxels
 NUMBERS = {"patch_size": 8, "hidden_size": 24, "mlp_dim": 24, "num_layers": 2, "num_heads": 2}
@@ -42,16 +42,16 @@ def drawn(task: MAETask, images, seed: int = 0):
 
 def test_put_back_is_the_inverse_of_gather():
     mask = torch.tensor([[True, False, True, False], [False, False, True, True]])
-    places = visible_places(mask)
-    assert places.tolist() == [[1, 3], [0, 1]], "visible tokens, in token order"
+    indices = visible_indices(mask)
+    assert indices.tolist() == [[1, 3], [0, 1]], "visible tokens, in token order"
     tokens, fill = torch.randn(2, 4, 5), torch.full((2, 4, 5), 9.0)
-    back = put_back(gather(tokens, places), places, fill)
+    back = put_back(gather(tokens, indices), indices, fill)
     assert torch.equal(back[~mask], tokens[~mask]) and (back[mask] == 9).all()
 
 
 def test_masks_that_keep_different_numbers_are_refused():
     with pytest.raises(CourseError, match="keeps 1 to 2 tokens") as caught:
-        visible_places(torch.tensor([[True, False, False], [True, True, False]]))
+        visible_indices(torch.tensor([[True, False, False], [True, True, False]]))
     assert "\n" not in str(caught.value)
 
 
@@ -84,7 +84,7 @@ def test_hidden_voxels_do_not_influence_the_drawing_and_visible_ones_do():
     assert (prediction - moved)[hidden].abs().min() > 0
 
 
-def test_hidden_places_are_told_apart():
+def test_hidden_indices_are_told_apart():
     """The decoder's mask token is one vector: without positions every hidden patch would be the same."""
     task, images = mae().eval(), torch.randn(1, 1, *ROI)
     mask, _, prediction = drawn(task, images)

@@ -5,10 +5,10 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from scipy import ndimage
 from sklearn.metrics import completeness_score, homogeneity_score, mutual_info_score
+from torch.nn import functional as F
 
-from course.exercises import chapter_02, chapter_06, chapter_07, chapter_16
+from course.exercises import chapter_02, chapter_04, chapter_06, chapter_07, chapter_16
 from course.exercises.chapter_03 import _hidden
 
 
@@ -49,41 +49,27 @@ def _voxels(mask, patch):
     return torch.kron(mask.int(), torch.ones(3 * (patch,)).int()).bool()
 
 
-def _per_case(pairs):
-    return np.mean([2 * (a & b).sum() / (a.sum() + b.sum()) for a, b in pairs])
+def _ends(checkpoint, wanted):
+    return {key: value for key in wanted for name, value in checkpoint.items() if name.endswith(key)}
 
 
-def _no_factor(pairs):
-    return sum((a & b).sum() for a, b in pairs) / sum(a.sum() + b.sum() for a, b in pairs)
+def _fixed(checkpoint, wanted, prefix="module.net.encoder."):
+    return {name.removeprefix(prefix): tensor for name, tensor in checkpoint.items() if name.startswith(prefix)}
 
 
-def _reference_alone(pairs):
-    return sum((a & b).sum() for a, b in pairs) / sum(b.sum() for _, b in pairs)
+def _of_first(checkpoint, wanted):
+    first = next(name for name in checkpoint if name.endswith(wanted[-1]))
+    return _fixed(checkpoint, wanted, first.removesuffix(wanted[-1]))
 
 
-def _first_piece(mask):
-    return ndimage.label(mask)[0] == 1
+def _one_order(visible, ids_restore, mask_token):
+    return chapter_06._restore(visible, ids_restore[:1].expand_as(ids_restore), mask_token)
 
 
-def _counts_the_outside(mask):
-    numbered, _ = ndimage.label(mask)
-    return numbered == np.bincount(numbered.ravel()).argmax()
-
-
-def _invents(mask):
-    numbered, pieces = ndimage.label(mask)
-    return numbered == (1 + np.bincount(numbered.ravel())[1:].argmax() if pieces else 0)
-
-
-def _in_place(visible, mask, mask_token):
-    visible[:, 0] = mask_token
-    return chapter_06._put_back(visible, mask, mask_token)
-
-
-def _one_order(visible, mask, mask_token):
-    everywhere = mask_token.expand(*mask.shape, -1).clone()
-    everywhere[~mask] = visible.transpose(0, 1).flatten(0, 1)
-    return everywhere
+def _in_place(visible, ids_restore, mask_token):
+    restored = chapter_06._restore(visible, ids_restore, mask_token)
+    visible[:] = 0
+    return restored
 
 
 def _means(points, centres):
@@ -196,8 +182,16 @@ WRONG = {
         lambda prediction, image, mask, patch: (prediction - image).abs()[:, mask].mean(),
         lambda prediction, image, mask, patch: torch.zeros(()),
     ],
-    "04.1": [_per_case, _no_factor, _reference_alone, lambda pairs: 0.0, lambda pairs: [1.0, 0.0]],
-    "04.2": [lambda mask: mask, np.zeros_like, _first_piece, _counts_the_outside, _invents, lambda mask: mask[:5]],
+    "04.1": [
+        chapter_04._dice,
+        lambda logits, label: 1 - chapter_04._dice(logits, label, first=0),
+        lambda logits, label: 1 - chapter_04._dice(logits, label, softmax=False),
+        lambda logits, label: 1 - chapter_04._dice(logits, label, each=(2, 3, 4)),
+        lambda logits, label: 1 - chapter_04._dice(logits, label, factor=1.0),
+        lambda logits, label: 1 - chapter_04._dice(F.one_hot(logits.argmax(1), 3).movedim(-1, 1), label, softmax=False),
+        lambda logits, label: F.cross_entropy(logits, label[:, 0]),
+    ],
+    "04.2": [_ends, _fixed, _of_first, lambda checkpoint, wanted: checkpoint, lambda checkpoint, wanted: {}],
     "05.1": [
         lambda random, pretrained: (
             np.mean([*map(np.mean, pretrained.values())]) - np.mean([*map(np.mean, random.values())])
@@ -224,24 +218,25 @@ WRONG = {
         lambda gain, signs: (1 + (np.abs(signs[:, :1] * gain.mean()) >= abs(gain.mean())).sum()) / (1 + len(signs)),
     ],
     "06.1": [
-        lambda visible, mask, token: torch.cat(
-            [visible, token.expand(len(mask), mask.shape[1] - visible.shape[1], -1)], 1
+        lambda visible, ids, token: torch.cat(
+            [visible, token.expand(len(ids), ids.shape[1] - visible.shape[1], -1)], 1
         ),
-        lambda visible, mask, token: chapter_06._put_back(visible.flip(1), mask, token),
-        lambda visible, mask, token: chapter_06._put_back(visible, mask, torch.zeros_like(token)),
-        lambda visible, mask, token: visible,
-        _in_place,
+        lambda visible, ids, token: chapter_06._restore(visible, ids.argsort(1), token),
+        lambda visible, ids, token: chapter_06._restore(visible, ids, torch.zeros_like(token)),
+        lambda visible, ids, token: visible,
         _one_order,
+        _in_place,
     ],
     "06.2": [
-        lambda patches: patches - patches.mean(-1, keepdim=True),
-        lambda patches: (patches - patches.mean()) / patches.std(),
-        lambda patches: (patches - patches.mean(1, keepdim=True)) / (patches.var(1, keepdim=True) + 1e-6).sqrt(),
-        lambda patches: (patches - patches.mean(-1, keepdim=True)) / patches.std(-1, keepdim=True),
-        lambda patches: (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True) + 1e-6),
-        lambda patches: (
-            (patches - patches.mean(-1, keepdim=True)) / (patches.var(-1, keepdim=True, correction=0) + 1e-6).sqrt()
-        ),
+        lambda predicted, patches, mask: chapter_06._loss(predicted, patches, torch.ones_like(mask)),
+        lambda predicted, patches, mask: chapter_06._loss(predicted, patches, ~mask),
+        lambda predicted, patches, mask: chapter_06._loss(predicted, patches, mask, epsilon=0),
+        lambda *crop: chapter_06._loss(*crop, power=1),
+        lambda *crop: chapter_06._loss(*crop, centre=0, scale=0),
+        lambda *crop: chapter_06._loss(*crop, scale=0),
+        lambda *crop: chapter_06._loss(*crop, scale=1),
+        lambda *crop: chapter_06._loss(*crop, correction=0),
+        lambda *crop: chapter_06._loss(*crop, axes=(0, 1, 2)),
     ],
     "07.1": [
         _means,

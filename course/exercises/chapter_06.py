@@ -1,83 +1,80 @@
-"""Checks for chapter 06: visible encodings put back among mask tokens, and patches normalised one by one."""
+"""Checks of chapter 06: the order of the tokens restored among mask tokens, and the loss of He et al."""
 
 import torch
 
-from course.exercises import Wrong, array, exercise
-
-MASKS = (  # crops with equally many visible tokens each
-    [[False, True, True, False, True, True]],
-    [[True, False, False], [False, True, False]],
-    [[False, True, True, True], [True, True, False, True], [True, True, True, False]],
-)
+from course.exercises import Wrong, array, exercise, number
 
 
 def _crops() -> list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]]:
-    """visible (B, n, w), mask (B, N), mask_token (w,); w differs from n and N."""
+    """visible (B, n, w), ids_restore (B, N), mask_token (w,); every crop of a batch in an order of its own."""
     state, crops = torch.Generator().manual_seed(6), []
-    for rows in MASKS:
-        mask = torch.tensor(rows)
-        visible = torch.randn(len(mask), int((~mask[0]).sum()), 5, generator=state)
-        crops.append((visible, mask, torch.randn(5, generator=state)))
+    for B, n, N in ((1, 2, 6), (3, 3, 7), (2, 4, 5)):
+        ids_restore = torch.rand(B, N, generator=state).argsort(1)
+        crops.append((torch.randn(B, n, 5, generator=state), ids_restore, torch.randn(5, generator=state)))
     return crops
 
 
-def _put_back(visible: torch.Tensor, mask: torch.Tensor, mask_token: torch.Tensor) -> torch.Tensor:
-    rows = []
-    for codes, hidden in zip(visible, mask, strict=True):
-        left = iter(codes)
-        rows.append(torch.stack([mask_token if lost else next(left) for lost in hidden]))
-    return torch.stack(rows)
+def _restore(visible, ids_restore, mask_token):
+    rows = zip(visible, ids_restore, strict=True)
+    return torch.stack([torch.stack([r[i] if i < len(r) else mask_token for i in ids]) for r, ids in rows])
 
 
 @exercise("06.1")
 def _(answer):
     for crop in _crops():
-        given, true = [part.clone() for part in crop], _put_back(*crop)
+        given, true = [part.clone() for part in crop], _restore(*crop)
+        visible, ids_restore, mask_token = crop
         yours = torch.as_tensor(array(answer(*given), true.shape), dtype=true.dtype)
-        visible, mask, token = crop
         if any(not torch.equal(a, b) for a, b in zip(given, crop, strict=True)):
-            raise Wrong("One of the inputs was changed; write into a tensor of your own.")
+            raise Wrong("One of the inputs was changed; build a tensor of your own.")
         if torch.allclose(yours, true, atol=1e-6):
             continue
-        if torch.allclose(yours, _put_back_of(visible, ~mask, token), atol=1e-6):
-            raise Wrong("Encodings and mask tokens are exchanged: True in the mask means hidden.")
-        if not torch.allclose(yours[mask], true[mask], atol=1e-6):
-            raise Wrong(f"For the mask {mask.int().tolist()} a hidden position does not have the mask token.")
-        raise Wrong(
-            f"For the mask {mask.int().tolist()} a visible position does not have its own encoding. "
-            "Which encoding belongs to the first visible token of the second crop?"
-        )
-    return "Every encoding is at its own position again; the decoder predicts the others."
+        context = f"For ids_restore {ids_restore.tolist()} with {visible.shape[1]} visible tokens a crop"
+        if torch.allclose(yours, _restore(visible, ids_restore.argsort(1), mask_token), atol=1e-6):
+            raise Wrong(f"{context} you apply the inverse order: you shuffle once more instead of undoing it.")
+        hidden = ids_restore >= visible.shape[1]  # (B, N)
+        if not torch.allclose(yours[hidden], true[hidden], atol=1e-6):
+            raise Wrong(f"{context} a hidden position does not have the mask token.")
+        raise Wrong(f"{context} a visible position does not have its own encoding. Has every crop its own order?")
+    return "Every encoding is at its own position again, and the decoder predicts the others."
 
 
-def _put_back_of(visible: torch.Tensor, mask: torch.Tensor, token: torch.Tensor) -> torch.Tensor:
-    """What a mask read the other way round gives, where the numbers of tokens allow it; else NaN."""
-    if int((~mask[0]).sum()) != visible.shape[1]:
-        return torch.full((*mask.shape, len(token)), float("nan"))
-    return _put_back(visible, mask, token)
+def _patches() -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
+    state = torch.Generator().manual_seed(1)
+    patches = torch.randn(2, 4, 8, generator=state) * torch.rand(2, 4, 1, generator=state) * 4 + 7
+    patches[1, 2] = 3.0  # flat, as a patch of air
+    mask = torch.tensor([[True, False, True, True], [False, True, True, False]])
+    return torch.randn(2, 4, 8, generator=state), patches, mask
+
+
+def _loss(predicted, patches, mask, *, centre=1, scale=0.5, correction=1, power=2, epsilon=1e-6, axes=-1):
+    """The loss, or one of the mistakes that a reader may make."""
+    spread = patches.var(axes, keepdim=True, correction=correction) + epsilon
+    target = (patches - centre * patches.mean(axes, keepdim=True)) / spread**scale
+    return (predicted - target).abs()[mask].pow(power).mean()
 
 
 @exercise("06.2")
 def _(answer):
-    patches = torch.randn(2, 3, 8, generator=torch.Generator().manual_seed(1)) * 4 + 7
-    patches[1, 2] = 3.0  # flat, as a patch of air
-    centred = patches - patches.mean(-1, keepdim=True)
-    true = centred / (patches.var(-1, keepdim=True) + 1e-6).sqrt()
-    result = answer(patches.clone())
-    if hasattr(result, "isfinite") and result.shape == true.shape and not result[1, 2].isfinite().all():
-        raise Wrong("A patch without variance becomes nan or infinite; what is epsilon for?")
-    yours = torch.as_tensor(array(result, true.shape), dtype=true.dtype)
-    if torch.allclose(yours, true, atol=1e-4):
-        return "All patches have equal weight now, those of air as well: a gain on photographs, a risk in volumes."
-    if torch.allclose(yours, centred, atol=1e-4):
-        raise Wrong("You subtract the mean of each patch, but do not divide by its standard deviation.")
-    if torch.allclose(yours, centred / (patches.var(-1, keepdim=True) + 1e-6), atol=1e-4):
-        raise Wrong("You divide by the variance; the unit of the result is then wrong.")
-    if torch.allclose(yours, centred / (patches.var(-1, keepdim=True, correction=0) + 1e-6).sqrt(), atol=1e-4):
-        raise Wrong("Nearly: the variance is to be the unbiased one.")
-    if abs(float(yours[0, 0].mean())) > 1e-3:
-        raise Wrong(
-            f"The first patch has the mean {float(yours[0, 0].mean()):.2f} afterwards; did you subtract its own?"
-        )
-    std = float(yours[0, 0].std())
-    raise Wrong(f"The first patch has the standard deviation {std:.2f} afterwards; did you divide by its own?")
+    crop = _patches()
+    predicted, patches, mask = crop
+    result = answer(*(part.clone() for part in crop))
+    if hasattr(result, "isfinite") and not result.isfinite().all():
+        raise Wrong("A patch without variance makes the loss nan or infinite; what is epsilon for?")
+    yours, everything = number(result), torch.ones_like(mask)
+    mistakes = {
+        "Visible patches count in your loss.": _loss(predicted, patches, everything),
+        "You score the visible patches.": _loss(predicted, patches, ~mask),
+        "That is the absolute error.": _loss(*crop, power=1),
+        "The target is not normalised.": _loss(*crop, centre=0, scale=0),
+        "The mean of each patch is gone, its standard deviation is not.": _loss(*crop, scale=0),
+        "You divide by the variance; the unit of the result is then wrong.": _loss(*crop, scale=1),
+        "Nearly: the variance is to be the unbiased one.": _loss(*crop, correction=0),
+        "Each patch has its own mean and standard deviation.": _loss(*crop, axes=(0, 1, 2)),
+    }
+    if abs(yours - float(_loss(*crop))) < 1e-4:
+        return "All patches count alike now, the ones of air as well: a gain on photographs, a risk in volumes."
+    for sentence, value in mistakes.items():
+        if abs(yours - float(value)) < 1e-4 * max(1.0, float(value)):
+            raise Wrong(sentence)
+    raise Wrong("The value is another one on two crops of four patches; is it a mean over hidden voxels?")

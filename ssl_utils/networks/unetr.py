@@ -68,18 +68,22 @@ class UNETR(SegmentationNetwork):
         self.grid = self.vit.grid
         outputs = {"out_channels": out_channels, "feature_size": feature_size}
         self.config = {"network": "unetr", **self.vit.config, **outputs}
-        width = [feature_size * 2**level for level in range(k)] + [hidden_size]  # of levels 1 .. k + 1
-        self.encoder1 = UnetrBasicBlock(in_channels=in_channels, out_channels=width[0], stride=1, **BLOCK)
-        for i in range(2, k + 1):
-            sizes = {"in_channels": hidden_size, "out_channels": width[i - 1], "num_layer": k - i, "stride": 1}
-            block = UnetrPrUpBlock(**sizes, upsample_kernel_size=2, conv_block=True, **BLOCK)
-            self.add_module(f"encoder{i}", block)
-        for i in range(k + 1, 1, -1):
-            block = UnetrUpBlock(in_channels=width[i - 1], out_channels=width[i - 2], upsample_kernel_size=2, **BLOCK)
-            self.add_module(f"decoder{i}", block)
-        self.out = UnetOutBlock(spatial_dims=3, in_channels=feature_size, out_channels=out_channels)
+        self.add_levels(in_channels, out_channels, hidden_size, feature_size)
         if feature_size <= 8:  # the same numbers, twice as fast; wider networks gain nothing
             self.to(memory_format=torch.channels_last_3d)
+
+    def add_levels(self, in_channels: int, out_channels: int, hidden_size: int, feature_size: int) -> None:
+        k = self.levels
+        width = [feature_size * 2**level for level in range(k)] + [hidden_size]  # channels of levels 1 .. k + 1
+        self.encoder1 = UnetrBasicBlock(in_channels=in_channels, out_channels=width[0], stride=1, **BLOCK)
+        for i in range(2, k + 1):  # tokens to a skip of level i: k + 1 - i doublings
+            size = {"in_channels": hidden_size, "out_channels": width[i - 1], "num_layer": k - i}
+            skip = UnetrPrUpBlock(**size, stride=1, upsample_kernel_size=2, conv_block=True, **BLOCK)
+            self.add_module(f"encoder{i}", skip)
+        for i in range(k + 1, 1, -1):  # level i to level i - 1: one doubling
+            up = UnetrUpBlock(in_channels=width[i - 1], out_channels=width[i - 2], upsample_kernel_size=2, **BLOCK)
+            self.add_module(f"decoder{i}", up)
+        self.out = UnetOutBlock(spatial_dims=3, in_channels=feature_size, out_channels=out_channels)
 
     @classmethod
     def sizes(cls, scale: Mapping[str, Any]) -> dict[str, Any]:
@@ -94,17 +98,17 @@ class UNETR(SegmentationNetwork):
         blocks = {f"block {i}": block for i, block in enumerate(self.vit.blocks)}
         return {"patch embedding": self.vit.patch_embedding, **blocks, "norm": self.vit.norm}
 
-    def _volume(self, tokens: Tensor) -> Tensor:  # (B, N, E)
+    def on_grid(self, tokens: Tensor) -> Tensor:  # (B, N, E)
         return tokens.transpose(1, 2).unflatten(2, self.grid)  # (B, E, d, h, w)
 
     def maps(self, images: Tensor, tokens: Tensor, hidden: list[Tensor]) -> list[Tensor]:
         """From the image (B, C, D, H, W), the encoder's last tokens (B, N, E) and those after every block."""
-        skips = [self.encoder1(images)]  # (B, F, D, H, W)
+        skips = [self.encoder1(images)]  # level 1: (B, F, D, H, W)
         for i, tap in enumerate(self.taps, start=2):
-            skip = self.get_submodule(f"encoder{i}")(self._volume(hidden[tap]))
-            skips.append(skip)  # (B, F 2^(i-1), D / 2^(i-1), ...)
-        levels = [self._volume(tokens)]  # (B, E, d, h, w)
+            lift = self.get_submodule(f"encoder{i}")
+            skips.append(lift(self.on_grid(hidden[tap])))  # level i: (B, F 2^(i-1), D / 2^(i-1), ...)
+        levels = [self.on_grid(tokens)]  # level k + 1: (B, E, d, h, w)
         for i in range(self.levels + 1, 1, -1):
-            up = self.get_submodule(f"decoder{i}")(levels[-1], skips[i - 2])
-            levels.append(up)  # (B, F 2^(i-2), D / 2^(i-2), ...)
-        return levels
+            up = self.get_submodule(f"decoder{i}")
+            levels.append(up(levels[-1], skips[i - 2]))  # level i - 1: (B, F 2^(i-2), D / 2^(i-2), ...)
+        return levels  # coarse to fine

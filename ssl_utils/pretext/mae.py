@@ -14,7 +14,7 @@ from ssl_utils.pretext.simmim import ForegroundWeight, MaskRatio, MaskUnit, Norm
 from ssl_utils.training.options import Option
 
 
-def visible_places(mask: Tensor) -> Tensor:
+def visible_indices(mask: Tensor) -> Tensor:
     """Indices of the visible tokens (B, n) of a mask (B, N), in token order.
 
     Raises:
@@ -29,14 +29,14 @@ def visible_places(mask: Tensor) -> Tensor:
     return mask.byte().argsort(dim=1, stable=True)[:, : int(kept[0])]  # False sorts before True
 
 
-def gather(tokens: Tensor, places: Tensor) -> Tensor:
-    """The tokens at these indices: (B, N, E), (B, n) -> (B, n, E)."""
-    return tokens.gather(1, places[..., None].expand(-1, -1, tokens.shape[2]))
+def gather(tokens: Tensor, indices: Tensor) -> Tensor:
+    """The tokens at these positions: (B, N, E), (B, n) -> (B, n, E)."""
+    return tokens.gather(1, indices[..., None].expand(-1, -1, tokens.shape[2]))
 
 
-def put_back(tokens: Tensor, places: Tensor, everywhere: Tensor) -> Tensor:
-    """The inverse of `gather`: write (B, n, E) at these indices into (B, N, E)."""
-    return everywhere.scatter(1, places[..., None].expand_as(tokens), tokens)
+def put_back(tokens: Tensor, indices: Tensor, mask_tokens: Tensor) -> Tensor:
+    """The inverse of `gather`: write (B, n, E) to their positions among mask tokens (B, N, E)."""
+    return mask_tokens.scatter(1, indices[..., None].expand_as(tokens), tokens)
 
 
 class LightDecoder(nn.Module):
@@ -114,13 +114,13 @@ class MAETask(SimMIMTask):
         self.narrow.apply(initialise)
 
     def forward(self, images: Tensor, mask: Tensor) -> Tensor:
-        places = visible_places(mask)  # (B, n)
+        indices = visible_indices(mask)  # (B, n)
         # hidden patches are embedded and dropped: to embed only the others saves another 1 to 4 % of a step
         tokens = self.encoder.embed(images) + self.encoder.positions  # (B, N, E)
-        seen, _ = self.encoder.encode(gather(tokens, places))  # (B, n, E): a quarter of the work at a ratio of .75
-        seen = self.narrow(seen)  # (B, n, width)
-        everywhere = self.mask_token.to(seen.dtype).expand(*mask.shape, -1)  # (B, N, width)
-        return self.head(put_back(seen, places, everywhere), self.encoder.grid)  # (B, C, D, H, W)
+        encoded, _ = self.encoder.encode(gather(tokens, indices))  # (B, n, E), n = (1 - mask_ratio) N
+        encoded = self.narrow(encoded)  # (B, n, width)
+        mask_tokens = self.mask_token.to(encoded.dtype).expand(*mask.shape, -1)  # (B, N, width)
+        return self.head(put_back(encoded, indices, mask_tokens), self.encoder.grid)  # (B, C, D, H, W)
 
     def reconstruct_with(self, network: SegmentationNetwork) -> None:
         raise CourseError(
