@@ -1,4 +1,4 @@
-# The graph of the course: data inspection -> pretraining per task -> fine-tuning per (init, labels, draw, seed) ->
+# The graph of the course: data inspection -> pretraining per task -> fine-tuning per (init, labels, subset, seed) ->
 # results. Which parts of the course it makes is in the configuration (`course.chapters`). Every rule runs one chapter by papermill; a part is done when the file its chapter writes last is there.
 #
 #   make course SCALE=smoke            # writes .course/config.json into the run folder and starts this file
@@ -54,8 +54,8 @@ def code(chapter):
 
 
 def settings(*unused):
-    """The numbers that a part depends on; how many draws and labels there are concerns the graph, not its parts."""
-    unused = ("name", "num_labeled", "draws", "seeds", *unused)
+    """The numbers that a part depends on; how many label subsets and labels there are concerns the graph, not its parts."""
+    unused = ("name", "num_labeled", "subsets", "seeds", *unused)
     numbers = {key: value for key, value in SETTINGS.items() if not key.startswith(unused)}
     return json.dumps(numbers | {"cases": config.get("cases"), "datalist": config.get("datalist")}, sort_keys=True)
 
@@ -71,15 +71,15 @@ VARIANT = "[^/]+__[^/]+"  # a run with options; studies make them (Snakefile.stu
 
 
 wildcard_constraints:
-    init="(?:(?!__)[^/])+", num_labeled=r"\d+", draw=r"\d+", seed=r"\d+", part=r"\d+",
+    init="(?:(?!__)[^/])+", num_labeled=r"\d+", subset=r"\d+", seed=r"\d+", part=r"\d+",
 
 
 def finetunings(parts):
     """metrics.json of every fine-tuning that these parts make."""
     return expand(
-        "finetune/{init}/n{num_labeled}/draw{draw}_seed{seed}/metrics.json",
+        "finetune/{init}/n{num_labeled}/subset{subset}_seed{seed}/metrics.json",
         init=("random", *tasks_of(parts)), num_labeled=config["num_labeled"],
-        draw=range(SETTINGS["draws"]), seed=range(SETTINGS["seeds"]),
+        subset=range(SETTINGS["subsets"]), seed=range(SETTINGS["seeds"]),
     )
 
 
@@ -136,13 +136,13 @@ rule unetr_finetuning:
     input:
         inspected=ancient("chapters/01_data_inspection/done.json"),
         encoder=lambda w: [] if w.init == "random" else f"pretrain/{w.init}/metrics.json",
-    output: "finetune/{init}/n{num_labeled}/draw{draw}_seed{seed}/metrics.json"
-    log: notebook="finetune/{init}/n{num_labeled}/draw{draw}_seed{seed}/notebook.ipynb"
+    output: "finetune/{init}/n{num_labeled}/subset{subset}_seed{seed}/metrics.json"
+    log: notebook="finetune/{init}/n{num_labeled}/subset{subset}_seed{seed}/notebook.ipynb"
     params:
         chapter=FINETUNING, code=code(FINETUNING),
         settings=settings("pretrain_", "max_unlabeled"),
         parameters=lambda w: parameters(
-            init=w.init, num_labeled=int(w.num_labeled), draw=int(w.draw), seed=int(w.seed)
+            init=w.init, num_labeled=int(w.num_labeled), subset=int(w.subset), seed=int(w.seed)
         ),
     threads: THREADS
     resources: runtime=MINUTES, mem_mb=4000, gpu=1

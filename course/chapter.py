@@ -29,7 +29,7 @@ PARAMETERS = {  # of every chapter; the others are options of the runs that it m
 }
 NEEDS = {  # chapter -> the file that shows it has run, below runs/<dataset>/<scale>/
     "01_data_inspection": "chapters/01_data_inspection/done.json",
-    "04_unetr_finetuning": "finetune/*/n*/draw*/metrics.json",
+    "04_unetr_finetuning": "finetune/*/n*/subset*/metrics.json",
 }
 COLLECTOR = (700, 10, 10)  # Python's own thresholds; an executed chapter starts with others, see course.execution
 

@@ -22,11 +22,11 @@ from ssl_utils.training import processes
 LIGHTER = (
     "import gc, sys; gc.set_threshold(50_000, 50, 100); sys.modules.setdefault('rfc3987_syntax', None); del gc, sys"
 )
-SHOWN = ("init", "num_labeled", "draw", "seed")  # parameters that tell the parts of one chapter apart
+SHOWN = ("init", "num_labeled", "subset", "seed")  # parameters that tell the parts of one chapter apart
 
 
 def label(chapter: str, parameters: dict) -> str:
-    """`04_unetr_finetuning init=random n=6 draw=0 seed=0`; the chapter alone when it runs only once."""
+    """`04_unetr_finetuning init=random n=6 subset=0 seed=0`; the chapter alone when it runs only once."""
     if "init" not in parameters:
         return chapter
     named = (f"{name}={parameters[name]}" for name in SHOWN if name in parameters)

@@ -53,9 +53,9 @@ def parts(config: dict) -> list[Part]:
 
 def _finetunings(inits, num_labeled, settings: dict, label: str) -> Iterator[Part]:
     chapter = label.split()[0]
-    for init, n, draw, seed in product(inits, num_labeled, range(settings["draws"]), range(settings["seeds"])):
-        run = f"finetune/{init}/n{n}/draw{draw}_seed{seed}"
-        yield Part(run, chapter, f"{label.format(init)} n={n} draw={draw} seed={seed}")
+    for init, n, subset, seed in product(inits, num_labeled, range(settings["subsets"]), range(settings["seeds"])):
+        run = f"finetune/{init}/n{n}/subset{subset}_seed{seed}"
+        yield Part(run, chapter, f"{label.format(init)} n={n} subset={subset} seed={seed}")
 
 
 def trained(part: Part) -> tuple[str, str, str] | None:

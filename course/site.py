@@ -53,7 +53,7 @@ def executed(course: Path, chapter: str) -> Path | None:
         init, labels, repeat = path.parts[-4:-1]
         return init == "random", init, -int(labels[1:]), repeat
 
-    paths = sorted(course.glob("finetune/*/n*/draw*/notebook.ipynb"), key=rank)
+    paths = sorted(course.glob("finetune/*/n*/subset*/notebook.ipynb"), key=rank)
     return next((path for path in paths if base(path.parts[-4]) == path.parts[-4] and complete(path)), None)
 
 

@@ -35,7 +35,7 @@ def rows(root: Path) -> list[Row]:
     course = root / ".course"
     configs = [*course.glob("config.json"), *sorted(course.glob("study_*.json"))]
     parts = {part.run: part for path in configs for part in plan.parts(read_json(path))}
-    for path in (*sorted(root.glob("pretrain/*/config.json")), *sorted(root.glob("finetune/*/n*/draw*/config.json"))):
+    for path in (*sorted(root.glob("pretrain/*/config.json")), *sorted(root.glob("finetune/*/n*/subset*/config.json"))):
         run = str(path.parent.relative_to(root))
         parts.setdefault(run, Part(run, "", ""))
     events, log = last_events(course / "events.jsonl"), course / "snakemake.log"

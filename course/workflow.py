@@ -61,7 +61,7 @@ def bring_up(
 
 def repeated(scale: str, repeats: int | None) -> scales.Scale:
     numbers = scales.get(scale)
-    return replace(numbers, draws=repeats or numbers.draws, seeds=repeats or numbers.seeds)
+    return replace(numbers, subsets=repeats or numbers.subsets, seeds=repeats or numbers.seeds)
 
 
 def print_plan(config: dict, jobs: int, tflops: float = 50.0) -> None:

@@ -23,7 +23,7 @@ def measured(course, chapters=CHAPTERS, parts=(1,)):
     )
     for chapter in chapters:
         write_json(course / "chapters" / chapter / "done.json", {"peak_memory_gb": 0.7})
-    run = course / "finetune" / "random" / "n6" / "draw0_seed0"
+    run = course / "finetune" / "random" / "n6" / "subset0_seed0"
     write_json(run / "metrics.json", {"device": "cpu"})
     write_json(run / "config.json", {"commit": "abc", "started": "2026-01-02T03:04:05", "versions": {}, "settings": {}})
     return course

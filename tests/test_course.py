@@ -18,7 +18,7 @@ from ssl_utils.experiments import runs
 from ssl_utils.pretext import TASKS
 
 ONCE = tuple(chapter for chapter in chapters_of(PARTS) if chapter != FINETUNING)
-CHAPTERS = {name: f"chapters/{name}" for name in ONCE} | {"04_unetr_finetuning": "finetune/*/n*/draw0_seed0"}
+CHAPTERS = {name: f"chapters/{name}" for name in ONCE} | {"04_unetr_finetuning": "finetune/*/n*/subset0_seed0"}
 FINETUNINGS = 3 * (1 + len(TASKS))  # three label counts, random and every task
 NUMBER = len(ONCE) + FINETUNINGS + 1  # and the table of part II
 pytestmark = pytest.mark.course
@@ -52,7 +52,7 @@ def test_every_chapter_runs_and_the_results_are_printed(phantom_course):
 def test_every_run_keeps_its_contract(phantom_course):
     run = phantom_course.run
     finished = [run / "pretrain" / task / "metrics.json" for task in TASKS]
-    finished += sorted(run.glob("finetune/*/n*/draw*/metrics.json"))
+    finished += sorted(run.glob("finetune/*/n*/subset*/metrics.json"))
     assert len(finished) == len(TASKS) + FINETUNINGS
     for metrics in finished:
         names = {path.name for path in metrics.parent.iterdir()}
@@ -62,7 +62,7 @@ def test_every_run_keeps_its_contract(phantom_course):
         assert weights <= names and "last.ckpt" not in names
         config = json.loads(metrics.with_name("config.json").read_text())
         assert {"settings", "commit", "versions"} <= config.keys() and config["settings"]["seed"] == 0
-    table = pd.concat([pd.read_csv(path) for path in run.glob("finetune/*/n*/draw*/per_case.csv")])
+    table = pd.concat([pd.read_csv(path) for path in run.glob("finetune/*/n*/subset*/per_case.csv")])
     assert {"case", "patient", "class", "dice", "nsd", "hd95", "reference_empty"} <= set(table.columns)
     assert "background" not in set(table["class"]) and table["class"].nunique() == 13
     assert table["dice"].between(0, 1).all()

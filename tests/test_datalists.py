@@ -226,31 +226,31 @@ def test_training_and_unlabeled_are_one_side():
     assert datalists.leaks(Datalist("n", test=(first,), unlabeled=(second,))) == {"p": {"test": ["00"], "pool": ["01"]}}
 
 
-# ---- draws and splits
+# ---- subsets and splits
 
 
-@pytest.mark.parametrize("draw", range(4))
-def test_draws_are_nested_repeatable_and_take_patients_in_turn(draw):
+@pytest.mark.parametrize("subset", range(4))
+def test_subsets_are_nested_repeatable_and_take_patients_in_turn(subset):
     pool = cases("aaaabbcdefgh")
-    drawn = [datalists.draw_labels(pool, count, draw) for count in range(1, 13)]
+    drawn = [datalists.label_subset(pool, count, subset) for count in range(1, 13)]
     assert all(less == more[: len(less)] for less, more in pairwise(drawn))
     assert set(drawn[-1]) == set(pool)
-    if draw:
+    if subset:
         assert len({case.patient for case in drawn[7]}) == 8
-        assert drawn[-1] == datalists.draw_labels(pool[::-1], 12, draw)
+        assert drawn[-1] == datalists.label_subset(pool[::-1], 12, subset)
     else:
         assert drawn[-1] == pool
 
 
-def test_draws_differ():
+def test_subsets_differ():
     pool = cases("abcdefghij")
-    assert len({datalists.draw_labels(pool, 10, draw) for draw in range(5)}) == 5
+    assert len({datalists.label_subset(pool, 10, subset) for subset in range(5)}) == 5
 
 
-@pytest.mark.parametrize(("count", "draw"), [(0, 0), (-1, 0), (4, 0), (2, -1)])
-def test_impossible_draws_are_refused(count, draw):
+@pytest.mark.parametrize(("count", "subset"), [(0, 0), (-1, 0), (4, 0), (2, -1)])
+def test_impossible_subsets_are_refused(count, subset):
     with pytest.raises(CourseError):
-        datalists.draw_labels(cases("abc") + cases("d", labeled=False), count, draw)
+        datalists.label_subset(cases("abc") + cases("d", labeled=False), count, subset)
 
 
 @pytest.mark.parametrize("seed", range(5))

@@ -21,7 +21,7 @@ IMPOSSIBLE = [  # kind of run, option, value, what the line says
     (Pretraining, "volumes", 0, "volumes=0: must be at least 1"),
     (Pretraining, "scope", "half", "scope='half': unknown; choose one of encoder, network"),
     (Finetuning, "seed", -1, "seed=-1: must be at least 0"),
-    (Finetuning, "draw", -1, "draw=-1: must be at least 0"),
+    (Finetuning, "subset", -1, "subset=-1: must be at least 0"),
     (Finetuning, "num_labeled", 0, "num_labeled=0: must be at least 1"),
     (Finetuning, "freeze_epochs", -2, "freeze_epochs=-2: must be at least -1"),
     (Finetuning, "layer_decay", -1, "layer_decay=-1.*: must be above 0 and at most 1"),
@@ -46,7 +46,7 @@ def test_what_is_out_of_range_is_one_line_by_every_door(kind, name, value, line,
     with pytest.raises(SystemExit) as stop:
         cli.main()
     assert stop.match(line) and str(stop.value).startswith("error: ") and not capsys.readouterr().out
-    if name in ("seed", "num_labeled", "draw", "freeze_epochs", "layer_decay"):  # parameters of chapters
+    if name in ("seed", "num_labeled", "subset", "freeze_epochs", "layer_decay"):  # parameters of chapters
         with pytest.raises(CourseError, match=line):
             chapter.check(name, value)
 
@@ -75,7 +75,7 @@ def test_the_name_is_what_is_not_at_its_default():
     assert Pretraining.of("simmim", mask_ratio=0.6, mask_unit=None, steps=None).name == "simmim"
     run = Pretraining.of("simmim", mask_ratio=0.3, steps=70, pool="own+hippocampus", seed=2)
     assert run.name == "simmim__mask_ratio=0.3__pool=own+hippocampus__seed=2__steps=70"
-    assert Finetuning().name == "random" == Finetuning(network="unetr", num_labeled=24, draw=2, seed=1).name
+    assert Finetuning().name == "random" == Finetuning(network="unetr", num_labeled=24, subset=2, seed=1).name
     assert Finetuning(budget=4).name == "random__budget=4" == Finetuning(budget=4.0).name
     tuned = Finetuning(init="simmim__mask_ratio=0.3", freeze_epochs=-1, permuted=True)
     assert tuned.name == "simmim__mask_ratio=0.3__freeze_epochs=-1__permuted=True"
@@ -88,7 +88,7 @@ def test_the_name_is_what_is_not_at_its_default():
         Pretraining.of("simmim", mask_ratio=0.3, mask_unit=2, normalise_target=True, seed=4, volumes=3),
         Pretraining.of("restoration", contrast="none", scope="network", pool="hippocampus"),
         Finetuning(),
-        Finetuning(init="mae", num_labeled=12, draw=2, seed=1, layer_decay=0.75, budget=0.5, permuted=True),
+        Finetuning(init="mae", num_labeled=12, subset=2, seed=1, layer_decay=0.75, budget=0.5, permuted=True),
     ],
 )
 def test_the_words_of_a_run_make_it_again(run):

@@ -32,7 +32,7 @@ TINY = {
     "max_validation": 1,
     "max_test": 2,
 }
-OPTIONS = (["--freeze-epochs", "2"], ["--layer-decay", "0.7"], ["--scope", "encoder", "--permuted"], ["--draw", "1"])
+OPTIONS = (["--freeze-epochs", "2"], ["--layer-decay", "0.7"], ["--scope", "encoder", "--permuted"], ["--subset", "1"])
 
 
 def digest(content: bytes | str) -> str:
@@ -64,7 +64,7 @@ def everything(root: Path) -> dict[str, object]:
         command("finetune", init, "--num-labeled", 3, *own)
     for options in OPTIONS:
         command("finetune", "simmim", "--num-labeled", 3, *options, *own)
-    model = root / "runs/folder_blobs/smoke/finetune/simmim/n3/draw0_seed0/model.safetensors"
+    model = root / "runs/folder_blobs/smoke/finetune/simmim/n3/subset0_seed0/model.safetensors"
     command("predict", model, root / "blobs" / "imagesTr", "--output", root / "predicted")
     files = {str(path.relative_to(root)): digest(path.read_bytes()) for path in sorted(root.rglob("*.nii.gz"))}
     caches = {str(path.relative_to(root)): digest(path.read_bytes()) for path in sorted(root.rglob("cache/**/*.np?"))}
@@ -89,7 +89,9 @@ def reported(course: Path) -> dict[str, object]:
     from ssl_utils.experiments import runs
 
     table = runs.collect(course)
-    more = pd.concat([table, table.assign(draw=1, dice=table["dice"] ** 1.1)])  # several draws: the other bootstrap
+    more = pd.concat(
+        [table, table.assign(subset=1, dice=table["dice"] ** 1.1)]
+    )  # several label subsets: the other bootstrap
     made = {
         f"{name}{len(rows)}": getattr(statistics, name)(rows).to_csv()
         for name in ("summary", "gains", "structures")

@@ -22,7 +22,7 @@ MEASURED = [
     "step",
     "psnr",
     "psnr_mean",
-    "psnr_infill",
+    "psnr_interpolation",
     "linear",
     "knn",
     "place",
@@ -203,7 +203,7 @@ def test_weights_and_random_state_are_those_of_a_run_without_it(name, tmp_path):
     assert expected.keys() == found.keys() and all(torch.equal(expected[key], found[key]) for key in expected)
     table = inside_panel.read(tmp_path)
     assert table["step"].tolist() == [0, 2, 4, 6] and watcher.seconds == pytest.approx(table["seconds_probe"][1:].sum())
-    assert table["psnr_mean"].nunique() == table["psnr_infill"].nunique() == table["place"].nunique() == 1
+    assert table["psnr_mean"].nunique() == table["psnr_interpolation"].nunique() == table["place"].nunique() == 1
     assert table[MEASURED[1:10]].notna().all(axis=None)
     assert table["psnr"].nunique() > 1 and table["linear"].nunique() > 1
 
@@ -298,7 +298,7 @@ def test_trivial_guesses_get_what_a_normalising_task_gets():
         {name: probes.masked_psnr(guess, image, hidden).item() for name, guess in guesses.items()}
         for guesses in (inside.trivial(task, image, hidden) for task in (plain, normalising))
     )
-    assert blind["psnr_infill"] > blind["psnr_mean"] and informed["psnr_mean"] > blind["psnr_mean"] + 1
+    assert blind["psnr_interpolation"] > blind["psnr_mean"] and informed["psnr_mean"] > blind["psnr_mean"] + 1
 
 
 def test_the_callback_of_a_run_takes_its_cases_from_the_data(tiny_setup, tmp_path, monkeypatch):
@@ -327,7 +327,7 @@ def looks(**columns) -> pd.DataFrame:
         "step": [0, 700],
         "psnr": [12.0, 21.0],
         "psnr_mean": 14.0,
-        "psnr_infill": 18.0,
+        "psnr_interpolation": 18.0,
         "linear": [0.4, 0.5],
         "knn": [0.5, 0.505],
         "place": 0.3,

@@ -112,7 +112,7 @@ def test_the_figures_are_those_of_the_run(finished):
     config = json.loads((folder / "config.json").read_text())
     assert f"| this encoder with its head | {done['last']['validation_loss']:.3f} |" in card
     for name, value in zip(
-        ("mean of the visible voxels", "trilinear in-filling", "the corrupted input itself"),
+        ("mean of the visible voxels", "trilinear interpolation", "the corrupted input itself"),
         done["baselines"].values(),
         strict=True,
     ):
@@ -208,7 +208,7 @@ def test_the_figures_of_a_network_are_those_of_its_run(finished):
     assert len(scores) == 2
     for name, value in scores.items():
         assert f"| {name} | {value:.3f} |" in card
-    assert f"`{encoder.name}`, fine-tuned on 2 labelled volumes (draw 0, seed 0)" in card
+    assert f"`{encoder.name}`, fine-tuned on 2 labelled volumes (label subset 0, seed 0)" in card
     assert "licence of the pretraining data | not stated: its terms are its owner's" in card
 
 

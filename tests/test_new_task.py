@@ -84,7 +84,7 @@ def test_its_chapter_pretrains_it(copy, trained):
     assert all(cell.execution_count for cell in cells.values() if cell.cell_type == "code" and cell.source.strip())
     (table,) = (o["data"]["text/plain"] for o in cells["train"].outputs if "data" in o)
     losses = {name: float(value) for name, value in re.findall(r"^(\S.*?) +([\d.]+)$", table, re.MULTILINE)}
-    assert set(losses) == {"token means", "mean", "in-filling", "input"}
+    assert set(losses) == {"token means", "mean", "interpolation", "input"}
     assert losses["input"] < losses["token means"], "CONTRIBUTING.md says that this toy does not beat it"
 
 
@@ -106,7 +106,7 @@ def test_the_graph_plans_its_fine_tunings(copy, data):
     inits = 1 + before + 1  # random, the tasks there were, this one
     assert counts["04_unetr_finetuning"] == 3 * inits and counts["05_results"] == 1, said[-3000:]
     for number in (6, 12, 24):
-        assert f"output: finetune/token_means/n{number}/draw0_seed0/metrics.json" in said
+        assert f"output: finetune/token_means/n{number}/subset0_seed0/metrics.json" in said
     assert said.count("    input: chapters/01_data_inspection/done.json, pretrain/token_means/metrics.json\n") == 3
 
 

@@ -101,7 +101,7 @@ def test_two_processes_make_the_run_of_one(alone, team, name):
 
 @pytest.mark.long
 def test_the_test_cases_score_as_after_one_process(alone, team):
-    one, two = (runs.metrics(folder) for folder in (alone["finetune"], next(team.root.rglob("draw0_seed0"))))
+    one, two = (runs.metrics(folder) for folder in (alone["finetune"], next(team.root.rglob("subset0_seed0"))))
     assert two["best_step"] == one["best_step"] and two["dice"] == pytest.approx(one["dice"], abs=1e-3)
 
 

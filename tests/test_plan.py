@@ -24,9 +24,9 @@ def configured(name, **changes):
 
 @pytest.mark.parametrize("chosen", [[1], [1, 2], list(PARTS)])
 def test_the_parts_are_those_of_the_graph(tmp_path, chosen):
-    """The Snakefile and `plan.parts` name the same files, with two draws and two seeds."""
+    """The Snakefile and `plan.parts` name the same files, with two label subsets and two seeds."""
     course = Course(tmp_path)
-    config = course.config | {"settings": course.config["settings"] | {"draws": 2, "seeds": 2}, "parts": chosen}
+    config = course.config | {"settings": course.config["settings"] | {"subsets": 2, "seeds": 2}, "parts": chosen}
     write_json(course.run / "c.json", config)
     command = [*graph.graph_command(course.run, course.run / "c.json", cores=2), "--summary"]
     said = subprocess.run(command, capture_output=True, text=True)
@@ -75,7 +75,7 @@ def test_the_plan_of_the_paper_is_printed_and_nothing_is_started(tmp_path):
     roots = {"SSL_RUNS_ROOT": str(tmp_path / "runs"), "SSL_DATA_ROOT": str(tmp_path / "data")}
     said = subprocess.run(words, capture_output=True, text=True, env=os.environ | roots)
     assert said.returncode == 0, said.stderr
-    tuned = 3 * 5 * 3 * (1 + len(tasks_of([1])))  # label counts x draws x seeds x starts
+    tuned = 3 * 5 * 3 * (1 + len(tasks_of([1])))  # label counts x subsets x seeds x starts
     jobs = tuned + 3 + len(tasks_of([1]))
     expected = f"{len(tasks_of([1]))} pretrainings, {tuned} fine-tunings, 3 chapters that train nothing: {jobs} jobs"
     assert expected in said.stdout

@@ -11,7 +11,7 @@ from ssl_utils.errors import CourseError
 from ssl_utils.networks.heads import unpatchify
 from ssl_utils.networks.vit import ViT
 from ssl_utils.pretext import TASKS, task_class
-from ssl_utils.pretext.base import infill
+from ssl_utils.pretext.base import interpolate
 from ssl_utils.pretext.restoration import RestorationTask, corrupt, local_shuffle, nt_xent, random_boxes
 from ssl_utils.pretext.simmim import SimMIMTask, block_mask
 
@@ -279,33 +279,33 @@ def test_reconstruct_says_what_was_hidden(name):
 
 @pytest.mark.parametrize("name", TASKS)
 def test_baselines_of_a_smooth_volume(name):
-    """Where neighbours tell the value, in-filling beats the mean, and the mean beats the corrupted input."""
+    """Where neighbours tell the value, interpolation beats the mean, and the mean beats the corrupted input."""
     ramp = torch.linspace(-2, 2, 24).view(1, 1, 1, 24, 1).expand(1, 1, 24, 24, 24)
     task = task_class(name)(encoder=encoder((24, 24, 24)), lr=1e-3, steps=10)
     found = task.baselines([{"image": ramp, "seed": torch.tensor([seed])} for seed in range(8)])
-    assert set(found) == {"mean", "in-filling", "input"}
-    assert 0 < found["in-filling"] < found["mean"] < found["input"]
+    assert set(found) == {"mean", "interpolation", "input"}
+    assert 0 < found["interpolation"] < found["mean"] < found["input"]
 
 
 def test_infill_of_a_ramp_is_near_exact():
     ramp = torch.linspace(0, 1, 32).view(1, 1, 32, 1, 1).expand(1, 1, 32, 48, 32)
     hidden = torch.zeros_like(ramp, dtype=torch.bool)
     hidden[:, :, 12:20, 20:28, 12:20] = True
-    assert (infill(ramp, hidden) - ramp).abs().max() < 1e-3
+    assert (interpolate(ramp, hidden) - ramp).abs().max() < 1e-3
     mask = block_mask(1, (4, 6, 4), mask_ratio=0.6, unit=1, generator=generator())
     hidden = unpatchify(mask[..., None].expand(-1, -1, 512), (4, 6, 4), 8)
-    filled = infill(ramp, hidden)
+    filled = interpolate(ramp, hidden)
     assert torch.equal(filled[~hidden], ramp[~hidden])
     assert (filled - ramp).abs()[hidden].mean() < 0.3 * (ramp.mean() - ramp).abs()[hidden].mean()
 
 
 def test_infill_changes_nothing_when_nothing_is_hidden_and_copes_with_little():
     image = torch.randn(2, 1, 5, 7, 3)
-    assert torch.equal(infill(image, torch.zeros_like(image, dtype=torch.bool)), image)
+    assert torch.equal(interpolate(image, torch.zeros_like(image, dtype=torch.bool)), image)
     hidden = torch.ones_like(image, dtype=torch.bool)
     hidden[:, :, 0, 0, 0] = False
-    torch.testing.assert_close(infill(torch.full_like(image, 3), hidden), torch.full_like(image, 3))
-    assert infill(image, torch.ones_like(hidden)).isfinite().all()
+    torch.testing.assert_close(interpolate(torch.full_like(image, 3), hidden), torch.full_like(image, 3))
+    assert interpolate(image, torch.ones_like(hidden)).isfinite().all()
 
 
 @pytest.mark.parametrize(

@@ -96,7 +96,7 @@ def test_voxel_clusters_are_a_head_start_and_end_level():
     mri = findings.gain("hippocampus", findings.CLUSTERS)
     assert mri.gain_low > 0 and mri.p < 0.05 < mri.p_holm and mri.runs == 9
     for row in (findings.gain("phantom", findings.CLUSTERS), findings.point(found["sarcoma"], findings.CLUSTERS, 1)):
-        assert row.gain_low < 0 < row.gain_high and row.draws * row.seeds == 9
+        assert row.gain_low < 0 < row.gain_high and row.subsets * row.seeds == 9
     for name in ("phantom", "hippocampus"):
         clusters, scratch = (findings.point(found[name], task, 4) for task in (findings.CLUSTERS, "random"))
         assert abs(clusters.dice - scratch.dice) < 0.005, "level: within half a point"

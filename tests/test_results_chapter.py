@@ -61,7 +61,7 @@ def test_gains_in_the_prose_are_recorded(cell, numbers):
 
 def test_single_runs_contradict_each_other_with_small_p():
     rows = [row for row in record("reference_results")["gains"] if row["dataset"] == "phantom"]
-    rows = [row for row in rows if row["init"] in ("restoration", "simmim") and row["draws"] * row["seeds"] == 1]
+    rows = [row for row in rows if row["init"] in ("restoration", "simmim") and row["subsets"] * row["seeds"] == 1]
     assert len(rows) == 5 and max(row["p"] for row in rows) <= 0.0001
     assert {(row["init"], row["num_labeled"]) for row in rows if row["gain"] < 0} == {("simmim", 24)}
 

@@ -74,7 +74,7 @@ def finished_course(root: Path) -> Path:
         folders = [f"chapters/{name}"]
         if name.startswith("04"):
             inits = ("random", "alpha", "beta", "alpha__x=1")
-            folders = [f"finetune/{init}/n{n}/draw0_seed0" for init in inits for n in (6, 24)]
+            folders = [f"finetune/{init}/n{n}/subset0_seed0" for init in inits for n in (6, 24)]
         for folder in folders:
             (course / folder).mkdir(parents=True)
             (course / folder / "notebook.ipynb").write_text(json.dumps(notebook), encoding="utf-8")
@@ -257,7 +257,7 @@ def test_a_formula_that_cannot_be_drawn_is_a_fault(tmp_path):
 
 def test_chapter_04_is_the_run_with_most_labels_of_the_first_pretrained_start(course):
     chosen = site.executed(course, "04_unetr_finetuning")
-    assert chosen.relative_to(course).as_posix() == "finetune/alpha/n24/draw0_seed0/notebook.ipynb"
+    assert chosen.relative_to(course).as_posix() == "finetune/alpha/n24/subset0_seed0/notebook.ipynb"
 
 
 def test_a_course_that_has_not_run_names_the_command(tmp_path):

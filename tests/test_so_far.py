@@ -8,14 +8,14 @@ from course.records import so_far
 from ssl_utils.errors import CourseError
 
 
-def add(course, name, first, last, infill):
+def add(course, name, first, last, interpolate):
     folder = course / "pretrain" / name
     folder.mkdir(parents=True)
     done = {
         "seconds": 12.5,
         "first": {"validation_loss": first},
         "last": {"validation_loss": last, "step": 20},
-        "baselines": {"mean": 0.9, "in-filling": infill, "input": 1.2},
+        "baselines": {"mean": 0.9, "interpolation": interpolate, "input": 1.2},
     }
     (folder / "metrics.json").write_text(json.dumps(done))
 
@@ -28,8 +28,8 @@ def test_a_row_for_every_finished_pretraining(tmp_path):
     add(tmp_path, "simmim", 0.7, 0.3, 0.6)
     table = so_far.pretraining(tmp_path)
     assert list(table.index) == ["restoration", "simmim"]
-    assert table.loc["simmim", ["first loss", "loss", "in-filling", "mean"]].tolist() == [0.7, 0.3, 0.6, 0.9]
-    assert table["of in-filling"].round(3).tolist() == [1.2, 0.5]
+    assert table.loc["simmim", ["first loss", "loss", "interpolation", "mean"]].tolist() == [0.7, 0.3, 0.6, 0.9]
+    assert table["of interpolation"].round(3).tolist() == [1.2, 0.5]
     assert table["steps"].tolist() == [20, 20] and table["steps"].dtype.kind == "i"
 
 

@@ -10,7 +10,7 @@ from ssl_utils.statistics import cells, intervals, savings, tables
 
 
 def table(dice: dict[tuple, dict[str, list[float]]]) -> pd.DataFrame:
-    """{(init, num_labeled, draw, seed): {class: Dice of case 0, 1, ...}} as a per-case table."""
+    """{(init, num_labeled, subset, seed): {class: Dice of case 0, 1, ...}} as a per-case table."""
     rows = [
         (*run, f"case_{i}", name, value)
         for run, classes in dice.items()
@@ -64,7 +64,7 @@ def test_gains_pair_case_draw_and_seed():
         {
             ("random", 6, 0, 0): {"a": [0.2, 0.4, 0.6]},
             ("simmim", 6, 0, 0): {"a": [0.3, 0.5, 0.7]},
-            ("simmim", 6, 1, 0): {"a": [0.9, 0.9, 0.9]},  # no random run with draw 1: not counted
+            ("simmim", 6, 1, 0): {"a": [0.9, 0.9, 0.9]},  # no random run with subset 1: not counted
             ("simmim", 12, 0, 0): {"a": [0.9, 0.9, 0.9]},  # nor with 12 labels
         }
     )
@@ -96,18 +96,18 @@ def test_summary_averages_classes_then_runs_then_cases():
         }
     )
     rows = statistics.summary(per_case)
-    assert list(rows.columns[:8]) == ["init", "num_labeled", "dice", "low", "high", "cases", "draws", "seeds"]
+    assert list(rows.columns[:8]) == ["init", "num_labeled", "dice", "low", "high", "cases", "subsets", "seeds"]
     assert rows[["init", "num_labeled"]].values.tolist() == [["random", 6], ["simmim", 6], ["random", 12]]
     assert rows["dice"].tolist() == pytest.approx([0.45, 1.0, 0.5])
-    assert rows[["cases", "draws", "seeds"]].values.tolist() == [[2, 2, 1], [2, 1, 1], [2, 1, 1]]
+    assert rows[["cases", "subsets", "seeds"]].values.tolist() == [[2, 2, 1], [2, 1, 1], [2, 1, 1]]
     assert (rows["low"] <= rows["dice"]).all() and (rows["dice"] <= rows["high"]).all()
-    assert (rows["low"][0], rows["high"][0]) == (0, 1)  # two draws, two cases: nothing is known
+    assert (rows["low"][0], rows["high"][0]) == (0, 1)  # two subsets, two cases: nothing is known
 
 
 def test_seeds_are_those_of_the_draw_with_the_fewest():
     runs = grid(3, 1) | {("random", 6, 1, 5): {"a": [0.9, 0.9], "b": [0.0, 0.0]}}
     (row,) = statistics.summary(table(runs)).to_dict("records")
-    assert (row["draws"], row["seeds"], row["runs"], row["collapsed"]) == (3, 1, 4, 1)
+    assert (row["subsets"], row["seeds"], row["runs"], row["collapsed"]) == (3, 1, 4, 1)
     cell = tables.label_efficiency(pd.DataFrame([row])).loc["random", "6 labels"]
     assert cell.endswith("], 1 of 4 collapsed")
 
@@ -128,13 +128,13 @@ def test_collapse_is_found_per_run_and_named():
 
 
 def test_a_run_under_half_the_median_of_its_group_has_collapsed_and_stays_in_the_mean():
-    group = {("simmim", 6, draw, 0): {"a": [dice, dice]} for draw, dice in enumerate([0.7, 0.72, 0.34, 0.36])}
+    group = {("simmim", 6, subset, 0): {"a": [dice, dice]} for subset, dice in enumerate([0.7, 0.72, 0.34, 0.36])}
     per_case = table(group | {("random", 6, 0, 0): {"a": [0.1, 0.1]}})  # alone in its group: nothing to judge by
     runs = statistics.run_means(per_case)
-    assert runs.loc[runs["collapsed"], ["init", "draw"]].values.tolist() == []  # half of the median .53 is .265
+    assert runs.loc[runs["collapsed"], ["init", "subset"]].values.tolist() == []  # half of the median .53 is .265
     worse = per_case.replace(0.34, 0.2)
     (row,) = statistics.run_means(worse).query("collapsed").to_dict("records")
-    assert (row["draw"], row["why"]) == (2, "0.200, median 0.530")
+    assert (row["subset"], row["why"]) == (2, "0.200, median 0.530")
     found = statistics.summary(worse).set_index("init").loc["simmim"]
     assert found["collapsed"] == 1 and found["dice"] == pytest.approx((0.7 + 0.72 + 0.2 + 0.36) / 4)
 
@@ -146,14 +146,14 @@ def test_class_means_keep_the_order():
 
 
 def test_a_missing_column_is_one_line():
-    with pytest.raises(CourseError, match="no column draw"):
-        statistics.summary(table({("random", 6, 0, 0): {"a": [1.0]}}).drop(columns="draw"))
+    with pytest.raises(CourseError, match="no column subset"):
+        statistics.summary(table({("random", 6, 0, 0): {"a": [1.0]}}).drop(columns="subset"))
 
 
-def grid(draws: int, seeds: int, cases: int = 12, init: str = "random", shift: float = 0.0, chance: int = 0) -> dict:
+def grid(subsets: int, seeds: int, cases: int = 12, init: str = "random", shift: float = 0.0, chance: int = 0) -> dict:
     """A full design with chance at every level; the same cases are as hard for every init."""
     hard, rng = np.random.default_rng(5).normal(0, 0.05, cases), np.random.default_rng(chance)
-    run = {(d, s): 0.6 + shift + rng.normal(0, 0.03) for d in range(draws) for s in range(seeds)}
+    run = {(d, s): 0.6 + shift + rng.normal(0, 0.03) for d in range(subsets) for s in range(seeds)}
     return {(init, 6, d, s): {"a": list(m + hard + rng.normal(0, 0.01, cases))} for (d, s), m in run.items()}
 
 
@@ -175,11 +175,11 @@ def test_volumes_of_a_patient_count_in_the_mean_and_not_as_patients():
     per_case["patient"] = per_case["case"].map(dict(zip([f"case_{i}" for i in range(6)], "aabbbc", strict=True)))
     values, cases = cells.cell_table(statistics.case_means(per_case), "dice")
     assert values.shape == (2, 3) and cases.tolist() == [2, 3, 1]
-    first = per_case[per_case["patient"].eq("a") & per_case["draw"].eq(0)]["dice"].mean()
+    first = per_case[per_case["patient"].eq("a") & per_case["subset"].eq(0)]["dice"].mean()
     assert values[0, 0] == pytest.approx(first)
     found = cells.estimate(statistics.case_means(per_case), "dice")
     assert found["mean"] == pytest.approx(per_case["dice"].mean())
-    holed = per_case.drop(per_case.index[per_case["patient"].eq("c") & per_case["draw"].eq(1)])
+    holed = per_case.drop(per_case.index[per_case["patient"].eq("c") & per_case["subset"].eq(1)])
     assert np.isfinite(cells.cell_table(statistics.case_means(holed), "dice")[0]).all()
 
 
@@ -203,7 +203,7 @@ def test_win_rate_counts_cases_within_runs_and_effect_size_patients():
     assert row["win_rate"] == pytest.approx((2.5 / 4 + 1) / 2)
     gains = np.array([0.1, 0.05, 0.0, 0.15])
     assert row["effect_size"] == pytest.approx(gains.mean() / gains.std(ddof=1))
-    assert (row["draws"], row["seeds"]) == (1, 2)
+    assert (row["subsets"], row["seeds"]) == (1, 2)
     same = table({("random", 6, 0, 0): {"a": [0.5, 0.6]}, ("simmim", 6, 0, 0): {"a": [0.6, 0.7]}})
     assert np.isnan(statistics.gains(same)["effect_size"][0])
 
@@ -232,8 +232,8 @@ def test_labels_saved_are_those_the_baseline_would_need():
     rng = np.random.default_rng(0)
     hard = rng.normal(0, 0.1, 30)
     runs = {
-        (init, n, draw, 0): {"a": list(dice + hard + rng.normal(0, 0.005, 30))}
-        for draw in range(2)
+        (init, n, subset, 0): {"a": list(dice + hard + rng.normal(0, 0.005, 30))}
+        for subset in range(2)
         for init, n, dice in [("random", 6, 0.5), ("random", 12, 0.6), ("random", 24, 0.7), ("simmim", 6, 0.65)]
     }
     (row,) = savings.labels_saved(table(runs), repeats=200).to_dict("records")

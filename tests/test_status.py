@@ -24,8 +24,8 @@ RULE = """
 [Sat Nov 21 15:45:22 2026]
 rule unetr_finetuning:
     input: chapters/01_data_inspection/done.json
-    output: finetune/random/n{n}/draw0_seed0/metrics.json
-    log: finetune/random/n{n}/draw0_seed0/notebook.ipynb
+    output: finetune/random/n{n}/subset0_seed0/metrics.json
+    log: finetune/random/n{n}/subset0_seed0/notebook.ipynb
     jobid: {n}
     resources: mem_mb=4000, runtime=15, gpu=1
 Job {n} has been submitted with SLURM jobid {job} (log: somewhere/{job}.log).
@@ -61,7 +61,7 @@ def states(root):
 
 
 def tuned(init, n):
-    return f"finetune/{init}/n{n}/draw0_seed0", f"04_unetr_finetuning init={init} n={n} draw=0 seed=0"
+    return f"finetune/{init}/n{n}/subset0_seed0", f"04_unetr_finetuning init={init} n={n} subset=0 seed=0"
 
 
 def test_before_anything_ran_every_planned_run_is_pending(course):
@@ -123,7 +123,7 @@ def test_slurm_tells_what_a_part_could_not(course):
     for job, end in ((51, "TIMEOUT"), (52, "OUT_OF_MEMORY")):
         log += f"Error in rule unetr_finetuning:\n    message: SLURM-job '{job}' failed, SLURM status is: '{end}'.\n"
     (course / ".course" / "snakemake.log").write_text(log)
-    assert slurm.jobs(log)["finetune/random/n12/draw0_seed0/metrics.json"] == ("51", "TIMEOUT")
+    assert slurm.jobs(log)["finetune/random/n12/subset0_seed0/metrics.json"] == ("51", "TIMEOUT")
     tell(course, event("started", tuned("random", 12)[1], **AWAY | {"job": "51"}))
     kept = course / ".snakemake" / "slurm_logs" / "rule_x" / "52.log"
     kept.parent.mkdir(parents=True)
@@ -149,7 +149,7 @@ def test_a_run_that_the_package_opens_and_finishes(course, monkeypatch, capsys):
     with pytest.raises(SystemExit):
         cli.app()
     said = capsys.readouterr().out
-    line = next(line for line in said.splitlines() if "finetune/simmim/n6/draw0_seed0" in line)
+    line = next(line for line in said.splitlines() if "finetune/simmim/n6/subset0_seed0" in line)
     assert [cell.strip() for cell in line.split("│")[2:-1]] == ["done", "", "Dice 0.500", "3", "cpu", "77"]
     assert f"{PLANNED - 1} pending, 1 done" in said
 
@@ -172,10 +172,10 @@ def test_slurm_is_asked_before_a_course_starts(tmp_path, monkeypatch):
 def test_the_plan_of_a_study_names_its_runs():
     name = "simmim__steps=9"
     study = {"pretrain": {name: []}, "finetune": {name: [name]}, "num_labeled": [6]}
-    found = plan.parts({"study": study, "settings": {"draws": 2, "seeds": 1}})
+    found = plan.parts({"study": study, "settings": {"subsets": 2, "seeds": 1}})
     assert [part.writes for part in found] == [
         "pretrain/simmim__steps=9/metrics.json",
-        "finetune/simmim__steps=9/n6/draw0_seed0/metrics.json",
-        "finetune/simmim__steps=9/n6/draw1_seed0/metrics.json",
+        "finetune/simmim__steps=9/n6/subset0_seed0/metrics.json",
+        "finetune/simmim__steps=9/n6/subset1_seed0/metrics.json",
     ]
-    assert found[2].label == "finetune simmim__steps=9 n=6 draw=1 seed=0"
+    assert found[2].label == "finetune simmim__steps=9 n=6 subset=1 seed=0"

@@ -177,7 +177,7 @@ def test_the_graph_makes_variants_beside_the_course(tmp_path):
         "finetune": 5,
         "results": 1,
     }
-    more = would_run(tmp_path, "restoration", draws=2, seeds=2)
+    more = would_run(tmp_path, "restoration", subsets=2, seeds=2)
     assert (more["04_unetr_finetuning"], more["finetune"], more["pretrain"]) == (8, 8, 2)
 
 
@@ -217,8 +217,8 @@ def test_a_study_ends_with_a_table_a_text_and_a_figure(study):
     gain = table["dice"] - table["dice"][0]
     pd.testing.assert_series_equal(table["gain"][1:], gain[1:], check_names=False, atol=1e-6)
     assert len(re.findall(r"^\[ ?\d+/5\] (?:pretrain|finetune) restoration__contrast=", done.stdout, re.MULTILINE)) == 4
-    assert "finetune restoration__contrast=none n=5 draw=0 seed=0" in done.stdout
-    assert (run / "finetune/restoration__contrast=none/n5/draw0_seed0/log.txt").read_text().strip()
+    assert "finetune restoration__contrast=none n=5 subset=0 seed=0" in done.stdout
+    assert (run / "finetune/restoration__contrast=none/n5/subset0_seed0/log.txt").read_text().strip()
 
 
 @pytest.mark.course
@@ -232,7 +232,7 @@ def test_variants_are_no_part_of_the_course(study):
 @pytest.mark.course
 def test_a_study_goes_on_where_it_stopped(study, blobs):
     _, run = study
-    lost = run / "finetune/restoration__contrast=published/n5/draw0_seed0"
+    lost = run / "finetune/restoration__contrast=published/n5/subset0_seed0"
     kept = run / "pretrain/restoration__contrast=published/metrics.json"
     stamp = kept.stat().st_mtime_ns
     (lost / "metrics.json").unlink()
@@ -295,7 +295,7 @@ def write_study(folder: Path, *, gain: float = 0.05) -> Path:
             "low": 0.4,
             "high": 0.6,
             "cases": 20,
-            "draws": 1,
+            "subsets": 1,
             "seeds": 1,
             "collapsed": 0,
             "gain": up if up else None,
@@ -336,7 +336,7 @@ def files(tmp_path) -> dict[str, Path]:
             "gain": 10.0 + n,
             "low": 9.0,
             "high": 30.0,
-            "draws": 1,
+            "subsets": 1,
             "seeds": 3,
         }
         for init in ("simmim", "mae", "simmim__permuted=True")

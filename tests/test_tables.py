@@ -20,8 +20,8 @@ MARKED = "before\n<!-- results -->\nstale words\n<!-- /results -->\nafter\n"
 def write_course(folder: Path, dice: dict[tuple[str, int], dict[str, list[float]]]) -> Path:
     """Finished runs with {(init, num_labeled): {structure: Dice of case 0, 1, ...}}; two volumes for every patient."""
     for (init, labels), classes in dice.items():
-        run = folder / "finetune" / init / f"n{labels}" / "draw0_seed0"
-        keys = {"init": init, "num_labeled": labels, "draw": 0, "seed": 0}
+        run = folder / "finetune" / init / f"n{labels}" / "subset0_seed0"
+        keys = {"init": init, "num_labeled": labels, "subset": 0, "seed": 0}
         rows = [
             {"case": f"case_{i}", "patient": f"{i // 2:03}", "class": name, "dice": value}
             for name, values in classes.items()
@@ -89,7 +89,7 @@ def test_results_say_what_was_measured_and_what_was_not(course):
     )
     assert "Collapsed runs, which are part of the means: mae with 6 labels (1)" in text and "4 test cases" in text
     assert "40.0 [40.0, 40.0], 1 of 1 collapsed" in text
-    assert "| mae  | 6      | 0    | 0    | 40.0 | lost spleen |" in text
+    assert "| mae  | 6      | 0      | 0    | 40.0 | lost spleen |" in text
     assert "## Controls" not in text and "| simmim | 6      | 65.0 | 10            | 5             | 15       |" in text
     assert len(pd.read_csv(course / "results_structures.csv")) == 8
     assert pd.read_csv(course / "results.csv")["dice"].tolist() == pytest.approx([0.4, 0.55, 0.65, 0.9])
@@ -142,7 +142,7 @@ def test_seconds_hold_the_pretraining_that_the_init_starts_from(course):
 
 def test_inits_with_options_may_differ_by_their_options(course):
     def settle(init, **settings):
-        config = course / "finetune" / init / "n6" / "draw0_seed0" / "config.json"
+        config = course / "finetune" / init / "n6" / "subset0_seed0" / "config.json"
         content = read_json(config)
         content["settings"] |= settings
         write_json(config, content)
@@ -157,19 +157,19 @@ def test_inits_with_options_may_differ_by_their_options(course):
 def test_what_the_intervals_include_depends_on_the_runs():
     row = {"init": "random", "num_labeled": 6, "dice": 0.5, "low": 0.4, "high": 0.6, "cases": 30, "collapsed": 0}
     texts = {
-        runs: tables.limits(pd.DataFrame([row | dict(zip(("draws", "seeds"), runs, strict=True))]), "laptop")
+        runs: tables.limits(pd.DataFrame([row | dict(zip(("subsets", "seeds"), runs, strict=True))]), "laptop")
         for runs in ((1, 1), (1, 3), (2, 1), (3, 3))
     }
-    assert "the variation between test patients alone (draws: 1, seeds: 1)" in texts[1, 1]
-    assert "test patients and training seeds, not of label subsets (draws: 1, seeds: 3)" in texts[1, 3]
-    assert "test patients, label subsets and training seeds (draws: 3, seeds: 3)" in texts[3, 3]
+    assert "the variation between test patients alone (label subsets: 1, seeds: 1)" in texts[1, 1]
+    assert "test patients and training seeds, not of label subsets (label subsets: 1, seeds: 3)" in texts[1, 3]
+    assert "test patients, label subsets and training seeds (label subsets: 3, seeds: 3)" in texts[3, 3]
     assert "Another seed" in texts[1, 1] and "Another seed" not in texts[3, 3]
     assert "Two runs hardly" in texts[2, 1] and "Two runs" not in texts[1, 3] + texts[3, 3]
     assert all("validation labels, which choose the training step, come on top" in text for text in texts.values())
 
 
 def test_the_variation_between_pretrainings_is_named_where_something_was_pretrained():
-    numbers = {"num_labeled": 6, "dice": 0.5, "low": 0.4, "high": 0.6, "cases": 30, "draws": 3, "seeds": 3}
+    numbers = {"num_labeled": 6, "dice": 0.5, "low": 0.4, "high": 0.6, "cases": 30, "subsets": 3, "seeds": 3}
     rows = [{"init": init, "collapsed": 0, **numbers} for init in ("random", "random__budget=4", "simmim")]
     pretraining = "Each pretraining was run once: no interval includes the variation between pretrainings."
     assert pretraining in tables.limits(pd.DataFrame(rows), "laptop")
@@ -180,7 +180,7 @@ def test_a_single_run_has_no_p_and_no_effect_size():
     gain = {"baseline": "random", "num_labeled": 6, "gain": 0.1, "low": 0.0, "high": 0.2, "relative": 0.2, "p": 0.04}
     gain |= {"p_holm": 0.08, "win_rate": 0.7, "effect_size": 1.5, "cases": 20}
     rows = pd.DataFrame(
-        [gain | {"init": "mae", "draws": 1, "seeds": 1}, gain | {"init": "simmim", "draws": 3, "seeds": 1}]
+        [gain | {"init": "mae", "subsets": 1, "seeds": 1}, gain | {"init": "simmim", "subsets": 3, "seeds": 1}]
     )
     tested = ["p", "p, Holm", "effect size"]
     table = tables.gain_table(rows)
@@ -192,7 +192,7 @@ def test_a_single_run_has_no_p_and_no_effect_size():
 def test_an_older_record_without_the_newer_columns_is_read(course, tmp_path):
     record.record(course, into=tmp_path / "reference.json")
     results = read_json(tmp_path / "reference.json")
-    for key in ("p_holm", "win_rate", "effect_size", "draws", "seeds"):
+    for key in ("p_holm", "win_rate", "effect_size", "subsets", "seeds"):
         results["gains"] = [{k: v for k, v in gain.items() if k != key} for gain in results["gains"]]
     del results["labels_saved"]
     text = record.fill(MARKED, results=results)
@@ -219,7 +219,7 @@ def test_a_record_replaces_the_one_of_the_same_course(course, tmp_path):
         "low": 55.0,
         "high": 75.0,
         "cases": 4,
-        "draws": 1,
+        "subsets": 1,
         "seeds": 1,
         "runs": 1,
         "collapsed": 0,
@@ -234,11 +234,11 @@ def test_a_record_replaces_the_one_of_the_same_course(course, tmp_path):
 
 def test_runs_that_were_not_made_alike_are_named_and_not_recorded(course, tmp_path):
     assert runs.unlike(course) == []
-    config = course / "finetune" / "simmim" / "n6" / "draw0_seed0" / "config.json"
+    config = course / "finetune" / "simmim" / "n6" / "subset0_seed0" / "config.json"
     content = read_json(config)
     content["settings"] |= {"lr": 0.004, "data": "other"}
     write_json(config, content)
-    assert runs.unlike(course) == ["data at n=6, draw=0: hash6 in 2, other in 1", "lr: null in 3, 0.004 in 1"]
+    assert runs.unlike(course) == ["data at n=6, subset=0: hash6 in 2, other in 1", "lr: null in 3, 0.004 in 1"]
     assert "cannot be compared" in tables.write_results(course, runs.collect(course)).read_text()
     with pytest.raises(CourseError, match="not made alike"):
         record.record(course, into=tmp_path / "reference.json")
@@ -269,9 +269,9 @@ def test_a_table_of_repeated_runs_has_p_and_cases_are_counted_beside_patients(co
     assert run["patients"] < run["cases"]
     assert f"({run['cases']} test cases of {run['patients']} patients, " in record.fill(MARKED, results=results)
     for gain in results["gains"]:
-        gain |= {"draws": 3, "seeds": 3}
+        gain |= {"subsets": 3, "seeds": 3}
     text = record.fill(MARKED, results=results)
-    gains = tables.gain_table(statistics.gains(runs.collect(course)).assign(draws=3, seeds=3))
+    gains = tables.gain_table(statistics.gains(runs.collect(course)).assign(subsets=3, seeds=3))
     assert tables.markdown(gains) in text and {"p", "p, Holm", "effect size"} < {*gains} and "| p " in text
     assert record.tested({"cases": 20, "patients": 20}) == record.tested({"cases": 20}) == "20 test cases"
 

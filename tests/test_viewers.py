@@ -81,7 +81,8 @@ image = np.random.default_rng(0).random((8, 8, 8))
 viewers.explore(image, image > 0.5, prediction=image > 0.6, after=image / 2)
 viewers.playground(lambda r: {"image": image, "mask": image > r}, {"r": viewers.Control("ratio", 0.5, low=0, high=1)})
 runs = [(i, c, d) for i, d in (("random", 0.4), ("simmim", 0.5)) for c in "ab"]
-table = pd.DataFrame(runs, columns=["init", "case", "dice"]).assign(num_labeled=6, draw=0, seed=0, **{"class": "liver"})
+table = pd.DataFrame(runs, columns=["init", "case", "dice"])
+table = table.assign(num_labeled=6, subset=0, seed=0, **{"class": "liver"})
 viewers.results_explorer(table, None)
 print({"anywidget", "itkwidgets", "ipyniivue", "ipywidgets"} & set(sys.modules))
 """
@@ -130,7 +131,7 @@ def case(init, dice, *, name="a", num_labeled=6, seed=0, structure="liver"):
     return {
         "init": init,
         "num_labeled": num_labeled,
-        "draw": 0,
+        "subset": 0,
         "seed": seed,
         "case": name,
         "class": structure,
@@ -178,7 +179,7 @@ def test_a_picked_point_asks_for_its_case_and_shows_its_slices(jupyterlab):
     asked = []
     knobs, scatter, says, slices = opened(lambda **which: asked.append(which) or found())
     scatter.picked = 1  # points stand from the lowest baseline up
-    assert asked == [{"init": "simmim", "num_labeled": 6, "draw": 0, "seed": 0, "case": "b"}]
+    assert asked == [{"init": "simmim", "num_labeled": 6, "subset": 0, "seed": 0, "case": "b"}]
     assert all(type(value) in (int, str) for value in asked[0].values())
     assert "Case b" in says.value and "0.600" in says.value and "0.650" in says.value
     assert kinds(slices.children) == ["SliceExplorer"] and slices.children[0].layer == "both"

@@ -58,7 +58,7 @@ def save_toys(folder: Path) -> None:
     for chapter in CHAPTERS:
         wheres, name = [repr(f"pretrain/{task}") for task in TRAINED.get(chapter, ())], "metrics.json"
         if chapter.startswith("04"):
-            wheres = ["f'finetune/{init}/n{num_labeled}/draw{draw}_seed{seed}'"]
+            wheres = ["f'finetune/{init}/n{num_labeled}/subset{subset}_seed{seed}'"]
         if not wheres:
             wheres, name = [repr(f"chapters/{chapter}")], "done.json"
         parameters = "scale = 'laptop'\ndataset = 'phantom'\nseed = 0\n" + OWN.get(chapter, "")
@@ -113,10 +113,10 @@ def test_all_parts_run_once_and_in_order(course, capfd):
     done = [line.split("] ")[1].split()[0] for line in lines]
     assert [c[:2] for c in (*done[:2], done[-1])] == ["00", "01", "05"], done
     assert all(line.startswith(f"[{i:2}/{PARTS}]") for i, line in enumerate(lines, 1)), lines
-    assert sum("init=simmim n=12 draw=0 seed=0" in line for line in lines) == 1
+    assert sum("init=simmim n=12 subset=0 seed=0" in line for line in lines) == 1
     assert "left" in lines[3]
     assert "left" not in lines[-1]
-    made = sorted((course.run / "finetune").glob("*/n*/draw0_seed0/metrics.json"))
+    made = sorted((course.run / "finetune").glob("*/n*/subset0_seed0/metrics.json"))
     assert len(made) == FINETUNINGS
     assert json.loads(made[0].read_text()) == {"threads": "1", "seed": 0}
     executed = made[0].with_name("notebook.ipynb").read_text()
@@ -157,7 +157,7 @@ def test_nothing_runs_twice(course):
 
 
 def test_a_missing_part_runs_alone_with_what_follows_from_it(course):
-    missing = course.run / "finetune/random/n6/draw0_seed0/metrics.json"
+    missing = course.run / "finetune/random/n6/subset0_seed0/metrics.json"
     content = missing.read_text()
     missing.unlink()
     assert course.would_run() == {"04_unetr_finetuning": 1, "05_results": 1}
@@ -169,7 +169,7 @@ def test_a_missing_part_runs_alone_with_what_follows_from_it(course):
     [
         ({"finetune_steps": 7}, {"01": 0, **NONE, "04": FINETUNINGS, "05": 1}),
         ({"pretrain_steps": 7}, {"01": 0, **EACH, "04": 3 * len(PART_ONE), "05": 1}),
-        ({"draws": 2}, {"01": 0, **NONE, "04": FINETUNINGS, "05": 1}),
+        ({"subsets": 2}, {"01": 0, **NONE, "04": FINETUNINGS, "05": 1}),
     ],
 )
 def test_a_changed_number_reruns_what_depends_on_it(course, settings, expected):
@@ -179,7 +179,7 @@ def test_a_changed_number_reruns_what_depends_on_it(course, settings, expected):
 
 def test_more_draws_and_seeds_are_added_to_what_is_there(course):
     again = FINETUNINGS * (2 * 2 - 1)
-    assert course.would_run(draws=2, seeds=2) == {"04_unetr_finetuning": again, "05_results": 1}
+    assert course.would_run(subsets=2, seeds=2) == {"04_unetr_finetuning": again, "05_results": 1}
 
 
 def test_editing_text_reruns_nothing_and_editing_code_reruns_the_chapter(course):

@@ -100,7 +100,7 @@ def _measured(claim: dict[str, Any], key: str, *, source: Path, courses: Path) -
 def _gain(row: Any, several: bool) -> str:
     """Task, value and gain; the interval of a single run is that of the test patients alone."""
     names = [row.task if several or not row.value else "", row.value]
-    once = " (one run)" if row.draws * row.seeds == 1 else ""
+    once = " (one run)" if row.subsets * row.seeds == 1 else ""
     return f"{' '.join(filter(None, names))} {studies.gain_text(row)}{once}"
 
 
@@ -112,7 +112,7 @@ def _of_course(dataset: str, scale: str, courses: Path) -> pd.DataFrame | None:
     gains = entries.fractions(rows, ["gain", "low", "high"])
     gains = gains[~gains["init"].map(is_control)].assign(value="")
     names = {"init": "task", "low": "gain_low", "high": "gain_high"}
-    return gains[["init", "num_labeled", "draws", "seeds", "value", "gain", "low", "high"]].rename(columns=names)
+    return gains[["init", "num_labeled", "subsets", "seeds", "value", "gain", "low", "high"]].rename(columns=names)
 
 
 def markdown(claims: pd.DataFrame) -> str:

@@ -56,7 +56,7 @@ def gains() -> pd.DataFrame:
     """Every gain of the recorded courses at this scale, in 0..1, with the number of runs."""
     rows = entries.matching(entries.recorded(record.REFERENCE)["gains"], {"scale": SCALE})
     table = entries.fractions(rows, ["gain", "low", "high"]).rename(columns={"low": "gain_low", "high": "gain_high"})
-    return table.assign(runs=table["draws"] * table["seeds"])
+    return table.assign(runs=table["subsets"] * table["seeds"])
 
 
 def gain(dataset: str, init: str, num_labeled: int = FEW) -> Any:
@@ -179,7 +179,7 @@ def _line(axes: Axes, part: pd.DataFrame, shift: float, init: str) -> None:
     at, (middle, low, high) = part["share"] * shift, (100 * part[name] for name in ("dice", "low", "high"))
     style = init_styles([init])[init] | {"capsize": 3, "linewidth": 1.8, "elinewidth": 1.2, "markersize": 6}
     error_bars(axes, at, middle, low, high, label=INITS[init], **style)
-    once = part["draws"] * part["seeds"] == 1  # one run: its interval is that of the patients alone
+    once = part["subsets"] * part["seeds"] == 1  # one run: its interval is that of the patients alone
     axes.plot(at[once], middle[once], style["marker"], color="white", markeredgecolor=style["color"], zorder=5)
 
 

@@ -11,8 +11,8 @@ from ssl_utils.experiments import runs
 def pretraining(course: Path) -> pd.DataFrame:
     """One row per finished pretraining of a course folder: validation loss beside two trivial baselines.
 
-    `of in-filling` is loss / in-filling, below 1 where the task has learnt more than to interpolate. Only this column
-    may be compared between tasks: each loss is an L1 over other voxels.
+    `of interpolation` is loss / interpolation, below 1 where the task has learnt more than to interpolate. Only this
+    column may be compared between tasks: each loss is an L1 over other voxels.
 
     Raises:
         CourseError: none is finished yet.
@@ -22,9 +22,9 @@ def pretraining(course: Path) -> pd.DataFrame:
         run = runs.metrics(path.parent)
         first, last, baselines = run["first"], run["last"], run["baselines"]
         row = {"steps": last["step"], "seconds": run["seconds"], "first loss": first["validation_loss"]}
-        row |= {"loss": last["validation_loss"], "in-filling": baselines["in-filling"], "mean": baselines["mean"]}
+        row |= {"loss": last["validation_loss"], "interpolation": baselines["interpolation"], "mean": baselines["mean"]}
         rows[path.parent.name] = row
     if not rows:
         raise CourseError(f"{course / 'pretrain'}: has no finished pretraining; run chapter 02 or 03 first")
     table = pd.DataFrame(rows).T.rename_axis("pretraining")
-    return table.assign(**{"of in-filling": table["loss"] / table["in-filling"]}).astype({"steps": int})
+    return table.assign(**{"of interpolation": table["loss"] / table["interpolation"]}).astype({"steps": int})

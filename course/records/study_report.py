@@ -62,7 +62,7 @@ def write(run_dir: Path | str, plan: Mapping[str, Any]) -> Path:
 
 
 def rows(plan: Mapping[str, Any], per_case: pd.DataFrame) -> pd.DataFrame:
-    """A row per point and number of labels: task, value, name, default, num_labeled, dice, low, high, cases, draws,
+    """A row per point and number of labels: task, value, name, default, num_labeled, dice, low, high, cases, subsets,
     seeds, collapsed, gain, gain_low, gain_high, p. Dice in 0..1; random has no gain."""
     summary = statistics.summary(per_case).rename(columns={"init": "name"})
     gains = statistics.gains(per_case, baseline=BASELINE)[["init", "num_labeled", "gain", "low", "high", "p"]]
@@ -124,7 +124,7 @@ def text(about: Mapping[str, Any], table: pd.DataFrame) -> str:
     ]
     if about["scale"] == "smoke":
         limits.insert(0, "Scale smoke trains for seconds: these numbers only show that everything runs.")
-    if table["draws"].min() * table["seeds"].min() < 3:
+    if table["subsets"].min() * table["seeds"].min() < 3:
         limits.append("With so few repeats, the intervals only include the variation over test patients.")
     if lost := int(table["collapsed"].sum()):
         limits.append(f"{lost} runs collapsed; they are in the means.")

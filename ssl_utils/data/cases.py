@@ -53,11 +53,11 @@ class Datalist:
         return [case for cases in self.sides().values() for case in cases]
 
 
-def draw_labels(cases: Sequence[Case], num_labeled: int, draw: int = 0) -> tuple[Case, ...]:
+def label_subset(cases: Sequence[Case], num_labeled: int, subset: int = 0) -> tuple[Case, ...]:
     """The label subset of a run: `num_labeled` cases whose labels it may use.
 
-    Subsets are nested: 6 cases are the first 6 of the 12 of the same draw. Draw 0 is the file's order; every other draw
-    is a permutation of its own in which patients take turns, so that few labels come from many patients.
+    Subsets are nested: 6 cases are the first 6 of the 12 of the same subset. Subset 0 is the file's order; every other
+    one is a permutation of its own in which patients take turns, so that few labels come from many patients.
 
     Raises:
         CourseError: more labels than there are labelled cases, or numbers that make no sense.
@@ -65,9 +65,9 @@ def draw_labels(cases: Sequence[Case], num_labeled: int, draw: int = 0) -> tuple
     labeled = [case for case in cases if case.label is not None]
     if not 1 <= num_labeled <= len(labeled):
         raise CourseError(f"num_labeled={num_labeled}: there are {len(labeled)} labelled cases; choose 1 to that many")
-    if draw < 0:
-        raise CourseError(f"draw={draw}: draws are numbered from 0; choose 0 or more")
-    return (tuple(labeled) if draw == 0 else in_turn(labeled, seed=draw))[:num_labeled]
+    if subset < 0:
+        raise CourseError(f"subset={subset}: subsets are numbered from 0; choose 0 or more")
+    return (tuple(labeled) if subset == 0 else in_turn(labeled, seed=subset))[:num_labeled]
 
 
 def in_turn(cases: Iterable[Case], *, seed: int) -> tuple[Case, ...]:

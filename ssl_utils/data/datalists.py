@@ -4,11 +4,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from ssl_utils.data.cases import Case, Datalist, by_patient, draw_labels, in_turn, split_by_patient
+from ssl_utils.data.cases import Case, Datalist, by_patient, in_turn, label_subset, split_by_patient
 from ssl_utils.data.lists.msd import read, write
 from ssl_utils.data.lists.own_folder import as_listed, from_folder, overlooked
 
-__all__ = ["POOL", "Case", "Datalist", "as_listed", "by_patient", "draw_labels", "faults", "from_folder", "in_turn"]
+__all__ = ["POOL", "Case", "Datalist", "as_listed", "by_patient", "faults", "from_folder", "in_turn", "label_subset"]
 __all__ += ["leaks", "overlooked", "problems", "read", "split_by_patient", "write"]
 
 POOL = ("training", "unlabeled")  # what pretraining may see: one split as far as leaks go

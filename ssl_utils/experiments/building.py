@@ -78,7 +78,7 @@ def build_network(setup: Setup, run: Finetuning) -> tuple[SegmentationNetwork, T
     no deep supervision.
     """
     path, scope = pretrained_weights(setup, run.init, run.scope)
-    pretrained, seed = network_of(path), 1000 * run.draw + run.seed
+    pretrained, seed = network_of(path), 1000 * run.subset + run.seed
     name = run.network or pretrained
     if path and pretrained != name:
         raise CourseError(

@@ -93,7 +93,7 @@ class Finetuning(Description):
 
     init: Annotated[str, Option("random, or the name of a pretraining run")] = RANDOM
     num_labeled: Annotated[int, Option("labelled volumes", low=1)] = 6
-    draw: Annotated[int, Option("number of the label subset", low=0)] = 0
+    subset: Annotated[int, Option("number of the label subset", low=0)] = 0
     seed: Annotated[int, Option("of weights and crops", low=0)] = 0
     freeze_epochs: Annotated[int, Option("epochs with a frozen encoder; -1: all", low=-1)] = 0
     layer_decay: Annotated[float, Option("learning rate of a block over that of the next one", above=0, high=1)] = 1.0
@@ -111,5 +111,5 @@ class Finetuning(Description):
     @property
     def name(self) -> str:
         """The name of the run: the init and the options not at their default, `random__budget=4`."""
-        folders = ("init", "num_labeled", "draw", "seed")  # part of the path instead
+        folders = ("init", "num_labeled", "subset", "seed")  # part of the path instead
         return variant(self.init, {key: value for key, value in self.changed().items() if key not in folders})

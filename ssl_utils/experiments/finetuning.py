@@ -34,8 +34,8 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
     """
     scale, dataset, team = setup.scale, setup.dataset, team or Team()
     team.check(scale.finetune_batch_size)
-    folder = runs.finetune_dir(dataset.name, scale.name, run.name, run.num_labeled, run.draw, run.seed)
-    labelled = datalists.draw_labels(setup.datalist.training, run.num_labeled, run.draw)
+    folder = runs.finetune_dir(dataset.name, scale.name, run.name, run.num_labeled, run.subset, run.seed)
+    labelled = datalists.label_subset(setup.datalist.training, run.num_labeled, run.subset)
     weights, scope = pretrained_weights(setup, run.init, run.scope)
     network, report = build_network(setup, run)
     steps = max(round(scale.finetune_steps * run.budget), 1)

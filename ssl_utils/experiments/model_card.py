@@ -21,7 +21,7 @@ DEMANDS = {  # beginning of a licence -> what it demands of those who pass the w
 }
 BASELINES = {
     "mean": "mean of the visible voxels",
-    "in-filling": "trilinear in-filling",
+    "interpolation": "trilinear interpolation",
     "input": "the corrupted input itself",
 }
 LIMITATIONS = """\
@@ -73,7 +73,7 @@ def write_network_card(
     sizes, config = _sizes(folder / "model.safetensors")
     source = f"`{done['init']}`, fine-tuned on {done['num_labeled']} labelled volumes"
     rows = {
-        "init": f"{source} (draw {done['draw']}, seed {done['seed']})",
+        "init": f"{source} (label subset {done['subset']}, seed {done['seed']})",
         "network": f"`{config['network']}`, {sizes}",
         **_data_rows([(dataset, done["num_labeled"])]),
     }

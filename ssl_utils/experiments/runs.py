@@ -21,12 +21,12 @@ from ssl_utils.files import atomic, read_json, write_json
 from ssl_utils.training import processes
 
 PROJECT = Path(__file__).resolve().parents[2]
-OF_ONE_RUN = ("init", "num_labeled", "draw", "seed")  # what identifies a fine-tuning of a course
+OF_ONE_RUN = ("init", "num_labeled", "subset", "seed")  # what identifies a fine-tuning of a course
 OF_A_COURSE = re.compile(r"random(__.+)?|((?!__).)+(__permuted=True|__budget=[\d.]+)?")  # inits and controls
 # options in which the runs of one initialisation may differ
 OF_AN_INIT = ("budget", "steps", "freeze_epochs", "permuted", "network", "scope", "layer_decay", "deep_supervision")
 RECIPE = 2  # version of the training; runs of an earlier version are made again
-LAYOUT = 2  # version of the names and settings of run folders; runs of another version are neither read nor changed
+LAYOUT = 3  # version of the names and settings of run folders; runs of another version are neither read nor changed
 PACKAGES = ("torch", "monai", "lightning", "numpy", "nibabel")
 
 
@@ -43,8 +43,8 @@ def pretrain_dir(dataset: str, scale: str, task: str) -> Path:
     return course_dir(dataset, scale) / "pretrain" / task
 
 
-def finetune_dir(dataset: str, scale: str, init: str, num_labeled: int, draw: int, seed: int) -> Path:
-    return course_dir(dataset, scale) / "finetune" / init / f"n{num_labeled}" / f"draw{draw}_seed{seed}"
+def finetune_dir(dataset: str, scale: str, init: str, num_labeled: int, subset: int, seed: int) -> Path:
+    return course_dir(dataset, scale) / "finetune" / init / f"n{num_labeled}" / f"subset{subset}_seed{seed}"
 
 
 def begin(folder: Path, settings: dict[str, Any], *, device: str | None = None, first: bool = True) -> bool:
@@ -129,7 +129,7 @@ def finished(folder: Path, *, names: Collection[str] | None = None) -> list[Path
     A course consists of its inits and their controls (`random__budget=4`, `simmim__permuted=True`). Other runs with
     options (`simmim__mask_ratio=0.3`) belong to studies or to the reader and must be named.
     """
-    paths = sorted((folder / "finetune").glob("*/n*/draw*/metrics.json"))
+    paths = sorted((folder / "finetune").glob("*/n*/subset*/metrics.json"))
     return [p for p in paths if (p.parts[-4] in names if names is not None else OF_A_COURSE.fullmatch(p.parts[-4]))]
 
 
@@ -161,7 +161,7 @@ def collect(folder: Path, *, names: Collection[str] | None = None) -> pd.DataFra
 def unlike(folder: Path, *, names: Collection[str] | None = None) -> list[str]:
     """Settings that differ between finished fine-tunings (`finished`) although a comparison needs them equal.
 
-    One line each, `lr: 0.001 in 8, 0.004 in 1`; labelled and test cases must agree at the same labels and draw. Inits
+    One line each, `lr: 0.001 in 8, 0.004 in 1`; labelled and test cases must agree at the same labels and subset. Inits
     with options (`random__budget=4`) may differ in OF_AN_INIT, which must agree among runs of one init.
     """
     counts: dict[str, Counter] = defaultdict(Counter)
@@ -171,7 +171,7 @@ def unlike(folder: Path, *, names: Collection[str] | None = None) -> list[str]:
         for key in keys:
             name = f"{key} of {settings['init']}" if key in OF_AN_INIT else key
             counts[name][json.dumps(settings.get(key))] += 1
-        counts[f"data at n={settings['num_labeled']}, draw={settings['draw']}"][settings.get("data")] += 1
+        counts[f"data at n={settings['num_labeled']}, subset={settings['subset']}"][settings.get("data")] += 1
     different = sorted(name for name, count in counts.items() if len(count) > 1)
     return [f"{name}: {', '.join(f'{value} in {n}' for value, n in counts[name].most_common())}" for name in different]
 

@@ -32,7 +32,7 @@ class Scale:
     finetune_lr: float
     # the experiment
     num_labeled: tuple[int, ...]
-    draws: int
+    subsets: int
     seeds: int
     overlap: float  # of neighbouring sliding windows
 
@@ -57,7 +57,7 @@ NUMBERS = {  # one value per name
     "finetune_batch_size": (1, 2, 4, 4),
     "finetune_lr": (4e-3, 4e-3, 4e-3, 1e-4),
     "num_labeled": ((6, 12, 24),) * 4,
-    "draws": (1, 1, 3, 5),
+    "subsets": (1, 1, 3, 5),
     "seeds": (1, 1, 3, 3),
     "overlap": (0.25, 0.25, 0.5, 0.5),
 }

@@ -116,7 +116,7 @@ def write_plan(setup: Setup) -> Path:
     plan = {
         "dataset": setup.dataset.name,
         "num_labeled": setup.label_counts,
-        "draws": setup.scale.draws,
+        "subsets": setup.scale.subsets,
         "seeds": setup.scale.seeds,
         "cases": {split: len(cases) for split, cases in splits.items()},
         "datalist": setup.digest([case for cases in splits.values() for case in cases]),

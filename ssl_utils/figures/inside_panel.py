@@ -13,7 +13,7 @@ from ssl_utils.figures.look import GREY, PALETTE, need, sheet
 
 ORANGE, GREEN, RED, BLUE = PALETTE[0], PALETTE[2], PALETTE[4], PALETTE[6]
 MARGIN_DB, MARGIN_DICE, MARGIN_RANK = 0.1, 0.01, 0.05  # changes below these (rank: of the first value) count as none
-COLUMNS = ("step", "psnr", "psnr_mean", "psnr_infill", "linear", "knn", "place")
+COLUMNS = ("step", "psnr", "psnr_mean", "psnr_interpolation", "linear", "knn", "place")
 COLUMNS += ("feature_std", "content", "rankme", "rank_most", "alarm", "reason")
 
 
@@ -46,7 +46,7 @@ def sentences(table: pd.DataFrame) -> list[str]:
 
 
 def _against_interpolation(last: pd.Series) -> str:
-    psnr, baseline, mean = last["psnr"], last["psnr_infill"], last["psnr_mean"]
+    psnr, baseline, mean = last["psnr"], last["psnr_interpolation"], last["psnr_mean"]
     start = f"At step {int(last['step'])} hidden voxels are reconstructed at {psnr:.1f} dB"
     if psnr > baseline + MARGIN_DB:
         return f"{start}, {psnr - baseline:.1f} dB above the interpolation baseline ({baseline:.1f} dB)."
@@ -160,7 +160,7 @@ def _loss(axes: Axes, history: pd.DataFrame | None) -> None:
 
 def _psnr(axes: Axes, table: pd.DataFrame) -> None:
     _line(axes, table["step"], table["psnr"], "network", BLUE)
-    _baseline(axes, table["psnr_infill"].iloc[-1], "interpolation")
+    _baseline(axes, table["psnr_interpolation"].iloc[-1], "interpolation")
     _baseline(axes, table["psnr_mean"].iloc[-1], "mean", ":")
     axes.margins(y=0.1)
     _frame(axes, "reconstruction, fixed masks", "PSNR over hidden voxels (dB)")

@@ -101,7 +101,7 @@ class PretextTask(SharedStep, ABC):
     @torch.no_grad()
     def baselines(self, loader) -> dict[str, float]:
         """Validation scores of the `trivial_predictions` and of the corrupted input."""
-        sums = {"mean": 0.0, "in-filling": 0.0, "input": 0.0}
+        sums = {"mean": 0.0, "interpolation": 0.0, "input": 0.0}
         for batch in loader:
             images = batch["image"].to(self.device)
             shown = self.reconstruct(images, self.generator(int(batch["seed"][0])))
@@ -117,10 +117,10 @@ class PretextTask(SharedStep, ABC):
 def trivial_predictions(images: Tensor, hidden: Tensor) -> dict[str, Tensor]:
     """Crops (B, C, D, H, W) whose hidden voxels are the mean of the visible ones, or their interpolation."""
     mean = (images * ~hidden).sum() / (~hidden).sum().clamp(min=1)
-    return {"mean": torch.where(hidden, mean, images), "in-filling": infill(images, hidden)}
+    return {"mean": torch.where(hidden, mean, images), "interpolation": interpolate(images, hidden)}
 
 
-def infill(images: Tensor, hidden: Tensor, *, rounds: int = 16) -> Tensor:
+def interpolate(images: Tensor, hidden: Tensor, *, rounds: int = 16) -> Tensor:
     """The interpolation baseline: fill hidden voxels by trilinear interpolation of the visible ones, coarse to fine
     (push-pull), and smooth them `rounds` times on every level."""
     if not hidden.any() or max(images.shape[2:]) < 2:
@@ -129,7 +129,7 @@ def infill(images: Tensor, hidden: Tensor, *, rounds: int = 16) -> Tensor:
     kernel = dict(kernel_size=[min(n, 2) for n in images.shape[2:]], ceil_mode=True)
     below = F.avg_pool3d(weight, **kernel)
     coarse = F.avg_pool3d(images * weight, **kernel) / below.clamp(min=1e-6)
-    filled = infill(coarse, below == 0, rounds=rounds)
+    filled = interpolate(coarse, below == 0, rounds=rounds)
     filled = F.interpolate(filled, size=images.shape[2:], mode="trilinear", align_corners=False)
     filled = torch.where(hidden, filled, images)
     for _ in range(rounds):

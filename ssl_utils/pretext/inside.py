@@ -29,7 +29,7 @@ from ssl_utils.pretext.base import PretextTask, trivial_predictions
 LEAST_STD = 0.1  # of 1: all tokens have nearly the same direction
 LEAST_RANK = 0.03  # of the largest possible; at initialisation about half, of positions alone 0.04
 LEAST_CONTENT = 0.01  # of 1: tokens encode their position only
-BASELINES = {"psnr_mean": "mean", "psnr_infill": "in-filling"}  # column -> name in `trivial_predictions`
+BASELINES = {"psnr_mean": "mean", "psnr_interpolation": "interpolation"}  # column -> name in `trivial_predictions`
 
 
 @dataclass(frozen=True)
@@ -77,10 +77,10 @@ def callback(
 class Inside(L.Callback):
     """Writes a row of inside.csv before step 1 and at every validation of any pretext task.
 
-    step, seconds_probe (time of the measurement); psnr, psnr_mean, psnr_infill (dB over hidden voxels on fixed masks:
-    network, mean fill, trilinear interpolation); linear, knn (Dice 0..1 of token label shares from frozen tokens after
-    the final norm, no positions added), place (the same of the average label at each position, without the image);
-    feature_std, content, rankme and rank_most (the largest possible); alarm and its reason.
+    step, seconds_probe (time of the measurement); psnr, psnr_mean, psnr_interpolation (dB over hidden voxels on fixed
+    masks: network, mean fill, trilinear interpolation); linear, knn (Dice 0..1 of token label shares from frozen tokens
+    after the final norm, no positions added), place (the same of the average label at each position, without the
+    image); feature_std, content, rankme and rank_most (the largest possible); alarm and its reason.
 
     Global random numbers, modes and gradients of the module are left alone, so weights are those of a run without it.
     """

@@ -12,7 +12,7 @@ import pandas as pd
 from ssl_utils.errors import CourseError
 from ssl_utils.statistics.intervals import bootstrap_interval, hierarchical_interval, sign_flip_test
 
-RUN = ["init", "num_labeled", "draw", "seed"]  # the columns that name one fine-tuning run
+RUN = ["init", "num_labeled", "subset", "seed"]  # the columns that name one fine-tuning run
 CELL = ["init", "num_labeled"]  # the columns that name a cell
 
 
@@ -50,7 +50,7 @@ def cell_table(rows: pd.DataFrame, column: str) -> tuple[np.ndarray, np.ndarray]
     A run is a label subset, averaged over its seeds; with a single subset it is a seed. A missing value (a case without
     any of its structures) is replaced by the sum of its row and column effects.
     """
-    level = "draw" if rows["draw"].nunique() > 1 else "seed"
+    level = "subset" if rows["subset"].nunique() > 1 else "seed"
     unit = "patient" if "patient" in rows else "case"
     cases = rows.dropna(subset=column).drop_duplicates("case").groupby(unit).size()
     table = rows.groupby([level, "case"]).agg({column: "mean"} | ({unit: "first"} if unit == "patient" else {}))
@@ -82,13 +82,13 @@ def estimate(rows: pd.DataFrame, column: str, *, level: float = 0.95, seed: int 
 
 
 def estimates(rows: pd.DataFrame, column: str, keys: Sequence[str] = CELL, **options: float) -> pd.DataFrame:
-    """`estimate` of every group of rows, in their order: [*keys, mean, low, high, p, cases, draws, seeds, runs].
+    """`estimate` of every group of rows, in their order: [*keys, mean, low, high, p, cases, subsets, seeds, runs].
 
-    `seeds` is the smallest number of seeds of a label subset, so `runs` may exceed draws times seeds.
+    `seeds` is the smallest number of seeds of a label subset, so `runs` may exceed subsets times seeds.
     """
     table = []
     for key, part in rows.groupby(list(keys), sort=False):
-        seeds, cases = part.groupby("draw")["seed"].nunique(), part.dropna(subset=column)["case"].nunique()
-        counts = {"cases": cases, "draws": seeds.size, "seeds": int(seeds.min()), "runs": int(seeds.sum())}
+        seeds, cases = part.groupby("subset")["seed"].nunique(), part.dropna(subset=column)["case"].nunique()
+        counts = {"cases": cases, "subsets": seeds.size, "seeds": int(seeds.min()), "runs": int(seeds.sum())}
         table.append(dict(zip(keys, key, strict=True)) | estimate(part, column, **options) | counts)
-    return pd.DataFrame(table, columns=[*keys, "mean", "low", "high", "p", "cases", "draws", "seeds", "runs"])
+    return pd.DataFrame(table, columns=[*keys, "mean", "low", "high", "p", "cases", "subsets", "seeds", "runs"])

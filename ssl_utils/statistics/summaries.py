@@ -8,11 +8,11 @@ from ssl_utils.statistics.intervals import holm
 
 
 def summary(per_case: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
-    """A row per (init, num_labeled): dice, low, high (`cells.estimate`), and the numbers of cases, draws, seeds, runs
+    """A row per (init, num_labeled): dice, low, high (`cells.estimate`), and the numbers of cases, subsets, seeds, runs
     and collapsed runs (`run_means`), which are part of the mean."""
     table = _dice(estimates(case_means(per_case), "dice", level=level, seed=seed))
     counts = run_means(per_case).groupby(CELL)["collapsed"].sum().astype(int)
-    columns = [*CELL, "dice", "low", "high", "cases", "draws", "seeds", "runs", "collapsed"]
+    columns = [*CELL, "dice", "low", "high", "cases", "subsets", "seeds", "runs", "collapsed"]
     return table.join(counts, on=CELL)[columns].sort_values("num_labeled", kind="stable", ignore_index=True)
 
 
@@ -30,16 +30,16 @@ def _dice(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def paired(per_case: pd.DataFrame, *, baseline: str = "random") -> pd.DataFrame:
-    """The case means of every init beside those of the baseline with the same labels, draw, seed and case:
+    """The case means of every init beside those of the baseline with the same labels, subset, seed and case:
     columns of `case_means` and dice_baseline, gain. Runs without a partner are left out."""
-    means, keys = case_means(per_case), ["num_labeled", "draw", "seed", "case"]
+    means, keys = case_means(per_case), ["num_labeled", "subset", "seed", "case"]
     partner = means.loc[means["init"] == baseline, [*keys, "dice"]]
     pairs = means[means["init"] != baseline].merge(partner, on=keys, suffixes=("", "_baseline"))
     return pairs.assign(gain=pairs["dice"] - pairs["dice_baseline"])
 
 
 def gains(per_case: pd.DataFrame, *, baseline: str = "random", level: float = 0.95, seed: int = 0) -> pd.DataFrame:
-    """A row per (init, num_labeled): the gain of the init over the baseline on the same cases, draws and seeds.
+    """A row per (init, num_labeled): the gain of the init over the baseline on the same cases, label subsets and seeds.
 
     gain, low, high (Dice) and p are those of `cells.estimate`. `relative` is the gain over the baseline's Dice.
     `p_holm` is corrected for the number of rows, separately for inits and controls (`is_control`). `win_rate` is the
@@ -56,13 +56,13 @@ def gains(per_case: pd.DataFrame, *, baseline: str = "random", level: float = 0.
     table = table.assign(baseline=baseline).sort_values(CELL, kind="stable", ignore_index=True)
     table["p_holm"] = table.groupby(table["init"].map(is_control).astype(bool))["p"].transform(holm)
     columns = ["init", "baseline", "num_labeled", "gain", "low", "high", "relative", "p", "p_holm"]
-    return table[[*columns, "win_rate", "effect_size", "cases", "draws", "seeds"]]
+    return table[[*columns, "win_rate", "effect_size", "cases", "subsets", "seeds"]]
 
 
 def _win_rate(pairs: pd.DataFrame) -> float:
     known = pairs.dropna(subset="gain")
     wins = (known["gain"] > 1e-12) + 0.5 * (known["gain"].abs() <= 1e-12)
-    return float(wins.groupby([known["draw"], known["seed"]]).mean().mean())
+    return float(wins.groupby([known["subset"], known["seed"]]).mean().mean())
 
 
 def _effect_size(table: np.ndarray, cases: np.ndarray) -> float:

@@ -47,7 +47,7 @@ def label_efficiency(summary: pd.DataFrame) -> pd.DataFrame:
     columns = [f"{n} labels" for n in sorted(summary["num_labeled"].unique())]
     table = pd.DataFrame("", index=pd.Index(_inits(summary["init"]), name="init"), columns=columns)
     for row in summary.itertuples():
-        count = getattr(row, "runs", row.draws * row.seeds)  # an older record has no count of runs
+        count = getattr(row, "runs", row.subsets * row.seeds)  # an older record has no count of runs
         note = f", {row.collapsed} of {count} collapsed" if row.collapsed else ""
         table.loc[row.init, f"{row.num_labeled} labels"] = cell(row.dice, row.low, row.high) + note
     return table
@@ -71,7 +71,7 @@ def gain_table(gains: pd.DataFrame) -> pd.DataFrame:
     table["relative"] = [signed(value, " %") for value in gains["relative"]]
     if "win_rate" in gains:
         table["cases won"] = _texts(100 * gains["win_rate"], "{:.0f} %".format)
-    repeated = gains["draws"] * gains["seeds"] > 1 if "draws" in gains else pd.Series(True, gains.index)
+    repeated = gains["subsets"] * gains["seeds"] > 1 if "subsets" in gains else pd.Series(True, gains.index)
     columns = {"p": ("p", _p), "p_holm": ("p, Holm", _p), "effect_size": ("effect size", "{:+.2f}".format)}
     for name, (title, text) in columns.items():
         if name in gains and repeated.any():
@@ -120,7 +120,7 @@ def collapsed_table(per_case: pd.DataFrame) -> pd.DataFrame:
     """Every collapsed run, with its Dice and the reason."""
     lost = statistics.run_means(per_case).query("collapsed")
     table = lost.rename(columns={"num_labeled": "labels"}).assign(Dice=_texts(100 * lost["dice"], "{:.1f}".format))
-    return table.set_index("init")[["labels", "draw", "seed", "Dice", "why"]]
+    return table.set_index("init")[["labels", "subset", "seed", "Dice", "why"]]
 
 
 def markdown(table: pd.DataFrame) -> str:
@@ -133,15 +133,15 @@ def markdown(table: pd.DataFrame) -> str:
 
 
 def repeats(summary: pd.DataFrame) -> str:
-    """`draws: 3, seeds: 3`: the smallest numbers, and whether they differ between rows."""
-    more = " in some rows, more in others" if len(summary[["draws", "seeds"]].drop_duplicates()) > 1 else ""
-    return f"draws: {summary['draws'].min()}, seeds: {summary['seeds'].min()}{more}"
+    """`label subsets: 3, seeds: 3`: the smallest numbers, and whether they differ between rows."""
+    more = " in some rows, more in others" if len(summary[["subsets", "seeds"]].drop_duplicates()) > 1 else ""
+    return f"label subsets: {summary['subsets'].min()}, seeds: {summary['seeds'].min()}{more}"
 
 
 def limits(summary: pd.DataFrame, scale: str) -> str:
     """The limitations of a table made of this summary."""
-    draws, seeds, cases = (int(summary[name].min()) for name in ("draws", "seeds", "cases"))
-    if draws > 1:
+    subsets, seeds, cases = (int(summary[name].min()) for name in ("subsets", "seeds", "cases"))
+    if subsets > 1:
         levels = "test patients, label subsets and training seeds"
     else:
         levels = "test patients and training seeds, not of label subsets" if seeds > 1 else "test patients alone"
@@ -151,9 +151,9 @@ def limits(summary: pd.DataFrame, scale: str) -> str:
     if any(base(init) != "random" for init in summary["init"]):
         lines.append("Each pretraining was run once: no interval includes the variation between pretrainings.")
     lines.append("The validation labels, which choose the training step, come on top of the labels named here.")
-    if draws * seeds == 1:
+    if subsets * seeds == 1:
         lines.append("Another seed can move a cell by more than its interval.")
-    elif (draws if draws > 1 else seeds) < 3:
+    elif (subsets if subsets > 1 else seeds) < 3:
         lines.append("Two runs hardly show the spread between runs, hence the wide intervals.")
     if cases < 20:
         lines.append(f"With {cases} test cases the intervals themselves are too narrow to be trusted.")

@@ -75,6 +75,6 @@ class Scatter(anywidget.AnyWidget):
 def headline(row: Mapping[str, Any]) -> str:
     """One sentence about one test case in one pair of runs."""
     return (
-        f"Case {row['case']}, {row['num_labeled']} labels, label subset {row['draw']}, seed {row['seed']}: "
+        f"Case {row['case']}, {row['num_labeled']} labels, label subset {row['subset']}, seed {row['seed']}: "
         f"Dice {row['dice_baseline']:.3f} from scratch, {row['dice']:.3f} with {row['init']}."
     )

@@ -21,8 +21,8 @@ def results_explorer(per_case: pd.DataFrame, show: Show, *, names: Mapping[int, 
     """Show the Dice of every test case, random against another init; live, pick a case there to see its slices.
 
     Args:
-        per_case: as `runs.per_case` gives it: init, num_labeled, draw, seed, case, class, dice.
-        show: called with init, num_labeled, draw, seed and case; returns "image", "label", "prediction" (D, H, W)
+        per_case: as `runs.per_case` gives it: init, num_labeled, subset, seed, case, class, dice.
+        show: called with init, num_labeled, subset, seed and case; returns "image", "label", "prediction" (D, H, W)
             and "spacing", and may return "window". A CourseError of it is shown in place of the slices.
         names: label value -> name.
     """

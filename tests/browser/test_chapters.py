@@ -12,7 +12,7 @@ pytestmark = pytest.mark.browser
 
 CHAPTERS = sorted(path.stem for path in PROJECT.glob("notebooks/[0-9]*.ipynb"))
 # Of the course that was executed already, these are trained once more, in front of the reader; the rest is loaded.
-AGAIN = ("pretrain/simmim", "finetune/random/n6/draw0_seed0")
+AGAIN = ("pretrain/simmim", "finetune/random/n6/subset0_seed0")
 
 
 @pytest.fixture(scope="module")

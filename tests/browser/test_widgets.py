@@ -40,7 +40,7 @@ viewers.playground(make, {
     "results": """
 rng = np.random.default_rng(0)
 per_case = pd.DataFrame([
-    {"init": init, "num_labeled": n, "draw": 0, "seed": 0, "case": f"case_{i}", "patient": f"p{i}", "class": organ,
+    {"init": init, "num_labeled": n, "subset": 0, "seed": 0, "case": f"case_{i}", "patient": f"p{i}", "class": organ,
      "dice": rng.uniform(0.5, 0.9)}
     for init in ("random", "simmim") for n in (6, 12) for i in range(5) for organ in ("shell", "core")
 ])

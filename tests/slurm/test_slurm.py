@@ -97,7 +97,7 @@ def test_failures_limits_and_a_dead_controller_are_survived(node, tmp_path, monk
         done.parent.mkdir(parents=True)
         done.write_text("{}")
     where = Cluster(jobs=6, partition="lesson", profile=quick(tmp_path / "profile", runtime=1))
-    late = "finetune/random/n6/draw0_seed0"
+    late = "finetune/random/n6/subset0_seed0"
     with ThreadPoolExecutor(1) as pool, no_driver_left():
         running = pool.submit(graph.run_graph, course.run, course.config, cores=2, cluster=where)
         wait_for(lambda: running.done() or state(course.run, late).state == "running", "it did not start", seconds=300)
@@ -117,7 +117,9 @@ def test_failures_limits_and_a_dead_controller_are_survived(node, tmp_path, monk
     assert len(parts) == PARTS and all((course.run / part.writes).exists() for part in parts)
     assert {row.state for row in status.rows(course.run)} == {"done"}
     tries = pd.Series([e["label"] for e in events(course.run) if e["event"] == "started"]).value_counts()
-    assert tries["02_augmentation_pretraining"] == 2 and tries["04_unetr_finetuning init=random n=6 draw=0 seed=0"] == 2
+    assert (
+        tries["02_augmentation_pretraining"] == 2 and tries["04_unetr_finetuning init=random n=6 subset=0 seed=0"] == 2
+    )
     # two came before, and two were tried again
     assert len(log.split("has been submitted with SLURM jobid")) - 1 == sum(tries) == JOBS
     failed = [e for e in events(course.run) if e["event"] == "failed"]
@@ -143,7 +145,7 @@ def test_a_course_through_slurm_gives_the_numbers_of_a_local_one(node, tmp_path,
     assert f"{JOBS} parts in" in out and "through Slurm, 4 at a time" in out
     assert "Plan: folder, scale smoke" in out and f"{len(OF_PART_1)} pretrainings, {len(INITS)} fine-tunings" in out
     for init in INITS:
-        one, two = (pd.read_csv(run / f"finetune/{init}/n5/draw0_seed0/per_case.csv") for run in found.values())
+        one, two = (pd.read_csv(run / f"finetune/{init}/n5/subset0_seed0/per_case.csv") for run in found.values())
         pd.testing.assert_frame_equal(one, two, check_exact=True)
     tables = [(run / "results.md").read_text().splitlines() for run in found.values()]
     dice = [[line for line in table if re.match(r"\| \w+ +\| .*[\[%]", line)] for table in tables]  # the other times
