@@ -11,6 +11,7 @@ import pandas as pd
 from ssl_utils.data.dataset import Dataset, Grid
 from ssl_utils.files import read_json, write_text
 from ssl_utils.networks import NETWORKS, checkpoints
+from ssl_utils.segmentation import metrics
 
 DEMANDS = {  # beginning of a licence -> what it demands of those who pass the weights on; the longest match counts
     "CC0": "nothing is asked",
@@ -85,7 +86,7 @@ def write_network_card(
         "one label subset and one seed; another run differs.\n\n"
         + _table(("structure", "Dice"), [*scores.items(), ("mean of the cases", done["dice"])]),
         "Use it": "```bash\npython -m ssl_utils predict model.safetensors image.nii.gz --output predictions\n```\n\n"
-        "Each result is a label map with the shape and affine of its image.",
+        f"Each result is a label map with the shape and affine of its image.{_values(dataset)}",
     }
     title = f"Segmentation network for {dataset.name}: {len(scores)} structures"
     return _write(folder, title, rows, sections, [dataset])
@@ -148,6 +149,17 @@ def _input(dataset: Dataset, grid: Grid) -> str:
     return (
         f"Channels {channels}. A volume in RAS orientation (axes x, y, z), {space}; intensities {rule}; then less the "
         f"mean of the volume, divided by its standard deviation. Crops of {roi} voxels."
+    )
+
+
+def _values(dataset: Dataset) -> str:
+    """Which label values `predict` writes where regions overlap."""
+    if not dataset.regions:
+        return ""
+    where = metrics.written_values(dataset.labels, dataset.regions)
+    rows = [(value, dataset.labels[value], place) for value, place in where.items()]
+    return " Label values are those of the data set, from the regions:\n\n" + _table(
+        ("value", "label", "written"), rows
     )
 
 

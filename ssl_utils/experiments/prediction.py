@@ -17,7 +17,7 @@ from ssl_utils.experiments import scales
 from ssl_utils.experiments.setups import Setup
 from ssl_utils.networks import build, checkpoints
 from ssl_utils.networks.interface import SegmentationNetwork
-from ssl_utils.segmentation import inference
+from ssl_utils.segmentation import inference, metrics
 from ssl_utils.training.loop import device
 
 
@@ -63,8 +63,8 @@ def predict(
     for done, (path, target) in enumerate(zip(images, targets, strict=True), 1):
         image = volumes.read_image(path, channels=len(setup.dataset.channels))
         label = predict_case(setup, network.to(device()), image)
-        if setup.dataset.regions:  # in one file: later (smaller) regions overwrite earlier ones
-            label = np.max([np.where(mask, k, 0) for k, mask in enumerate(label, 1)], axis=0).astype(np.uint8)
+        if setup.dataset.regions:
+            label = metrics.label_map(label, setup.dataset.regions)
         volumes.write_nifti(target, label, image.affine)
         if progress:
             progress(done, len(images))
