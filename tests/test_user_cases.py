@@ -1,10 +1,15 @@
 """Other people's data: inputs of public reports on which nothing may go wrong in silence."""
 
+import json
 from itertools import permutations
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ssl_utils.data import datalists
+from ssl_utils.errors import CourseError
+from ssl_utils.experiments import runs
 from ssl_utils.segmentation import metrics
 
 BRATS = {0: "background", 1: "NCR", 2: "ED", 4: "ET"}
@@ -36,3 +41,87 @@ def test_the_model_card_says_where_each_label_value_is_written():
     assert metrics.written_values(BRATS, REGIONS) == {1: "in TC and WT", 2: "in WT", 4: "in TC and WT and ET"}
     lost = metrics.written_values({0: "background", 1: "a", 2: "b", 3: "c"}, {"all": (1, 2)})
     assert lost == {1: "in all", 2: "never: in all, as 1", 3: "never: in no region"}
+
+
+# ---- names and keys of a list
+
+
+def listed(folder: Path, content: dict | str) -> datalists.Datalist:
+    path = folder / "dataset.json"
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return datalists.read(path, root=folder)
+
+
+def refusal(folder: Path, content: dict | str) -> str:
+    with pytest.raises(CourseError) as error:
+        listed(folder, content)
+    line = str(error.value)
+    assert line.startswith(f"{folder / 'dataset.json'}: ") and "; " in line and "\n" not in line
+    return line
+
+
+@pytest.mark.parametrize(
+    "labels", [{"0": "background", "1": "kidney", "2": "kidney "}, {"background": 1}, {"1": "a", "2": "b", "0": "a"}]
+)
+def test_equal_names_of_labels_are_refused(tmp_path, labels):
+    assert "two labels are called" in refusal(tmp_path, {"training": ["a.nii"], "labels": labels})
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"training": ["a.nii"], "labels": {"kidney": 1, "kidney": 2}}',
+        '{"training": ["a.nii"], "training": ["b.nii"]}',
+        '{"training": [{"image": "a.nii", "label": "a.nii", "label": "b.nii"}]}',
+    ],
+)
+def test_a_key_that_comes_twice_is_refused(tmp_path, text):
+    assert "is there twice" in refusal(tmp_path, text)
+
+
+def test_a_label_called_ignore_and_a_value_between_two_are_refused(tmp_path):
+    assert "'ignore'" in refusal(tmp_path, {"training": ["a.nii"], "labels": {"organ": 1, "ignore": 2}})
+    assert "labels must look like" in refusal(tmp_path, {"training": ["a.nii"], "labels": {"organ": 1.5}})
+
+
+def test_structures_and_cases_may_be_called_as_pandas_calls_nothing(tmp_path):
+    (tmp_path / "per_case.csv").write_text("case,patient,dice,class\nNA,01,0.5,None\n2,02,,NA\n")
+    table = runs.read_scores(tmp_path / "per_case.csv")
+    assert table[["case", "patient", "class"]].to_numpy().tolist() == [["NA", "01", "None"], ["2", "02", "NA"]]
+    assert table["dice"].isna().tolist() == [False, True]
+
+
+def test_other_spellings_are_understood(tmp_path):
+    entry = {"image": "a.nii", "label": "b.nii"}
+    content = {
+        "channel_names": {"1": "T1", "0": "CT"},
+        "labels": {"background": 0, "organ": 1},
+        "numTraining": 2,
+        "file_ending": ".nii",
+        "training": [entry | {"patient_id": 7}, {"image": "c.nii", "subject": "8"}],
+        "val": ["d.nii"],
+        "testing": ["e.nii"],
+    }
+    found = listed(tmp_path, content)
+    assert found.channels == ("CT", "T1") and found.labels == {0: "background", 1: "organ"}
+    assert [case.patient for case in found.training] == ["7", "8"]
+    assert [case.id for case in found.validation + found.test] == ["d", "e"]
+
+
+@pytest.mark.parametrize(
+    ("content", "key", "fix"),
+    [
+        ({"trainig": []}, "'trainig'", "did you mean training?"),
+        ({"Labels": {}}, "'Labels'", "did you mean labels?"),
+        ({"tests": []}, "'tests'", "did you mean test?"),
+        ({"modalities": {}}, "'modalities'", "did you mean channels?"),
+        ({"weather": 3}, "'weather'", "known are name"),
+        ({"test": [], "testing": []}, "'testing'", "delete one"),
+        ({"validation": [{"image": "b.nii", "Patient": 1}]}, "validation[0]: key 'Patient'", "did you mean patient?"),
+        ({"validation": [{"image": "b.nii", "fold": 1}]}, "validation[0]: key 'fold'", "list the cases of one fold"),
+        ({"validation": [{"image": "b.nii", "patient": 1, "subject": 2}]}, "has patient twice", "delete one"),
+    ],
+)
+def test_a_key_that_nobody_knows_is_named_with_the_nearest_known_one(tmp_path, content, key, fix):
+    line = refusal(tmp_path, {"training": ["a.nii"]} | content)
+    assert key in line and fix in line

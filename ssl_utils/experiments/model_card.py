@@ -9,6 +9,7 @@ from typing import Any
 import pandas as pd
 
 from ssl_utils.data.dataset import Dataset, Grid
+from ssl_utils.experiments import runs
 from ssl_utils.files import read_json, write_text
 from ssl_utils.networks import NETWORKS, checkpoints
 from ssl_utils.segmentation import metrics
@@ -79,7 +80,7 @@ def write_network_card(
         rows["licence of the pretraining data"] = f"{licence}: {demands(licence)}"
     best = f"best at step {done['best_step']} by validation (Dice {done['validation_dice']:.3f})"
     rows["training"] = f"{best}, {done['seconds']:.0f} s on {done['device']}"
-    scores = pd.read_csv(folder / "per_case.csv").groupby("class", sort=False)["dice"].mean()
+    scores = runs.read_scores(folder / "per_case.csv").groupby("class", sort=False)["dice"].mean()
     sections = {
         "Input": f"{_input(dataset, grid)} `predict` does all of this by itself.",
         "Scores": f"On {done['cases']} test cases, scored once, in the space of their files. This is a single run with "

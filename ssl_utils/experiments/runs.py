@@ -118,6 +118,12 @@ def history(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "history.csv")
 
 
+def read_scores(path: Path) -> pd.DataFrame:
+    """A per_case.csv; cases, patients and structures may be called 01 or NA."""
+    names = dict.fromkeys(("case", "patient", "class"), str)
+    return pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
+
+
 def write_table(path: Path, table: pd.DataFrame) -> None:
     with atomic(path) as temporary:
         table.to_csv(temporary, index=False)
@@ -151,7 +157,7 @@ def collect(folder: Path, *, names: Collection[str] | None = None) -> pd.DataFra
     tables = []
     for path in finished(folder, names=names):
         settings = _settings(path)
-        table = pd.read_csv(path.with_name("per_case.csv"), dtype={"case": str, "patient": str})
+        table = read_scores(path.with_name("per_case.csv"))
         tables.append(table.assign(**{key: settings[key] for key in OF_ONE_RUN}))
     if not tables:
         raise CourseError(f"{folder}: no finished fine-tuning in it; run chapter 04_unetr_finetuning first")
