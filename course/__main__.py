@@ -94,7 +94,9 @@ def status(dataset: DatasetName = "phantom", scale: Scale = "laptop", data: Data
     console = Console()
     with one_line_errors(code=1):
         scales.get(scale)
-        root = runs.course_dir(datasets.run_name(dataset, data), scale)
+        name = datasets.run_name(dataset, data)
+        runs.check_source(name, data)
+        root = runs.course_dir(name, scale)
         rows = state.rows(root)
         if not rows:
             chosen = f"SCALE={scale} DATASET={dataset}" + (f" DATA={data}" if data else "")

@@ -7,9 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssl_utils.data import datalists
+from ssl_utils.data import datalists, datasets, volumes
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import runs
+from ssl_utils.experiments import runs, scales, setups
 from ssl_utils.segmentation import metrics
 
 BRATS = {0: "background", 1: "NCR", 2: "ED", 4: "ET"}
@@ -95,8 +95,10 @@ def test_other_spellings_are_understood(tmp_path):
     entry = {"image": "a.nii", "label": "b.nii"}
     content = {
         "channel_names": {"1": "T1", "0": "CT"},
+        "modality": ["CT", "T1"],
         "labels": {"background": 0, "organ": 1},
         "numTraining": 2,
+        "numUnlabeled": 0,
         "file_ending": ".nii",
         "training": [entry | {"patient_id": 7}, {"image": "c.nii", "subject": "8"}],
         "val": ["d.nii"],
@@ -116,7 +118,7 @@ def test_other_spellings_are_understood(tmp_path):
         ({"tests": []}, "'tests'", "did you mean test?"),
         ({"modalities": {}}, "'modalities'", "did you mean channels?"),
         ({"weather": 3}, "'weather'", "known are name"),
-        ({"test": [], "testing": []}, "'testing'", "delete one"),
+        ({"test": [], "testing": ["b.nii"]}, "'testing'", "delete one"),
         ({"validation": [{"image": "b.nii", "Patient": 1}]}, "validation[0]: key 'Patient'", "did you mean patient?"),
         ({"validation": [{"image": "b.nii", "fold": 1}]}, "validation[0]: key 'fold'", "list the cases of one fold"),
         ({"validation": [{"image": "b.nii", "patient": 1, "subject": 2}]}, "has patient twice", "delete one"),
@@ -125,3 +127,35 @@ def test_other_spellings_are_understood(tmp_path):
 def test_a_key_that_nobody_knows_is_named_with_the_nearest_known_one(tmp_path, content, key, fix):
     line = refusal(tmp_path, {"training": ["a.nii"]} | content)
     assert key in line and fix in line
+
+
+# ---- folders of data
+
+
+def make_folder(root: Path, *names: str, labels: str = "labelsTr", images: str = "imagesTr", only: int = 99) -> Path:
+    """A folder in MSD layout, every image another one; the first `only` cases have a label."""
+    for number, name in enumerate(names):
+        rng = np.random.default_rng([number, *name.encode()])
+        label = np.zeros((20, 20, 20), np.uint8)
+        label[4:9] = 1
+        volumes.write_nifti(root / images / f"{name}.nii.gz", rng.normal(100, 9, label.shape).astype("f4"), np.eye(4))
+        if number < only:
+            volumes.write_nifti(root / labels / f"{name}.nii.gz", label, np.eye(4))
+    return root
+
+
+def test_a_second_folder_of_the_same_name_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path / "runs"))
+    one, two = (make_folder(tmp_path / project / "data", "a", "b", "c") for project in ("A", "B"))
+    for _ in range(2):
+        setups.setup(dataset="folder", scale=scales.get("smoke"), data=str(one))
+    with pytest.raises(CourseError, match=rf"{two}: the runs in .*folder_data are those of {one}; rename one"):
+        setups.setup(dataset="folder", scale=scales.get("smoke"), data=str(two))
+    with pytest.raises(CourseError, match="those of"):  # a named dataset with a folder of its own too
+        runs.check_source("btcv", str(one), record=True)
+        runs.check_source("btcv", str(two))
+
+
+def test_names_without_latin_letters_stay_apart():
+    names = {datasets.run_name("folder", f"/x/{name}") for name in ("数据", "данные", "影像", "-")}
+    assert len(names) == 4 and all(len(name) > len("folder_") for name in names)

@@ -39,6 +39,19 @@ def course_dir(dataset: str, scale: str) -> Path:
     return runs_root() / dataset / scale
 
 
+def check_source(dataset: str, data: str | None, *, record: bool = False) -> None:
+    """Raises CourseError when the runs of that name are those of another folder of data, by what was recorded."""
+    if not data:
+        return
+    data, source = str(Path(data).expanduser().resolve()), runs_root() / dataset / "source.json"
+    before = read_json(source).get("data") if source.exists() else None
+    if before not in (None, data):
+        fix = f"rename one of the two, or set SSL_RUNS_ROOT to another folder (if the data were moved, delete {source})"
+        raise CourseError(f"{data}: the runs in {source.parent} are those of {before}; {fix}")
+    if record and before is None:
+        write_json(source, {"data": data})
+
+
 def pretrain_dir(dataset: str, scale: str, task: str) -> Path:
     return course_dir(dataset, scale) / "pretrain" / task
 

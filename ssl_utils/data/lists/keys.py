@@ -1,6 +1,7 @@
 """The keys of a datalist: other spellings of them are understood, and a key that nobody knows is refused by name."""
 
 import difflib
+import re
 from collections.abc import Sequence
 from typing import Any
 
@@ -15,7 +16,7 @@ SPELLINGS = {
     **dict.fromkeys(("patient_id", "patientID", "subject", "subject_id"), "patient"),
 }
 # of the Medical Segmentation Decathlon and of nnU-Net: nothing here depends on them
-NOT_READ = {"release", "tensorImageSize", "numTraining", "numTest", "file_ending", "overwrite_image_reader_writer"}
+NOT_READ = {"release", "tensorImageSize", "file_ending", "overwrite_image_reader_writer"}
 NOT_READ |= {"citation", "converted_by", "dataset_name", "author", "authors", "version", "date", "url", "relation"}
 FIXES = {"fold": "list the cases of one fold as validation, and delete it"}
 
@@ -24,19 +25,26 @@ def spelled(content: dict[str, Any], known: Sequence[str], where: str) -> dict[s
     """The content by the keys in `known`; `where` names the file, and the entry in it.
 
     Raises:
-        CourseError: a key is not known, or comes twice in two spellings.
+        CourseError: a key is not known, or its two spellings have two values.
     """
     chosen: dict[str, Any] = {}
     for key, value in content.items():
-        if key in NOT_READ and known is LIST:
+        if known is LIST and (key in NOT_READ or re.match("num[A-Z]", key)):
             continue
         name = SPELLINGS.get(key, key)
         if name not in known:
             raise CourseError(f"{where}: key {key!r} is not known; {_fix(key, known)}")
-        if name in chosen:
+        if name in chosen and in_order(chosen[name]) != in_order(value):
             raise CourseError(f"{where}: has {name} twice, the second time as {key!r}; delete one of them")
         chosen[name] = value
     return chosen
+
+
+def in_order(channels: Any) -> Any:
+    """{"1": "T1", "0": "CT"} as a list by its numbers; anything else as it is."""
+    if not isinstance(channels, dict):
+        return channels
+    return [channels[key] for key in (sorted(channels, key=int) if all(map(str.isdigit, channels)) else channels)]
 
 
 def _fix(key: str, known: Sequence[str]) -> str:

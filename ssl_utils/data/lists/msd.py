@@ -145,10 +145,7 @@ def _labels(path: Path, labels: Any) -> dict[int, str]:
 
 
 def _channels(path: Path, channels: Any) -> tuple[str, ...]:
-    if isinstance(channels, dict):
-        numbered = all(str(key).isdigit() for key in channels)
-        channels = [channels[key] for key in (sorted(channels, key=int) if numbered else channels)]
-    names = channels
+    names = keys.in_order(channels)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise CourseError(f'{path}: channels must be a list of names such as ["CT"]; correct it')
     return tuple(names)
