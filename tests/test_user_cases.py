@@ -159,3 +159,39 @@ def test_a_second_folder_of_the_same_name_is_refused(tmp_path, monkeypatch):
 def test_names_without_latin_letters_stay_apart():
     names = {datasets.run_name("folder", f"/x/{name}") for name in ("数据", "данные", "影像", "-")}
     assert len(names) == 4 and all(len(name) > len("folder_") for name in names)
+
+
+@pytest.mark.parametrize(
+    ("names", "patients"),
+    [
+        ("sub-01_ses-1_T1w sub-01_ses-2_T1w sub-02_ses-1_T1w", 2),
+        ("p01_visit1 p01_visit2 p01_V3 p01_tp_04 p01-scan-5 p01.day6 p01_baseline", 1),
+        ("p01_20190102 p01_20200304 p02_20190102", 2),
+        ("Patient-001_week-000-1 Patient-001_week-044 Patient-002_week-000", 2),
+        ("knee_001_L knee_001_R knee_R_002 knee_left_002 9001234L 9001234R", 3),
+        ("BraTS-GLI-00005-000 BraTS-GLI-00005-001 BraTS-GLI-00006-000", 2),
+        ("scan_01 scan_02 scan_03_T1 lung_scan_1 T1_scan_001 T1_scan_002", 6),
+        ("case_01 case-01 case_02 hippocampus_001 B01_ses1 B01_ses2 c1 c2 R L", 9),
+    ],
+)
+def test_names_that_differ_in_a_session_or_a_side_are_one_patient(tmp_path, names, patients):
+    found = listed(tmp_path, {"training": [f"imagesTr/{name}.nii.gz" for name in names.split()]})
+    assert len({case.patient for case in found.training}) == patients
+
+
+def test_bids_folders_and_the_list_name_the_patient(tmp_path):
+    entries = ["sub-01/anat/one.nii", "sub-01/anat/two.nii", {"image": "p1_ses1.nii", "patient": "mine"}]
+    assert [case.patient for case in listed(tmp_path, {"training": entries}).training] == ["sub-01", "sub-01", "mine"]
+
+
+def test_sessions_of_one_patient_stay_in_one_split(tmp_path):
+    names = [f"sub-{patient}_ses-{session}_T1w" for patient in range(4) for session in (1, 2, 3)]
+    root = make_folder(tmp_path / "data", *names)
+    for patient in range(4):  # the third session has no label
+        (root / "labelsTr" / f"sub-{patient}_ses-3_T1w.nii.gz").unlink()
+    found = datalists.from_folder(root)
+    assert datalists.problems(found) == [] and all(len(cases) for cases in found.sides().values())
+    assert {case.patient for case in found.unlabeled} == {case.patient for case in found.training}
+    content = {split: [f"imagesTr/sub-0_ses-{n}_T1w.nii.gz"] for n, split in enumerate(("training", "test"), 1)}
+    (line,) = datalists.problems(listed(root, content))
+    assert "its patient sub-0 is in pool" in line and "dataset.json may name each case's patient" in line

@@ -12,6 +12,7 @@ __all__ = ["POOL", "Case", "Datalist", "as_listed", "by_patient", "draw_labels",
 __all__ += ["leaks", "overlooked", "problems", "read", "split_by_patient", "write"]
 
 POOL = ("training", "unlabeled")  # what pretraining may see: one split as far as leaks go
+ONE_SPLIT = "keep a patient in one split (dataset.json may name each case's patient, where file names mislead)"
 
 
 def problems(datalist: Datalist) -> list[str]:
@@ -32,7 +33,7 @@ def faults(datalist: Datalist) -> list[tuple[str, str, str]]:
     for patient, splits in leaks(datalist).items():
         members = " and ".join(f"{split} ({_some(ids)})" for split, ids in splits.items())
         first = next(iter(splits.values()))[0]
-        errors.append((first, f"its patient {patient} is in {members}", "keep a patient in one split"))
+        errors.append((first, f"its patient {patient} is in {members}", ONE_SPLIT))
     return errors + list(_duplicates(datalist))
 
 

@@ -16,6 +16,7 @@ from typing import Any
 from ssl_utils.data.cases import SIDES, Case, Datalist
 from ssl_utils.data.formats.names import stem
 from ssl_utils.data.lists import keys
+from ssl_utils.data.lists.patients import patient_of
 from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json, write_json
 
@@ -25,7 +26,7 @@ def read(path: Path | str, *, root: Path | str) -> Datalist:
 
     Accepts the spellings of MSD and nnU-Net (`keys.SPELLINGS`), bare strings as entries, and labels as value -> name or
     name -> value.
-    A case's id is its file name without suffix; its patient, where it has none, is its id.
+    A case's id is its file name without suffix; its patient, where it has none, is told from its id (`patient_of`).
 
     Raises:
         CourseError: the file is not JSON, a key is not known, or a key or an entry has the wrong form.
@@ -102,7 +103,7 @@ def _entries(path: Path, split: str, entries: Any) -> list[dict[str, str]]:
 def _case(entry: dict[str, str], root: Path, name_of: dict[str, str]) -> Case:
     name = entry.get("id", name_of[entry["image"]])
     label = root / entry["label"] if entry.get("label") else None
-    return Case(name, root / entry["image"], label, entry.get("patient", name))
+    return Case(name, root / entry["image"], label, entry.get("patient") or patient_of(name, entry["image"]))
 
 
 def _ids(images: Iterable[str]) -> dict[str, str]:

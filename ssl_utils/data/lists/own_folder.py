@@ -61,7 +61,8 @@ def from_folder(root: Path | str) -> Datalist:
 
     Labelled validation and test cases of a dataset.json stay in their split. Missing splits are drawn from its training
     cases by patient, always the same ones: about 30 % test, 15 % validation, at least one patient each. Images without
-    a label become unlabeled. Without a dataset.json the label files are read once, to learn which values occur.
+    a label become unlabeled; those of patients drawn for test and validation are left out. Without a dataset.json the
+    label files are read once, to learn which values occur.
 
     Raises:
         CourseError: no such layout, a file that cannot be read, or labelled cases of fewer than three patients.
@@ -77,7 +78,9 @@ def from_folder(root: Path | str) -> Datalist:
     missing = {split: share for split, share in (("test", 0.3), ("validation", 0.15)) if not labelled[split]}
     drawn = _split(root, labelled["training"] + labelled["unlabeled"], missing)
     splits = {split: tuple(drawn.get(split) or labelled[split]) for split in ("training", "validation", "test")}
-    return replace(listed, **splits, unlabeled=tuple(unlabelled.values()))
+    held_out = {case.patient for split in missing for case in splits[split]}
+    unlabelled = tuple(case for case in unlabelled.values() if case.patient not in held_out)
+    return replace(listed, **splits, unlabeled=unlabelled)
 
 
 def as_listed(root: Path) -> Datalist:
@@ -107,7 +110,9 @@ def _split(root: Path, cases: list[Case], shares: dict[str, float]) -> dict[str,
     patients = by_patient(cases, seed=0)
     if len(patients) < 1 + len(shares):
         why = f"labelled cases of {len(patients)} patients are there, {1 + len(shares)} are needed to train and test"
-        raise CourseError(f"{root}: {why}; add cases to imagesTr and labelsTr (equal names), or to dataset.json")
+        raise CourseError(
+            f"{root}: {why}; add cases to imagesTr and labelsTr (equal names), or name patients in dataset.json"
+        )
     sizes = {split: max(1, round(share * len(cases))) for split, share in shares.items()}
     splits = split_by_patient(cases, sizes=sizes, seed=0)
     if not all(splits.values()):  # few patients with many cases each: one patient per split
