@@ -69,6 +69,8 @@ def doctor(
     from ssl_utils.files import write_json
 
     cost, labels = None, {}
+    if json:
+        data_doctor.refuse_other_file(json)
     with bar("examining") as progress:
         if paths:
             report = data_doctor.examine(paths, channels=channels, progress=progress)
@@ -162,13 +164,15 @@ def predict(
     model: Annotated[Path, typer.Argument(help="model.safetensors of a fine-tuning run")],
     images: Annotated[list[Path], typer.Argument(help="volumes, folders of them, DICOM series")],
     output: Annotated[Path, typer.Option(help="folder for the label maps")] = Path("predictions"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files that predict did not write")] = False,
 ) -> None:
     """Segment volumes: each result is a NIfTI file with the shape and affine of its image."""
     from ssl_utils import experiments
     from ssl_utils.data import formats
 
     with bar("predicting") as progress:
-        written = experiments.predict(model, formats.collected(images), output, progress=progress)
+        paths = formats.collected(images)
+        written = experiments.predict(model, paths, output, progress=progress, overwrite=overwrite)
     console.print(f"{len(written)} label maps in {output}", soft_wrap=True)
 
 

@@ -1,15 +1,18 @@
 """Other people's data: inputs of public reports on which nothing may go wrong in silence."""
 
 import json
+import shutil
+import sys
 from itertools import permutations
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from ssl_utils import __main__ as cli, experiments
 from ssl_utils.data import datalists, datasets, volumes
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import runs, scales, setups
+from ssl_utils.experiments import Finetuning, prediction, runs, scales, setups
 from ssl_utils.segmentation import metrics
 
 BRATS = {0: "background", 1: "NCR", 2: "ED", 4: "ET"}
@@ -195,3 +198,58 @@ def test_sessions_of_one_patient_stay_in_one_split(tmp_path):
     content = {split: [f"imagesTr/sub-0_ses-{n}_T1w.nii.gz"] for n, split in enumerate(("training", "test"), 1)}
     (line,) = datalists.problems(listed(root, content))
     assert "its patient sub-0 is in pool" in line and "dataset.json may name each case's patient" in line
+
+
+# ---- predict
+
+
+def command(monkeypatch, *words) -> tuple[int, str]:
+    """The exit code of a command of ssl_utils, and the line with which it ended."""
+    monkeypatch.setattr(sys, "argv", ["ssl_utils", *map(str, words)])
+    try:
+        cli.main()
+    except SystemExit as stop:
+        return (1, stop.code) if isinstance(stop.code, str) else (stop.code or 0, "")
+    return 0, ""
+
+
+@pytest.fixture(scope="module")
+def brats(tmp_path_factory) -> tuple[Path, Path]:
+    """A folder of labels 1, 2 and 4 with overlapping regions in an unlucky order, and a model of it."""
+    root = make_folder(tmp_path_factory.mktemp("brats") / "data", *(f"c{number}" for number in range(4)))
+    entries = [{"image": f"imagesTr/c{n}.nii.gz", "label": f"labelsTr/c{n}.nii.gz"} for n in range(4)]
+    names = {str(value): name for value, name in BRATS.items()}
+    listed(root, {"labels": names, "regions": REGIONS, "training": entries})
+    setup = setups.Setup(datasets.get("folder", root), scales.get("smoke"))
+    network, _ = experiments.build_network(setup, Finetuning(init="random", seed=0))
+    prediction.save_network(root.parent / "model.safetensors", network, setup, init="random")
+    return root, root.parent / "model.safetensors"
+
+
+def test_predict_writes_label_values_and_replaces_only_what_it_wrote(brats, tmp_path, monkeypatch):
+    root, model = shutil.copytree(brats[0], tmp_path / "data"), brats[1]
+    decided = np.stack([np.full((20, 20, 20), name != "ET") for name in REGIONS])
+    monkeypatch.setattr(prediction, "predict_case", lambda *_: decided)
+    expert = (root / "labelsTr/c0.nii.gz").read_bytes()
+    over = ("predict", model, root / "imagesTr", "--output", root / "labelsTr")
+    code, line = command(monkeypatch, *over)
+    assert code == 1 and f"{root / 'labelsTr/c0.nii.gz'}: is there and was not written by predict; choose" in line
+    assert (root / "labelsTr/c0.nii.gz").read_bytes() == expert
+    out = ("predict", model, root / "imagesTr/c0.nii.gz", "--output", tmp_path / "out")
+    assert command(monkeypatch, *out) == command(monkeypatch, *out) == (0, ""), "its own results it may replace"
+    assert volumes.present_values(volumes.read_label(tmp_path / "out/c0.nii.gz").array) == [1]
+    (tmp_path / "out/c0.nii.gz").write_text("notes of somebody")
+    assert command(monkeypatch, *out)[0] == 1
+    assert command(monkeypatch, *over, "--overwrite") == (0, "")
+    assert (root / "labelsTr/c0.nii.gz").read_bytes() != expert
+
+
+def test_the_doctor_replaces_only_its_own_reports(tmp_path, monkeypatch):
+    root = make_folder(tmp_path / "data", "a", "b", "c")
+    listed(root, {"training": ["imagesTr/a.nii.gz"]})
+    before = (root / "dataset.json").read_bytes()
+    code, line = command(monkeypatch, "doctor", root, "--json", root / "dataset.json")
+    assert code == 1 and "dataset.json: is there and is not a report of the doctor; choose another" in line
+    assert (root / "dataset.json").read_bytes() == before
+    image, report = root / "imagesTr/a.nii.gz", tmp_path / "report.json"
+    assert [command(monkeypatch, "doctor", image, "--json", report)[0] for _ in range(2)] == [0, 0]
