@@ -80,6 +80,8 @@ def doctor(
             report = data_doctor.examine_datalist(
                 setup.datalist, roi=grid.required_roi, spacing=grid.spacing, progress=progress
             )
+            if dataset == "folder":
+                report += data_doctor.unread(setup.dataset.root, datasets.datalist(setup.dataset))
             cost = _forecast(setup)
     for table in doctor_tables.tables(report, labels):
         show(table)

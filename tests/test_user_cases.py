@@ -253,3 +253,39 @@ def test_the_doctor_replaces_only_its_own_reports(tmp_path, monkeypatch):
     assert (root / "dataset.json").read_bytes() == before
     image, report = root / "imagesTr/a.nii.gz", tmp_path / "report.json"
     assert [command(monkeypatch, "doctor", image, "--json", report)[0] for _ in range(2)] == [0, 0]
+
+
+# ---- what is not read
+
+
+def test_labels_of_test_images_make_a_test_split(tmp_path):
+    root = make_folder(tmp_path, "c0", "c1", "c2", "c3")
+    make_folder(tmp_path, "t0", "t1", "t2", images="imagesTs", labels="labelsTs", only=2)
+    found = datalists.from_folder(root)
+    assert [case.id for case in found.test] == ["t0", "t1"] and [case.id for case in found.unlabeled] == ["t2"]
+    assert len(found.training) == 3 and len(found.validation) == 1
+
+
+def test_both_ways_of_the_doctor_name_what_is_not_read(tmp_path, monkeypatch):
+    root = make_folder(tmp_path / "data", *(f"c{number}" for number in range(6)))
+    (root / "labelsTr/c0.nii.gz").rename(root / "labelsTr/C0.nii.gz")
+    (root / "imagesTr/c5.nii.gz").rename(root / "c5.nii.gz")
+    (root / "imagesTr/c5.nii.gz").mkdir()
+    (root / "c5.nii.gz").rename(root / "imagesTr/c5.nii.gz/c5.nii.gz")
+    report, lines = tmp_path / "report.json", []
+    for words in (["--dataset", "folder", "--scale", "smoke", "--data", root], [root]):
+        command(monkeypatch, "doctor", *words, "--json", report)
+        findings = json.loads(report.read_text())["findings"]
+        lines.append(
+            [(Path(f["file"]).name, f["reason"]) for f in findings if "read" in f["reason"] or "no case" in f["reason"]]
+        )
+    nowhere, folder = "belongs to no case of the dataset", "is a folder without a DICOM series and is not read"
+    assert lines[0] == lines[1] == [("c5.nii.gz", folder), ("C0.nii.gz", nowhere), ("c5.nii.gz", nowhere)]
+
+
+def test_images_alone_have_a_share_held_out(tmp_path):
+    found = datalists.from_folder(make_folder(tmp_path, *(f"c{number}" for number in range(8)), only=0))
+    assert [len(found.sides()[side]) for side in ("unlabeled", "validation", "training", "test")] == [7, 1, 0, 0]
+    assert found.labels == {} and datalists.problems(found) == []
+    with pytest.raises(CourseError, match="images of 1 patients are there, 2 are needed"):
+        datalists.from_folder(make_folder(tmp_path / "one", "c0", only=0))

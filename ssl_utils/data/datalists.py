@@ -6,10 +6,10 @@ from pathlib import Path
 
 from ssl_utils.data.cases import Case, Datalist, by_patient, draw_labels, in_turn, split_by_patient
 from ssl_utils.data.lists.msd import read, write
-from ssl_utils.data.lists.own_folder import as_listed, from_folder, overlooked
+from ssl_utils.data.lists.own_folder import as_listed, from_folder, leftovers, overlooked
 
 __all__ = ["POOL", "Case", "Datalist", "as_listed", "by_patient", "draw_labels", "faults", "from_folder", "in_turn"]
-__all__ += ["leaks", "overlooked", "problems", "read", "split_by_patient", "write"]
+__all__ += ["leaks", "leftovers", "overlooked", "problems", "read", "split_by_patient", "write"]
 
 POOL = ("training", "unlabeled")  # what pretraining may see: one split as far as leaks go
 ONE_SPLIT = "keep a patient in one split (dataset.json may name each case's patient, where file names mislead)"
