@@ -24,6 +24,7 @@ from course.progress import clock
 from course.request import Data, DatasetName, Jobs, Labels, Repeats, Request, Scale, with_request
 from course.workflow import bring_up, label_counts, one_line_errors, print_end, print_plan, repeated
 from ssl_utils.data import datasets
+from ssl_utils.errors import replace_unprintable
 from ssl_utils.experiments import scales
 from ssl_utils.files import write_json
 
@@ -144,4 +145,5 @@ def run_command(
 
 
 if __name__ == "__main__":
+    replace_unprintable()
     app()

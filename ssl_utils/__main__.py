@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ssl_utils.errors import CourseError, out_of_memory
+from ssl_utils.errors import CourseError, out_of_memory, replace_unprintable
 from ssl_utils.experiments import runs, scales, setups
 from ssl_utils.experiments.command_line import MORE, with_options
 from ssl_utils.experiments.description import Finetuning, Pretraining, task_options
@@ -180,6 +180,7 @@ def predict(
 
 def main() -> None:
     """Run a command. An error that the reader can fix is one line and exit code 1; Ctrl-C is 130."""
+    replace_unprintable()
     try:
         app()
     except CourseError as error:

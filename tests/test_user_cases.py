@@ -1,16 +1,20 @@
 """Other people's data: inputs of public reports on which nothing may go wrong in silence."""
 
 import json
+import os
 import shutil
+import subprocess
 import sys
 from itertools import permutations
 from pathlib import Path
 
+import nibabel as nib
 import numpy as np
 import pytest
 
 from ssl_utils import __main__ as cli, experiments
 from ssl_utils.data import datalists, datasets, volumes
+from ssl_utils.data.formats import names
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import Finetuning, prediction, runs, scales, setups
 from ssl_utils.segmentation import metrics
@@ -289,3 +293,39 @@ def test_images_alone_have_a_share_held_out(tmp_path):
     assert found.labels == {} and datalists.problems(found) == []
     with pytest.raises(CourseError, match="images of 1 patients are there, 2 are needed"):
         datalists.from_folder(make_folder(tmp_path / "one", "c0", only=0))
+
+
+# ---- files
+
+
+@pytest.mark.parametrize("quaternion", [(0.6, 0.6, 0.6), (0.9, 0.9, 0.9), (np.nan, 0, 0)])
+def test_a_qform_without_a_rotation_is_no_reason_to_refuse_a_good_sform(tmp_path, quaternion):
+    nifti = nib.Nifti1Image(np.arange(27, dtype=np.int16).reshape(3, 3, 3), np.diag([2.0, 2, 2, 1]))
+    nifti.set_qform(nifti.affine, 1)
+    content = bytearray(nifti.to_bytes())
+    content[256:268] = np.array(quaternion, np.float32).tobytes()
+    (tmp_path / "scan.nii").write_bytes(content)
+    image = volumes.read_image(tmp_path / "scan.nii")
+    assert image.spacing == (2, 2, 2) and ("sform is used" in str(image.notes)) == (not np.isnan(quaternion[0]))
+    content[254:256] = b"\0\0"  # sform_code
+    (tmp_path / "scan.nii").write_bytes(content)
+    with pytest.raises(CourseError, match=r"scan\.nii: .+; "):
+        volumes.read_image(tmp_path / "scan.nii")
+
+
+def test_links_that_lead_back_are_followed_once(tmp_path):
+    make_folder(tmp_path, "c0", images="one/scans", only=0)
+    (tmp_path / "one/scans/up").symlink_to("..")
+    (tmp_path / "one/scans/again").symlink_to("../scans")
+    (tmp_path / "one/scans/twin.nii.gz").symlink_to("c0.nii.gz")
+    assert names.volumes_in(tmp_path / "one", deep=True) == [tmp_path / "one/scans/c0.nii.gz"]
+
+
+@pytest.mark.parametrize("module", ["ssl_utils", "course"])
+def test_a_terminal_that_lacks_a_character_shows_another(tmp_path, module):
+    folder = "数据 – é"
+    words = {"ssl_utils": ["doctor", folder], "course": ["status", "--dataset", "folder", "--data", folder]}[module]
+    environment = os.environ | {"PYTHONIOENCODING": "latin-1", "PYTHONPATH": os.getcwd()}
+    make_folder(tmp_path / folder, "c0", images=".", only=0)
+    done = subprocess.run([sys.executable, "-m", module, *words], cwd=tmp_path, env=environment, capture_output=True)
+    assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr.decode("latin-1")[-2000:]
