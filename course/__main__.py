@@ -24,6 +24,7 @@ from course.progress import clock
 from course.request import Data, DatasetName, Jobs, Labels, Repeats, Request, Scale, with_request
 from course.workflow import bring_up, label_counts, one_line_errors, print_end, print_plan, repeated
 from ssl_utils.data import datasets
+from ssl_utils.errors import replace_unprintable
 from ssl_utils.experiments import scales
 from ssl_utils.files import write_json
 
@@ -94,7 +95,9 @@ def status(dataset: DatasetName = "phantom", scale: Scale = "laptop", data: Data
     console = Console()
     with one_line_errors(code=1):
         scales.get(scale)
-        root = runs.course_dir(datasets.run_name(dataset, data), scale)
+        name = datasets.run_name(dataset, data)
+        runs.check_source(name, data)
+        root = runs.course_dir(name, scale)
         rows = state.rows(root)
         if not rows:
             chosen = f"SCALE={scale} DATASET={dataset}" + (f" DATA={data}" if data else "")
@@ -142,4 +145,5 @@ def run_command(
 
 
 if __name__ == "__main__":
+    replace_unprintable()
     app()

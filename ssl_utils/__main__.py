@@ -12,7 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from ssl_utils.errors import CourseError, out_of_memory
+from ssl_utils.errors import CourseError, out_of_memory, replace_unprintable
 from ssl_utils.experiments import runs, scales, setups
 from ssl_utils.experiments.command_line import MORE, with_options
 from ssl_utils.experiments.description import Finetuning, Pretraining, task_options
@@ -69,6 +69,8 @@ def doctor(
     from ssl_utils.files import write_json
 
     cost, labels = None, {}
+    if json:
+        data_doctor.refuse_other_file(json)
     with bar("examining") as progress:
         if paths:
             report = data_doctor.examine(paths, channels=channels, progress=progress)
@@ -78,6 +80,8 @@ def doctor(
             report = data_doctor.examine_datalist(
                 setup.datalist, roi=grid.required_roi, spacing=grid.spacing, progress=progress
             )
+            if dataset == "folder":
+                report += data_doctor.unread(setup.dataset.root, datasets.datalist(setup.dataset))
             cost = _forecast(setup)
     for table in doctor_tables.tables(report, labels):
         show(table)
@@ -162,18 +166,21 @@ def predict(
     model: Annotated[Path, typer.Argument(help="model.safetensors of a fine-tuning run")],
     images: Annotated[list[Path], typer.Argument(help="volumes, folders of them, DICOM series")],
     output: Annotated[Path, typer.Option(help="folder for the label maps")] = Path("predictions"),
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files that predict did not write")] = False,
 ) -> None:
     """Segment volumes: each result is a NIfTI file with the shape and affine of its image."""
     from ssl_utils import experiments
     from ssl_utils.data import formats
 
     with bar("predicting") as progress:
-        written = experiments.predict(model, formats.collected(images), output, progress=progress)
+        paths = formats.collected(images)
+        written = experiments.predict(model, paths, output, progress=progress, overwrite=overwrite)
     console.print(f"{len(written)} label maps in {output}", soft_wrap=True)
 
 
 def main() -> None:
     """Run a command. An error that the reader can fix is one line and exit code 1; Ctrl-C is 130."""
+    replace_unprintable()
     try:
         app()
     except CourseError as error:

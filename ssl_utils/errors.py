@@ -1,6 +1,7 @@
 """The one exception that a reader of the course should ever see."""
 
 import re
+import sys
 
 NO_MEMORY = re.compile(
     "allocate memory|out of memory|memory object|create a primitive|bad_alloc|map segment|start new thread"
@@ -17,3 +18,10 @@ class CourseError(ValueError):
 def out_of_memory(error: Exception) -> bool:
     """Whether Python, NumPy, PyTorch or the dynamic linker ran out of memory, by the message of the error."""
     return isinstance(error, MemoryError) or bool(NO_MEMORY.search(str(error)))
+
+
+def replace_unprintable() -> None:
+    """Print ? for a character that the terminal lacks, such as those of a path on a latin-1 terminal."""
+    for stream in (sys.stdout, sys.stderr):
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")

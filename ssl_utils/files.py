@@ -79,11 +79,19 @@ def write_json(path: Path | str, content: Any) -> None:
 
 def read_json(path: Path | str) -> Any:
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"))
+        return json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_once)
     except FileNotFoundError:
         raise CourseError(f"{path}: no such file; check the path, or run the chapter that writes it") from None
     except (ValueError, OSError) as error:
         raise CourseError(f"{path}: is not readable JSON ({error}); fix or delete it") from None
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    """For json.loads, which keeps the last of two equal keys. Raises ValueError."""
+    if len(content := dict(pairs)) < len(pairs):
+        names = [key for key, _ in pairs]
+        raise ValueError(f"key {next(key for key in names if names.count(key) > 1)!r} is there twice")
+    return content
 
 
 def sha256(path: Path | str) -> str:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pytest
 import torch
@@ -87,13 +88,12 @@ def test_overlapping_regions_train_score_and_predict(tiny_setup, tmp_path, monke
     assert set(table["class"]) == {"whole", "core"} and table["dice"].between(0, 1).all()
     image = tiny_setup.datalist.test[0].image
     (written,) = experiments.predict(folder / "model.safetensors", [image], tmp_path / "out")
-    assert written.exists() and case
+    assert set(np.unique(np.asarray(nib.load(written).dataobj))) <= {0, 1, 2} and case
+    assert "| 1 | label 1 | in whole |" in (folder / "README.md").read_text(encoding="utf-8")
 
 
 @pytest.mark.long
 def test_several_channels_go_from_file_to_prediction(tiny_setup, tmp_path, monkeypatch):
-    import nibabel as nib
-
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path / "runs"))
     root = tmp_path / "two channels"
     for case in tiny_setup.datalist.training + tiny_setup.datalist.validation + tiny_setup.datalist.test:

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from ssl_utils.data.cases import Case, Datalist, by_patient, in_turn, label_subset, split_by_patient
 from ssl_utils.data.lists.msd import read, write
-from ssl_utils.data.lists.own_folder import as_listed, from_folder, overlooked
+from ssl_utils.data.lists.own_folder import as_listed, from_folder, leftovers, overlooked
 
 __all__ = ["POOL", "Case", "Datalist", "as_listed", "by_patient", "faults", "from_folder", "in_turn", "label_subset"]
-__all__ += ["leaks", "overlooked", "problems", "read", "split_by_patient", "write"]
+__all__ += ["leaks", "leftovers", "overlooked", "problems", "read", "split_by_patient", "write"]
 
 POOL = ("training", "unlabeled")  # what pretraining may see: one split as far as leaks go
+ONE_SPLIT = "keep a patient in one split (dataset.json may name each case's patient, where file names mislead)"
 
 
 def problems(datalist: Datalist) -> list[str]:
@@ -32,7 +33,7 @@ def faults(datalist: Datalist) -> list[tuple[str, str, str]]:
     for patient, splits in leaks(datalist).items():
         members = " and ".join(f"{split} ({_some(ids)})" for split, ids in splits.items())
         first = next(iter(splits.values()))[0]
-        errors.append((first, f"its patient {patient} is in {members}", "keep a patient in one split"))
+        errors.append((first, f"its patient {patient} is in {members}", ONE_SPLIT))
     return errors + list(_duplicates(datalist))
 
 

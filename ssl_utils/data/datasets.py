@@ -1,5 +1,6 @@
 """Named datasets: their descriptions, their folders, and how to get them."""
 
+import hashlib
 import os
 import re
 from dataclasses import replace
@@ -104,11 +105,15 @@ def data_root() -> Path:
 
 
 def run_name(name: str, data: str | None = None) -> str:
-    """The name of the dataset in the run folder; for a person's own folder, from the last part of its path."""
+    """The name of the dataset in the run folder; for a person's own folder, from the last part of its path.
+
+    Two folders may share it: `runs.check_source` refuses the second one.
+    """
     if name != "folder":
         return name
     last = Path(data or "").expanduser().resolve().name
-    return "folder_" + re.sub(r"[^a-z0-9]+", "_", last.lower()).strip("_")
+    plain = re.sub(r"[^a-z0-9]+", "_", last.lower()).strip("_")
+    return f"folder_{plain or hashlib.sha256(last.encode()).hexdigest()[:8]}"
 
 
 def get(name: str, data: str | Path | None = None) -> Dataset:

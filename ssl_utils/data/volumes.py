@@ -1,6 +1,7 @@
 """Read volumes strictly: a file is read correctly, or rejected with a one-line error. Volumes are written as NIfTI."""
 
 import gzip
+import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -150,18 +151,28 @@ def axis_order(volume: Volume) -> list[int]:
     return nib.io_orientation(volume.affine)[:, 0].argsort().tolist()
 
 
-def write_nifti(path: Path | str, array: np.ndarray, affine: np.ndarray) -> None:
-    """Write (D, H, W) voxels; the file appears whole or not at all, and equal input gives equal bytes."""
+def write_nifti(path: Path | str, array: np.ndarray, affine: np.ndarray, *, mark: str = "") -> None:
+    """Write (D, H, W) voxels; the file appears whole or not at all, and equal input gives equal bytes. `mark` is the
+    description in its header, by which `has_mark` knows it again."""
     path = Path(path)
     if not path.name.lower().endswith(NIFTI) or array.ndim != 3:
         raise CourseError(f"{path}: only a (D, H, W) array can be written, to a name ending in .nii or .nii.gz")
     narrow = {"bool": np.uint8, "int64": np.int32, "uint64": np.uint32, "float16": np.float32}
     nifti = nib.Nifti1Image(np.asarray(array, dtype=narrow.get(array.dtype.name, array.dtype)), affine)
     nifti.header.set_xyzt_units("mm")
+    nifti.header["descrip"] = mark
     content = nifti.to_bytes()
     with atomic(path) as temporary:
         compress = path.name.lower().endswith(".gz")
         temporary.write_bytes(gzip.compress(content, compresslevel=4, mtime=0) if compress else content)
+
+
+def has_mark(path: Path, mark: str) -> bool:
+    """Whether it is a NIfTI file with this mark, by its header."""
+    try:
+        return nib.load(path).header["descrip"].item().decode(errors="replace") == mark
+    except (EOFError, KeyError, OSError, ValueError, zlib.error, nib.filebasedimages.ImageFileError):
+        return False
 
 
 def _count_axes(path: Path, shape: tuple[int, ...], channels: int) -> None:

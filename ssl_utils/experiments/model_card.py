@@ -9,8 +9,10 @@ from typing import Any
 import pandas as pd
 
 from ssl_utils.data.dataset import Dataset, Grid
+from ssl_utils.experiments import runs
 from ssl_utils.files import read_json, write_text
 from ssl_utils.networks import NETWORKS, checkpoints
+from ssl_utils.segmentation import metrics
 
 DEMANDS = {  # beginning of a licence -> what it demands of those who pass the weights on; the longest match counts
     "CC0": "nothing is asked",
@@ -82,14 +84,14 @@ def write_network_card(
         rows["licence of the pretraining data"] = f"{licence}: {demands(licence)}"
     best = f"best at step {done['best_step']} by validation (Dice {done['validation_dice']:.3f})"
     rows["training"] = f"{best}, {done['seconds']:.0f} s on {done['device']}"
-    scores = pd.read_csv(folder / "per_case.csv").groupby("class", sort=False)["dice"].mean()
+    scores = runs.read_scores(folder / "per_case.csv").groupby("class", sort=False)["dice"].mean()
     sections = {
         "Input": f"{_input(dataset, grid)} `predict` does all of this by itself.",
         "Scores": f"On {done['cases']} test cases, scored once, in the space of their files. This is a single run with "
         "one label subset and one seed; another run differs.\n\n"
         + _table(("structure", "Dice"), [*scores.items(), ("mean of the cases", done["dice"])]),
         "Use it": "```bash\npython -m ssl_utils predict model.safetensors image.nii.gz --output predictions\n```\n\n"
-        "Each result is a label map with the shape and affine of its image.",
+        f"Each result is a label map with the shape and affine of its image.{_values(dataset)}",
     }
     title = f"Segmentation network for {dataset.name}: {len(scores)} structures"
     return _write(folder, title, rows, sections, [dataset])
@@ -152,6 +154,17 @@ def _input(dataset: Dataset, grid: Grid) -> str:
     return (
         f"Channels {channels}. A volume in RAS orientation (axes x, y, z), {space}; intensities {rule}; then less the "
         f"mean of the volume, divided by its standard deviation. Crops of {roi} voxels."
+    )
+
+
+def _values(dataset: Dataset) -> str:
+    """Which label values `predict` writes where regions overlap."""
+    if not dataset.regions:
+        return ""
+    where = metrics.written_values(dataset.labels, dataset.regions)
+    rows = [(value, dataset.labels[value], place) for value, place in where.items()]
+    return " Label values are those of the data set, from the regions:\n\n" + _table(
+        ("value", "label", "written"), rows
     )
 
 

@@ -17,8 +17,10 @@ from ssl_utils.experiments import scales
 from ssl_utils.experiments.setups import Setup
 from ssl_utils.networks import build, checkpoints
 from ssl_utils.networks.interface import SegmentationNetwork
-from ssl_utils.segmentation import inference
+from ssl_utils.segmentation import inference, metrics
 from ssl_utils.training.loop import device
+
+MARK = "label map by ssl_utils predict"
 
 
 def predict_case(setup: Setup, network: nn.Module, image: Volume) -> np.ndarray:
@@ -51,21 +53,28 @@ def save_network(path: Path, network: SegmentationNetwork, setup: Setup, *, init
 
 
 def predict(
-    model: Path, images: Sequence[Path], output: Path, progress: Callable[[int, int], None] | None = None
+    model: Path,
+    images: Sequence[Path],
+    output: Path,
+    progress: Callable[[int, int], None] | None = None,
+    *,
+    overwrite: bool = False,
 ) -> list[Path]:
     """Segment volumes with a saved model; each result is a NIfTI file with the shape and affine of its image.
 
     Raises CourseError when a file cannot be read, the model was not saved by this package, or a result would overwrite
-    an image or another result.
+    an image, another result, or without `overwrite` any file that is not a result of an earlier call.
     """
     targets = _targets(images, output)
+    if other := next((t for t in targets if t.exists() and not (overwrite or volumes.has_mark(t, MARK))), None):
+        raise CourseError(f"{other}: is there and was not written by predict; choose another --output, or --overwrite")
     network, setup = load_saved(model)
     for done, (path, target) in enumerate(zip(images, targets, strict=True), 1):
         image = volumes.read_image(path, channels=len(setup.dataset.channels))
         label = predict_case(setup, network.to(device()), image)
-        if setup.dataset.regions:  # in one file: later (smaller) regions overwrite earlier ones
-            label = np.max([np.where(mask, k, 0) for k, mask in enumerate(label, 1)], axis=0).astype(np.uint8)
-        volumes.write_nifti(target, label, image.affine)
+        if setup.dataset.regions:
+            label = metrics.label_map(label, setup.dataset.regions)
+        volumes.write_nifti(target, label, image.affine, mark=MARK)
         if progress:
             progress(done, len(images))
     return targets

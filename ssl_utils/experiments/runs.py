@@ -39,6 +39,19 @@ def course_dir(dataset: str, scale: str) -> Path:
     return runs_root() / dataset / scale
 
 
+def check_source(dataset: str, data: str | None, *, record: bool = False) -> None:
+    """Raises CourseError when the runs of that name are those of another folder of data, by what was recorded."""
+    if not data:
+        return
+    data, source = str(Path(data).expanduser().resolve()), runs_root() / dataset / "source.json"
+    before = read_json(source).get("data") if source.exists() else None
+    if before not in (None, data):
+        fix = f"rename one of the two, or set SSL_RUNS_ROOT to another folder (if the data were moved, delete {source})"
+        raise CourseError(f"{data}: the runs in {source.parent} are those of {before}; {fix}")
+    if record and before is None:
+        write_json(source, {"data": data})
+
+
 def pretrain_dir(dataset: str, scale: str, task: str) -> Path:
     return course_dir(dataset, scale) / "pretrain" / task
 
@@ -118,6 +131,12 @@ def history(folder: Path) -> pd.DataFrame:
     return pd.read_csv(folder / "history.csv")
 
 
+def read_scores(path: Path) -> pd.DataFrame:
+    """A per_case.csv; cases, patients and structures may be called 01 or NA."""
+    names = dict.fromkeys(("case", "patient", "class"), str)
+    return pd.read_csv(path, dtype=names, keep_default_na=False, na_values=[""])
+
+
 def write_table(path: Path, table: pd.DataFrame) -> None:
     with atomic(path) as temporary:
         table.to_csv(temporary, index=False)
@@ -151,7 +170,7 @@ def collect(folder: Path, *, names: Collection[str] | None = None) -> pd.DataFra
     tables = []
     for path in finished(folder, names=names):
         settings = _settings(path)
-        table = pd.read_csv(path.with_name("per_case.csv"), dtype={"case": str, "patient": str})
+        table = read_scores(path.with_name("per_case.csv"))
         tables.append(table.assign(**{key: settings[key] for key in OF_ONE_RUN}))
     if not tables:
         raise CourseError(f"{folder}: no finished fine-tuning in it; run chapter 04_unetr_finetuning first")

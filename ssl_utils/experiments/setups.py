@@ -81,6 +81,7 @@ def setup(*, dataset: str, scale: Scale, data: str | None = None) -> Setup:
     if problems := datalists.problems(made.datalist):
         more = f" (and {len(problems) - 1} more; run the doctor)" if len(problems) > 1 else ""
         raise CourseError(problems[0] + more)
+    runs.check_source(made.dataset.name, data, record=True)
     return made
 
 

@@ -111,3 +111,47 @@ def decided_masks(decided: np.ndarray, dataset: Dataset) -> dict[str, np.ndarray
     if dataset.regions:
         return dict(zip(dataset.regions, decided, strict=True))
     return {name: decided == index for index, name in enumerate(structures(dataset).values(), 1)}
+
+
+def label_map(decided: np.ndarray, regions: Mapping[str, Sequence[int]]) -> np.ndarray:
+    """Label values (D, H, W) uint8 from one boolean map per region (K, D, H, W).
+
+    A voxel gets the value of its smallest region that is in the same regions otherwise: with WT {1, 2, 4}, TC {1, 4}
+    and ET {4}, in any order, 2 in WT alone, 1 in WT and TC, 4 in ET. Where no value fits, the nearest one; of several
+    that fit, the lowest.
+    """
+    labels, inside = np.zeros(decided.shape[1:], np.uint8), decided.any(0)
+    codes = sum(mask[inside].astype(np.uint64) << np.uint64(k) for k, mask in enumerate(decided))
+    present, index = np.unique(codes, return_inverse=True)
+    found = [_value({name for k, name in enumerate(regions) if int(code) >> k & 1}, regions) for code in present]
+    labels[inside] = np.asarray(found, np.uint8)[index]
+    return labels
+
+
+def _value(inside: set[str], regions: Mapping[str, Sequence[int]]) -> int:
+    smallest = min((regions[name] for name in regions if name in inside), key=len)
+    return min(smallest, key=lambda value: (len(inside ^ regions_of(value, regions)), value))
+
+
+def regions_of(value: int, regions: Mapping[str, Sequence[int]]) -> set[str]:
+    return {name for name, values in regions.items() if value in values}
+
+
+def written_values(labels: Mapping[int, str], regions: Mapping[str, Sequence[int]]) -> dict[int, str]:
+    """For every label value, where `label_map` writes it."""
+    where = {}
+    for value in sorted(set(labels) - {0}):
+        inside = regions_of(value, regions)
+        instead = _value(inside, regions) if inside else 0
+        same = "in " + " and ".join(name for name in regions if name in inside)
+        where[value] = same if instead == value else f"never: {same}, as {instead}" if inside else "never: in no region"
+    return where
+
+
+def numbered(masks: Mapping[str, np.ndarray], regions: Mapping[str, Sequence[int]] | None = None) -> np.ndarray:
+    """One map to draw (D, H, W) uint8: the number of the structure, from 1; smaller regions over larger ones."""
+    sizes = {name: len(regions[name]) if regions else 1 for name in masks}
+    drawn = np.zeros(next(iter(masks.values())).shape, np.uint8)
+    for number, name in sorted(enumerate(masks, 1), key=lambda pair: -sizes[pair[1]]):
+        drawn[masks[name]] = number
+    return drawn

@@ -1,5 +1,6 @@
 """Examine files, a dataset, a cohort before anything is trained on them."""
 
-from ssl_utils.data.doctor.examine import examine, examine_datalist
+from ssl_utils.data.doctor.examine import examine, examine_datalist, unread
+from ssl_utils.data.doctor.findings import refuse_other_file
 
-__all__ = ["examine", "examine_datalist"]
+__all__ = ["examine", "examine_datalist", "refuse_other_file", "unread"]

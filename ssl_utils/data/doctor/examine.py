@@ -83,13 +83,14 @@ def _dataset(root: Path, progress: Progress | None) -> Report:
     except CourseError as error:
         return Report([_finding(root, error)])
     report = examine_datalist(datalist, progress=progress)
-    listed = {path for case in datalist.all_cases() for path in (case.image, case.label)}
-    fix = "add it to dataset.json, give it the name of its image, or delete it"
-    for folder in ("imagesTr", "labelsTr", "imagesTs"):
-        extra = [path for path in names.volumes_in(root / folder) if path not in listed]
-        report += [Finding(str(path), "warning", "belongs to no case of the dataset", fix) for path in extra]
-    report += [Finding(str(path), "error", reason, fix) for path, reason, fix in datalists.overlooked(root)]
-    return report
+    return Report([*report, *unread(root, datalist)], report.cases)
+
+
+def unread(root: Path, datalist: Datalist) -> list[Finding]:
+    """What is in a person's own folder and in no case of its list."""
+    left = [Finding(str(path), "warning", reason, fix) for path, reason, fix in datalists.leftovers(root, datalist)]
+    odd = [Finding(str(path), "error", reason, fix) for path, reason, fix in datalists.overlooked(root)]
+    return left + odd
 
 
 def _files(path: Path, report: Report) -> list[Path]:

@@ -3,7 +3,9 @@
 import re
 from collections import defaultdict
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,6 +13,8 @@ import numpy as np
 from ssl_utils.data import volumes
 from ssl_utils.data.doctor import fingerprints
 from ssl_utils.data.volumes import Volume
+from ssl_utils.errors import CourseError
+from ssl_utils.files import read_json
 
 SAMPLE = 200_000  # voxels of which percentiles are taken
 _RECORDED = "name side kind shape spacing orientation stored low high least most"
@@ -121,3 +125,11 @@ def _sample(channel: np.ndarray) -> np.ndarray:
     """Every n-th voxel; n is odd, so that it is not a multiple of a usual row length."""
     flat = channel.ravel()
     return flat[:: max(1, flat.size // SAMPLE) | 1]
+
+
+def refuse_other_file(path: Path) -> None:
+    """Raises CourseError when a report would replace a file that is no report."""
+    with suppress(CourseError, TypeError):
+        if not path.exists() or {"errors", "findings"} <= {*read_json(path)}:
+            return
+    raise CourseError(f"{path}: is there and is not a report of the doctor; choose another file for --json")

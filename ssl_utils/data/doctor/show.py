@@ -84,9 +84,9 @@ def _table(title: str, *columns: str) -> Table:
 def _base(names: Sequence[str]) -> str:
     """The common folder of the names, when they are paths."""
     folders = [str(Path(name).parent) for name in names if os.sep in name]
-    if len(folders) < 2:
-        return "".join(folders)
-    return os.path.commonpath([str(Path(name).parent) for name in names])
+    if len({Path(folder).is_absolute() for folder in folders}) != 1:  # none, or no common one
+        return ""
+    return os.path.commonpath(folders) if len(folders) > 1 else folders[0]
 
 
 def _short(text: str, base: str) -> str:

@@ -1,6 +1,6 @@
 """File names: whether a file is a volume, what the volume is called, which files belong to it."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 
 from ssl_utils.errors import CourseError
@@ -79,18 +79,24 @@ def parts(path: Path) -> list[Path]:
 def volumes_in(folder: Path, *, deep: bool = False) -> list[Path]:
     """Volumes in a folder, sorted: files, and folders with a DICOM series. Hidden ones are left out.
 
-    `deep` includes folders inside folders.
+    `deep` includes folders inside folders, each once: links may lead back, or to a folder that was there before.
     """
-    volumes = []
+    return list(_walk(folder, deep, set()))
+
+
+def _walk(folder: Path, deep: bool, seen: set[Path]) -> Iterator[Path]:
+    seen.add(folder.resolve())
     for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.name.startswith("."):
+        if path.name.startswith(".") or (deep and path.resolve() in seen):
             continue
         if path.is_dir():
-            volumes += [path] if is_series(path) else []
-            volumes += volumes_in(path, deep=True) if deep else []
+            if is_series(path):
+                yield path
+            if deep:
+                yield from _walk(path, deep, seen)
         elif suffix(path):
-            volumes.append(path)
-    return volumes
+            seen.add(path.resolve())
+            yield path
 
 
 def collected(paths: Iterable[Path]) -> list[Path]:

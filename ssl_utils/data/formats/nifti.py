@@ -6,6 +6,7 @@ header has two voxel sizes or orientations they choose different ones, and nibab
 
 import gzip
 import logging
+from collections.abc import Callable
 from pathlib import Path
 
 import nibabel as nib
@@ -25,7 +26,8 @@ def open_nifti(path: Path) -> Stored:
     units = int(nifti.header["xyzt_units"]) & 7
     if units in _UNITS:  # some readers convert, others do not
         raise CourseError(f"{path}: its header measures in {_UNITS[units]}; convert affine and units to millimetres")
-    return _stored(nifti, (*stored.exactly(path, data, needed), *_two_frames(nifti), *_two_sizes(path, nifti)))
+    with stored.one_error(path, "its header is damaged"):
+        return _stored(nifti, (*stored.exactly(path, data, needed), *_two_frames(nifti), *_two_sizes(path, nifti)))
 
 
 def open_mgh(path: Path) -> Stored:
@@ -91,11 +93,22 @@ def _two_frames(nifti: nib.Nifti1Image) -> tuple[Note, ...]:
     sform, qform = (int(nifti.header[f"{name}_code"]) for name in ("sform", "qform"))
     if not sform and not qform:
         return (stored.no_orientation("its header has no orientation (sform and qform code 0)"),)
-    if not sform or not qform or not (stored.usable(nifti.get_sform()) and stored.usable(nifti.get_qform())):
+    frames = _frame(nifti.get_sform), _frame(nifti.get_qform)
+    if sform and qform and stored.usable(frames[0]) and frames[1] is None:
+        return (("its qform has no rotation (its quaternion is too long); sform is used", "save it again"),)
+    if not sform or not qform or not all(map(stored.usable, frames)):
         return ()
-    s, q = ("".join(map(str, nib.aff2axcodes(affine))) for affine in (nifti.get_sform(), nifti.get_qform()))
+    s, q = ("".join(map(str, nib.aff2axcodes(affine))) for affine in frames)
     two = f"its header has two orientations, {s} (sform) and {q} (qform)"
     return () if s == q else ((two, "find out which is right; sform is used"),)
+
+
+def _frame(get: Callable[[], np.ndarray]) -> np.ndarray | None:
+    """An affine of the header; None where nibabel cannot compute it."""
+    try:
+        return get()
+    except ValueError:
+        return None
 
 
 def _two_sizes(path: Path, nifti: nib.Nifti1Image) -> tuple[Note, ...]:

@@ -15,6 +15,8 @@ from typing import Any
 
 from ssl_utils.data.cases import SIDES, Case, Datalist
 from ssl_utils.data.formats.names import stem
+from ssl_utils.data.lists import keys
+from ssl_utils.data.lists.patients import patient_of
 from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json, write_json
 
@@ -22,11 +24,12 @@ from ssl_utils.files import read_json, write_json
 def read(path: Path | str, *, root: Path | str) -> Datalist:
     """Read a datalist; its paths are relative to `root`. The files in it are not opened.
 
-    Accepts MSD's `modality` for `channels`, bare strings as entries, and labels as value -> name or name -> value.
-    A case's id is its file name without suffix; its patient, where it has none, is its id.
+    Accepts the spellings of MSD and nnU-Net (`keys.SPELLINGS`), bare strings as entries, and labels as value -> name or
+    name -> value.
+    A case's id is its file name without suffix; its patient, where it has none, is told from its id (`patient_of`).
 
     Raises:
-        CourseError: the file is not JSON, or a key or an entry has the wrong form.
+        CourseError: the file is not JSON, a key is not known, or a key or an entry has the wrong form.
     """
     return parse(read_json(path), Path(path), root=Path(root))
 
@@ -58,6 +61,7 @@ def parse(content: Any, path: Path, *, root: Path) -> Datalist:
     """The datalist that the JSON `content` of `path` describes; errors as `read`."""
     if not isinstance(content, dict):
         raise CourseError(f"{path}: is not a datalist; it must be one JSON object with a list named training")
+    content = keys.spelled(content, keys.LIST, str(path))
     entries = {split: _entries(path, split, content.get(split)) for split in SIDES}
     if not any(entries.values()):
         raise CourseError(f"{path}: lists no case; fill training, validation, test or unlabeled")
@@ -66,9 +70,9 @@ def parse(content: Any, path: Path, *, root: Path) -> Datalist:
     return Datalist(
         name=str(content.get("name") or path.stem),
         description=str(content.get("description", "")),
-        licence=str(content.get("licence") or content.get("license") or "not stated"),
+        licence=str(content.get("licence") or "not stated"),
         reference=str(content.get("reference", "")),
-        channels=_channels(path, content.get("channels") or content.get("modality") or ["image"]),
+        channels=_channels(path, content.get("channels") or ["image"]),
         labels=labels,
         regions=_regions(path, content.get("regions") or {}, labels),
         **{split: tuple(_case(entry, root, name_of) for entry in entries[split]) for split in SIDES},
@@ -84,21 +88,22 @@ def _entries(path: Path, split: str, entries: Any) -> list[dict[str, str]]:
     checked = []
     for number, entry in enumerate(entries):
         entry = {"image": entry} if isinstance(entry, str) else entry
+        if isinstance(entry, dict):
+            entry = keys.spelled(entry, keys.ENTRY, f"{path}: {split}[{number}]")
         if not isinstance(entry, dict) or not isinstance(entry.get("image"), str) or not entry["image"]:
             raise CourseError(f"{path}: {split}[{number}] names no image file; give one path (4D if it has channels)")
         if not isinstance(entry.get("label"), str | None):
             raise CourseError(f"{path}: the label of {split}[{number}] is not one path; name a file or leave it out")
         if {*"/\\"} & {*str(entry.get("id", ""))}:
             raise CourseError(f"{path}: id {entry['id']} of {split}[{number}] has a slash; choose another id")
-        keys = [key for key in ("image", "label", "patient", "id") if entry.get(key) is not None]
-        checked.append({key: str(entry[key]) for key in keys})
+        checked.append({key: str(value) for key, value in entry.items() if value is not None})
     return checked
 
 
 def _case(entry: dict[str, str], root: Path, name_of: dict[str, str]) -> Case:
     name = entry.get("id", name_of[entry["image"]])
     label = root / entry["label"] if entry.get("label") else None
-    return Case(name, root / entry["image"], label, entry.get("patient", name))
+    return Case(name, root / entry["image"], label, entry.get("patient") or patient_of(name, entry["image"]))
 
 
 def _ids(images: Iterable[str]) -> dict[str, str]:
@@ -123,16 +128,25 @@ def _labels(path: Path, labels: Any) -> dict[int, str]:
     """value -> name with the background; nnU-Net's name -> value is inverted."""
     try:
         pairs = [(key, name) if isinstance(name, str) else (name, key) for key, name in labels.items()]
-        names = {int(value): name for value, name in pairs}
+        names = {int(value): str(name).strip() for value, name in pairs}
+        if any(isinstance(value, float) and value != int(value) for value, _ in pairs):
+            raise ValueError
     except (AttributeError, TypeError, ValueError):
         raise CourseError(f'{path}: labels must look like {{"0": "background", "1": "liver"}}; correct them') from None
     if len(names) < len(pairs) or any(not 0 <= value <= 255 for value in names):
         raise CourseError(f"{path}: label values must be different whole numbers in 0 to 255; correct labels")
-    return dict(sorted(({0: "background"} | names).items())) if names else {}
+    names = {0: "background"} | names if names else {}
+    for name in names.values():  # scores are kept by name
+        if [*names.values()].count(name) > 1:
+            raise CourseError(f"{path}: two labels are called {name!r}; give each value a name of its own")
+        if name.lower() == "ignore":
+            why = "labels has 'ignore', which nnU-Net leaves out of training and scores and this course cannot"
+            raise CourseError(f"{path}: {why}; make those voxels background, or give the label another name")
+    return dict(sorted(names.items()))
 
 
 def _channels(path: Path, channels: Any) -> tuple[str, ...]:
-    names = list(channels.values()) if isinstance(channels, dict) else channels
+    names = keys.in_order(channels)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
         raise CourseError(f'{path}: channels must be a list of names such as ["CT"]; correct it')
     return tuple(names)

@@ -3,6 +3,7 @@
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -14,6 +15,7 @@ from ssl_utils.data.lists.msd import parse, read
 from ssl_utils.errors import CourseError
 
 COARSE_EXTENT = 48  # voxels along the longest axis: what a laptop can afford
+FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
 PATCH = 16  # the ROI is a multiple of it, so that patches of 8 and 16 both fit
 
 
@@ -57,11 +59,13 @@ def _grid(extents: np.ndarray, spacing: np.ndarray, most: int) -> Grid:
 
 
 def from_folder(root: Path | str) -> Datalist:
-    """A person's own folder: a dataset.json, or imagesTr and labelsTr (and imagesTs) with equal file names.
+    """A person's own folder: a dataset.json, or imagesTr and labelsTr (imagesTs and labelsTs) with equal file names.
 
-    Labelled validation and test cases of a dataset.json stay in their split. Missing splits are drawn from its training
-    cases by patient, always the same ones: about 30 % test, 15 % validation, at least one patient each. Images without
-    a label become unlabeled. Without a dataset.json the label files are read once, to learn which values occur.
+    Labelled validation and test cases of a dataset.json, or of labelsTs, stay in their split. Missing splits are drawn
+    from the training cases by patient, always the same ones: about 30 % test, 15 % validation, at least one patient
+    each. Images without a label become unlabeled; those of patients drawn for test and validation are left out. Without
+    any label 15 % of the images are held out for validation. Without a dataset.json the label files are read once, to
+    learn which values occur.
 
     Raises:
         CourseError: no such layout, a file that cannot be read, or labelled cases of fewer than three patients.
@@ -74,10 +78,15 @@ def from_folder(root: Path | str) -> Datalist:
     labelled = {split: [case for case in cases if case.label] for split, cases in listed.sides().items()}
     images = {case.image for cases in labelled.values() for case in cases}
     unlabelled = {case.image: case for case in listed.all_cases() if case.image not in images}
+    if not images:
+        splits = _split(root, [*unlabelled.values()], {"validation": 0.15})
+        return replace(listed, training=(), test=(), validation=splits["validation"], unlabeled=splits["training"])
     missing = {split: share for split, share in (("test", 0.3), ("validation", 0.15)) if not labelled[split]}
     drawn = _split(root, labelled["training"] + labelled["unlabeled"], missing)
     splits = {split: tuple(drawn.get(split) or labelled[split]) for split in ("training", "validation", "test")}
-    return replace(listed, **splits, unlabeled=tuple(unlabelled.values()))
+    held_out = {case.patient for split in missing for case in splits[split]}
+    unlabelled = tuple(case for case in unlabelled.values() if case.patient not in held_out)
+    return replace(listed, **splits, unlabeled=unlabelled)
 
 
 def as_listed(root: Path) -> Datalist:
@@ -94,7 +103,7 @@ def as_listed(root: Path) -> Datalist:
 def overlooked(root: Path) -> list[tuple[Path, str, str]]:
     """(path, reason, fix): files in the folders of images and labels that are neither."""
     problems = []
-    for folder in (root / name for name in ("imagesTr", "labelsTr", "imagesTs")):
+    for folder in (root / name for name in FOLDERS):
         if is_series(folder):
             problems.append((folder, "has loose DICOM slices", "give each series a folder of its own inside it"))
         fix = "convert it to .nii.gz, or move it elsewhere"
@@ -102,12 +111,29 @@ def overlooked(root: Path) -> list[tuple[Path, str, str]]:
     return problems
 
 
+def leftovers(root: Path, datalist: Datalist) -> list[tuple[Path, str, str]]:
+    """(path, reason, fix): volumes that belong to no case of the list, and folders that are no series."""
+    listed = {path for case in datalist.all_cases() for path in (case.image, case.label)}
+    problems = []
+    for folder in (root / name for name in FOLDERS):
+        fix = "add it to dataset.json, give it the name of its image, or delete it"
+        extra = [path for path in volumes_in(folder) if path not in listed]
+        problems += [(path, "belongs to no case of the dataset", fix) for path in extra]
+        folders = [p for p in sorted(folder.glob("[!.]*")) if p.is_dir() and not is_series(p)]
+        fix = "move the volume in it up into its place, or the folder elsewhere"
+        problems += [(path, "is a folder without a DICOM series and is not read", fix) for path in folders]
+    return problems
+
+
 def _split(root: Path, cases: list[Case], shares: dict[str, float]) -> dict[str, tuple[Case, ...]]:
     """Training and the splits named in `shares`, none of them empty."""
     patients = by_patient(cases, seed=0)
     if len(patients) < 1 + len(shares):
-        why = f"labelled cases of {len(patients)} patients are there, {1 + len(shares)} are needed to train and test"
-        raise CourseError(f"{root}: {why}; add cases to imagesTr and labelsTr (equal names), or to dataset.json")
+        kind = "labelled cases" if cases and cases[0].label else "images"
+        why = f"{kind} of {len(patients)} patients are there, {1 + len(shares)} are needed to train and test"
+        raise CourseError(
+            f"{root}: {why}; add cases to imagesTr and labelsTr (equal names), or name patients in dataset.json"
+        )
     sizes = {split: max(1, round(share * len(cases))) for split, share in shares.items()}
     splits = split_by_patient(cases, sizes=sizes, seed=0)
     if not all(splits.values()):  # few patients with many cases each: one patient per split
@@ -117,32 +143,35 @@ def _split(root: Path, cases: list[Case], shares: dict[str, float]) -> dict[str,
 
 
 def _scan(root: Path) -> Datalist:
-    """imagesTr, labelsTr, imagesTs as a Datalist: all labelled cases in training."""
-    images = [path for folder in ("imagesTr", "imagesTs") for path in volumes_in(root / folder)]
-    if not images:
+    """imagesTr, labelsTr, imagesTs, labelsTs as a Datalist: labelled cases in training and in test."""
+    found = {name: volumes_in(root / name) for name in FOLDERS}
+    if not found["imagesTr"] + found["imagesTs"]:
         why = "has no dataset.json and no volume in imagesTr"
         raise CourseError(f"{root}: {why}; put images there, labels in labelsTr ({NAMES})")
-    names: dict[str, str] = {}
-    for path in volumes_in(root / "labelsTr"):
-        if names.setdefault(stem(path), path.name) != path.name:
-            raise CourseError(f"{path}: {names[stem(path)]} is a label of the same case; delete one of the two")
-    pairs = {}
-    for path in images:
-        label = names.get(stem(path)) if path.parent.name == "imagesTr" else None
-        pairs[path.relative_to(root).as_posix()] = label and f"labelsTr/{label}"
-    content = {
-        "name": root.resolve().name,
-        "description": "found by file name",
-        "training": [{"image": image, "label": label} for image, label in pairs.items() if label],
-        "unlabeled": [image for image, label in pairs.items() if not label],
-    }
+    content: dict[str, Any] = {"name": root.resolve().name, "description": "found by file name", "unlabeled": []}
+    for split, end in (("training", "Tr"), ("test", "Ts")):
+        labels, content[split] = _by_stem(found[f"labels{end}"]), []
+        for image in found[f"images{end}"]:
+            entry = {"image": image.relative_to(root).as_posix()}
+            if label := labels.get(stem(image)):
+                content[split].append(entry | {"label": label.relative_to(root).as_posix()})
+            else:
+                content["unlabeled"].append(entry)
     return parse(content, root, root=root)
+
+
+def _by_stem(labels: list[Path]) -> dict[str, Path]:
+    paths: dict[str, Path] = {}
+    for path in labels:
+        if paths.setdefault(stem(path), path) != path:
+            raise CourseError(f"{path}: {paths[stem(path)].name} is a label of the same case; delete one of the two")
+    return paths
 
 
 def _named(datalist: Datalist) -> Datalist:
     """Label and channel names from the files where the list has none. Unreadable files are left to the doctor."""
     cases = datalist.all_cases()
-    if not datalist.labels:
+    if not datalist.labels and any(case.label for case in cases):
         values = {0}
         for label in (case.label for case in cases if case.label is not None):
             with suppress(CourseError):

@@ -1,0 +1,54 @@
+"""The keys of a datalist: other spellings of them are understood, and a key that nobody knows is refused by name."""
+
+import difflib
+import re
+from collections.abc import Sequence
+from typing import Any
+
+from ssl_utils.data.cases import SIDES
+from ssl_utils.errors import CourseError
+
+LIST = ("name", "description", "licence", "reference", "channels", "labels", "regions", *SIDES)
+ENTRY = ("image", "label", "patient", "id")
+SPELLINGS = {
+    **{"license": "licence", "modality": "channels", "channel_names": "channels", "unlabelled": "unlabeled"},
+    **{"train": "training", "val": "validation", "testing": "test"},
+    **dict.fromkeys(("patient_id", "patientID", "subject", "subject_id"), "patient"),
+}
+# of the Medical Segmentation Decathlon and of nnU-Net: nothing here depends on them
+NOT_READ = {"release", "tensorImageSize", "file_ending", "overwrite_image_reader_writer"}
+NOT_READ |= {"citation", "converted_by", "dataset_name", "author", "authors", "version", "date", "url", "relation"}
+FIXES = {"fold": "list the cases of one fold as validation, and delete it"}
+
+
+def spelled(content: dict[str, Any], known: Sequence[str], where: str) -> dict[str, Any]:
+    """The content by the keys in `known`; `where` names the file, and the entry in it.
+
+    Raises:
+        CourseError: a key is not known, or its two spellings have two values.
+    """
+    chosen: dict[str, Any] = {}
+    for key, value in content.items():
+        if known is LIST and (key in NOT_READ or re.match("num[A-Z]", key)):
+            continue
+        name = SPELLINGS.get(key, key)
+        if name not in known:
+            raise CourseError(f"{where}: key {key!r} is not known; {_fix(key, known)}")
+        if name in chosen and in_order(chosen[name]) != in_order(value):
+            raise CourseError(f"{where}: has {name} twice, the second time as {key!r}; delete one of them")
+        chosen[name] = value
+    return chosen
+
+
+def in_order(channels: Any) -> Any:
+    """{"1": "T1", "0": "CT"} as a list by its numbers; anything else as it is."""
+    if not isinstance(channels, dict):
+        return channels
+    return [channels[key] for key in (sorted(channels, key=int) if all(map(str.isdigit, channels)) else channels)]
+
+
+def _fix(key: str, known: Sequence[str]) -> str:
+    names = {name.lower(): meant for name in (*known, *SPELLINGS) if (meant := SPELLINGS.get(name, name)) in known}
+    if similar := difflib.get_close_matches(key.lower(), names, n=1):
+        return f"did you mean {names[similar[0]]}? Rename or delete it"
+    return FIXES.get(key, f"delete it; known are {', '.join(known)}")
