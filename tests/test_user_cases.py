@@ -329,3 +329,71 @@ def test_a_terminal_that_lacks_a_character_shows_another(tmp_path, module):
     make_folder(tmp_path / folder, "c0", images=".", only=0)
     done = subprocess.run([sys.executable, "-m", module, *words], cwd=tmp_path, env=environment, capture_output=True)
     assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr.decode("latin-1")[-2000:]
+
+
+# ---- the inputs of the reports themselves, where they are
+
+CASES = Path(__file__).resolve().parents[2] / "shared" / "data" / "user_cases"
+LINES = {  # folder: [(words of the command, exit code, part of its last line)], in a copy of the folder
+    "bad_qform_good_sform": [("doctor scan.nii", 0, ""), ("doctor scan_rounded.nii", 0, "")],
+    "equal_label_names": [("doctor FOLDER data", 1, "two labels are called 'kidney'")],
+    "ignore_label": [("doctor FOLDER data", 1, "'ignore', which nnU-Net leaves out")],
+    "numbers_out_of_range": [
+        ("pretrain simmim --seed -1", 1, "seed=-1: must be at least 0"),
+        ("pretrain simmim --seed 18446744073709551616", 1, "must be at least 0 and at most"),
+        ("pretrain simmim --steps=-3", 1, "steps=-3: must be at least 1"),
+        ("pretrain simmim --steps=nan", 1, "steps='nan': must be a whole number"),
+        ("finetune random --seed -1", 1, "seed=-1: must be at least 0"),
+        ("finetune random --layer-decay -1", 1, "layer_decay=-1.0: must be above 0"),
+        ("finetune random --freeze-epochs -5", 1, "freeze_epochs=-5: must be at least -1"),
+    ],
+    "symlink_loop": [("doctor one", 0, ""), ("doctor two", 0, "")],
+    "two_folders_one_name": [
+        ("data folder --scale smoke --data projectA/data", 0, ""),
+        ("data folder --scale smoke --data projectB/data", 1, "folder_data are those of"),
+    ],
+    "unknown_list_keys": [("doctor FOLDER testing", 0, ""), ("doctor FOLDER patient_id", 0, "")],
+    "unlabelled_only": [("doctor FOLDER data", 0, "")],
+}
+
+
+@pytest.mark.parametrize("case", sorted(LINES))
+def test_the_inputs_of_the_reports_are_read_or_refused_in_one_line(case, tmp_path, monkeypatch):
+    if not CASES.is_dir():
+        pytest.skip("the folder of reported inputs is not here")
+    shutil.copytree(CASES / case, tmp_path / "copy")
+    if (tmp_path / "copy/make_links.sh").exists():
+        for folder in ("one", "two"):
+            (tmp_path / "copy" / folder / "sub").mkdir(exist_ok=True)
+        subprocess.run(["sh", "make_links.sh", "."], cwd=tmp_path / "copy", check=True)
+    monkeypatch.chdir(tmp_path / "copy")
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path / "runs"))
+    for words, code, part in LINES[case]:
+        ended, line = command(monkeypatch, *words.replace("FOLDER", "--dataset folder --scale smoke --data").split())
+        assert (ended, "\n" in line) == (code, False) and part in line, f"{words}: {line}"
+
+
+def reported(case: str) -> datasets.Dataset:
+    if not CASES.is_dir():
+        pytest.skip("the folder of reported inputs is not here")
+    return datasets.get("folder", CASES / case)
+
+
+def test_the_lists_of_the_reports_are_read_as_they_are_meant():
+    found = reported("channel_names_ct/data")
+    assert found.channels == ("CT",) and (found.intensity.low, found.intensity.high) == (-175, 250)
+    lists = {case: datasets.datalist(reported(case)) for case in ("labels_ts/data", "sessions_of_one_patient/data")}
+    lists |= {case: datasets.datalist(reported(f"unknown_list_keys/{case}")) for case in ("testing", "patient_id")}
+    assert all(datalists.problems(datalist) == [] for datalist in lists.values())
+    assert [case.id for case in lists["labels_ts/data"].test] == ["t0", "t1"]
+    assert [case.id for case in lists["testing"].test] == ["c4", "c5"]
+    for case in ("sessions_of_one_patient/data", "patient_id"):
+        assert len({case.patient for case in lists[case].all_cases()}) == 3
+
+
+def test_the_regions_of_the_report_give_back_its_labels():
+    dataset = reported("regions_order/data")
+    label = volumes.read_label(datasets.datalist(dataset).all_cases()[0].label).array[0]
+    decided = np.stack([np.isin(label, values) for values in dataset.regions.values()])
+    assert np.array_equal(metrics.label_map(decided, dataset.regions), label)
+    assert metrics.written_values(dataset.labels, dataset.regions).keys() == {1, 2, 4}
