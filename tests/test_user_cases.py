@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ssl_utils import __main__ as cli, experiments
-from ssl_utils.data import datalists, datasets, volumes
+from ssl_utils.data import datalists, datasets, doctor, volumes
 from ssl_utils.data.formats import names
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import Finetuning, prediction, runs, scales, setups
@@ -331,6 +331,32 @@ def test_a_terminal_that_lacks_a_character_shows_another(tmp_path, module):
     assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr.decode("latin-1")[-2000:]
 
 
+@pytest.mark.parametrize(
+    ("shift", "channel", "odd", "reason"),
+    [
+        ([0] * 6, "CT", 0, ""),
+        ([0] * 5 + [1024], "CT", 1, "is called CT and has no value below"),
+        ([1024] * 6, "CT", 6, "is called CT and has no value below"),
+        ([0] * 5 + [1024], "T1", 1, "its values begin at"),
+        ([1024] * 6, "T1", 0, ""),
+    ],
+)
+def test_ct_that_is_not_in_hu_and_shifted_volumes_are_findings(tmp_path, shift, channel, odd, reason):
+    for number, more in enumerate(shift):
+        image = np.random.default_rng(number).normal(more, 50, (12, 12, 12)).astype(np.float32)
+        volumes.write_nifti(tmp_path / f"c{number}.nii", image, np.eye(4))
+    found = listed(tmp_path, {"channels": [channel], "unlabeled": [f"c{number}.nii" for number in range(6)]})
+    findings = [finding.reason for finding in doctor.examine_datalist(found)]
+    assert len(findings) == odd and all(reason in finding for finding in findings)
+
+
+def test_a_volume_of_which_hardly_anything_is_left_is_a_finding(tmp_path):
+    image = np.zeros((20, 20, 20), np.int16)
+    image[:3, :3, :3] = np.arange(27).reshape(3, 3, 3)
+    volumes.write_nifti(tmp_path / "c.nii", image, np.eye(4))
+    assert "1st and 99th percentile are both 0" in " ".join(f.reason for f in doctor.examine([tmp_path / "c.nii"]))
+
+
 # ---- the inputs of the reports themselves, where they are
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "data" / "user_cases"
@@ -397,3 +423,22 @@ def test_the_regions_of_the_report_give_back_its_labels():
     decided = np.stack([np.isin(label, values) for values in dataset.regions.values()])
     assert np.array_equal(metrics.label_map(decided, dataset.regions), label)
     assert metrics.written_values(dataset.labels, dataset.regions).keys() == {1, 2, 4}
+
+
+@pytest.mark.parametrize(
+    ("case", "count", "reason"),
+    [
+        ("ct_not_in_hu/one", 1, "has no value below 924"),
+        ("ct_not_in_hu/all", 6, "has no value below 924"),
+        ("masked_to_little/data", 6, "1st and 99th percentile are both 0"),
+    ],
+)
+def test_the_images_of_the_reports_are_findings(case, count, reason):
+    findings = doctor.examine_datalist(datasets.datalist(reported(case)))
+    assert len(findings) == count and all(reason in finding.reason for finding in findings)
+
+
+def test_the_leftovers_of_the_report_are_named():
+    dataset = reported("leftovers_in_dataset_mode/data")
+    left = [path.name for path, *_ in datalists.leftovers(dataset.root, datasets.datalist(dataset))]
+    assert sorted(left) == ["C0.nii.gz", "C2.nii.gz", "c4.nii.gz", "c4.nii.gz"]

@@ -72,7 +72,7 @@ def examine_datalist(
         report.cases += [facts] if facts.shape else []
         if progress:
             progress(number, len(cases))
-    report += cohort.compare(report.cases, datalist.labels, leak=leak)
+    report += cohort.compare(report.cases, datalist.labels, leak=leak, channels=datalist.channels)
     return report
 
 
