@@ -350,6 +350,17 @@ def test_ct_that_is_not_in_hu_and_shifted_volumes_are_findings(tmp_path, shift, 
     assert len(findings) == odd and all(reason in finding for finding in findings)
 
 
+def test_a_path_with_a_brace_is_refused_in_one_line(tmp_path):
+    root = make_folder(tmp_path / "d {init}" / "data", "a", "b", "c")
+    words = ["-m", "course", "run", "--scale", "smoke", "--dataset", "folder", "--data", str(root)]
+    environment = os.environ | {"SSL_RUNS_ROOT": str(tmp_path / "runs")}
+    done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and not (tmp_path / "runs").exists()
+    assert done.stderr.splitlines()[-1].startswith(
+        f"error: {root}: has a brace, which Snakemake and papermill fill in; "
+    )
+
+
 def test_a_volume_of_which_hardly_anything_is_left_is_a_finding(tmp_path):
     image = np.zeros((20, 20, 20), np.int16)
     image[:3, :3, :3] = np.arange(27).reshape(3, 3, 3)
