@@ -89,6 +89,7 @@ def test_a_key_that_comes_twice_is_refused(tmp_path, text):
 def test_a_label_called_ignore_and_a_value_between_two_are_refused(tmp_path):
     assert "'ignore'" in refusal(tmp_path, {"training": ["a.nii"], "labels": {"organ": 1, "ignore": 2}})
     assert "labels must look like" in refusal(tmp_path, {"training": ["a.nii"], "labels": {"organ": 1.5}})
+    assert "are regions here" in refusal(tmp_path, {"training": ["a.nii"], "labels": {"whole": [1, 2]}})
 
 
 def test_structures_and_cases_may_be_called_as_pandas_calls_nothing(tmp_path):
@@ -172,6 +173,7 @@ def test_names_without_latin_letters_stay_apart():
     ("names", "patients"),
     [
         ("sub-01_ses-1_T1w sub-01_ses-2_T1w sub-02_ses-1_T1w", 2),
+        ("sub-A_ses-1 sub-A_ses-2 sub-B_ses-1 sub-cortical_01 sub-cortical_02", 4),
         ("p01_visit1 p01_visit2 p01_V3 p01_tp_04 p01-scan-5 p01.day6 p01_baseline", 1),
         ("p01_20190102 p01_20200304 p02_20190102", 2),
         ("Patient-001_week-000-1 Patient-001_week-044 Patient-002_week-000", 2),

@@ -2,7 +2,7 @@
 
 import re
 
-_SUBJECT = re.compile(r"(?:^|[/_])(sub-[a-z0-9]+)", re.IGNORECASE)  # BIDS
+_SUBJECT = re.compile(r"(?:^|[/_])(sub-(?:[a-z]*\d[a-z0-9]*|[a-z]+(?=[/_]ses-)))", re.IGNORECASE)  # BIDS
 _BRATS = re.compile(r"(brats-[a-z]+-\d{5})-\d{3}(?!\d)", re.IGNORECASE)  # its last number is a time point
 _WORD = "ses|sess|session|visit|tp|timepoint|time|scan|followup|fu|day|week|month|year|baseline|bl"
 _VISIT = re.compile(rf"(?:{_WORD}|[mv](?=\d))\d*|(?:19|20)\d\d[01]\d[0-3]\d", re.IGNORECASE)
