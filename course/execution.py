@@ -51,6 +51,7 @@ def run_chapter(notebook: Path, executed: Path, parameters: dict, *, minutes: fl
     """
 
     def work() -> None:
+        refuse_braces(notebook.resolve(), executed.resolve())
         _refuse_unknown(notebook, parameters)
         executed.parent.mkdir(parents=True, exist_ok=True)
         watched(lambda: _execute(notebook, executed, parameters), minutes=minutes)
@@ -149,6 +150,12 @@ def _what_happened(error, executed: Path) -> str:
         return text
     first = next((line.strip() for line in error.source.splitlines() if line.strip()), "")
     return f"{name}: {text[:300]} (in the cell that begins with `{first[:60]}`)"
+
+
+def refuse_braces(*paths: Path | str) -> None:
+    """Raises CourseError for a path in which Snakemake or papermill would see a placeholder."""
+    if path := next((path for path in paths if {*"{}"} & {*str(path)}), None):
+        raise CourseError(f"{path}: has a brace, which Snakemake and papermill fill in; rename the folder")
 
 
 def _refuse_unknown(notebook: Path, parameters: dict) -> None:

@@ -10,7 +10,8 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 from course import graph
-from course.graph import locked, run_graph
+from course.execution import refuse_braces
+from course.graph import PROJECT, locked, run_graph
 from course.progress import clock
 from course.request import Request
 from ssl_utils.data import datasets
@@ -34,6 +35,7 @@ def bring_up(
     datasets.get(dataset, request.data)
     data = str(Path(request.data).expanduser().resolve()) if request.data else None
     run = runs.course_dir(datasets.run_name(dataset, data), scale)
+    refuse_braces(PROJECT, run, data or "", datasets.data_root(), request.notebooks.resolve())
     # parts run in another folder: no relative path may reach them
     os.environ["SSL_RUNS_ROOT"], os.environ["SSL_DATA_ROOT"] = str(runs.runs_root()), str(datasets.data_root())
     runs.refuse_old_layout(run / ".course" / "config.json")

@@ -82,7 +82,7 @@ def doctor(
             )
             if dataset == "folder":
                 report += data_doctor.unread(setup.dataset.root, datasets.datalist(setup.dataset))
-            cost = _forecast(setup)
+            cost = _forecast(setup) if labels else None  # of a fine-tuning
     for table in doctor_tables.tables(report, labels):
         show(table)
     if cost:

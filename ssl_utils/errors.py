@@ -2,6 +2,7 @@
 
 import re
 import sys
+from contextlib import suppress
 
 NO_MEMORY = re.compile(
     "allocate memory|out of memory|memory object|create a primitive|bad_alloc|map segment|start new thread"
@@ -23,5 +24,5 @@ def out_of_memory(error: Exception) -> bool:
 def replace_unprintable() -> None:
     """Print ? for a character that the terminal lacks, such as those of a path on a latin-1 terminal."""
     for stream in (sys.stdout, sys.stderr):
-        if hasattr(stream, "reconfigure"):
+        with suppress(AttributeError, OSError):  # not a text file, or one that leads elsewhere by now
             stream.reconfigure(errors="replace")

@@ -78,7 +78,7 @@ def test_channel_axis_and_constant_or_broken_values():
 
 
 @pytest.mark.parametrize(
-    "subset",
+    "draw",
     [
         lambda: figures.montage(IMAGE[0]),
         lambda: figures.montage(np.stack([IMAGE, IMAGE])),

@@ -13,7 +13,7 @@ import numpy as np
 import pytest
 
 from ssl_utils import __main__ as cli, experiments
-from ssl_utils.data import datalists, datasets, volumes
+from ssl_utils.data import datalists, datasets, doctor, volumes
 from ssl_utils.data.formats import names
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import Finetuning, prediction, runs, scales, setups
@@ -89,6 +89,7 @@ def test_a_key_that_comes_twice_is_refused(tmp_path, text):
 def test_a_label_called_ignore_and_a_value_between_two_are_refused(tmp_path):
     assert "'ignore'" in refusal(tmp_path, {"training": ["a.nii"], "labels": {"organ": 1, "ignore": 2}})
     assert "labels must look like" in refusal(tmp_path, {"training": ["a.nii"], "labels": {"organ": 1.5}})
+    assert "are regions here" in refusal(tmp_path, {"training": ["a.nii"], "labels": {"whole": [1, 2]}})
 
 
 def test_structures_and_cases_may_be_called_as_pandas_calls_nothing(tmp_path):
@@ -172,6 +173,7 @@ def test_names_without_latin_letters_stay_apart():
     ("names", "patients"),
     [
         ("sub-01_ses-1_T1w sub-01_ses-2_T1w sub-02_ses-1_T1w", 2),
+        ("sub-A_ses-1 sub-A_ses-2 sub-B_ses-1 sub-cortical_01 sub-cortical_02", 4),
         ("p01_visit1 p01_visit2 p01_V3 p01_tp_04 p01-scan-5 p01.day6 p01_baseline", 1),
         ("p01_20190102 p01_20200304 p02_20190102", 2),
         ("Patient-001_week-000-1 Patient-001_week-044 Patient-002_week-000", 2),
@@ -329,3 +331,127 @@ def test_a_terminal_that_lacks_a_character_shows_another(tmp_path, module):
     make_folder(tmp_path / folder, "c0", images=".", only=0)
     done = subprocess.run([sys.executable, "-m", module, *words], cwd=tmp_path, env=environment, capture_output=True)
     assert done.returncode == 0 and b"Traceback" not in done.stderr, done.stderr.decode("latin-1")[-2000:]
+
+
+@pytest.mark.parametrize(
+    ("shift", "channel", "odd", "reason"),
+    [
+        ([0] * 6, "CT", 0, ""),
+        ([0] * 5 + [1024], "CT", 1, "is called CT and has no value below"),
+        ([1024] * 6, "CT", 6, "is called CT and has no value below"),
+        ([0] * 5 + [1024], "T1", 1, "its values begin at"),
+        ([1024] * 6, "T1", 0, ""),
+    ],
+)
+def test_ct_that_is_not_in_hu_and_shifted_volumes_are_findings(tmp_path, shift, channel, odd, reason):
+    for number, more in enumerate(shift):
+        image = np.random.default_rng(number).normal(more, 50, (12, 12, 12)).astype(np.float32)
+        volumes.write_nifti(tmp_path / f"c{number}.nii", image, np.eye(4))
+    found = listed(tmp_path, {"channels": [channel], "unlabeled": [f"c{number}.nii" for number in range(6)]})
+    findings = [finding.reason for finding in doctor.examine_datalist(found)]
+    assert len(findings) == odd and all(reason in finding for finding in findings)
+
+
+def test_a_path_with_a_brace_is_refused_in_one_line(tmp_path):
+    root = make_folder(tmp_path / "d {init}" / "data", "a", "b", "c")
+    words = ["-m", "course", "run", "--scale", "smoke", "--dataset", "folder", "--data", str(root)]
+    environment = os.environ | {"SSL_RUNS_ROOT": str(tmp_path / "runs")}
+    done = subprocess.run([sys.executable, *words], env=environment, capture_output=True, text=True)
+    assert done.returncode == 2 and not (tmp_path / "runs").exists()
+    assert done.stderr.splitlines()[-1].startswith(
+        f"error: {root}: has a brace, which Snakemake and papermill fill in; "
+    )
+
+
+def test_a_volume_of_which_hardly_anything_is_left_is_a_finding(tmp_path):
+    image = np.zeros((20, 20, 20), np.int16)
+    image[:3, :3, :3] = np.arange(27).reshape(3, 3, 3)
+    volumes.write_nifti(tmp_path / "c.nii", image, np.eye(4))
+    assert "1st and 99th percentile are both 0" in " ".join(f.reason for f in doctor.examine([tmp_path / "c.nii"]))
+
+
+# ---- the inputs of the reports themselves, where they are
+
+CASES = Path(__file__).resolve().parents[2] / "shared" / "data" / "user_cases"
+LINES = {  # folder: [(words of the command, exit code, part of its last line)], in a copy of the folder
+    "bad_qform_good_sform": [("doctor scan.nii", 0, ""), ("doctor scan_rounded.nii", 0, "")],
+    "equal_label_names": [("doctor FOLDER data", 1, "two labels are called 'kidney'")],
+    "ignore_label": [("doctor FOLDER data", 1, "'ignore', which nnU-Net leaves out")],
+    "numbers_out_of_range": [
+        ("pretrain simmim --seed -1", 1, "seed=-1: must be at least 0"),
+        ("pretrain simmim --seed 18446744073709551616", 1, "must be at least 0 and at most"),
+        ("pretrain simmim --steps=-3", 1, "steps=-3: must be at least 1"),
+        ("pretrain simmim --steps=nan", 1, "steps='nan': must be a whole number"),
+        ("finetune random --seed -1", 1, "seed=-1: must be at least 0"),
+        ("finetune random --layer-decay -1", 1, "layer_decay=-1.0: must be above 0"),
+        ("finetune random --freeze-epochs -5", 1, "freeze_epochs=-5: must be at least -1"),
+    ],
+    "symlink_loop": [("doctor one", 0, ""), ("doctor two", 0, "")],
+    "two_folders_one_name": [
+        ("data folder --scale smoke --data projectA/data", 0, ""),
+        ("data folder --scale smoke --data projectB/data", 1, "folder_data are those of"),
+    ],
+    "unknown_list_keys": [("doctor FOLDER testing", 0, ""), ("doctor FOLDER patient_id", 0, "")],
+    "unlabelled_only": [("doctor FOLDER data", 0, "")],
+}
+
+
+@pytest.mark.parametrize("case", sorted(LINES))
+def test_the_inputs_of_the_reports_are_read_or_refused_in_one_line(case, tmp_path, monkeypatch):
+    if not CASES.is_dir():
+        pytest.skip("the folder of reported inputs is not here")
+    shutil.copytree(CASES / case, tmp_path / "copy")
+    if (tmp_path / "copy/make_links.sh").exists():
+        for folder in ("one", "two"):
+            (tmp_path / "copy" / folder / "sub").mkdir(exist_ok=True)
+        subprocess.run(["sh", "make_links.sh", "."], cwd=tmp_path / "copy", check=True)
+    monkeypatch.chdir(tmp_path / "copy")
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path / "runs"))
+    for words, code, part in LINES[case]:
+        ended, line = command(monkeypatch, *words.replace("FOLDER", "--dataset folder --scale smoke --data").split())
+        assert (ended, "\n" in line) == (code, False) and part in line, f"{words}: {line}"
+
+
+def reported(case: str) -> datasets.Dataset:
+    if not CASES.is_dir():
+        pytest.skip("the folder of reported inputs is not here")
+    return datasets.get("folder", CASES / case)
+
+
+def test_the_lists_of_the_reports_are_read_as_they_are_meant():
+    found = reported("channel_names_ct/data")
+    assert found.channels == ("CT",) and (found.intensity.low, found.intensity.high) == (-175, 250)
+    lists = {case: datasets.datalist(reported(case)) for case in ("labels_ts/data", "sessions_of_one_patient/data")}
+    lists |= {case: datasets.datalist(reported(f"unknown_list_keys/{case}")) for case in ("testing", "patient_id")}
+    assert all(datalists.problems(datalist) == [] for datalist in lists.values())
+    assert [case.id for case in lists["labels_ts/data"].test] == ["t0", "t1"]
+    assert [case.id for case in lists["testing"].test] == ["c4", "c5"]
+    for case in ("sessions_of_one_patient/data", "patient_id"):
+        assert len({case.patient for case in lists[case].all_cases()}) == 3
+
+
+def test_the_regions_of_the_report_give_back_its_labels():
+    dataset = reported("regions_order/data")
+    label = volumes.read_label(datasets.datalist(dataset).all_cases()[0].label).array[0]
+    decided = np.stack([np.isin(label, values) for values in dataset.regions.values()])
+    assert np.array_equal(metrics.label_map(decided, dataset.regions), label)
+    assert metrics.written_values(dataset.labels, dataset.regions).keys() == {1, 2, 4}
+
+
+@pytest.mark.parametrize(
+    ("case", "count", "reason"),
+    [
+        ("ct_not_in_hu/one", 1, "has no value below 924"),
+        ("ct_not_in_hu/all", 6, "has no value below 924"),
+        ("masked_to_little/data", 6, "1st and 99th percentile are both 0"),
+    ],
+)
+def test_the_images_of_the_reports_are_findings(case, count, reason):
+    findings = doctor.examine_datalist(datasets.datalist(reported(case)))
+    assert len(findings) == count and all(reason in finding.reason for finding in findings)
+
+
+def test_the_leftovers_of_the_report_are_named():
+    dataset = reported("leftovers_in_dataset_mode/data")
+    left = [path.name for path, *_ in datalists.leftovers(dataset.root, datasets.datalist(dataset))]
+    assert sorted(left) == ["C0.nii.gz", "C2.nii.gz", "c4.nii.gz", "c4.nii.gz"]

@@ -54,10 +54,10 @@ class Pretraining(Description):
     task: Annotated[str, Option("pretext task", choices=lambda: tuple(TASKS))]
     network: Annotated[str, Option("network to pretrain", choices=lambda: tuple(NETWORKS))] = NETWORK
     scope: Annotated[str | None, Option("its encoder or all of it; else the task's default", choices=SCOPES)] = None
-    steps: Annotated[int | None, Option("training steps; else those of the scale", low=1)] = None
+    steps: Annotated[int | None, Option("training steps; else those of the scale", low=1, high=10**9)] = None
     pool: Annotated[str | None, Option("volumes of own, of another dataset, or own+another")] = None
     volumes: Annotated[int | None, Option("use only so many volumes of each pool", low=1)] = None
-    seed: Annotated[int, Option("of weights, crops and masks", low=0)] = 0
+    seed: Annotated[int, Option("of weights, crops and masks", low=0, high=10**9)] = 0
     options: Mapping[str, Any] = field(default_factory=dict)  # of this task alone
 
     def __post_init__(self) -> None:
@@ -94,7 +94,7 @@ class Finetuning(Description):
     init: Annotated[str, Option("random, or the name of a pretraining run")] = RANDOM
     num_labeled: Annotated[int, Option("labelled volumes", low=1)] = 6
     subset: Annotated[int, Option("number of the label subset", low=0)] = 0
-    seed: Annotated[int, Option("of weights and crops", low=0)] = 0
+    seed: Annotated[int, Option("of weights and crops", low=0, high=10**9)] = 0
     freeze_epochs: Annotated[int, Option("epochs with a frozen encoder; -1: all", low=-1)] = 0
     layer_decay: Annotated[float, Option("learning rate of a block over that of the next one", above=0, high=1)] = 1.0
     scope: Annotated[str | None, Option("what to transfer; else all that was pretrained", choices=SCOPES)] = None

@@ -161,8 +161,8 @@ def _values(dataset: Dataset) -> str:
     """Which label values `predict` writes where regions overlap."""
     if not dataset.regions:
         return ""
-    where = metrics.written_values(dataset.labels, dataset.regions)
-    rows = [(value, dataset.labels[value], place) for value, place in where.items()]
+    written = metrics.written_values(dataset.labels, dataset.regions)
+    rows = [(value, dataset.labels[value], region) for value, region in written.items()]
     return " Label values are those of the data set, from the regions:\n\n" + _table(
         ("value", "label", "written"), rows
     )

@@ -123,8 +123,8 @@ def label_map(decided: np.ndarray, regions: Mapping[str, Sequence[int]]) -> np.n
     labels, inside = np.zeros(decided.shape[1:], np.uint8), decided.any(0)
     codes = sum(mask[inside].astype(np.uint64) << np.uint64(k) for k, mask in enumerate(decided))
     present, index = np.unique(codes, return_inverse=True)
-    found = [_value({name for k, name in enumerate(regions) if int(code) >> k & 1}, regions) for code in present]
-    labels[inside] = np.asarray(found, np.uint8)[index]
+    values = [_value({name for k, name in enumerate(regions) if int(code) >> k & 1}, regions) for code in present]
+    labels[inside] = np.asarray(values, np.uint8)[index]
     return labels
 
 
@@ -139,13 +139,15 @@ def regions_of(value: int, regions: Mapping[str, Sequence[int]]) -> set[str]:
 
 def written_values(labels: Mapping[int, str], regions: Mapping[str, Sequence[int]]) -> dict[int, str]:
     """For every label value, where `label_map` writes it."""
-    where = {}
+    places_of = {}
     for value in sorted(set(labels) - {0}):
         inside = regions_of(value, regions)
         instead = _value(inside, regions) if inside else 0
         same = "in " + " and ".join(name for name in regions if name in inside)
-        where[value] = same if instead == value else f"never: {same}, as {instead}" if inside else "never: in no region"
-    return where
+        places_of[value] = (
+            same if instead == value else f"never: {same}, as {instead}" if inside else "never: in no region"
+        )
+    return places_of
 
 
 def numbered(masks: Mapping[str, np.ndarray], regions: Mapping[str, Sequence[int]] | None = None) -> np.ndarray:

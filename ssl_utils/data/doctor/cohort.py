@@ -12,10 +12,12 @@ FEWEST = 6  # cases below which there is no "usual"
 LOOK = "look at the picture, and leave it out if it does not belong here"
 
 
-def compare(cases: Sequence[Facts], labels: dict[int, str], *, leak: str = "warning") -> list[Finding]:
-    """All such findings; `leak` is the severity of voxels that two splits share."""
+def compare(
+    cases: Sequence[Facts], labels: dict[int, str], *, leak: str = "warning", channels: Sequence[str] = ()
+) -> list[Finding]:
+    """All such findings; `leak` is the severity of voxels that two splits share, `channels` are those of the list."""
     images = [case for case in cases if case.shape]
-    odd = [*_spacing(images), *_intensity(images), *_labels(cases, labels)]
+    odd = [*_spacing(images), *_intensity(images), *_levels(images, channels), *_labels(cases, labels)]
     return [Finding(name, "warning", reason, fix) for name, reason, fix in odd] + [*_shared(images, leak)]
 
 
@@ -51,6 +53,25 @@ def _intensity(cases: list[Facts]) -> Iterator[tuple[str, str, str]]:
             if high > low and most - low > 50 * (high - low):
                 reason = f"its largest value is {most:.4g} where 99 % of the voxels are below {high:.4g}"
                 yield case.name, reason, "scale by percentiles, not by the maximum"
+            elif high == low and most > low:
+                reason = f"its 1st and 99th percentile are both {low:.4g}, so that scaled by them it is 0 or 1"
+                yield case.name, reason, "crop the volume to what is not background"
+
+
+def _levels(cases: list[Facts], channels: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """A volume that is shifted against the others; CT in which nothing is below 0 HU, as air and fat are."""
+    scanned = [case for case in cases if case.kind == "image" and case.high]
+    for channel in range(min((len(case.high) for case in scanned), default=0)):
+        lows = np.array([case.low[channel] for case in scanned])
+        usual, span = np.median(lows), np.median([case.high[channel] - case.low[channel] for case in scanned])
+        is_ct = channels[channel : channel + 1] and channels[channel].lower() == "ct"
+        for case, low in zip(scanned, lows, strict=True):
+            if is_ct and case.least[channel] > -10:
+                reason = f"is called CT and has no value below {case.least[channel]:.4g}, so not in HU"
+                yield case.name, reason, "apply slope and intercept (often -1024), or name the channel otherwise"
+            elif len(lows) >= FEWEST and abs(low - usual) > 3 * max(span, case.high[channel] - low) > 0:
+                reason = f"its values begin at {low:.4g} (1st percentile) where {usual:.4g} is usual"
+                yield case.name, reason, "check the intercept of its scan; " + LOOK
 
 
 def _labels(cases: Sequence[Facts], labels: dict[int, str]) -> Iterator[tuple[str, str, str]]:

@@ -72,7 +72,7 @@ def examine_datalist(
         report.cases += [facts] if facts.shape else []
         if progress:
             progress(number, len(cases))
-    report += cohort.compare(report.cases, datalist.labels, leak=leak)
+    report += cohort.compare(report.cases, datalist.labels, leak=leak, channels=datalist.channels)
     return report
 
 
@@ -161,9 +161,10 @@ def _size(image: Volume, name: str, roi: Sequence[int], spacing: Sequence[float]
         voxels = np.maximum(np.rint(voxels * own_spacing / np.array(spacing)), 1).astype(int)
     sizes = f"covers only {shape_text(voxels)} voxels of the ROI {shape_text(roi)}"
     if (2 * voxels < roi).any():
-        yield Finding(name, "error", f"{sizes}, less than half along an axis", "leave it out or choose a smaller ROI")
+        fix = "leave it out, or resample it to thinner slices"
+        yield Finding(name, "error", f"{sizes}, less than half along an axis", fix)
     elif (4 * voxels < 3 * np.array(roi)).any():  # a thin rim of padding does no harm
-        yield Finding(name, "warning", f"{sizes} and will be padded", "choose a smaller ROI if many cases are")
+        yield Finding(name, "warning", f"{sizes} and will be padded", "resample to thinner slices if many cases are")
 
 
 def _attempt(action: Callable[[Path], Any], path: Path, report: Report) -> Any:

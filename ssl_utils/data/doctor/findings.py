@@ -128,7 +128,7 @@ def _sample(channel: np.ndarray) -> np.ndarray:
 
 
 def refuse_other_file(path: Path) -> None:
-    """Raises CourseError when a report would replace a file that is no report."""
+    """Raises CourseError when a report would replace a file that the doctor did not write."""
     with suppress(CourseError, TypeError):
         if not path.exists() or {"errors", "findings"} <= {*read_json(path)}:
             return

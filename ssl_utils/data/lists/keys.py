@@ -21,8 +21,8 @@ NOT_READ |= {"citation", "converted_by", "dataset_name", "author", "authors", "v
 FIXES = {"fold": "list the cases of one fold as validation, and delete it"}
 
 
-def spelled(content: dict[str, Any], known: Sequence[str], where: str) -> dict[str, Any]:
-    """The content by the keys in `known`; `where` names the file, and the entry in it.
+def spelled(content: dict[str, Any], known: Sequence[str], source: str) -> dict[str, Any]:
+    """The content by the keys in `known`; `source` names the file, and the entry in it.
 
     Raises:
         CourseError: a key is not known, or its two spellings have two values.
@@ -33,9 +33,9 @@ def spelled(content: dict[str, Any], known: Sequence[str], where: str) -> dict[s
             continue
         name = SPELLINGS.get(key, key)
         if name not in known:
-            raise CourseError(f"{where}: key {key!r} is not known; {_fix(key, known)}")
+            raise CourseError(f"{source}: key {key!r} is not known; {_fix(key, known)}")
         if name in chosen and in_order(chosen[name]) != in_order(value):
-            raise CourseError(f"{where}: has {name} twice, the second time as {key!r}; delete one of them")
+            raise CourseError(f"{source}: has {name} twice, the second time as {key!r}; delete one of them")
         chosen[name] = value
     return chosen
 

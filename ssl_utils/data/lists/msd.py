@@ -26,7 +26,7 @@ def read(path: Path | str, *, root: Path | str) -> Datalist:
 
     Accepts the spellings of MSD and nnU-Net (`keys.SPELLINGS`), bare strings as entries, and labels as value -> name or
     name -> value.
-    A case's id is its file name without suffix; its patient, where it has none, is told from its id (`patient_of`).
+    A case's id is its file name without suffix; its patient, where it has none, is read from its id (`patient_of`).
 
     Raises:
         CourseError: the file is not JSON, a key is not known, or a key or an entry has the wrong form.
@@ -132,7 +132,8 @@ def _labels(path: Path, labels: Any) -> dict[int, str]:
         if any(isinstance(value, float) and value != int(value) for value, _ in pairs):
             raise ValueError
     except (AttributeError, TypeError, ValueError):
-        raise CourseError(f'{path}: labels must look like {{"0": "background", "1": "liver"}}; correct them') from None
+        fix = "correct them (nnU-Net's lists of values are regions here)"
+        raise CourseError(f'{path}: labels must look like {{"0": "background", "1": "liver"}}; {fix}') from None
     if len(names) < len(pairs) or any(not 0 <= value <= 255 for value in names):
         raise CourseError(f"{path}: label values must be different whole numbers in 0 to 255; correct labels")
     names = {0: "background"} | names if names else {}

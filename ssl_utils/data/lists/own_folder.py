@@ -144,14 +144,14 @@ def _split(root: Path, cases: list[Case], shares: dict[str, float]) -> dict[str,
 
 def _scan(root: Path) -> Datalist:
     """imagesTr, labelsTr, imagesTs, labelsTs as a Datalist: labelled cases in training and in test."""
-    found = {name: volumes_in(root / name) for name in FOLDERS}
-    if not found["imagesTr"] + found["imagesTs"]:
+    images = {name: volumes_in(root / name) for name in FOLDERS}
+    if not images["imagesTr"] + images["imagesTs"]:
         why = "has no dataset.json and no volume in imagesTr"
         raise CourseError(f"{root}: {why}; put images there, labels in labelsTr ({NAMES})")
     content: dict[str, Any] = {"name": root.resolve().name, "description": "found by file name", "unlabeled": []}
     for split, end in (("training", "Tr"), ("test", "Ts")):
-        labels, content[split] = _by_stem(found[f"labels{end}"]), []
-        for image in found[f"images{end}"]:
+        labels, content[split] = _by_stem(images[f"labels{end}"]), []
+        for image in images[f"images{end}"]:
             entry = {"image": image.relative_to(root).as_posix()}
             if label := labels.get(stem(image)):
                 content[split].append(entry | {"label": label.relative_to(root).as_posix()})

@@ -2,7 +2,7 @@
 
 import re
 
-_SUBJECT = re.compile(r"(?:^|[/_])(sub-[a-z0-9]+)", re.IGNORECASE)  # BIDS
+_SUBJECT = re.compile(r"(?:^|[/_])(sub-(?:[a-z]*\d[a-z0-9]*|[a-z]+(?=[/_]ses-)))", re.IGNORECASE)  # BIDS
 _BRATS = re.compile(r"(brats-[a-z]+-\d{5})-\d{3}(?!\d)", re.IGNORECASE)  # its last number is a time point
 _WORD = "ses|sess|session|visit|tp|timepoint|time|scan|followup|fu|day|week|month|year|baseline|bl"
 _VISIT = re.compile(rf"(?:{_WORD}|[mv](?=\d))\d*|(?:19|20)\d\d[01]\d[0-3]\d", re.IGNORECASE)
@@ -16,8 +16,8 @@ def patient_of(name: str, path: str = "") -> str:
     `sub-07` of BIDS, which may be in `path` too, is the patient. Sessions and dates count after a number only:
     scan_01 and scan_02 are two patients, p7_scan_01 and p7_scan_02 are one.
     """
-    if found := _SUBJECT.search(name) or _SUBJECT.search(path) or _BRATS.match(name):
-        return found[1]
+    if match := _SUBJECT.search(name) or _SUBJECT.search(path) or _BRATS.match(name):
+        return match[1]
     parts = re.split(r"[-_. ]+", re.sub(r"(?<=\d\d)(?=[lr]$)", "_", name, flags=re.IGNORECASE))
     kept: list[str] = []
     numbered = after_visit = False
