@@ -50,7 +50,7 @@ def write_encoder_card(
     rows = {
         "task": f"`{done['task']}`: {idea}",
         **_data_rows(pools),
-        "architecture": f"{'3D vision transformer' if network == 'unetr' else f'encoder of `{network}`'}, {sizes}",
+        "architecture": f"{'3D vision transformer' if network == 'unetr' else f'the encoder of `{network}`'}, {sizes}",
         "training": f"{last['step']} steps, {done['seconds']:.0f} s on {done['device']}",
     }
     if (folder / "network.safetensors").exists():
