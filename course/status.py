@@ -12,7 +12,7 @@ from ssl_utils.experiments import runs
 from ssl_utils.files import read_json
 from ssl_utils.training import processes
 
-ORDER = ("running", "queued", "pending", "broken off", "timed out", "failed", "done")
+ORDER = ("running", "queued", "pending", "interrupted", "timed out", "failed", "done")
 BY_SLURM = {"TIMEOUT": "timed out", "DEADLINE": "timed out"}
 
 
@@ -92,7 +92,7 @@ def _state(event: dict, by: dict, job: str, end: str) -> tuple[str, str]:
     process = event or by
     if not process:
         return "pending", ""
-    return "broken off" if processes.gone(process) else "running", ""
+    return "interrupted" if processes.gone(process) else "running", ""
 
 
 def _done(folder: Path, run: str) -> Row:

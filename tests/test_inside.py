@@ -25,7 +25,7 @@ MEASURED = [
     "psnr_interpolation",
     "linear",
     "knn",
-    "place",
+    "position",
     "feature_std",
     "content",
     "rankme",
@@ -203,7 +203,7 @@ def test_weights_and_random_state_are_those_of_a_run_without_it(name, tmp_path):
     assert expected.keys() == found.keys() and all(torch.equal(expected[key], found[key]) for key in expected)
     table = inside_panel.read(tmp_path)
     assert table["step"].tolist() == [0, 2, 4, 6] and watcher.seconds == pytest.approx(table["seconds_probe"][1:].sum())
-    assert table["psnr_mean"].nunique() == table["psnr_interpolation"].nunique() == table["place"].nunique() == 1
+    assert table["psnr_mean"].nunique() == table["psnr_interpolation"].nunique() == table["position"].nunique() == 1
     assert table[MEASURED[1:10]].notna().all(axis=None)
     assert table["psnr"].nunique() > 1 and table["linear"].nunique() > 1
 
@@ -246,7 +246,7 @@ def test_without_labels_there_are_no_probes_and_the_rest_is_measured(tmp_path):
     held_out = side(3, 10)
     for options in ({"labelled": None}, {"values": (0,)}, {"held_out": Fixed(held_out.images, held_out.seeds)}):
         row = look_inside(tmp_path, **options).look(task_of("simmim"), 0)
-        assert all(math.isnan(row[name]) for name in ("linear", "knn", "place"))
+        assert all(math.isnan(row[name]) for name in ("linear", "knn", "position"))
         assert row["rankme"] > 1 and math.isfinite(row["psnr"])
     words = verdict(inside_panel.read(tmp_path).loc[[0, 0]])
     assert "no probes" in words
@@ -313,7 +313,7 @@ def test_the_callback_of_a_run_takes_its_cases_from_the_data(tiny_setup, tmp_pat
     assert torch.equal(again.images, made.labelled.images) and torch.equal(again.labels, made.labelled.labels)
     module = task_class("simmim")(encoder=ViT(**where.encoder_config()), lr=1e-3, steps=2)
     crops, loader = Crops(train_side, roi=where.grid.roi, seed=0), DataLoader(FixedCrops(held_out, roi=where.grid.roi))
-    assert 0 < made.look(module, 0)["place"] < 1 and len(crops[0]["image"]) == 1 and len(loader) == len(held_out)
+    assert 0 < made.look(module, 0)["position"] < 1 and len(crops[0]["image"]) == 1 and len(loader) == len(held_out)
     with pytest.raises(CourseError, match="no held-out case"):
         inside.callback(tmp_path, labelled=first, held_out=[], roi=roi, values=values)
 
@@ -330,7 +330,7 @@ def looks(**columns) -> pd.DataFrame:
         "psnr_interpolation": 18.0,
         "linear": [0.4, 0.5],
         "knn": [0.5, 0.505],
-        "place": 0.3,
+        "position": 0.3,
         "feature_std": [0.7, 0.7],
         "content": [0.5, 0.5],
         "rankme": [64.0, 64.5],
@@ -368,8 +368,8 @@ def test_verdict_on_a_healthy_run():
             "There was a collapse alarm at step 0, but not since.",
         ),
         ({"linear": [0.5, 0.4]}, "linear probe fell (50.0 to 40.0)"),
-        ({"place": 0.6}, "is not above the position-only baseline"),
-        ({"linear": math.nan, "knn": math.nan, "place": math.nan}, "Without labels there are no probes"),
+        ({"position": 0.6}, "is not above the position-only baseline"),
+        ({"linear": math.nan, "knn": math.nan, "position": math.nan}, "Without labels there are no probes"),
         ({"rankme": [64.0, 40.0]}, "fewer directions than before (RankMe 64 to 40 of 128)"),
         ({"rankme": [40.0, 64.0]}, "more directions than before"),
     ],

@@ -1,4 +1,4 @@
-"""Curves for other programs: one point per step also after a run was broken off, W&B only when asked for."""
+"""Curves for other programs: one point per step also after a run was interrupted, W&B only when asked for."""
 
 import json
 import sys

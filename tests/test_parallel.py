@@ -62,7 +62,7 @@ def alone(where, tmp_path_factory) -> dict[str, Path]:
 
 @pytest.fixture(scope="module")
 def team(blobs, where, tmp_path_factory) -> SimpleNamespace:
-    """The same by two processes, below `root`; their last run is broken off. `heard[name]`: what each of them knows."""
+    """The same by two processes, below `root`; their last run is interrupted. `heard[name]`: what each has."""
     root, heard = tmp_path_factory.mktemp("team"), tmp_path_factory.mktemp("heard")
     with at(root), comparable(), breaks(MAETask, at=5, here=True), pytest.raises(CourseError):
         broken(where, "mae")  # they take it up

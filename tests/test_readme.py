@@ -88,7 +88,7 @@ def test_training_longer_helps_more_than_pretraining():
     assert lower > usual
     for init, share in (("random", 4), (findings.CLUSTERS, 1)):
         row = findings.point(found["sarcoma"], init, share)
-        assert row.gain_low < 0 < row.gain_high, "neither helped on the sarcomas"
+        assert row.gain_low < 0 < row.gain_high, "neither gave a measurable gain on the sarcomas"
 
 
 def test_voxel_clusters_are_a_head_start_and_end_level():

@@ -22,7 +22,7 @@ def add(course, name, first, last, interpolate):
 
 def test_a_row_for_every_finished_pretraining(tmp_path):
     add(tmp_path, "restoration", 0.8, 0.6, 0.5)
-    (tmp_path / "pretrain" / "mae").mkdir()  # broken off: no metrics.json
+    (tmp_path / "pretrain" / "mae").mkdir()  # interrupted: no metrics.json
     before = so_far.pretraining(tmp_path)
     assert list(before.index) == ["restoration"]
     add(tmp_path, "simmim", 0.7, 0.3, 0.6)

@@ -95,7 +95,7 @@ def test_a_process_that_is_gone_left_a_broken_off_run(course):
     run, label = tuned("random", 6)
     tell(course, event("started", label, **HERE | {"process": dead.pid}))
     begin(course, run, by=HERE | {"process": dead.pid}, history=True)
-    assert states(course)[run].state == "broken off"
+    assert states(course)[run].state == "interrupted"
     begin(course, "pretrain/simmim__mask_ratio=0.3", by=HERE)  # from the command line, not in the plan
     assert states(course)["pretrain/simmim__mask_ratio=0.3"].state == "running"
 

@@ -1,4 +1,4 @@
-"""One way to train: a run that was broken off and goes on ends with the numbers of an undisturbed one."""
+"""One way to train: a run that was interrupted and goes on ends with the numbers of an undisturbed one."""
 
 import json
 import math

@@ -117,7 +117,7 @@ def _longer(lengths_of: dict[str, pd.DataFrame]) -> str:
         "**Training longer helps more than pretraining.** With four times the steps, UNETR from scratch rises "
         f"{rises}. On the phantom that takes {longer:.0f} seconds; the best pretraining alone "
         f"takes {pretraining:.0f}. A tenth of the learning rate in the encoder gave {tables.signed(lower - usual)} "
-        "points in trials. On the sarcomas neither helped."
+        "points in trials. On the sarcomas neither gave a measurable gain."
     )
 
 
@@ -129,10 +129,10 @@ def _head_start(lengths_of: dict[str, pd.DataFrame]) -> str:
     )
     ends = [_points(point(lengths_of[name], CLUSTERS, 4).dice) for name in ("phantom", "hippocampus")]
     return (
-        "**Voxel clusters give a head start, and end level.** Predicting cluster pseudo-labels gained "
+        "**Voxel clusters give a head start, but no better end.** Predicting cluster pseudo-labels gained "
         f"{gain_text(mri)} on the hippocampus (p = {mri.p:.3f}; {mri.p_holm:.3f} after Holm's correction), "
         f"{gain_text(phantom)} on the phantom, {gain_text(sarcoma)} on the sarcomas. After four times the steps it "
-        f"reached {ends[0]} and {ends[1]}, like training from scratch."
+        f"reached {ends[0]} and {ends[1]}, as training from scratch does."
     )
 
 

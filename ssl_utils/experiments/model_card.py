@@ -177,7 +177,7 @@ def _probe(folder: Path) -> str:
     first, last = table.iloc[0], table.iloc[-1]
     return (
         f"A linear probe predicts the label shares of frozen tokens with Dice {last['linear']:.3f}; before training "
-        f"{first['linear']:.3f}, from the position alone {last['place']:.3f}. "
+        f"{first['linear']:.3f}, from the position alone {last['position']:.3f}. "
     )
 
 

@@ -13,7 +13,7 @@ from ssl_utils.figures.look import GREY, PALETTE, need, sheet
 
 ORANGE, GREEN, RED, BLUE = PALETTE[0], PALETTE[2], PALETTE[4], PALETTE[6]
 MARGIN_DB, MARGIN_DICE, MARGIN_RANK = 0.1, 0.01, 0.05  # changes below these (rank: of the first value) count as none
-COLUMNS = ("step", "psnr", "psnr_mean", "psnr_interpolation", "linear", "knn", "place")
+COLUMNS = ("step", "psnr", "psnr_mean", "psnr_interpolation", "linear", "knn", "position")
 COLUMNS += ("feature_std", "content", "rankme", "rank_most", "alarm", "reason")
 
 
@@ -71,10 +71,10 @@ def _probed(first: pd.Series, last: pd.Series) -> str:
         return "Without labels there are no probes."
     titles = {"linear": "linear probe", "knn": "nearest neighbours"}
     changes = " and ".join(f"the {title} {_change(first[name], last[name])}" for name, title in titles.items())
-    above = "above" if max(last["linear"], last["knn"]) > last["place"] + MARGIN_DICE else "not above"
+    above = "above" if max(last["linear"], last["knn"]) > last["position"] + MARGIN_DICE else "not above"
     return (
         f"Since step {int(first['step'])} {changes}, in Dice points; the better of the two is {above} the "
-        f"position-only baseline ({100 * last['place']:.1f})."
+        f"position-only baseline ({100 * last['position']:.1f})."
     )
 
 
@@ -172,6 +172,6 @@ def _probes(axes: Axes, table: pd.DataFrame) -> None:
     else:
         _line(axes, table["step"], 100 * table["linear"], "linear probe", ORANGE, "s")
         _line(axes, table["step"], 100 * table["knn"], "5 nearest neighbours", GREEN, "^")
-        _baseline(axes, 100 * table["place"].iloc[-1], "position only")
-        axes.set_ylim(0, 110 * table[["linear", "knn", "place"]].max(axis=None))
+        _baseline(axes, 100 * table["position"].iloc[-1], "position only")
+        axes.set_ylim(0, 110 * table[["linear", "knn", "position"]].max(axis=None))
     _frame(axes, "labels predicted from frozen tokens", "Dice of token shares (points)")

@@ -79,7 +79,7 @@ class Inside(L.Callback):
 
     step, seconds_probe (time of the measurement); psnr, psnr_mean, psnr_interpolation (dB over hidden voxels on fixed
     masks: network, mean fill, trilinear interpolation); linear, knn (Dice 0..1 of token label shares from frozen tokens
-    after the final norm, no positions added), place (the same of the average label at each position, without the
+    after the final norm, no positions added), position (the same of the average label at each position, without the
     image); feature_std, content, rankme and rank_most (the largest possible); alarm and its reason.
 
     Global random numbers, modes and gradients of the module are left alone, so weights are those of a run without it.
@@ -142,7 +142,7 @@ class Inside(L.Callback):
 
     def _probes(self, module: PretextTask, tokens: Tensor) -> dict[str, float]:
         if self.labelled is None:
-            return {"linear": nan, "knn": nan, "place": nan}
+            return {"linear": nan, "knn": nan, "position": nan}
         shares, true = (
             probes.class_shares(crops.labels, self.values, module.encoder.patch_size).double()
             for crops in (self.labelled, self.held_out)
@@ -151,7 +151,7 @@ class Inside(L.Callback):
         guesses = {
             "linear": probes.linear_probe(*examples, tokens.flatten(0, 1)),
             "knn": probes.propagate(*examples, tokens.flatten(0, 1)),
-            "place": (shares.sum(0) / len(shares)).expand_as(true).flatten(0, 1),
+            "position": (shares.sum(0) / len(shares)).expand_as(true).flatten(0, 1),
         }
         return {name: round(probes.token_dice(guess, true.flatten(0, 1)), 4) for name, guess in guesses.items()}
 
