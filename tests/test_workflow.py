@@ -28,7 +28,7 @@ PRETRAININGS, FINETUNINGS = len(OF_PART_ONE), 3 * (1 + len(PART_ONE))  # three l
 PARTS = PRETRAININGS + FINETUNINGS + 3
 CHAPTERS = chapters_of((1, 2, 3))
 NONE, EACH = (dict.fromkeys((chapter[:2] for chapter in OF_PART_ONE), parts) for parts in (0, 1))  # of the pretrainings
-OWN = {"04_unetr_finetuning": "init = 'random'\nnum_labeled = 6\ndraw = 0\n"}
+OWN = {"04_unetr_finetuning": "init = 'random'\nnum_labeled = 6\nsubset = 0\n"}
 WRITE = """import json, os, pathlib, time
 folder = pathlib.Path(os.environ['SSL_RUNS_ROOT']) / dataset / scale / {folder}
 folder.mkdir(parents=True, exist_ok=True)
@@ -177,7 +177,7 @@ def test_a_changed_number_reruns_what_depends_on_it(course, settings, expected):
     assert {key: sum(n for c, n in plan.items() if c.startswith(key)) for key in expected} == expected
 
 
-def test_more_draws_and_seeds_are_added_to_what_is_there(course):
+def test_more_subsets_and_seeds_are_added_to_what_is_there(course):
     again = FINETUNINGS * (2 * 2 - 1)
     assert course.would_run(subsets=2, seeds=2) == {"04_unetr_finetuning": again, "05_results": 1}
 
