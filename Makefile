@@ -57,7 +57,7 @@ study: $(READY) ## vary one thing on top of the course; STUDY=mask_ratio|freezin
 PYTEST = OMP_NUM_THREADS=1 "$(PYTHON)" -m pytest
 TWO = -n 2 --dist loadfile --no-loadscope-reorder
 
-test: $(READY) ## run the tests (about 20 minutes on 2 cores)
+test: $(READY) ## run the tests (about 22 minutes on 2 cores)
 	@$(PYTEST) $(TWO) -m 'not (alone or itk)'; shared=$$?; $(PYTEST) -m alone && exit $$shared
 
 quick: $(READY) ## run the tests of a change in hand (about 3 minutes): no course, no browser, no Slurm
