@@ -106,8 +106,8 @@ def fetch(package: Package, source: str) -> bytes:
         with urllib.request.urlopen(url, timeout=60) as answer:
             archive = answer.read()
     except OSError as error:
-        cure = "check the connection, or name another npm registry in NPM_CONFIG_REGISTRY"
-        raise CourseError(f"{url}: cannot be downloaded ({getattr(error, 'reason', error)}); {cure}") from None
+        fix = "check the connection, or name another npm registry in NPM_CONFIG_REGISTRY"
+        raise CourseError(f"{url}: cannot be downloaded ({getattr(error, 'reason', error)}); {fix}") from None
     digest = base64.b64encode(hashlib.sha512(archive).digest()).decode()
     if digest != package.integrity:
         raise CourseError(

@@ -98,8 +98,9 @@ def seconds(dataset: str) -> tuple[float, float]:
 
 def text() -> str:
     """Three findings, the most useful one first."""
-    said = (_longer(lengths()), _head_start(lengths()), _reconstruction())
-    return "\n".join(f"{number}. {finding}" for number, finding in enumerate(said, 1))
+    lengths_of = lengths()
+    findings = (_longer(lengths_of), _head_start(lengths_of), _reconstruction())
+    return "\n".join(f"{number}. {finding}" for number, finding in enumerate(findings, 1))
 
 
 def _points(value: float) -> str:
@@ -200,10 +201,11 @@ def fill(text_of_page: str) -> str:
 def draw(into: Path = PICTURE) -> None:
     """Save the picture with the fingerprint of its numbers, unless the file has these already."""
     lengths_of = lengths()
-    if into.exists() and drawn_from(into) == fingerprint(lengths_of):
+    source = fingerprint(lengths_of)
+    if into.exists() and drawn_from(into) == source:
         return
     with atomic(into) as temporary:
-        metadata = {"Source": fingerprint(lengths_of), "Software": None}
+        metadata = {"Source": source, "Software": None}
         picture(lengths_of).savefig(temporary, format="png", dpi=110, bbox_inches="tight", metadata=metadata)
 
 
