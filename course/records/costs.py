@@ -33,13 +33,14 @@ def record(course_dir: Path | str, *, into: Path = REFERENCE) -> None:
     course_dir = Path(course_dir).resolve()
     report = read_json(course_dir / "costs.json")
     later = set(read_json(course_dir / ".course" / "config.json")["parts"]) - {1}
-    memory = {c: read_json(course_dir / "chapters" / c / "done.json")["peak_memory_gb"] for c in report["chapters"]}
+    ran = [chapter for chapter in report["chapters"] if chapter in chapters_of(PARTS)]  # the table of a part is none
+    memory = {c: read_json(course_dir / "chapters" / c / "done.json")["peak_memory_gb"] for c in ran}
     if lacking := set(chapters_of(later or {1})) - set(memory):
         names = ", ".join(sorted(lacking))
         raise CourseError(f"{course_dir}: {names} did not run in its last course; run a whole one to measure it")
     costs = entries.recorded(into)
     entry = costs.setdefault(course_dir.parent.name, {}).setdefault(course_dir.name, {"chapters": {}, "memory_gb": {}})
-    keep = {c: s for c, s in report["chapters"].items() if part_of(c) in (later or {1})}
+    keep = {c: report["chapters"][c] for c in ran if part_of(c) in (later or {1})}
     entry["chapters"] = dict(sorted((entry["chapters"] | keep).items()))
     entry["memory_gb"] = dict(sorted((entry["memory_gb"] | {c: memory[c] for c in keep}).items()))
     if not later:
