@@ -25,6 +25,7 @@ DETAILS = re.compile(r"<details>.*?</details>", re.DOTALL)
 ITALIC = re.compile(r"(?<!\*)\*[^*\n]+\*(?!\*)")
 HEADING_1 = re.compile(r"^# (.+)$", re.MULTILINE)
 FENCED = re.compile(r"^```.*?^```", re.DOTALL | re.MULTILINE)
+CODE = "\f"
 PAPER = re.compile(r"https://(?:arxiv\.org|doi\.org)/")
 
 
@@ -51,11 +52,11 @@ class Chapter:
         return [cell for cell in self.cells if cell.kind == "code"]
 
     def sections(self) -> list[tuple[str, str, list[Cell]]]:
-        """Heading of level 2, the markdown below it, the code cells below it."""
+        """Heading of level 2, the markdown below it (CODE where there is a cell of code), the code cells below it."""
         found = [("", "", [])]
         for cell in self.cells:
             if cell.kind == "code":
-                found[-1][2].append(cell)
+                found[-1] = (found[-1][0], f"{found[-1][1]}\n{CODE}\n", [*found[-1][2], cell])
                 continue
             first, *others = re.split(r"^## +", FENCED.sub("", cell.text), flags=re.MULTILINE)
             found[-1] = (found[-1][0], found[-1][1] + "\n" + first, found[-1][2])
@@ -164,8 +165,8 @@ def blocks(chapter):
             yield f"block {i} is headed {heading!r}, not ## Block {i}. ..."
         if not code:
             yield f"{heading!r} has no code"
-        if "**Read" not in text and "**What you should see" not in text:
-            yield f"{heading!r} does not say how to read what it shows (**Read it.**)"
+        if code and words(text.partition(CODE)[2]) < 10:
+            yield f"{heading!r} does not say what its cells show"
 
 
 @rule
@@ -474,6 +475,7 @@ def put(cells: list[Cell], at: int, old: str, new: str) -> None:
         ("errors", lambda cells: cells.__setitem__(slice(None), [c for c in cells if "Common errors" not in c.text])),
         ("reading", lambda cells: cells.__setitem__(slice(None), [c for c in cells if "## Reading" not in c.text])),
         ("blocks", lambda cells: cells.__setitem__(slice(None), [c for c in cells if "## Block 2" not in c.text])),
+        ("blocks", lambda cells: cells.__setitem__(slice(None), [c for c in cells if c.id != "machine-read"])),
         ("montage", lambda cells: cells.__setitem__(slice(None), [c for c in cells if "What you" not in c.text])),
         (
             "broken_on_purpose",

@@ -160,8 +160,8 @@ def _loss(axes: Axes, history: pd.DataFrame | None) -> None:
 
 def _psnr(axes: Axes, table: pd.DataFrame) -> None:
     _line(axes, table["step"], table["psnr"], "network", BLUE)
-    _baseline(axes, table["psnr_interpolation"].iloc[-1], "interpolation")
-    _baseline(axes, table["psnr_mean"].iloc[-1], "mean", ":")
+    _baseline(axes, table["psnr_mean"].iloc[-1], "mean")  # dashes as in the curve of the loss
+    _baseline(axes, table["psnr_interpolation"].iloc[-1], "interpolation", ":")
     axes.margins(y=0.1)
     _frame(axes, "reconstruction, fixed masks", "PSNR over hidden voxels (dB)")
 
