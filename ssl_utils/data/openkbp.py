@@ -83,10 +83,10 @@ def read_patient(folder: Path) -> tuple[np.ndarray, np.ndarray | None, np.ndarra
     ct, label, drawn = (np.zeros(VOXELS, dtype) for dtype in (np.int16, np.uint8, bool))
     path = folder / "ct.csv"
     indices, values = _table(path, 2).T
-    ct[_below(VOXELS, path, indices)] = _below(2**15, path, values)
+    ct[_whole(path, indices, 0, VOXELS - 1)] = _whole(path, values, -(2**15), 2**15 - 1).clip(0)  # none below AIR
     for value, name in reversed([*enumerate(CONTOURS, 1)]):
         if (path := folder / f"{name}.csv").exists():
-            indices = _below(VOXELS, path, _table(path, 1)[:, 0])
+            indices = _whole(path, _table(path, 1)[:, 0], 0, VOXELS - 1)
             drawn[indices] = True
             label[indices] = value if name in ORGANS else 0
     spacing = _spacing(folder / "voxel_dimensions.csv")
@@ -143,10 +143,10 @@ def _spacing(path: Path) -> np.ndarray:
     return sizes[[1, 0, 2]]
 
 
-def _below(limit: int, path: Path, numbers: np.ndarray) -> np.ndarray:
-    """Numbers from 0 to `limit` as integers."""
-    if ((numbers < 0) | (numbers >= limit)).any():
-        raise CourseError(f"{path}: has {numbers.min():g} to {numbers.max():g}, not 0 to {limit}; {AGAIN}")
+def _whole(path: Path, numbers: np.ndarray, low: int, high: int) -> np.ndarray:
+    """Numbers from `low` to `high` as integers."""
+    if ((numbers < low) | (numbers > high)).any():
+        raise CourseError(f"{path}: has {numbers.min():.7g} to {numbers.max():.7g}, not {low} to {high}; {AGAIN}")
     return numbers.astype(np.int64)
 
 
