@@ -1,5 +1,5 @@
 # The words of the README. `make` alone lists them.
-#   SCALE=smoke|laptop|workstation|paper   DATASET=phantom|hippocampus|sarcoma|btcv|folder   DATA=/path   CORES=n
+#   SCALE=smoke|laptop|workstation|paper   DATASET=phantom|hippocampus|headneck|sarcoma|btcv|folder   DATA=/path   CORES=n
 #   REPEATS=3 makes 3 label subsets x 3 seeds of every fine-tuning   LABELS=1,2,3,6,12,24
 #   PART=1|2|3|all chooses the part of the course; a later part comes with part 1
 #   TASKS=mae,restoration: a study of these pretext tasks, in place of its own

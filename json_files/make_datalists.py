@@ -6,6 +6,7 @@ stand in tcia_covid19_volumes.csv (volume, patient, published side). Equal input
 
 import csv
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 from ssl_utils.data.datalists import Case, Datalist, in_turn, split_by_patient, write
@@ -42,12 +43,26 @@ HIPPOCAMPUS = """
 SARCOMA = """
 1-4 7-11 13-17 19-21 24-33 35-38 40-51
 """
+# OpenKBP: the patients whose five contours can be trusted (ssl_utils.data.openkbp), and the others.
+HEADNECK = """
+1-2 4 9 12-13 16-17 20-22 24-25 30-31 33-34 36-37 40-41 47-48 54 57 59-62 65-66 68 70-72 74 77 82-84 87-88 90-93 95-97
+99-101 104-105 109 111-115 119-120 122 124 128 132-133 137 139-141 144 148-149 155 157 164 166-169 171-172 177 180-183
+185 187-189 192-193 196-197 200-202 207 209-210 213 218-219 222 224-226 231-232 235-236 246-247 254 257 263-264 268-269
+282 290-291 293 298 301 308 317 319 331 333-334 339-340
+"""
+HEADNECK_UNLABELED = """
+3 5-7 10-11 14-15 18 26-29 35 38-39 42-43 45 49-50 52-53 55 58 64 67 76 78-80 86 89 94 98 103 106 108 116 118 121 123
+126-127 129-131 136 146-147 150-152 154 156 158-160 162-163 165 173 176 178 184 190 194-195 198-199 203-204 206 208
+211-212 214-216 221 227 229-230 233 237-239 242 245 249-250 253 260-261 267 270-271 274-275 278-280 283 286-289 292
+300 303-304 306-307 310-311 314-315 321 323-324 327-328 335-336
+"""
 
 
 def main(folder: Path = HERE) -> list[Path]:
     """Write every list into `folder`."""
     lists = {f"btcv_{count:02d}": btcv(count) for count in (6, 12, 24)}
     lists |= {"btcv_06_honest": btcv(6, honest=True), "hippocampus": hippocampus(), "sarcoma": sarcoma()}
+    lists |= {"headneck": headneck()}
     lists |= {"tcia_covid19_published": tcia_published(), "tcia_covid19_by_patient": tcia_by_patient()}
     for name, datalist in lists.items():
         write(datalist, folder / f"{name}.json", root=ROOT)
@@ -119,6 +134,27 @@ def sarcoma() -> Datalist:
         training=in_turn(sides["rest"], seed=SEED),
         validation=sides["validation"],
         test=sides["test"],
+    )
+
+
+def headneck() -> Datalist:
+    cases = _pairs("openkbp", HEADNECK, patient=lambda number: number)
+    others = _pairs("openkbp", HEADNECK_UNLABELED, patient=lambda number: number)
+    sides = split_by_patient(cases, sizes={"test": 60, "validation": 10}, seed=SEED)
+    return Datalist(
+        name="headneck",
+        description="Head-and-neck CT for radiotherapy with five organs at risk, one volume per patient. Validation "
+        "chooses the checkpoint, test is read once; the first N of training are the N labelled cases; all of training "
+        "and unlabeled is the pretraining pool. Patients 318 and 329 are left out (scans of 5 cm); the other 79 of the "
+        "archive have no usable scan (51, 143, 170) or were not at hand when this list was made.",
+        licence="MIT (repository ababier/open-kbp)",
+        reference="Babier et al. 2021, Med Phys 48:5549 (OpenKBP); images from The Cancer Imaging Archive",
+        channels=("CT",),
+        labels=dict(enumerate(("background", "brainstem", "spinal cord", "right parotid", "left parotid", "mandible"))),
+        training=in_turn(sides["rest"], seed=SEED),
+        validation=sides["validation"],
+        test=sides["test"],
+        unlabeled=tuple(replace(case, image=ROOT / "imagesUn" / case.image.name, label=None) for case in others),
     )
 
 

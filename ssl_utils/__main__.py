@@ -22,7 +22,7 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 console = Console()
 ScaleOption = Annotated[str, typer.Option(help="smoke, laptop, workstation or paper")]
 DataOption = Annotated[str | None, typer.Option(help="path of your own folder, with dataset 'folder'")]
-DatasetOption = Annotated[str, typer.Option(help="phantom, hippocampus, sarcoma, btcv, tcia_covid19 or folder")]
+DatasetOption = Annotated[str, typer.Option(help="phantom, hippocampus, headneck, sarcoma, btcv, tcia_covid19, folder")]
 
 
 @contextmanager

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from faulty_files import DATA, nifti_bytes
 
-from ssl_utils.data import datalists
+from ssl_utils.data import datalists, datasets
 from ssl_utils.data.datalists import Case, Datalist
 from ssl_utils.errors import CourseError
 
@@ -105,7 +105,7 @@ def test_the_script_makes_the_shipped_lists_byte_for_byte(tmp_path):
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     made = script.main(tmp_path)
-    assert len(made) == 8
+    assert len(made) == 9
     for path in made:
         assert path.read_bytes() == (LISTS / path.name).read_bytes(), path.name
 
@@ -114,6 +114,15 @@ def test_hippocampus_list_fits_the_real_folder_where_it_is():
     root = DATA / "hippocampus"
     found = datalists.read(LISTS / "hippocampus.json", root=root)
     assert len(datalists.problems(found)) == (0 if root.is_dir() else 440)
+
+
+def test_headneck_has_one_volume_of_each_patient_and_fits_the_real_folder_where_it_is():
+    root = DATA / "headneck"
+    found = datalists.read(LISTS / "headneck.json", root=root)
+    assert [len(side) for side in found.sides().values()] == [65, 10, 60, 124]
+    assert all(case.id == f"openkbp_{case.patient}" for case in found.all_cases())
+    assert found.labels == datasets.get("headneck").labels
+    assert len(datalists.problems(found)) == (0 if root.is_dir() else 2 * 135 + 124)
 
 
 # ---- reading and writing

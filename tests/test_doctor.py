@@ -281,6 +281,14 @@ def test_a_crop_or_a_noisy_copy_on_another_side_is_a_leak(tmp_path):
     assert finding.severity == "warning" and "looks like case0 (training) though it is in test" in finding.reason
 
 
+def test_a_volume_that_ends_in_air_is_examined(tmp_path):
+    """The last part of it has no block that a sketch could keep."""
+    voxels = np.full((70, 48, 48), -1000, np.int16)
+    voxels[:30] = np.random.default_rng(0).integers(0, 100, (30, 48, 48))
+    volumes.write_nifti(tmp_path / "air.nii.gz", voxels, np.eye(4))
+    assert not [finding for finding in doctor.examine([tmp_path / "air.nii.gz"]) if finding.severity == "error"]
+
+
 def test_what_a_header_leaves_open_is_a_warning(tmp_path):
     nifti = nib.Nifti1Image(RNG.normal(0, 50, (8, 8, 8)).astype(np.float32), np.eye(4))
     nifti.set_qform(np.eye(4), 0)

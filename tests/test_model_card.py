@@ -152,6 +152,7 @@ def test_without_labels_nothing_is_said_of_a_probe(tmp_path):
         ("CC0-1.0", "nothing is asked"),
         ("CC-BY 3.0", "name the source"),
         ("CC-BY-SA 4.0", "share-alike"),
+        ("MIT (repository ababier/open-kbp)", "name the source"),
         ("Synapse terms of use, registration needed", "ask before"),
         ("not stated", "ask before"),
     ],

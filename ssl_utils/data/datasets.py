@@ -3,6 +3,7 @@
 import hashlib
 import os
 import re
+import shutil
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,6 +15,15 @@ from ssl_utils.data.lists.own_folder import describe
 from ssl_utils.errors import CourseError
 from ssl_utils.files import exclusively
 
+OPENKBP_ORGANS = {
+    0: "background",
+    1: "brainstem",
+    2: "spinal cord",
+    3: "right parotid",
+    4: "left parotid",
+    5: "mandible",
+}
+OPENKBP = "ce625e62f3b04203f22bd9d1634f3e8fb0245e46"  # the commit of the repository
 LISTS = Path(__file__).resolve().parents[2] / "json_files"
 REGISTRY = {
     d.name: d
@@ -46,6 +56,22 @@ REGISTRY = {
                 "https://msd-for-monai.s3-us-west-2.amazonaws.com/Task04_Hippocampus.tar",
                 checksum="md5:9d24dba78a72977dbd1d2e110310f31b",
             ),
+        ),
+        Dataset(
+            name="headneck",
+            title="OpenKBP head-and-neck CT, 5 organs at risk",
+            source="Babier et al. 2021, Med Phys 48:5549; images from The Cancer Imaging Archive",
+            licence="MIT (repository ababier/open-kbp)",
+            channels=("CT",),
+            labels=OPENKBP_ORGANS,
+            intensity=ABDOMEN,
+            tolerance=3.0,
+            lists=("headneck",),
+            grids={"coarse": Grid((4.0, 4.0, 4.0), (48, 48, 32)), "fine": Grid((3.9, 3.9, 2.5), (64, 64, 64))},
+            folders=("headneck",),
+            # GitHub packs it anew: no stable checksum, often no length. Instead gzip's own checksum is verified, and
+            # the conversion needs 340 patients with whole tables.
+            archive=Archive(f"https://github.com/ababier/open-kbp/archive/{OPENKBP}.tar.gz"),
         ),
         Dataset(
             name="sarcoma",
@@ -172,7 +198,7 @@ def fetch(dataset: Dataset, *, phantom_sizes: tuple[int, int, int, int], progres
         return root
     if dataset.archive:
         with exclusively(data_root(), dataset.name):
-            return locate(dataset) or fetch_archive(dataset.archive, folder=data_root(), licence=dataset.licence)
+            return locate(dataset) or _load(dataset, progress)
     if dataset.how_to_get:
         steps = dataset.how_to_get.format(root=data_root() / dataset.folders[0])
         registration = "registration" in dataset.licence
@@ -181,6 +207,21 @@ def fetch(dataset: Dataset, *, phantom_sizes: tuple[int, int, int, int], progres
         )
         raise CourseError(f"dataset {dataset.name}: {why}. {steps}")
     raise CourseError(f"{dataset.root or data_root()}: no such folder; give the folder of your data with DATA=/path")
+
+
+def _load(dataset: Dataset, progress) -> Path:
+    """Download the archive of a dataset; OpenKBP is converted. A killed run continues where it was."""
+    root, work = data_root(), data_root() / f".unfinished-{dataset.name}"
+    if dataset.name != "headneck":
+        return fetch_archive(dataset.archive, folder=root, licence=dataset.licence)
+    from ssl_utils.data import openkbp
+
+    unpacked = [folder / f"open-kbp-{OPENKBP}" for folder in (root, work)]  # the first: put there by hand, and kept
+    source = next((folder for folder in unpacked if folder.is_dir()), None)
+    source = source or fetch_archive(dataset.archive, folder=work, licence=dataset.licence)
+    target = openkbp.convert(source, work / "converted", progress).rename(root / dataset.folders[0])
+    shutil.rmtree(work)
+    return target
 
 
 def _generate(sizes: tuple[int, int, int, int], progress) -> Path:

@@ -13,7 +13,7 @@ from ssl_utils.data.archives import refuse_full, unpack
 from ssl_utils.errors import CourseError
 
 CHUNK = 1 << 20
-UNSIZED = 1 << 30  # most bytes of an archive of unknown size
+UNSIZED = 2 << 30  # most bytes of an archive of unknown size
 
 
 @dataclass(frozen=True)
@@ -22,12 +22,12 @@ class Archive:
 
     Attributes:
         url: its address, https.
-        checksum: "md5:..." or "sha256:..." in hexadecimal digits.
+        checksum: "md5:..." or "sha256:..." in hexadecimal digits; empty where the server packs it anew each time.
         size: in bytes; None where it is not known.
     """
 
     url: str
-    checksum: str
+    checksum: str = ""
     size: int | None = None
 
     @property
@@ -56,14 +56,19 @@ def fetch_archive(archive: Archive, *, folder: Path, licence: str) -> Path:
     part = folder / f"{archive.name}.part"
     part.parent.mkdir(parents=True, exist_ok=True)
     _download(archive, part)
+    if archive.checksum:
+        _verify(archive, part)
+    target = unpack(part, folder)
+    part.unlink()
+    return target
+
+
+def _verify(archive: Archive, part: Path) -> None:
     algorithm, expected = archive.checksum.split(":")
     with part.open("rb") as stream:
         digest = hashlib.file_digest(stream, lambda: hashlib.new(algorithm, usedforsecurity=False)).hexdigest()
     if digest != expected:
         raise _refused(part, f"{archive.url}: the download has {algorithm} {digest} instead of {expected}")
-    target = unpack(part, folder)
-    part.unlink()
-    return target
 
 
 def _refuse_other_schemes(url: str) -> None:

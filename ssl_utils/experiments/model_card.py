@@ -19,6 +19,7 @@ DEMANDS = {  # beginning of a licence -> what it demands of those who pass the w
     "CC-BY": "name the source and say that the weights were trained on it",
     "CC-BY-SA": "name the source; share-alike: pass on what was made from the data under the same licence. Whether "
     "weights count as that is not settled; to be safe, pass these on under the same licence too",
+    "MIT": "name the source and pass its licence text on with the data",
     "": "its terms are its owner's: ask before you pass the weights on",
 }
 BASELINES = {

@@ -45,7 +45,7 @@ def _slab(array: np.ndarray, most: np.uint64) -> np.ndarray:
     flat = flat[np.unique(hashes.ravel()[flat], return_index=True)[1]]  # air is the same block a million times
     at = np.stack(np.unravel_index(flat, hashes.shape), axis=1)
     corners = tuple(at.T[:, :, None, None, None] + np.indices((BLOCK,) * 3)[:, None])
-    blocks = np.sort(array[corners].reshape(len(at), -1), axis=1)
+    blocks = np.sort(array[corners].reshape(len(at), BLOCK**3), axis=1)
     busy = (np.diff(blocks, axis=1) > 0).sum(1) + 1 >= BUSY
     return hashes[tuple(at[busy].T)]
 
