@@ -53,12 +53,14 @@ course: $(READY) ## run chapters 00 to 05 and print the results; PART= SCALE= DA
 study: $(READY) ## vary one thing on top of the course; STUDY=mask_ratio|freezing|pretraining_data|pretraining_volumes|restoration|pretraining_length|finetuning_length|controls TASKS=
 	@"$(PYTHON)" -m course study "$(STUDY)" --scale "$$SCALE" --dataset "$$DATASET" $${TASKS:+--tasks "$$TASKS"} $(MORE)
 
-# Two workers share the tests by files; what times something comes after them, with the machine to itself.
+# Two workers share the tests by files; what times something comes after them, with the machine to itself, and without
+# collecting every other file again.
 PYTEST = OMP_NUM_THREADS=1 "$(PYTHON)" -m pytest
+ALONE = $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
 TWO = -n 2 --dist loadfile --no-loadscope-reorder
 
 test: $(READY) ## run the tests (about 22 minutes on 2 cores)
-	@$(PYTEST) $(TWO) -m 'not (alone or itk)'; shared=$$?; $(PYTEST) -m alone && exit $$shared
+	@$(PYTEST) $(TWO) -m 'not (alone or itk)'; shared=$$?; $(PYTEST) -m alone $(ALONE) && exit $$shared
 
 quick: $(READY) ## run the tests of a change in hand (about 3 minutes): no course, no browser, no Slurm
 	@$(PYTEST) $(TWO) -m 'not (course or browser or slurm or alone or long or itk)'
