@@ -5,6 +5,7 @@
 #   TASKS=mae,restoration: a study of these pretext tasks, in place of its own
 #   PYTHON=/path/to/python uses that environment (a conda one, say) and creates none.
 #   VIEWER=itk: make lab shows volumes with itkwidgets, in an environment of its own (.venv-itk)
+#   WORKERS=n processes share the tests (2)
 #   SSL_DATA_ROOT and SSL_RUNS_ROOT move the data and the runs out of this folder.
 ifneq ($(origin PYTHON),command line)
 PYTHON := .venv/bin/python
@@ -53,15 +54,18 @@ course: $(READY) ## run chapters 00 to 05 and print the results; PART= SCALE= DA
 study: $(READY) ## vary one thing on top of the course; STUDY=mask_ratio|freezing|pretraining_data|pretraining_volumes|restoration|pretraining_length|finetuning_length|controls TASKS=
 	@"$(PYTHON)" -m course study "$(STUDY)" --scale "$$SCALE" --dataset "$$DATASET" $${TASKS:+--tasks "$$TASKS"} $(MORE)
 
-# Two workers share the tests by files; what times something comes after them, with the machine to itself.
+# Workers share the tests by files; what times something comes after them, with the machine to itself, and without
+# collecting every other file again.
 PYTEST = OMP_NUM_THREADS=1 "$(PYTHON)" -m pytest
-TWO = -n 2 --dist loadfile --no-loadscope-reorder
+WORKERS ?= 2
+ALONE = $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
+SHARED = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
 test: $(READY) ## run the tests (about 22 minutes on 2 cores)
-	@$(PYTEST) $(TWO) -m 'not (alone or itk)'; shared=$$?; $(PYTEST) -m alone && exit $$shared
+	@$(PYTEST) $(SHARED) -m 'not (alone or itk)'; shared=$$?; $(PYTEST) -m alone $(ALONE) && exit $$shared
 
 quick: $(READY) ## run the tests of a change in hand (about 3 minutes): no course, no browser, no Slurm
-	@$(PYTEST) $(TWO) -m 'not (course or browser or slurm or alone or long or itk)'
+	@$(PYTEST) $(SHARED) -m 'not (course or browser or slurm or alone or long or itk)'
 
 browser: $(READY) $(ITK:%=.venv-itk/.ready) ## run only the tests in a browser (Chromium); screenshots in build/browser; VIEWER=itk: those of itkwidgets
 	@"$(PYTHON)" -m pytest -m '$(or $(ITK),browser and not itk)'

@@ -13,7 +13,7 @@
 # when one of its params changed: parameters of the chapter, numbers of the scale it uses, code in the notebook.
 #
 # A chapter may train several tasks. Snakemake deletes the outputs of a job before it runs and when it fails;
-# `reporting.runs.begin` puts the metrics.json of a finished run back, so no task is trained twice for that.
+# `ssl_utils.experiments.runs.begin` puts the metrics.json of a finished run back, so no task is trained twice for that.
 import hashlib
 import json
 import shlex

@@ -21,7 +21,7 @@ from ssl_utils.networks.vit import ViT
 from ssl_utils.pretext import TASKS, task_class
 from ssl_utils.segmentation import inference
 from ssl_utils.segmentation.finetune import SegmentationTask
-from ssl_utils.training.loop import autocast, device
+from ssl_utils.training.devices import autocast, device
 
 REFERENCE = PROJECT / "json_files" / "reference_gpu.json"
 

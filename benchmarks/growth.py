@@ -41,7 +41,7 @@ from ssl_utils.networks.unetr import UNETR
 from ssl_utils.networks.vit import ViT
 from ssl_utils.pretext.mae import MAETask
 from ssl_utils.pretext.simmim import SimMIMTask
-from ssl_utils.training.loop import autocast, device, precision
+from ssl_utils.training.devices import autocast, device, precision
 
 REFERENCE = PROJECT / "json_files" / "reference_growth.json"
 PICTURE = PROJECT / "figures" / "expected_cost_growth.png"

@@ -21,7 +21,7 @@ from ssl_utils.pretext.restoration import RestorationTask
 from ssl_utils.pretext.simmim import SimMIMTask
 from ssl_utils.segmentation import inference
 from ssl_utils.segmentation.finetune import SegmentationTask
-from ssl_utils.training.loop import autocast, device
+from ssl_utils.training.devices import autocast, device
 from ssl_utils.training.processes import keep_freed_memory
 
 ROI, PATCH = datasets.get("phantom").grids["coarse"].roi, 8

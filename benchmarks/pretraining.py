@@ -15,7 +15,7 @@ from ssl_utils.networks.vit import ViT
 from ssl_utils.pretext.mae import MAETask
 from ssl_utils.pretext.restoration import RestorationTask
 from ssl_utils.pretext.simmim import SimMIMTask
-from ssl_utils.training.loop import device
+from ssl_utils.training.devices import device
 
 SIDES = {216: 96, 512: 128, 1728: 192}  # tokens of a cube -> its side in voxels
 BASE = {"hidden_size": 768, "mlp_dim": 3072, "num_layers": 12, "num_heads": 12}

@@ -14,7 +14,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from ssl_utils.experiments.runs import PROJECT, commit
-from ssl_utils.training.loop import autocast, device, precision
+from ssl_utils.training.devices import autocast, device, precision
 from ssl_utils.training.processes import give_back_memory, keep_freed_memory
 
 

@@ -27,7 +27,7 @@ from ssl_utils.networks.unetr import UNETR
 from ssl_utils.segmentation import inference
 from ssl_utils.segmentation.finetune import SegmentationTask, class_shares
 from ssl_utils.segmentation.metrics import dice
-from ssl_utils.training.loop import device
+from ssl_utils.training.devices import device
 
 PHANTOM = datasets.get("phantom")
 GRID = PHANTOM.grids["fine"]  # 1.5 x 1.5 x 2 mm, crops of 96^3

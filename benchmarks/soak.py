@@ -24,7 +24,7 @@ import torch
 from ssl_utils import experiments
 from ssl_utils.experiments import Finetuning, runs, scales
 from ssl_utils.files import write_json
-from ssl_utils.training.loop import device, precision
+from ssl_utils.training.devices import device, precision
 
 REFERENCE = runs.PROJECT / "json_files" / "reference_soak.json"
 MARKS = (10, 50, 100, 150, 200)  # runs after which memory is recorded

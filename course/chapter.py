@@ -97,9 +97,12 @@ def start(name: str, **parameters: Any) -> Chapter:
         gc.set_threshold(*COLLECTOR)
     import torch
 
-    from ssl_utils.training.loop import device, quiet
+    from ssl_utils.training.devices import device
 
-    quiet()
+    if "lightning" in sys.modules:  # a chapter that does not train is spared its import, which takes seconds
+        from ssl_utils.training.loop import quiet
+
+        quiet()
     warnings.filterwarnings("ignore", category=FutureWarning)
     scale, dataset, seed = scales.get(parameters["scale"]), parameters["dataset"], parameters["seed"]
     threads = f"{torch.get_num_threads()} thread{'s' if torch.get_num_threads() > 1 else ''}"

@@ -116,7 +116,8 @@ def tiny_setup(blobs) -> Setup:
     return Setup(datasets.get("folder", blobs), scale)
 
 
-LONGEST = ("test_killed.py", "test_course.py", "tests/browser", "tests/slurm", "test_new_task.py", "test_studies.py")
+# The second two need the courses that the first two make, each that of its own worker: nobody waits.
+LONGEST = ("test_killed.py", "test_course.py", "tests/slurm", "tests/browser", "test_new_task.py", "test_studies.py")
 
 
 def pytest_collection_modifyitems(config, items: list[pytest.Item]) -> None:

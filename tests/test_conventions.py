@@ -111,7 +111,8 @@ def test_overlap_counts_what_dice_counts():
     found = overlap(predicted, reference).dice()
     assert found == pytest.approx([metrics.dice(p, r) for p, r in zip(predicted, reference, strict=True)])
     assert predicted.sum(0).max() == predicted.sum(0).min() == 1  # background is what is left
-    assert np.isnan(overlap(np.zeros((2, 2, 2, 2)), np.zeros((2, 2, 2, 2))).dice()).all()
+    with np.errstate(all="raise"):
+        assert np.isnan(overlap(np.zeros((2, 2, 2, 2)), np.zeros((2, 2, 2, 2))).dice()).all()
 
 
 @pytest.mark.parametrize("include, score", [(True, conventions.background_in), (False, conventions.absent_is_skipped)])
@@ -184,6 +185,9 @@ def test_lens_measures_from_the_honest_score():
     assert first["points"] == 0 and first["used_by"] == "this course"
     assert running["points"] == pytest.approx(100 * (0.788 - 0.669), abs=0.05)
     assert best["score"] == 0.72 and not best["same_cases"] and table["same_cases"].sum() == len(CONVENTIONS)
+    assert best["wrong"] and set(table["convention"][table["wrong"]]) == {
+        best["convention"], *(name for name, (_, wrong, _) in CONVENTIONS.items() if wrong)
+    }  # fmt: skip
     assert picture.moved(table) == pytest.approx(100 * (table["score"][:-1].max() - table["score"][:-1].min()))
     with pytest.raises(CourseError, match="no case"):
         lens([])
@@ -215,6 +219,25 @@ def test_the_honest_score_is_that_of_the_run(tiny_setup, regions):
     structures = len(regions or {"a": 1, "b": 2})
     assert all(len(side.both) == 1 + structures for case in cases for side in (case.file, case.grid, case.crop))
     assert np.isfinite(lens(cases)["score"]).all()
+
+
+class Bright(torch.nn.Module):
+    """Class 1 where the standardised image is above its mean; class 2 nowhere."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.none = torch.nn.Parameter(torch.tensor(-9.0))
+
+    def forward(self, image: torch.Tensor) -> torch.Tensor:
+        return torch.cat([torch.zeros_like(image), image, self.none.expand_as(image)], 1)
+
+
+def test_the_network_is_shown_a_standardised_image(tiny_setup):
+    case = tiny_setup.datalist.test[0]
+    scored = measure(Bright(), case, dataset=tiny_setup.dataset, grid=tiny_setup.grid, overlap_share=0.25)
+    (prepared,) = tiny_setup.prepared([case])
+    above = prepared.standardised(prepared.image) > 0
+    assert scored.grid.predicted[1:] == pytest.approx([above.sum(), 0], rel=0.01)  # the cache holds float16
 
 
 def test_the_figure_says_by_how_much_it_moves():

@@ -13,7 +13,7 @@ from scipy import ndimage
 from ssl_utils.data import datalists, doctor, volumes
 from ssl_utils.data.datalists import Case, Datalist
 from ssl_utils.data.doctor import show as doctor_tables
-from ssl_utils.data.doctor.findings import Finding, gathered
+from ssl_utils.data.doctor.findings import Facts, Finding, Report, gathered
 
 RNG = np.random.default_rng(0)
 
@@ -324,6 +324,21 @@ def test_the_report_goes_into_json_and_onto_the_screen(tmp_path):
         console.print(table)
     shown = console.export_text()
     assert "case7" in shown and "intensities span" in shown and "20 x 20 x 20" in shown and " ml" in shown
+
+
+def test_many_cases_are_shown_together():
+    def case(n: int) -> Facts:
+        facts = {"shape": (n, 20, 30), "spacing": (1.0, 1.0, 2.0), "orientation": "RAS" if n else "LPS"}
+        facts |= {"low": (0.0,), "high": (100.0 + n,), "most": (200.0,), "stored": "int16"}
+        return Facts(f"case{n}", **facts, **({"millilitres": {1: float(n)}, "foreground": n / 100} if n % 2 else {}))
+
+    assert len([*doctor_tables.tables(Report([], cases=[case(n) for n in range(12)]))]) == 1
+    (table,) = doctor_tables.tables(Report([], cases=[case(n) for n in range(13)]), {1: "ball"})
+    rows = {str(name): numbers for name, *numbers in zip(*(column.cells for column in table.columns), strict=True)}
+    assert rows["voxels right-left"] == ["0", "6", "12"] and rows["spacing head-foot (mm)"] == ["2", "2", "2"]
+    assert rows["99th percentile"] == ["100", "106", "112"] and rows["maximum"] == ["200"] * 3
+    assert rows["labelled share (%)"] == ["1", "6", "11"] and rows["ball (ml, in 6 cases)"] == ["1", "6", "11"]
+    assert table.caption == "axes RAS (12), LPS (1); types int16 (13)"
 
 
 def test_the_real_hippocampus_is_healthy_where_it_is():

@@ -9,6 +9,7 @@ import torch
 
 from ssl_utils import experiments
 from ssl_utils.experiments import Finetuning, Pretraining, Setup, runs
+from ssl_utils.segmentation import finetune
 from ssl_utils.segmentation.finetune import ALWAYS, SegmentationTask, class_shares, start_from_prior
 
 
@@ -77,6 +78,23 @@ def test_lower_layers_learn_slower(tiny_setup):
     assert [rates[id(b.mlp.linear1.weight)] for b in network.vit.blocks] == pytest.approx([2.5e-4, 5e-4])
     assert rates[id(network.out.conv.conv.weight)] == pytest.approx(1e-3)
     assert len(rates) == len(list(network.parameters())), "every parameter is in exactly one group"
+
+
+def test_the_dice_of_a_case_is_the_mean_over_the_structures_that_are_in_a_mask(tiny_setup, monkeypatch):
+    case = tiny_setup.prepared(tiny_setup.datalist.test[:1])[0]
+    module, label = task(tiny_setup), torch.from_numpy(case.label.astype(np.int64))
+
+    def score(decided: torch.Tensor) -> float:
+        logits = torch.nn.functional.one_hot(decided, 3).movedim(-1, 0).float()
+        monkeypatch.setattr(finetune, "predict_logits", lambda *_, **__: logits)
+        return module.case_dice(case)
+
+    assert score(label) == 1 and score(torch.zeros_like(label)) == 0
+    one, two = int((label == 1).sum()), int((label == 2).sum())
+    assert score(label.clamp(max=1)) == pytest.approx(2 * one / (2 * one + two) / 2)  # and 0 for the core
+    monkeypatch.setattr(type(case), "label", np.zeros(label.shape, np.uint8))
+    assert score(torch.zeros_like(label)) == 0, "no structure in either mask"
+    assert score((label > 0).long()) == 0
 
 
 def test_overlapping_regions_train_score_and_predict(tiny_setup, tmp_path, monkeypatch):

@@ -8,6 +8,7 @@ import pytest
 from faulty_files import dicom_slices, mgh_bytes, mha_bytes, nrrd_bytes, write_series
 
 from ssl_utils.data import cache, datalists, datasets, formats, volumes
+from ssl_utils.data.formats import names, reading
 from ssl_utils.errors import CourseError
 
 AFFINE = np.array([[0.0, -2, 0, 5], [1.5, 0, 0, -7], [0, 0, 3, 9], [0, 0, 0, 1]])  # axes A, L, S
@@ -61,6 +62,24 @@ def test_a_dicom_series_is_read_back_whatever_the_order_of_its_files(tmp_path, d
     image = volumes.read_image(folder)
     expected = VOXELS * np.array([1, 2, 1, 1, 0.5]) - 10  # a scale of its own for each slice, as PET has
     assert np.allclose(image.array[0], expected) and np.allclose(image.affine, oblique(degrees), atol=1e-4)
+
+
+def test_a_slice_is_known_by_its_ending_or_by_its_first_bytes(tmp_path):
+    slices = {"IM0001": b"\0" * 128 + b"DICM", "a.dcm": b"", "b.IMA": b"", "notes": b"\0" * 128 + b"text", "c.txt": b""}
+    for name, content in slices.items():
+        (tmp_path / name).write_bytes(content)
+    assert [name for name in slices if names.is_slice(tmp_path / name)] == ["IM0001", "a.dcm", "b.IMA"]
+    assert names.is_slice(tmp_path / "gone.dcm") and not names.is_slice(tmp_path / "gone")
+
+
+@pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.mha"])
+def test_a_header_is_read_without_the_voxels(tmp_path, name):
+    if name.endswith("mha"):
+        (tmp_path / name).write_bytes(mha_bytes(VOXELS, AFFINE))
+    else:
+        volumes.write_nifti(tmp_path / name, VOXELS, AFFINE)
+    shape, affine = reading.header(tmp_path / name)
+    assert shape == VOXELS.shape and np.allclose(affine, AFFINE)
 
 
 def series(folder: Path, **how) -> Path:

@@ -194,6 +194,12 @@ def test_a_window_of_the_grid_leaves_the_rest_of_the_file_background():
     assert (back[inside] == 1).all() and (back[~inside] == 0).all()
 
 
+def test_a_region_that_is_as_likely_as_not_is_not_predicted():
+    undecided, place = torch.zeros(1, 4, 4, 4), {"affine": np.eye(4), "target_affine": np.eye(4)}
+    assert not inference.decide(undecided, regions=True).any()
+    assert not inference.to_original(undecided, **place, target_shape=(4, 4, 4), regions=True).any()
+
+
 def test_both_ways_of_sampling_agree():
     torch.manual_seed(0)
     volume, size = torch.rand(3, 9, 7, 8), torch.tensor([9.0, 7.0, 8.0])

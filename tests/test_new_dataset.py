@@ -13,6 +13,7 @@ def copy(tmp_path_factory):
     return copy
 
 
+@pytest.mark.long
 @pytest.mark.timeout(900)
 def test_its_own_test_passes(copy):
     said = copy("-m", "pytest", "-p", "no:cacheprovider", "tests/test_balls.py")

@@ -167,6 +167,7 @@ def test_a_second_reader_has_the_same_voxels_at_the_same_places(path):
     assert np.abs(image.affine - affine).max() < 1e-4
 
 
+@pytest.mark.long
 def test_the_doctor_names_every_trouble_in_one_line(tmp_path):
     if not HERE:
         return
@@ -214,6 +215,7 @@ def model(tmp_path_factory) -> Path:
     return path
 
 
+@pytest.mark.long
 def test_prediction_and_the_cache_refuse_what_reading_refuses(model, tmp_path):
     grid = Grid((5.0, 5.0, 5.0), (16, 16, 16), fit=True)
     dataset = datasets.Dataset(
@@ -252,6 +254,7 @@ def test_prediction_and_the_cache_refuse_what_reading_refuses(model, tmp_path):
             written.unlink()
 
 
+@pytest.mark.long
 def test_an_own_folder_with_an_odd_image_says_so_before_training(tmp_path):
     """Each file as one more image of a healthy folder: described, examined and cached, or refused by name."""
     rng = np.random.default_rng(0)

@@ -11,7 +11,8 @@ from torch import nn
 from ssl_utils import experiments
 from ssl_utils.data.crops import Crops
 from ssl_utils.experiments import Pretraining, runs
-from ssl_utils.training.loop import adamw, autocast, parameter_groups
+from ssl_utils.training.devices import autocast
+from ssl_utils.training.loop import adamw, parameter_groups
 
 CHAPTER = Path(__file__).parents[1] / "notebooks" / "03_simmim_masking.ipynb"
 

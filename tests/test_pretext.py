@@ -226,6 +226,15 @@ def test_runs_with_and_without_contrast_are_compared_by_the_same_view():
     assert values[0].item() == pytest.approx(values[1].item()) == pytest.approx(values[2].item())
 
 
+def test_latent_contrast_is_weighted_and_added_to_the_mean_of_both_views():
+    task, images = restoration(contrast="latent", contrast_weight=0.25).eval(), torch.randn(3, 1, *ROI)
+    losses, state = task.losses(images, generator()), generator()
+    (one, first), (two, second) = (task(task.views(images, state)[0]) for _ in range(2))
+    agreement = ContrastiveLoss(temperature=0.1)(*(task.projector(tokens.mean(1)) for tokens in (first, second)))
+    torch.testing.assert_close(losses["contrast"], agreement)
+    torch.testing.assert_close(losses["loss"], (F.l1_loss(one, images) + F.l1_loss(two, images)) / 2 + 0.25 * agreement)
+
+
 def test_latent_contrast_trains_the_encoder():
     task = restoration(contrast="latent")
     losses = task.losses(torch.randn(4, 1, *ROI), generator())

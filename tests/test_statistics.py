@@ -125,6 +125,8 @@ def test_collapse_is_found_per_run_and_named():
     runs = statistics.run_means(per_case)
     assert runs["why"].tolist() == ["lost anterior", "", "0.050, median 0.378"]
     assert statistics.summary(per_case)["collapsed"].tolist() == [2]
+    both = table({("random", 6, 0, seed): {"a": [0.0], "b": [dice]} for seed, dice in enumerate((0.9, 0.9, 0.4))})
+    assert statistics.run_means(both)["why"].tolist()[-1] == "0.200, median 0.450 and lost a"
 
 
 def test_a_run_under_half_the_median_of_its_group_has_collapsed_and_stays_in_the_mean():
@@ -168,6 +170,14 @@ def test_several_draws_or_seeds_widen_the_interval_and_one_run_is_the_bootstrap_
             ordered = per_case.sort_values("case")["dice"]
             assert (row["low"], row["high"]) == pytest.approx(intervals.bootstrap_interval(ordered))
     assert min(widths[1, 3], widths[3, 1], widths[3, 3]) > 1.3 * widths[1, 1]
+
+
+@pytest.mark.parametrize("design", [(2, 1, 12), (1, 2, 12), (3, 1, 2)])
+def test_two_runs_and_two_patients_are_enough_for_the_hierarchical_interval(design):
+    means = statistics.case_means(table(grid(*design)))
+    found = cells.estimate(means, "dice")
+    low, high, p = intervals.hierarchical_interval(*cells.cell_table(means, "dice"))
+    assert (found["low"], found["high"], found["p"]) == (low, high, p)
 
 
 def test_volumes_of_a_patient_count_in_the_mean_and_not_as_patients():

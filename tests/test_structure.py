@@ -108,6 +108,17 @@ def test_the_hall_is_small():
     assert len({path.parent for path in hall.glob("*/*.py")}) <= 10
 
 
+def test_what_contributing_says_where_to_look_is_there():
+    text = (PROJECT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    rows = text.split("## Where to look")[1].split("\n## ")[0].splitlines()[3:]
+    paths = [path for row in rows for path in re.findall(r"`([\w/]+(?:\.\w+|file))`", row)]
+    assert len(rows) > 8 and all((PROJECT / path).is_file() for path in paths), paths
+    for row in filter(None, rows):
+        content = "".join((PROJECT / path).read_text(encoding="utf-8") for path in paths if f"`{path}`" in row)
+        for name in {*re.findall(r"`(\w+)`", row)} - {*paths}:
+            assert re.search(rf"^(?:def {name}\(|class {name}\(|{name}\b.* = )", content, re.MULTILINE), name
+
+
 def test_no_two_modules_of_the_package_have_one_name():
     names = [path.stem for path in MODULES if path.is_relative_to(PROJECT / "ssl_utils") and path.stem != "__init__"]
     assert len(names) == len({*names}), sorted(name for name in {*names} if names.count(name) > 1)

@@ -9,6 +9,7 @@ import torch
 
 from ssl_utils.errors import CourseError
 from ssl_utils.networks import attention, transformer
+from ssl_utils.networks.interface import triple
 from ssl_utils.networks.vit import ViT, sincos_positions, token_grid
 
 SMALL = {"hidden_size": 48, "mlp_dim": 96, "num_layers": 3, "num_heads": 4}
@@ -44,6 +45,13 @@ def test_weights_go_back_to_monai():
     x = torch.randn(1, 1, 32, 48, 32)
     with torch.no_grad():
         torch.testing.assert_close(ours(x)[0], theirs(x)[0], atol=1e-5, rtol=0)
+
+
+def test_a_size_is_one_positive_number_or_three():
+    assert triple(1) == triple([1, 1, 1]) == (1, 1, 1)
+    for size in (0, (8, 0, 8), (8, 8)):
+        with pytest.raises(CourseError, match="expected one positive whole number, or three"):
+            triple(size)
 
 
 def test_every_parameter_gets_a_gradient():

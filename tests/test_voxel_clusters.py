@@ -148,6 +148,7 @@ def test_the_loss_is_the_cross_entropy_of_the_clusters_and_of_nothing_hidden():
     assert torch.equal(task(spoiled, mask), logits), "what is hidden does not reach the network"
 
 
+@pytest.mark.long
 def test_a_whole_unetr_is_pretrained_and_moved_and_its_centres_are_kept(tiny_setup, tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
     folder = experiments.pretrain(tiny_setup, Pretraining.of("voxel_clusters", clusters=6))

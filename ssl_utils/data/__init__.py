@@ -1,1 +1,1 @@
-"""Data: named datasets, datalists, the phantom, the doctor, preprocessing and the cache."""
+"""Data: named datasets, datalists, the phantom, the doctor, preprocessing, the cache, crops."""

@@ -21,7 +21,8 @@ from ssl_utils.experiments.setups import Setup
 from ssl_utils.files import sha256
 from ssl_utils.segmentation import metrics
 from ssl_utils.segmentation.finetune import SegmentationTask, class_shares
-from ssl_utils.training.loop import device, fit, precision
+from ssl_utils.training.devices import device, precision
+from ssl_utils.training.loop import fit
 from ssl_utils.training.parallel import Team
 
 VALIDATIONS = 5  # evenly spread over the steps

@@ -18,7 +18,7 @@ from ssl_utils.experiments.setups import Setup
 from ssl_utils.networks import build, checkpoints
 from ssl_utils.networks.interface import SegmentationNetwork
 from ssl_utils.segmentation import inference, metrics
-from ssl_utils.training.loop import device
+from ssl_utils.training.devices import device
 
 MARK = "label map by ssl_utils predict"
 

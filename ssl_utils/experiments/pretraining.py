@@ -13,7 +13,8 @@ from ssl_utils.experiments.description import Pretraining
 from ssl_utils.experiments.setups import Setup, pool
 from ssl_utils.networks import checkpoints
 from ssl_utils.pretext import inside, task_class
-from ssl_utils.training.loop import device, fit, precision
+from ssl_utils.training.devices import device, precision
+from ssl_utils.training.loop import fit
 from ssl_utils.training.parallel import Team
 from ssl_utils.training.recorder import Recorder
 

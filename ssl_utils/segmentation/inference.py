@@ -8,7 +8,7 @@ from monai.inferers import sliding_window_inference
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from ssl_utils.training.loop import autocast
+from ssl_utils.training.devices import autocast
 from ssl_utils.training.processes import keep_freed_memory
 
 
