@@ -194,7 +194,7 @@ def test_lens_measures_from_the_honest_score():
 
 
 def test_every_convention_names_its_system_and_judges_it():
-    systems = ("MONAI", "SimMIM3D", "radioSSL", "BraTS-UGRIP", "TransSeg")
+    systems = ("MONAI", "SimMIM3D", "RadioSSL", "BraTS-UGRIP", "TransSeg")
     judged = [score.__doc__ for _, _, score in CONVENTIONS.values() if score is not conventions.honest]
     for text in [*judged, conventions.mean_of_running_means.__doc__, conventions.best_validation.__doc__]:
         assert any(name in text for name in systems) and ("Different" in text or "Wrong" in text), text

@@ -84,4 +84,4 @@ def test_chapter_05_knows_nothing_beyond_part_one():
 def test_the_share_of_background_in_a_reported_value():
     shares = [f"{100 * (0.99 - v) / 13:.1f} points" for v in (0.63, 0.80)]
     assert shares == ["2.8 points", "1.5 points"]
-    assert all(share in cells("16_dice_conventions")["running-read"] for share in shares)
+    assert all(share in cells("16_dice_conventions")["measure-read"] for share in shares)

@@ -88,7 +88,7 @@ make lab        # open the chapters in JupyterLab
 
 
 def _measured_on(course: dict) -> str:
-    said = f"Minutes on {course['cores']} CPU cores. The first command also installs about 2 GB of packages, once."
+    said = f"Minutes on {course['cores']} CPU cores. The first `make` also installs about 2 GB of packages, once."
     if course["parts"] != (today := parts_today("laptop")):
         said += f" `make course` was timed when it ran {course['parts']} notebooks; today it runs {today}."
     return said

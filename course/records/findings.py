@@ -116,9 +116,10 @@ def _longer(lengths_of: dict[str, pd.DataFrame]) -> str:
     (longer, pretraining), (usual, lower) = seconds("phantom"), encoder_rate()
     return (
         "**Training longer helps more than pretraining.** With four times the steps, UNETR from scratch rises "
-        f"{rises}. On the phantom that takes {longer:.0f} seconds; the best pretraining alone "
-        f"takes {pretraining:.0f}. A tenth of the learning rate in the encoder gave {tables.signed(lower - usual)} "
-        "points in trials. On the sarcomas neither gave a measurable gain."
+        f"{rises}. On the phantom this takes {longer:.0f} seconds, while the pretraining on voxel clusters alone takes "
+        f"{pretraining:.0f}. In trials on the phantom, a tenth of the learning rate in the encoder gave "
+        f"{tables.signed(lower - usual)} points. On the sarcomas, neither longer training nor pretraining gave a "
+        "measurable gain."
     )
 
 
@@ -130,10 +131,10 @@ def _head_start(lengths_of: dict[str, pd.DataFrame]) -> str:
     )
     ends = [_points(point(lengths_of[name], CLUSTERS, 4).dice) for name in ("phantom", "hippocampus")]
     return (
-        "**Voxel clusters give a head start, but no better end.** Predicting cluster pseudo-labels gained "
+        "**Voxel clusters give a head start, but not a better final result.** Predicting cluster pseudo-labels gained "
         f"{gain_text(mri)} on the hippocampus (p = {mri.p:.3f}; {mri.p_holm:.3f} after Holm's correction), "
-        f"{gain_text(phantom)} on the phantom, {gain_text(sarcoma)} on the sarcomas. After four times the steps it "
-        f"reached {ends[0]} and {ends[1]}, as training from scratch does."
+        f"{gain_text(phantom)} on the phantom, and {gain_text(sarcoma)} on the sarcomas. With four times the steps, it "
+        f"reached {ends[0]} on the phantom and {ends[1]} on the hippocampus, about the same as from scratch."
     )
 
 
@@ -143,8 +144,8 @@ def _reconstruction() -> str:
     return (
         f"**Reconstruction gave no reproducible gain.** Restoration: {phantom} on the phantom; restoration, SimMIM and "
         f"MAE on the sarcomas: {', '.join(sarcoma)}. Single runs on the phantom, 6 to 24 labels, gave "
-        f"{tables.signed(single.min())} to {tables.signed(single.max())}, each with a narrow interval that leaves out "
-        "the variation between trainings."
+        f"{tables.signed(single.min())} to {tables.signed(single.max())}. Their intervals are narrow, because they "
+        "leave out the variation between trainings."
     )
 
 

@@ -43,7 +43,7 @@ def dice_lens(table: pd.DataFrame, *, interval: tuple[float, float] | None = Non
     axes.set_yticks(range(len(table)), names, fontsize=9)
     axes.set(ylim=(len(table) - 0.4, -0.6), xlabel="Dice")
     title = f"{subject}: the" if subject else "The"
-    figure.suptitle(f"{title} same predictions move by {moved(table):.1f} points", x=0.02, ha="left", fontsize=12)
+    figure.suptitle(f"{title} conventions differ by up to {moved(table):.1f} points", x=0.02, ha="left", fontsize=12)
     axes.margins(x=0.12)
     axes.spines["left"].set_visible(False)
     axes.tick_params(axis="y", length=0)
@@ -75,7 +75,7 @@ def _marks(table: pd.DataFrame) -> list[Line2D]:
     def mark(marker: str, colour: str, label: str, **more) -> Line2D:
         return Line2D([], [], marker=marker, color=colour, linestyle="", markersize=7, label=label, **more)
 
-    marks = [mark("s", HONEST, "honest, with its 95 % interval"), mark("o", DIFFERENT, "another convention")]
+    marks = [mark("s", HONEST, "this course, with its 95 % interval"), mark("o", DIFFERENT, "another convention")]
     marks.append(mark("D", WRONG, "an error"))
     if (table["high"] - table["low"] > 1e-6).any():
         marks.append(Line2D([], [], color=WRONG, label="worst to best order of the files", **_ORDERS))

@@ -76,13 +76,13 @@ def pooled_with_background(cases: Sequence[Scored]) -> float:
 
 
 def on_grid(cases: Sequence[Scored]) -> float:
-    """MONAI tutorial, SimMIM3D, radioSSL, TransSeg: on the grid of the network, with the label resampled to it.
+    """MONAI tutorial, SimMIM3D, RadioSSL, TransSeg: on the grid of the network, with the label resampled to it.
     Different: the resampling error of the label is not penalised, and small structures have few voxels."""
     return float(_mean(case_scores(cases, on="grid")))
 
 
 def soft_on_crop(cases: Sequence[Scored]) -> float:
-    """radioSSL: 2 sum(p g) / (sum(p) + sum(g)) of probabilities in one centre crop per case. Different: it depends on
+    """RadioSSL: 2 sum(p g) / (sum(p) + sum(g)) of probabilities in one centre crop per case. Different: it depends on
     confidence, and on the crop only (structures without a voxel in it are left out)."""
     dice = np.array([np.where(case.crop.reference > 0, case.crop.dice(), np.nan)[1:] for case in cases])
     return float(_mean(_mean(dice, axis=1)))
@@ -107,7 +107,7 @@ def absent_is_skipped(cases: Sequence[Scored]) -> float:
 
 
 def best_validation(scores: Sequence[float]) -> float:
-    """MONAI tutorial, SimMIM3D, BraTS-UGRIP, and on one or two of their sets TransSeg and radioSSL: the highest of all
+    """MONAI tutorial, SimMIM3D, BraTS-UGRIP, and on one or two of their sets TransSeg and RadioSSL: the highest of all
     validation scores, on the cases that chose it. Wrong: a maximum over noise, which grows with their number."""
     return float(np.nanmax(scores))
 
@@ -120,7 +120,7 @@ CONVENTIONS: dict[str, tuple[str, bool, Callable[[Sequence[Scored]], float]]] = 
     "pooled over cases": ("TransSeg", False, pooled),
     "pooled, background counted in": ("TransSeg, monitored", False, pooled_with_background),
     "on the network's grid": ("all but BraTS-UGRIP", False, on_grid),
-    "soft, on one centre crop": ("radioSSL", False, soft_on_crop),
+    "soft, on one centre crop": ("RadioSSL", False, soft_on_crop),
     "absent in both: 0": ("SimMIM3D", True, absent_is_zero),
     "absent in both: 1": ("BraTS-UGRIP", False, absent_is_one),
     "absent in the label: skipped": ("MONAI's default", False, absent_is_skipped),
