@@ -99,7 +99,7 @@ def _entries(path: Path, split: str, entries: Any) -> list[dict[str, Any]]:
         raise CourseError(f'{path}: {split} is not a list; write [{{"image": ..., "label": ...}}, ...]')
     checked = []
     for number, entry in enumerate(entries):
-        entry = {"image": entry} if isinstance(entry, str) else entry
+        entry = {"image": entry} if isinstance(entry, str | list) else entry
         if isinstance(entry, dict):
             known = (*keys.ENTRY, "fold") if split == "training" else keys.ENTRY
             entry = keys.spelled(entry, known, f"{path}: {split}[{number}]")

@@ -98,9 +98,17 @@ def as_listed(root: Path) -> Datalist:
     """
     if not root.is_dir():
         raise CourseError(f"{root}: no such folder; give the folder that holds imagesTr and labelsTr with DATA=/path")
+    return _named(_cases(root))
+
+
+def _cases(root: Path) -> Datalist:
+    """`as_listed` without the names of labels and channels that only the files know."""
     path = root / "dataset.json"
     content = layouts.with_cases(read_json(path) if path.is_file() else {}, root)
-    return _named(parse(content, path if path.is_file() else root, root=root))
+    listed = parse(content, path if path.is_file() else root, root=root)
+    if any(case.label for case in listed.test):
+        return listed
+    return replace(listed, test=(), unlabeled=listed.unlabeled + listed.test)  # as in the Decathlon
 
 
 def overlooked(root: Path) -> list[tuple[Path, str, str]]:
@@ -116,13 +124,17 @@ def overlooked(root: Path) -> list[tuple[Path, str, str]]:
 
 
 def leftovers(root: Path, datalist: Datalist) -> list[tuple[Path, str, str]]:
-    """(path, reason, fix): folders of images that are no series, volumes anywhere in the folder that belong to no case
-    of the list, lists that are not read, and numbers of cases that are not those of the list."""
+    """(path, reason, fix): folders of images that are no series, volumes anywhere in the folder that belong to no case,
+    lists that are not read, and numbers of cases that are not those of the list.
+
+    Cases of `root` that `datalist` leaves out, since their patients are held out, are none of these.
+    """
     inside = [path for name in layouts.FOLDERS for path in sorted((root / name).glob("[!.]*")) if path.is_dir()]
     odd = [path for path in inside if not is_series(path)]
     fix = "move the volume in it up into its place, or the folder elsewhere"
     problems = [(path, "is a folder without a DICOM series and is not read", fix) for path in odd]
-    listed = {path.resolve() for case in datalist.all_cases() for _, path in case.files}
+    cases = datalist.all_cases() + _cases(root).all_cases()
+    listed = {path.resolve() for case in cases for _, path in case.files}
     extra = [p for p in volumes_in(root, deep=True) if p.resolve() not in listed and not {*p.parents} & {*odd}]
     fix = "add it to dataset.json, give it the name of its image, or delete it"
     return problems + [(path, "belongs to no case of the dataset", fix) for path in extra] + _lists(root)
