@@ -13,7 +13,7 @@ from ssl_utils.data import cache, datalists, datasets, doctor, volumes
 from ssl_utils.data.cases import Case, Datalist
 from ssl_utils.data.lists import nnunet
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import Finetuning, model_card, prediction, scales, setups
+from ssl_utils.experiments import Finetuning, prediction, scales, setups
 
 SIZE = 20
 HIPPOCAMPUS = {"background": 0, "Anterior": 1, "Posterior": 2}
@@ -425,9 +425,12 @@ def test_other_scans_of_bids_are_left_over(tmp_path):
     assert sorted(left) == ["defacemask.nii.gz", "task-rest_bold.nii.gz"], "held-out patients' images are not left over"
 
 
-def test_a_folder_of_subjects_without_images_is_refused(tmp_path):
-    (tmp_path / "sub-01").mkdir()
-    assert "has no image in sub-*/anat" in refusal(tmp_path)
+def test_subjects_without_anat_are_loose_volumes(tmp_path):
+    write(tmp_path / "sub-01/scan.nii.gz")
+    assert "has no dataset.json and no volume in imagesTr, images, sub-*/anat or itself" in refusal(tmp_path)
+    assert [case.name for case in doctor.examine([tmp_path]).cases] == [str(tmp_path / "sub-01/scan.nii.gz")]
+    write_label(tmp_path / "sub-01/anat/sub-01_dseg.nii.gz")
+    assert "has no image in sub-*/anat; add some" in refusal(tmp_path)
 
 
 def test_plain_folders(tmp_path):
@@ -493,9 +496,7 @@ def test_predict_names_results_as_nnunet_names_labels(tmp_path, monkeypatch):
     assert [path.name for path in out.iterdir()] == ["hippocampus_007.nii.gz"]
 
 
-def test_the_model_card_names_the_channel_files(tmp_path):
-    text = model_card._files(datasets.get("folder", brats(tmp_path / "data")))
-    assert "`CASE_0000.nii.gz` (T1), `CASE_0001.nii.gz` (T1ce)" in text
+def test_names_of_channel_files_have_four_digits():
     assert nnunet.is_channel(Path("CASE_0000.nii.gz")) and not nnunet.is_channel(Path("CASE_000.nii.gz"))
 
 
@@ -510,6 +511,8 @@ def test_a_new_user_goes_from_the_folder_to_a_prediction(tmp_path, tiny_setup, m
     assert command(monkeypatch, "pretrain", "simmim", *own) == (0, "")
     assert command(monkeypatch, "finetune", "simmim", "--num-labeled", 2, *own) == (0, "")
     (model,) = (tmp_path / "runs").rglob("model.safetensors")
+    card = model.with_name("README.md").read_text()
+    assert ("`CASE_0003.nii.gz` (FLAIR)" in card) == (layout == "brats")
     case = datalists.from_folder(root).test[0]
     files = [path for kind, path in case.files if kind == "image"]
     assert command(monkeypatch, "predict", model, *files, "--output", tmp_path / "out") == (0, "")

@@ -24,7 +24,7 @@ def examine(paths: Iterable[Path | str], *, channels: int = 1, progress: Progres
     """Read single files, DICOM series, and every volume in folders, as the course would.
 
     A file whose folder or name marks a label (labelsTr, t2_seg.nii.gz) is read as one, every other as an image with
-    `channels` channels. A folder with a dataset.json, imagesTr or sub-* (BIDS) is examined as a dataset.
+    `channels` channels. A folder with a dataset.json, imagesTr or sub-*/anat (BIDS) is examined as a dataset.
     """
     report, single, files, contents = Report(), Report(), {}, {}
     for path in map(Path, paths):

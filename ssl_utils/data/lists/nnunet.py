@@ -71,12 +71,10 @@ def on_disk(image: Path, channels: Sequence[str] = ()) -> Image:
     if image.exists():
         return image
     names = (image.with_name(f"{stem(image)}_{number:04d}{suffix(image) or ''}") for number in count())
-    files = [*takewhile(Path.exists, names)]
-    return as_image(by_case(files, channels)[stem(image)]) if files else image
-
-
-def as_image(files: Sequence[Path]) -> Image:
-    return tuple(files) if len(files) > 1 else files[0]
+    if not (there := [*takewhile(Path.exists, names)]):
+        return image
+    files = by_case(there, channels)[stem(image)]
+    return files if len(files) > 1 else files[0]
 
 
 def with_training(content: dict[str, Any], path: Path) -> dict[str, Any]:
