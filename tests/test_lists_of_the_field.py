@@ -444,6 +444,13 @@ def test_plain_folders(tmp_path):
     assert "c0_seg.nii.gz: is called a label and lies among the images; put" in refusal(tmp_path / "flat")
 
 
+def test_labels_of_which_none_has_an_image_are_refused(tmp_path):
+    for number in range(3):
+        write(tmp_path / f"images/c{number}.nii.gz")
+        write_label(tmp_path / f"labels/c{number}_label.nii.gz")
+    assert "c0_label.nii.gz: is one of 3 labels, none of which has the name of an image; call" in refusal(tmp_path)
+
+
 def test_a_list_may_name_labels_and_leave_the_cases_to_the_folder(tmp_path):
     root = write_list(bids(tmp_path), {"channels": ["MRI"], "labels": {"0": "background", "1": "lesion"}})
     found = datalists.as_listed(root)

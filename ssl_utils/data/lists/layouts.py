@@ -60,6 +60,10 @@ def _paired(
                 entries[split].append(entry | {"label": label.relative_to(root).as_posix()})
             else:
                 entries["unlabeled"].append(entry)
+    labels = [label for pair in pairs for label in pair[1]]
+    if labels and not entries["training"] + entries["test"]:
+        why = f"is one of {len(labels)} labels, none of which has the name of an image"
+        raise CourseError(f"{labels[0]}: {why}; call the label of imagesTr/CASE or CASE_0000 labelsTr/CASE")
     return entries, counts
 
 
