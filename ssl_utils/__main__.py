@@ -164,7 +164,7 @@ def options(
 @app.command()
 def predict(
     model: Annotated[Path, typer.Argument(help="model.safetensors of a fine-tuning run")],
-    images: Annotated[list[Path], typer.Argument(help="volumes, folders of them, DICOM series")],
+    images: Annotated[list[Path], typer.Argument(help="volumes, folders of them, DICOM series, channel files")],
     output: Annotated[Path, typer.Option(help="folder for the label maps")] = Path("predictions"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files that predict did not write")] = False,
 ) -> None:

@@ -10,6 +10,7 @@ from pathlib import Path
 from ssl_utils.errors import CourseError
 
 SIDES = ("training", "validation", "test", "unlabeled")
+Image = Path | tuple[Path, ...]  # one file, or one for each channel, in the order of the channels
 
 
 @dataclass(frozen=True)
@@ -17,9 +18,15 @@ class Case:
     """One image, its label if it has one, and the patient it came from."""
 
     id: str
-    image: Path
+    image: Image
     label: Path | None
     patient: str
+
+    @property
+    def files(self) -> list[tuple[str, Path]]:
+        """("image" or "label", path) of every file."""
+        images = self.image if isinstance(self.image, tuple) else (self.image,)
+        return [*(("image", path) for path in images), *([("label", self.label)] if self.label else [])]
 
 
 @dataclass(frozen=True)
@@ -27,7 +34,7 @@ class Datalist:
     """Cases by split.
 
     Attributes:
-        channels: names of the image's channels; more than one means 4D files, channels last.
+        channels: names of the image's channels; more than one means 4D files, channels last, or a file for each.
         labels: value -> name, 0 (background) included; empty for a list of images alone.
         regions: name -> label values it unites (BraTS: TC, WT, ET); regions may overlap.
     """

@@ -5,11 +5,12 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from ssl_utils.data.cases import Case, Datalist, by_patient, in_turn, label_subset, split_by_patient
+from ssl_utils.data.lists.layouts import has_layout
 from ssl_utils.data.lists.msd import read, write
 from ssl_utils.data.lists.own_folder import as_listed, from_folder, leftovers, overlooked
 
 __all__ = ["POOL", "Case", "Datalist", "as_listed", "by_patient", "faults", "from_folder", "in_turn", "label_subset"]
-__all__ += ["leaks", "leftovers", "overlooked", "problems", "read", "split_by_patient", "write"]
+__all__ += ["has_layout", "leaks", "leftovers", "overlooked", "problems", "read", "split_by_patient", "write"]
 
 POOL = ("training", "unlabeled")  # what pretraining may see: one split as far as leaks go
 ONE_SPLIT = "keep a patient in one split (dataset.json may name each case's patient, where file names mislead)"
@@ -25,8 +26,8 @@ def faults(datalist: Datalist) -> list[tuple[str, str, str]]:
     errors = []
     for split, cases in datalist.sides().items():
         for case in cases:
-            for kind, path in (("image", case.image), ("label", case.label)):
-                if path is not None and not path.exists():
+            for kind, path in case.files:
+                if not path.exists():
                     errors.append((case.id, f"its {kind} {path} is missing", "put the file there or delete the entry"))
             if case.label is None and datalist.labels and split != "unlabeled":
                 errors.append((case.id, f"is in {split} without a label", "name its label or move it to unlabeled"))
@@ -51,9 +52,8 @@ def _duplicates(datalist: Datalist) -> Iterable[tuple[str, str, str]]:
     entries: dict[tuple[str, str], list[tuple[str, str]]] = defaultdict(list)
     for split, cases in datalist.sides().items():
         for case in cases:
-            for kind, name in (("case id", case.id), ("image", case.image), ("label", case.label)):
-                if name is not None:
-                    entries[kind, str(name)].append((case.id, split))
+            for kind, name in (("case id", case.id), *case.files):
+                entries[kind, str(name)].append((case.id, split))
     errors = {}  # one error for entries that share several things
     for (kind, name), same in entries.items():
         if len(same) > 1:

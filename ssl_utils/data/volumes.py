@@ -9,6 +9,7 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 
+from ssl_utils.data.cases import Image
 from ssl_utils.data.formats.names import NIFTI
 from ssl_utils.data.formats.reading import header, open_volume
 from ssl_utils.data.formats.stored import decode, shape_text
@@ -56,13 +57,17 @@ class Volume:
         return _ras_grid(self.shape, self.affine)
 
 
-def read_image(path: Path | str, *, channels: int = 1) -> Volume:
+def read_image(path: Image | str, *, channels: int = 1) -> Volume:
     """Read an image as float32 (C, D, H, W), scaled by the slope and intercept in its header.
 
+    Several files are its channels, in their order; they must have one grid.
+
     Raises:
-        CourseError: the file is missing, empty, truncated, of another format, has another number of axes or
-            channels, NaN, infinite, complex or colour voxels, or no usable affine.
+        CourseError: a file is missing, empty, truncated, of another format, has another number of axes or
+            channels, NaN, infinite, complex or colour voxels, or no usable affine; or the grids of channels differ.
     """
+    if isinstance(path, tuple):
+        return _stacked(path, channels)
     path = Path(path)
     stored = open_volume(path)
     _count_axes(path, stored.shape, channels)
@@ -71,6 +76,17 @@ def read_image(path: Path | str, *, channels: int = 1) -> Volume:
     if bad:
         raise CourseError(f"{path}: {bad} voxels are NaN or infinite in float32; replace them with a background value")
     return Volume(array, stored.affine, path, str(stored.dtype), stored.notes)
+
+
+def _stacked(paths: Sequence[Path], channels: int) -> Volume:
+    if len(paths) != channels:
+        why = f"is the first of {len(paths)} channel files where {channels} channels are named"
+        raise CourseError(f"{paths[0]}: {why}; list one file for each channel, or correct channels")
+    first, *others = [read_image(path) for path in paths]
+    for other in others:
+        check_pair(first, other, kind="channel")
+    notes = dict.fromkeys(note for volume in (first, *others) for note in volume.notes)
+    return replace(first, array=np.concatenate([v.array for v in (first, *others)]), notes=tuple(notes))
 
 
 def read_label(path: Path | str, *, values: Iterable[int] | None = None) -> Volume:
@@ -93,15 +109,17 @@ def read_label(path: Path | str, *, values: Iterable[int] | None = None) -> Volu
     return Volume(label, stored.affine, path, str(stored.dtype), stored.notes)
 
 
-def count_channels(path: Path | str) -> int:
-    """The number of channels in the file, by its header."""
+def count_channels(path: Image | str) -> int:
+    """The number of channels of an image, by its header."""
+    if isinstance(path, tuple):
+        return len(path)
     shape = open_volume(Path(path)).shape
     return int(shape[3]) if len(shape) > 3 else 1
 
 
-def ras_grid(path: Path | str) -> RasGrid:
+def ras_grid(path: Image | str) -> RasGrid:
     """Voxels and spacing (mm) along right, anterior, superior, by the header alone where that is quick to read."""
-    shape, affine = header(Path(path))
+    shape, affine = header(Path(path[0] if isinstance(path, tuple) else path))
     return _ras_grid((*shape, 1, 1)[:3], affine)
 
 
@@ -118,8 +136,8 @@ def present_values(label: np.ndarray) -> list[int]:
     return [int(value) for value in np.flatnonzero(present)]
 
 
-def check_pair(image: Volume, label: Volume) -> None:
-    """Refuse a label that is not on the grid of its image.
+def check_pair(image: Volume, label: Volume, *, kind: str = "label") -> None:
+    """Refuse a label, or another channel, that is not on the grid of its image.
 
     Affines may differ by rounding: no corner of the volume may move by more than a tenth of a voxel.
 
@@ -128,13 +146,14 @@ def check_pair(image: Volume, label: Volume) -> None:
     """
     if image.shape != label.shape:
         why = f"shape {shape_text(label.shape)} differs from {shape_text(image.shape)} of its image {image.path.name}"
-        raise CourseError(f"{label.path}: {why}; resample the label onto the image, or pair the right files")
+        raise CourseError(f"{label.path}: {why}; resample the {kind} onto the image, or pair the right files")
     corners = np.array(list(np.ndindex(2, 2, 2))) * (np.array(image.shape) - 1)  # (8, 3) voxel indices
     moved = nib.affines.apply_affine(image.affine, corners) - nib.affines.apply_affine(label.affine, corners)
     distance = float(np.linalg.norm(moved, axis=1).max())
     if distance > 0.1 * min(image.spacing):
         why = f"affine differs from its image {image.path.name} by up to {distance:.2g} mm"
-        raise CourseError(f"{label.path}: {why}; resample the label onto the image, or copy its affine if voxels match")
+        fix = f"resample the {kind} onto the image, or copy its affine if voxels match"
+        raise CourseError(f"{label.path}: {why}; {fix}")
 
 
 def reorient(volume: Volume, orientation: str = "RAS") -> Volume:

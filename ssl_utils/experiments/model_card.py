@@ -92,7 +92,7 @@ def write_network_card(
         "one label subset and one seed; another run differs.\n\n"
         + _table(("structure", "Dice"), [*scores.items(), ("mean of the cases", done["dice"])]),
         "Use it": "```bash\npython -m ssl_utils predict model.safetensors image.nii.gz --output predictions\n```\n\n"
-        f"Each result is a label map with the shape and affine of its image.{_values(dataset)}",
+        f"Each result is a label map with the shape and affine of its image.{_files(dataset)}{_values(dataset)}",
     }
     title = f"Segmentation network for {dataset.name}: {len(scores)} structures"
     return _write(folder, title, rows, sections, [dataset])
@@ -156,6 +156,14 @@ def _input(dataset: Dataset, grid: Grid) -> str:
         f"Channels {channels}. A volume in RAS orientation (axes x, y, z), {space}; intensities {rule}; then less the "
         f"mean of the volume, divided by its standard deviation. Crops of {roi} voxels."
     )
+
+
+def _files(dataset: Dataset) -> str:
+    """How an image of several channels may be stored."""
+    if len(dataset.channels) == 1:
+        return ""
+    files = ", ".join(f"`CASE_{number:04d}.nii.gz` ({name})" for number, name in enumerate(dataset.channels))
+    return f" An image is one 4D file, or a file for each channel: {files}."
 
 
 def _values(dataset: Dataset) -> str:

@@ -9,7 +9,9 @@ import numpy as np
 from torch import nn
 
 from ssl_utils.data import formats, volumes
+from ssl_utils.data.cases import Image
 from ssl_utils.data.dataset import Dataset, Grid, Intensity
+from ssl_utils.data.lists import nnunet
 from ssl_utils.data.transforms import preprocess
 from ssl_utils.data.volumes import Volume
 from ssl_utils.errors import CourseError
@@ -62,21 +64,25 @@ def predict(
 ) -> list[Path]:
     """Segment volumes with a saved model; each result is a NIfTI file with the shape and affine of its image.
 
+    For a model with several channels, files CASE_0000.nii.gz, CASE_0001.nii.gz ... with one channel each are one image,
+    and CASE.nii.gz is its result.
+
     Raises CourseError when a file cannot be read, the model was not saved by this package, or a result would overwrite
     an image, another result, or without `overwrite` any file that is not a result of an earlier call.
     """
-    targets = _targets(images, output)
+    network, setup = load_saved(model)
+    image_of = _targets(_cases(images, setup.dataset.channels), output)
+    targets = list(image_of)
     if other := next((t for t in targets if t.exists() and not (overwrite or volumes.has_mark(t, MARK))), None):
         raise CourseError(f"{other}: is there and was not written by predict; choose another --output, or --overwrite")
-    network, setup = load_saved(model)
-    for done, (path, target) in enumerate(zip(images, targets, strict=True), 1):
+    for done, (target, path) in enumerate(image_of.items(), 1):
         image = volumes.read_image(path, channels=len(setup.dataset.channels))
         label = predict_case(setup, network.to(device()), image)
         if setup.dataset.regions:
             label = metrics.label_map(label, setup.dataset.regions)
         volumes.write_nifti(target, label, image.affine, mark=MARK)
         if progress:
-            progress(done, len(images))
+            progress(done, len(targets))
     return targets
 
 
@@ -101,17 +107,29 @@ def load_saved(model: Path) -> tuple[SegmentationNetwork, Setup]:
     return network, setup
 
 
-def _targets(images: Sequence[Path], output: Path) -> list[Path]:
-    targets: dict[Path, Path] = {}
-    for image in images:
-        nifti = (formats.suffix(image) or "").lower() in formats.NIFTI
-        target = output / (image.name if nifti else f"{formats.stem(image)}.nii.gz")
-        if target.resolve() == image.resolve():
-            raise CourseError(f"{image}: its label map would overwrite it; choose another --output folder")
+def _cases(images: Sequence[Path], channels: Sequence[str]) -> list[tuple[str, Image]]:
+    """Names and images, channel files put together."""
+    if len(channels) == 1:
+        stems = [formats.stem(path) for path in images]
+        first = all(stem.endswith("_0000") for stem in stems)  # as nnU-Net names them; its labels lack the number
+        return [(stem.removesuffix("_0000") if first else stem, path) for stem, path in zip(stems, images, strict=True)]
+    apart = [path for path in images if nnunet.is_channel(path) and volumes.count_channels(path) == 1]
+    whole: list[tuple[str, Image]] = [(formats.stem(path), path) for path in images if path not in apart]
+    return whole + list(nnunet.by_case(apart, channels).items())
+
+
+def _targets(cases: Sequence[tuple[str, Image]], output: Path) -> dict[Path, Image]:
+    targets: dict[Path, Image] = {}
+    for name, image in cases:
+        files = image if isinstance(image, tuple) else (image,)
+        ending = formats.suffix(files[0]) or ""
+        target = output / (name + (ending if ending.lower() in formats.NIFTI else ".nii.gz"))
+        if target.resolve() in [file.resolve() for file in files]:
+            raise CourseError(f"{files[0]}: its label map would overwrite it; choose another --output folder")
         if target in targets:
-            raise CourseError(f"{image}: its label map would overwrite that of {targets[target]}; rename one of them")
+            raise CourseError(f"{files[0]}: its label map would overwrite another, {target}; rename one of them")
         targets[target] = image
-    return list(targets)
+    return targets
 
 
 def _setup_of(about: dict) -> Setup:

@@ -1,7 +1,6 @@
 """Examine every file before training: what is wrong, in which file, and how to correct it."""
 
 import hashlib
-import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,18 +18,17 @@ from ssl_utils.data.volumes import Volume
 from ssl_utils.errors import CourseError
 
 Progress = Callable[[int, int], None]
-_LABEL_WORDS = {"seg", "dseg", "label", "labels", "mask", "segmentation", "gt", "gtv"}
 
 
 def examine(paths: Iterable[Path | str], *, channels: int = 1, progress: Progress | None = None) -> Report:
     """Read single files, DICOM series, and every volume in folders, as the course would.
 
     A file whose folder or name marks a label (labelsTr, t2_seg.nii.gz) is read as one, every other as an image with
-    `channels` channels. A folder with a dataset.json or imagesTr is examined as a dataset.
+    `channels` channels. A folder with a dataset.json, imagesTr or sub-*/anat (BIDS) is examined as a dataset.
     """
     report, single, files, contents = Report(), Report(), {}, {}
     for path in map(Path, paths):
-        if path.is_dir() and ((path / "dataset.json").is_file() or (path / "imagesTr").is_dir()):
+        if datalists.has_layout(path):
             dataset = _dataset(path, progress)
             report += dataset
             report.cases += dataset.cases
@@ -108,8 +106,7 @@ def _files(path: Path, report: Report) -> list[Path]:
 
 
 def _file(path: Path, channels: int, report: Report, contents: dict[str, str]) -> None:
-    words = re.split(r"[^a-z]+", names.stem(path).lower())
-    is_label = "label" in path.parent.name.lower() or bool(_LABEL_WORDS & {*words})
+    is_label = "label" in path.parent.name.lower() or names.says_label(path)
     read = volumes.read_label if is_label else partial(volumes.read_image, channels=channels)
     volume = _attempt(read, path, report)
     if volume is not None:
@@ -121,7 +118,7 @@ def _file(path: Path, channels: int, report: Report, contents: dict[str, str]) -
 def _case(case: Case, datalist: Datalist, report: Report) -> tuple[Volume | None, Volume | None]:
     """Image and label, where they can be read; a missing file is reported with the errors of the list."""
     image = label = None
-    if case.image.exists():
+    if all(path.exists() for kind, path in case.files if kind == "image"):
         image = _attempt(partial(volumes.read_image, channels=len(datalist.channels)), case.image, report)
     if case.label is not None and case.label.exists():
         label = _attempt(partial(volumes.read_label, values=datalist.labels or None), case.label, report)

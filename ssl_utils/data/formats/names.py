@@ -1,5 +1,6 @@
 """File names: whether a file is a volume, what the volume is called, which files belong to it."""
 
+import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
@@ -8,6 +9,7 @@ from ssl_utils.errors import CourseError
 NIFTI = (".nii.gz", ".nii")
 ENDINGS = (*NIFTI, ".seg.nrrd", ".nrrd", ".nhdr", ".mha", ".mhd", ".mgz", ".mgh.gz", ".mgh")
 NAMES = "NIfTI (.nii, .nii.gz), NRRD, MetaImage (.mha, .mhd), MGZ or a folder with a DICOM series"
+LABEL_WORDS = {"seg", "dseg", "label", "labels", "mask", "segmentation", "gt", "gtv"}
 _OTHERS = {
     "an ANALYZE or NIfTI pair": (".hdr", ".img"),
     "MINC": (".mnc",),
@@ -34,6 +36,11 @@ def stem(path: Path | str) -> str:
     """The name of a file or of a series folder without such an ending."""
     name = Path(path).name
     return name.removesuffix(suffix(path) or "") or name
+
+
+def says_label(path: Path) -> bool:
+    """Whether the name of the file marks a label, as in t2_seg.nii.gz."""
+    return bool(LABEL_WORDS & {*re.split(r"[^a-z]+", stem(path).lower())})
 
 
 def other_format(path: Path) -> str | None:
@@ -67,8 +74,10 @@ def is_series(folder: Path) -> bool:
     return folder.is_dir() and any(is_slice(path) for path in slices(folder))
 
 
-def parts(path: Path) -> list[Path]:
-    """The files that a volume is made of."""
+def parts(path: Path | tuple[Path, ...]) -> list[Path]:
+    """The files that a volume, or several that are its channels, are made of."""
+    if isinstance(path, tuple):
+        return [part for channel in path for part in parts(channel)]
     if path.is_dir():
         return slices(path)
     if path.suffix.lower() not in (".mhd", ".nhdr"):

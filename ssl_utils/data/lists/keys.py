@@ -2,23 +2,25 @@
 
 import difflib
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from ssl_utils.data.cases import SIDES
 from ssl_utils.errors import CourseError
 
 LIST = ("name", "description", "licence", "reference", "channels", "labels", "regions", *SIDES)
+LIST += ("fold", "file_ending", "regions_class_order", "dataset")  # of MONAI, and of nnU-Net
 ENTRY = ("image", "label", "patient", "id")
+COUNTS = {"numTraining": "training", "numTest": "test"}  # of the Medical Segmentation Decathlon
 SPELLINGS = {
     **{"license": "licence", "modality": "channels", "channel_names": "channels", "unlabelled": "unlabeled"},
     **{"train": "training", "val": "validation", "testing": "test"},
     **dict.fromkeys(("patient_id", "patientID", "subject", "subject_id"), "patient"),
 }
 # of the Medical Segmentation Decathlon and of nnU-Net: nothing here depends on them
-NOT_READ = {"release", "tensorImageSize", "file_ending", "overwrite_image_reader_writer"}
+NOT_READ = {"release", "tensorImageSize", "overwrite_image_reader_writer"}
 NOT_READ |= {"citation", "converted_by", "dataset_name", "author", "authors", "version", "date", "url", "relation"}
-FIXES = {"fold": "list the cases of one fold as validation, and delete it"}
+FIXES = {"fold": "only cases of training have a fold, delete it"}
 
 
 def spelled(content: dict[str, Any], known: Sequence[str], source: str) -> dict[str, Any]:
@@ -29,7 +31,7 @@ def spelled(content: dict[str, Any], known: Sequence[str], source: str) -> dict[
     """
     chosen: dict[str, Any] = {}
     for key, value in content.items():
-        if known is LIST and (key in NOT_READ or re.match("num[A-Z]", key)):
+        if known is LIST and (key in NOT_READ or re.match("num[A-Z]", key)):  # numbers: see `miscounted`
             continue
         name = SPELLINGS.get(key, key)
         if name not in known:
@@ -45,6 +47,13 @@ def in_order(channels: Any) -> Any:
     if not isinstance(channels, dict):
         return channels
     return [channels[key] for key in (sorted(channels, key=int) if all(map(str.isdigit, channels)) else channels)]
+
+
+def miscounted(content: dict[str, Any], counts: Mapping[str, int]) -> Iterator[str]:
+    """numTraining and numTest where they differ from `counts`, split -> number of cases."""
+    for key, split in COUNTS.items():
+        if key in content and content[key] != counts.get(split, 0):
+            yield f"{key} is {content[key]}, and {split} has {counts.get(split, 0)} cases"
 
 
 def _fix(key: str, known: Sequence[str]) -> str:

@@ -5,17 +5,20 @@
      "training": [{"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz", "patient": "7"}],
      "validation": [...], "test": [...], "unlabeled": ["imagesTs/b.nii.gz"]}
 
-Paths are relative to the dataset's folder. A list without `labels` has images only.
+Paths are relative to the dataset's folder, or absolute. An image is one path, or a list of one path a channel. A list
+without `labels` has images only. What nnU-Net and MONAI add is in docs/own_data.md.
 """
 
+import re
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import Any
 
 from ssl_utils.data.cases import SIDES, Case, Datalist
-from ssl_utils.data.formats.names import stem
-from ssl_utils.data.lists import keys
+from ssl_utils.data.formats.names import NAMES, stem, suffix
+from ssl_utils.data.lists import keys, nnunet
 from ssl_utils.data.lists.patients import patient_of
 from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json, write_json
@@ -24,8 +27,8 @@ from ssl_utils.files import read_json, write_json
 def read(path: Path | str, *, root: Path | str) -> Datalist:
     """Read a datalist; its paths are relative to `root`. The files in it are not opened.
 
-    Accepts the spellings of MSD and nnU-Net (`keys.SPELLINGS`), bare strings as entries, and labels as value -> name or
-    name -> value.
+    Accepts the spellings of MSD, nnU-Net and MONAI (`keys.SPELLINGS`), bare strings as entries, and labels as value ->
+    name or name -> value. Of training cases with a `fold`, those of the list's own `fold` (default 0) are validation.
     A case's id is its file name without suffix; its patient, where it has none, is read from its id (`patient_of`).
 
     Raises:
@@ -40,10 +43,15 @@ def write(datalist: Datalist, path: Path | str, *, root: Path | str) -> None:
     Raises:
         CourseError: a file is outside `root`.
     """
-    default = _ids([_relative(case.image, root) for case in datalist.all_cases()])
 
-    def entry(case: Case) -> dict[str, str]:
-        image = _relative(case.image, root)
+    def image_of(case: Case) -> str | tuple[str, ...]:
+        several = isinstance(case.image, tuple)
+        return tuple(_relative(path, root) for path in case.image) if several else _relative(case.image, root)
+
+    default = _ids(map(image_of, datalist.all_cases()))
+
+    def entry(case: Case) -> dict[str, Any]:
+        image = image_of(case)
         label = {} if case.label is None else {"label": _relative(case.label, root)}
         named = {} if default[image] == case.id else {"id": case.id}
         return {"image": image, **label, "patient": case.patient, **named}
@@ -61,60 +69,114 @@ def parse(content: Any, path: Path, *, root: Path) -> Datalist:
     """The datalist that the JSON `content` of `path` describes; errors as `read`."""
     if not isinstance(content, dict):
         raise CourseError(f"{path}: is not a datalist; it must be one JSON object with a list named training")
-    content = keys.spelled(content, keys.LIST, str(path))
+    content = nnunet.with_training(nnunet.with_regions(keys.spelled(content, keys.LIST, str(path)), path), path)
     entries = {split: _entries(path, split, content.get(split)) for split in SIDES}
     if not any(entries.values()):
         raise CourseError(f"{path}: lists no case; fill training, validation, test or unlabeled")
+    _check_ending(path, content.get("file_ending"), entries)
+    entries |= _by_fold(path, content.get("fold"), entries)
     name_of = _ids([entry["image"] for split in SIDES for entry in entries[split]])
-    labels = _labels(path, content.get("labels") or {})
+    channels, labels = _channels(path, content.get("channels") or []), _labels(path, content.get("labels") or {})
+    regions = _regions(path, content.get("regions") or {}, labels)
+    nnunet.check_order(content.get("regions_class_order"), regions, path)
     return Datalist(
         name=str(content.get("name") or path.stem),
         description=str(content.get("description", "")),
         licence=str(content.get("licence") or "not stated"),
         reference=str(content.get("reference", "")),
-        channels=_channels(path, content.get("channels") or ["image"]),
+        channels=channels or ("image",),
         labels=labels,
-        regions=_regions(path, content.get("regions") or {}, labels),
-        **{split: tuple(_case(entry, root, name_of) for entry in entries[split]) for split in SIDES},
+        regions=regions,
+        **{split: tuple(_case(entry, root, name_of, channels) for entry in entries[split]) for split in SIDES},
     )
 
 
-def _entries(path: Path, split: str, entries: Any) -> list[dict[str, str]]:
-    """Every entry as a dictionary of strings with an image."""
+def _entries(path: Path, split: str, entries: Any) -> list[dict[str, Any]]:
+    """Every entry as a dictionary of strings with an image, which may be a tuple of them."""
     if entries is None:
         return []
     if not isinstance(entries, list):
         raise CourseError(f'{path}: {split} is not a list; write [{{"image": ..., "label": ...}}, ...]')
     checked = []
     for number, entry in enumerate(entries):
-        entry = {"image": entry} if isinstance(entry, str) else entry
+        entry = {"image": entry} if isinstance(entry, str | list) else entry
         if isinstance(entry, dict):
-            entry = keys.spelled(entry, keys.ENTRY, f"{path}: {split}[{number}]")
-        if not isinstance(entry, dict) or not isinstance(entry.get("image"), str) or not entry["image"]:
-            raise CourseError(f"{path}: {split}[{number}] names no image file; give one path (4D if it has channels)")
+            known = (*keys.ENTRY, "fold") if split == "training" else keys.ENTRY
+            entry = keys.spelled(entry, known, f"{path}: {split}[{number}]")
+        image = entry.get("image") if isinstance(entry, dict) else None
+        images = image if isinstance(image, list) else [image]
+        if not images or not all(isinstance(one, str) and one for one in images):
+            raise CourseError(f"{path}: {split}[{number}] names no image file; give one path, or one for each channel")
         if not isinstance(entry.get("label"), str | None):
             raise CourseError(f"{path}: the label of {split}[{number}] is not one path; name a file or leave it out")
         if {*"/\\"} & {*str(entry.get("id", ""))}:
             raise CourseError(f"{path}: id {entry['id']} of {split}[{number}] has a slash; choose another id")
-        checked.append({key: str(value) for key, value in entry.items() if value is not None})
+        text = {key: str(value) for key, value in entry.items() if value is not None}
+        checked.append(text | {"image": tuple(images) if len(images) > 1 else images[0]})
     return checked
 
 
-def _case(entry: dict[str, str], root: Path, name_of: dict[str, str]) -> Case:
-    name = entry.get("id", name_of[entry["image"]])
+def _check_ending(path: Path, ending: Any, entries: dict[str, list[dict[str, Any]]]) -> None:
+    """nnU-Net's file_ending holds for images and labels."""
+    if ending is None:
+        return
+    if not isinstance(ending, str) or not suffix(f"x{ending}"):
+        raise CourseError(f"{path}: files that end in {ending!r} (file_ending) are not read; convert them to {NAMES}")
+    for entry in (entry for split in entries.values() for entry in split):
+        images = entry["image"] if isinstance(entry["image"], tuple) else (entry["image"],)
+        for file in (*images, *filter(None, [entry.get("label")])):
+            if not file.lower().endswith(ending.lower()):
+                why = f"{file} does not end in {ending}, the file_ending"
+                raise CourseError(f"{path}: {why}; convert it, or correct the key")
+
+
+def _by_fold(path: Path, fold: Any, entries: dict[str, list[dict[str, Any]]]) -> dict[str, list[dict[str, Any]]]:
+    """Training and validation of a list whose training cases have a fold; nothing to change where none has."""
+    folds = sorted({entry["fold"] for entry in entries["training"] if "fold" in entry})
+    chosen = str(0 if fold is None else fold)
+    if not folds and fold is None:
+        return {}
+    if chosen not in folds:
+        there = f"of folds {', '.join(folds)}" if folds else "without a fold"
+        fix = 'name the fold that is validation at the top, as in "fold": 1, or delete it'
+        raise CourseError(f"{path}: validation would be fold {chosen}, and the training cases are {there}; {fix}")
+    if entries["validation"]:
+        raise CourseError(f"{path}: has validation cases and folds too; delete validation, or fold from the entries")
+    held_out = [entry for entry in entries["training"] if entry.get("fold") == chosen]
+    return {"training": [entry for entry in entries["training"] if entry.get("fold") != chosen], "validation": held_out}
+
+
+def _case(entry: dict[str, Any], root: Path, name_of: dict[Any, str], channels: Sequence[str]) -> Case:
+    image, name = entry["image"], entry.get("id", name_of[entry["image"]])
     label = root / entry["label"] if entry.get("label") else None
-    return Case(name, root / entry["image"], label, entry.get("patient") or patient_of(name, entry["image"]))
+    if isinstance(image, tuple):
+        files, first = tuple(root / path for path in image), image[0]
+    else:
+        files, first = nnunet.on_disk(root / image, channels), image
+    return Case(name, files, label, entry.get("patient") or patient_of(name, first))
 
 
-def _ids(images: Iterable[str]) -> dict[str, str]:
-    """File name without suffix; with its folders where two files would share it."""
-    images = list(images)
+def _ids(images: Iterable[str | tuple[str, ...]]) -> dict[str | tuple[str, ...], str]:
+    """File name without suffix, of several what all begin with; with folders where two images would share it."""
+    names = {image: _name(image) for image in images}
+    first = {image: PurePath(image[0] if isinstance(image, tuple) else image) for image in names}
     paths_of: dict[str, set[PurePath]] = defaultdict(set)
-    for path in images:
-        paths_of[stem(path)].add(PurePath(path))
+    for image, name in names.items():
+        paths_of[name].add(first[image])
     alone = {name for name, paths in paths_of.items() if len(paths) == 1}
-    folders = {path: PurePath(path.strip("/")).parts[:-1] for path in images}
-    return {path: stem(path) if stem(path) in alone else "_".join([*folders[path], stem(path)]) for path in images}
+
+    def with_folders(image: str | tuple[str, ...]) -> str:
+        return "_".join([*first[image].relative_to(first[image].anchor).parts[:-1], names[image]])
+
+    return {image: name if name in alone else with_folders(image) for image, name in names.items()}
+
+
+def _name(image: str | tuple[str, ...]) -> str:
+    if isinstance(image, str):
+        return stem(image)
+    words = zip(*(re.split(r"([-_. ])", stem(path)) for path in image), strict=False)
+    common = takewhile(lambda same: len({*same}) == 1, words)  # whole words: t1 and t1ce have none in common
+    return "".join(word for word, *_ in common).strip("-_. ") or PurePath(image[0]).parent.name or stem(image[0])
 
 
 def _relative(path: Path, root: Path | str) -> str:
@@ -132,8 +194,7 @@ def _labels(path: Path, labels: Any) -> dict[int, str]:
         if any(isinstance(value, float) and value != int(value) for value, _ in pairs):
             raise ValueError
     except (AttributeError, TypeError, ValueError):
-        fix = "correct them (nnU-Net's lists of values are regions here)"
-        raise CourseError(f'{path}: labels must look like {{"0": "background", "1": "liver"}}; {fix}') from None
+        raise CourseError(f'{path}: labels must look like {{"0": "background", "1": "liver"}}; correct them') from None
     if len(names) < len(pairs) or any(not 0 <= value <= 255 for value in names):
         raise CourseError(f"{path}: label values must be different whole numbers in 0 to 255; correct labels")
     names = {0: "background"} | names if names else {}

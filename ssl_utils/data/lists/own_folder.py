@@ -1,4 +1,4 @@
-"""Your own volumes: a datalist and a dataset from a folder in MSD layout, without writing code."""
+"""Your own volumes: a datalist and a dataset from a folder, without writing code."""
 
 from contextlib import suppress
 from dataclasses import replace
@@ -10,12 +10,13 @@ import numpy as np
 from ssl_utils.data import volumes
 from ssl_utils.data.cases import Case, Datalist, by_patient, split_by_patient
 from ssl_utils.data.dataset import ABDOMEN, Dataset, Grid, Intensity
-from ssl_utils.data.formats.names import NAMES, is_series, stem, strangers, volumes_in
-from ssl_utils.data.lists.msd import parse, read
+from ssl_utils.data.formats.names import is_series, strangers, volumes_in
+from ssl_utils.data.lists import keys, layouts
+from ssl_utils.data.lists.msd import parse
 from ssl_utils.errors import CourseError
+from ssl_utils.files import read_json
 
 COARSE_EXTENT = 48  # voxels along the longest axis: what a laptop can afford
-FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
 PATCH = 16  # the ROI is a multiple of it, so that patches of 8 and 16 both fit
 
 
@@ -59,7 +60,7 @@ def _grid(extents: np.ndarray, spacing: np.ndarray, most: int) -> Grid:
 
 
 def from_folder(root: Path | str) -> Datalist:
-    """A person's own folder: a dataset.json, or imagesTr and labelsTr (imagesTs and labelsTs) with equal file names.
+    """A person's own folder: a dataset.json, or one of the layouts of `layouts`.
 
     Labelled validation and test cases of a dataset.json, or of labelsTs, stay in their split. Missing splits are drawn
     from the training cases by patient, always the same ones: about 30 % test, 15 % validation, at least one patient
@@ -90,20 +91,31 @@ def from_folder(root: Path | str) -> Datalist:
 
 
 def as_listed(root: Path) -> Datalist:
-    """The cases of a person's own folder before any are moved to other splits.
+    """The cases of a person's own folder before any are moved to other splits: by its dataset.json, or its layout.
 
     Raises:
-        CourseError: there is no such layout.
+        CourseError: there is no such layout, or it is faulty.
     """
     if not root.is_dir():
         raise CourseError(f"{root}: no such folder; give the folder that holds imagesTr and labelsTr with DATA=/path")
-    return _named(read(root / "dataset.json", root=root) if (root / "dataset.json").is_file() else _scan(root))
+    return _named(_cases(root))
+
+
+def _cases(root: Path) -> Datalist:
+    """`as_listed` without the names of labels and channels that only the files know."""
+    path = root / "dataset.json"
+    content = layouts.with_cases(read_json(path) if path.is_file() else {}, root)
+    listed = parse(content, path if path.is_file() else root, root=root)
+    if any(case.label for case in listed.test):
+        return listed
+    return replace(listed, test=(), unlabeled=listed.unlabeled + listed.test)  # as in the Decathlon
 
 
 def overlooked(root: Path) -> list[tuple[Path, str, str]]:
     """(path, reason, fix): files in the folders of images and labels that are neither."""
     problems = []
-    for folder in (root / name for name in FOLDERS):
+    folders = [root / name for name in layouts.FOLDERS] if layouts.has_layout(root) else [root]
+    for folder in folders:
         if is_series(folder):
             problems.append((folder, "has loose DICOM slices", "give each series a folder of its own inside it"))
         fix = "convert it to .nii.gz, or move it elsewhere"
@@ -112,16 +124,37 @@ def overlooked(root: Path) -> list[tuple[Path, str, str]]:
 
 
 def leftovers(root: Path, datalist: Datalist) -> list[tuple[Path, str, str]]:
-    """(path, reason, fix): volumes that belong to no case of the list, and folders that are no series."""
-    listed = {path for case in datalist.all_cases() for path in (case.image, case.label)}
+    """(path, reason, fix): folders of images that are no series, volumes anywhere in the folder that belong to no case,
+    lists that are not read, and numbers of cases that are not those of the list.
+
+    Cases of `root` that `datalist` leaves out, since their patients are held out, are none of these.
+    """
+    inside = [path for name in layouts.FOLDERS for path in sorted((root / name).glob("[!.]*")) if path.is_dir()]
+    odd = [path for path in inside if not is_series(path)]
+    fix = "move the volume in it up into its place, or the folder elsewhere"
+    problems = [(path, "is a folder without a DICOM series and is not read", fix) for path in odd]
+    cases = datalist.all_cases() + _cases(root).all_cases()
+    listed = {path.resolve() for case in cases for _, path in case.files}
+    extra = [p for p in volumes_in(root, deep=True) if p.resolve() not in listed and not {*p.parents} & {*odd}]
+    fix = "add it to dataset.json, give it the name of its image, or delete it"
+    return problems + [(path, "belongs to no case of the dataset", fix) for path in extra] + _lists(root)
+
+
+def _lists(root: Path) -> list[tuple[Path, str, str]]:
+    """Lists of another name, and numbers in dataset.json that are not those of its cases."""
     problems = []
-    for folder in (root / name for name in FOLDERS):
-        fix = "add it to dataset.json, give it the name of its image, or delete it"
-        extra = [path for path in volumes_in(folder) if path not in listed]
-        problems += [(path, "belongs to no case of the dataset", fix) for path in extra]
-        folders = [p for p in sorted(folder.glob("[!.]*")) if p.is_dir() and not is_series(p)]
-        fix = "move the volume in it up into its place, or the folder elsewhere"
-        problems += [(path, "is a folder without a DICOM series and is not read", fix) for path in folders]
+    for path in sorted(root.glob("[!.]*.json")):
+        content: Any = {}
+        with suppress(CourseError):  # not JSON
+            content = read_json(path)
+        if not isinstance(content, dict) or not isinstance(content.get("training"), list):
+            continue
+        if path.name != "dataset.json":
+            problems.append((path, "is a list and is not read", "rename it to dataset.json, or move it elsewhere"))
+        elif content["training"]:
+            counts = {split: len(cases) for split, cases in content.items() if isinstance(cases, list)}
+            reasons = keys.miscounted(content, {"test": counts.get("testing", 0)} | counts)
+            problems += [(path, reason, "complete the list, or correct the number") for reason in reasons]
     return problems
 
 
@@ -140,32 +173,6 @@ def _split(root: Path, cases: list[Case], shares: dict[str, float]) -> dict[str,
         splits = {split: tuple(group) for split, group in zip(shares, patients, strict=False)}
         splits["rest"] = tuple(case for group in patients[len(shares) :] for case in group)
     return {"training": splits.pop("rest"), **splits}
-
-
-def _scan(root: Path) -> Datalist:
-    """imagesTr, labelsTr, imagesTs, labelsTs as a Datalist: labelled cases in training and in test."""
-    images = {name: volumes_in(root / name) for name in FOLDERS}
-    if not images["imagesTr"] + images["imagesTs"]:
-        why = "has no dataset.json and no volume in imagesTr"
-        raise CourseError(f"{root}: {why}; put images there, labels in labelsTr ({NAMES})")
-    content: dict[str, Any] = {"name": root.resolve().name, "description": "found by file name", "unlabeled": []}
-    for split, end in (("training", "Tr"), ("test", "Ts")):
-        labels, content[split] = _by_stem(images[f"labels{end}"]), []
-        for image in images[f"images{end}"]:
-            entry = {"image": image.relative_to(root).as_posix()}
-            if label := labels.get(stem(image)):
-                content[split].append(entry | {"label": label.relative_to(root).as_posix()})
-            else:
-                content["unlabeled"].append(entry)
-    return parse(content, root, root=root)
-
-
-def _by_stem(labels: list[Path]) -> dict[str, Path]:
-    paths: dict[str, Path] = {}
-    for path in labels:
-        if paths.setdefault(stem(path), path) != path:
-            raise CourseError(f"{path}: {paths[stem(path)].name} is a label of the same case; delete one of the two")
-    return paths
 
 
 def _named(datalist: Datalist) -> Datalist:
