@@ -30,6 +30,7 @@ class Datalist:
         channels: names of the image's channels; more than one means 4D files, channels last.
         labels: value -> name, 0 (background) included; empty for a list of images alone.
         regions: name -> label values it unites (BraTS: TC, WT, ET); regions may overlap.
+        grid: spacing, roi and patch_size, as far as the list gives them (`own_grid.parsed`).
     """
 
     name: str
@@ -39,6 +40,7 @@ class Datalist:
     channels: tuple[str, ...] = ("image",)
     labels: dict[int, str] = field(default_factory=dict)
     regions: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    grid: dict[str, tuple] = field(default_factory=dict)
     training: tuple[Case, ...] = ()
     validation: tuple[Case, ...] = ()
     test: tuple[Case, ...] = ()

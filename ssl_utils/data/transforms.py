@@ -42,7 +42,7 @@ def preprocess(image: Volume, label: Volume | None, *, grid: Grid, intensity: In
     if min(n / r for n, r in zip(voxels.shape[1:], grid.roi, strict=True)) < 0.5:
         size = f"{shape_text(voxels.shape[1:])} voxels at {' x '.join(f'{s:.3g}' for s in spacing)} mm"
         why = f"has {size}, less than half of the ROI {shape_text(grid.roi)} along an axis"
-        raise CourseError(f"{image.path}: {why}; leave the volume out, or resample it to thinner slices")
+        raise CourseError(f"{image.path}: {why}; leave the volume out, or train with a smaller ROI (--roi)")
     labels = _regrid(label.array, label.affine, spacing, "nearest")[0][0] if label else None
     voxels = rescale(voxels, intensity)
     box = _body_box(voxels) if intensity.kind == "window" else tuple(slice(0, n) for n in voxels.shape[1:])

@@ -5,10 +5,11 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
+from ssl_utils.data import own_grid
 from ssl_utils.data.cases import SIDES
 from ssl_utils.errors import CourseError
 
-LIST = ("name", "description", "licence", "reference", "channels", "labels", "regions", *SIDES)
+LIST = ("name", "description", "licence", "reference", "channels", "labels", "regions", *own_grid.KEYS, *SIDES)
 ENTRY = ("image", "label", "patient", "id")
 SPELLINGS = {
     **{"license": "licence", "modality": "channels", "channel_names": "channels", "unlabelled": "unlabeled"},
