@@ -1,6 +1,7 @@
 """What a grid costs: windows of a prediction, and what the labels lose on it."""
 
 from collections.abc import Sequence
+from contextlib import suppress
 
 import numpy as np
 
@@ -9,12 +10,18 @@ from ssl_utils.data.cases import Datalist
 from ssl_utils.data.dataset import Grid
 from ssl_utils.data.doctor.findings import Finding
 from ssl_utils.data.formats.stored import shape_text
+from ssl_utils.errors import CourseError
 
 
 def on_grid(datalist: Datalist, grid: Grid, *, patch_size: Sequence[int], scale: str) -> tuple[list[Finding], str]:
     """A line about the grid of a scale, and a warning when a structure keeps less than a Dice of .9 on the round trip
-    through it. Images that are missing or cannot be read are left out."""
-    headers = [volumes.ras_grid(case.image) for case in datalist.all_cases() if case.image.exists()]
+    through it. Images that cannot be read are left out."""
+    headers = []
+    for case in datalist.all_cases():
+        with suppress(CourseError):
+            headers.append(volumes.ras_grid(case.image))
+    if not headers:
+        return [], ""
     extent = np.median([np.prod(header, axis=0) for header in headers], axis=0)
     spacing = grid.spacing if not grid.fit else tuple(extent / grid.roi)
     millimetres = " x ".join(f"{size:.3g}" for size in spacing)
