@@ -40,11 +40,11 @@ class Datalist:
     channels: tuple[str, ...] = ("image",)
     labels: dict[int, str] = field(default_factory=dict)
     regions: dict[str, tuple[int, ...]] = field(default_factory=dict)
-    grid: dict[str, tuple] = field(default_factory=dict)
     training: tuple[Case, ...] = ()
     validation: tuple[Case, ...] = ()
     test: tuple[Case, ...] = ()
     unlabeled: tuple[Case, ...] = ()
+    grid: dict[str, tuple] = field(default_factory=dict)
 
     def sides(self) -> dict[str, tuple[Case, ...]]:
         """Split -> its cases."""

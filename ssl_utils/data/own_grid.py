@@ -51,16 +51,14 @@ def choose(
         native = np.array(chosen["spacing"])
     median, coarse, target = np.median(extents, axis=0), [], native.min()
     fine = changed(_fit(extents, native, BUDGETS["fine"]), chosen, patch=BUDGETS["fine"].patch)
-    most = np.minimum(median, 2 * extents.min(0))  # mm that a crop can cover
-    coarsest = 1.25 * (most.prod() / BUDGETS["coarse"].voxels) ** (
-        1 / 3
-    )  # one crop cannot hold more, as ROIs have steps
+    reach = np.minimum(median, 2 * extents.min(0))  # mm that one crop can cover at most
+    coarsest = 1.25 * np.cbrt(reach.prod() / BUDGETS["coarse"].voxels)  # ROIs grow by whole patches
     while not coarse or (target < coarsest and windows(median, coarse[-1]) > 1 and "spacing" not in chosen):
         spacing = np.maximum(native, float(f"{target:.3g}"))
         coarse.append(changed(_fit(extents, spacing, BUDGETS["coarse"]), chosen, patch=BUDGETS["coarse"].patch))
         target *= STEP
-    few = FEW if survive is None else MOST
-    affordable = [grid for grid in coarse if windows(median, grid) <= few] or coarse[-1:]
+    limit = FEW if survive is None else MOST
+    affordable = [grid for grid in coarse if windows(median, grid) <= limit] or coarse[-1:]
     good = (grid for grid in reversed(affordable) if survive and survive(grid.spacing))
     return {"coarse": next(good, affordable[0]), "fine": fine}
 
@@ -96,8 +94,8 @@ def _windows(voxels: Sequence[float], roi: Sequence[int], overlap: float = OVERL
 
 
 def changed(grid: Grid, chosen: Mapping[str, tuple], *, patch: int) -> Grid:
-    """The grid with the values that a person has given; `patch` is that of the scale. A ROI without a patch size gets
-    the largest patch that divides it.
+    """The grid with the values that a person has given; `patch` is that of the scale. Where a given ROI is no multiple
+    of the grid's patch, the patch shrinks.
 
     Raises:
         CourseError: the ROI is not a multiple of the patch.
@@ -105,9 +103,9 @@ def changed(grid: Grid, chosen: Mapping[str, tuple], *, patch: int) -> Grid:
     if "spacing" in chosen:
         grid = replace(grid, spacing=chosen["spacing"], fit=False)
     if "roi" in chosen:
-        grid = replace(grid, roi=chosen["roi"])
-        sides = tuple(min(patch, side & -side) for side in grid.roi)
-        grid = replace(grid, patch_size=None if set(sides) == {patch} else sides)
+        own = grid.patch_size or (patch,) * 3
+        sides = tuple(min(p, r & -r) for p, r in zip(own, chosen["roi"], strict=True))  # the largest power of two in r
+        grid = replace(grid, roi=chosen["roi"], patch_size=None if set(sides) == {patch} else sides)
     if "patch_size" in chosen:
         grid = replace(grid, patch_size=None if set(chosen["patch_size"]) == {patch} else chosen["patch_size"])
         if "roi" not in chosen:
