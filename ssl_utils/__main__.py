@@ -98,8 +98,8 @@ def doctor(
             )
             if dataset == "folder":
                 report += data_doctor.unread(setup.dataset.root, datasets.datalist(setup.dataset))
-            found, on_grid = data_doctor.on_grid(setup.datalist, grid, patch_size=setup.patch_size, scale=scale)
-            report += found
+            warnings, on_grid = data_doctor.on_grid(setup.datalist, grid, patch_size=setup.patch_size, scale=scale)
+            report += warnings
             cost = _forecast(setup) if labels else None  # of a fine-tuning
     for table in doctor_tables.tables(report, labels):
         show(table)

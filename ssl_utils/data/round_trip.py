@@ -32,11 +32,11 @@ class Part:
         mask = np.pad(self.mask, [(margin, margin) for margin in margins])
         back = mask.astype(np.float32)
         for axis, (factor, margin, start) in enumerate(zip(factors, margins, self.start, strict=True)):
-            place = np.arange(start - margin, start - margin + mask.shape[axis])  # of the voxels in the whole volume
-            points = np.arange(np.ceil(place[0] / factor - 1e-6), np.floor(place[-1] / factor + 1e-6) + 1)
-            near = np.rint(points * factor).astype(int) - place[0]
-            back = back.take(near.clip(0, len(place) - 1), axis)
-            at = (place / factor - points[0]).clip(0, len(points) - 1)
+            position = np.arange(start - margin, start - margin + mask.shape[axis])  # of the voxels in the whole volume
+            points = np.arange(np.ceil(position[0] / factor - 1e-6), np.floor(position[-1] / factor + 1e-6) + 1)
+            near = np.rint(points * factor).astype(int) - position[0]
+            back = back.take(near.clip(0, len(position) - 1), axis)
+            at = (position / factor - points[0]).clip(0, len(points) - 1)
             low, shape = np.floor(at).astype(int), [-1 if axis == other else 1 for other in range(3)]
             share = (at - low).astype(np.float32).reshape(shape)
             high = (low + 1).clip(max=len(points) - 1)
@@ -55,7 +55,7 @@ def structures(labels: Mapping[int, str], regions: Mapping[str, Sequence[int]] |
 def parts(labels: Sequence[Path], structures: Mapping[str, Sequence[int]]) -> dict[str, list[Part]]:
     """Every structure (name -> the label values that it unites) in some of the labels, evenly spread over them, the
     smallest structure first. A label that cannot be read is left to the doctor."""
-    found: dict[str, list[Part]] = defaultdict(list)
+    by_name: dict[str, list[Part]] = defaultdict(list)
     for path in labels[:: max(1, len(labels) // CASES)][:CASES]:
         with suppress(CourseError):
             label = volumes.reorient(volumes.read_label(path))
@@ -65,18 +65,18 @@ def parts(labels: Sequence[Path], structures: Mapping[str, Sequence[int]]) -> di
                     sides = zip(*of_values, strict=True)
                     box = tuple(slice(min(s.start for s in side), max(s.stop for s in side)) for side in sides)
                     mask = np.isin(label.array[0][box], values)
-                    found[name].append(Part(mask, tuple(side.start for side in box), label.spacing))
-    return dict(sorted(found.items(), key=lambda item: np.median([part.mask.sum() for part in item[1]])))
+                    by_name[name].append(Part(mask, tuple(side.start for side in box), label.spacing))
+    return dict(sorted(by_name.items(), key=lambda item: np.median([part.mask.sum() for part in item[1]])))
 
 
-def dices(found: Mapping[str, Sequence[Part]], spacing: Sequence[float]) -> dict[str, float]:
+def dices(by_name: Mapping[str, Sequence[Part]], spacing: Sequence[float]) -> dict[str, float]:
     """Structure -> median Dice of its round trips through a grid of this spacing in mm."""
-    return {name: _median(group, spacing) for name, group in found.items()}
+    return {name: _median(group, spacing) for name, group in by_name.items()}
 
 
-def survive(found: Mapping[str, Sequence[Part]], spacing: Sequence[float], least: float) -> bool:
+def survive(by_name: Mapping[str, Sequence[Part]], spacing: Sequence[float], least: float) -> bool:
     """Whether every structure keeps that Dice; the first that does not ends the search."""
-    return all(_median(group, spacing) >= least for group in found.values())
+    return all(_median(group, spacing) >= least for group in by_name.values())
 
 
 def _median(group: Sequence[Part], spacing: Sequence[float]) -> float:
