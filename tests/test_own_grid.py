@@ -13,7 +13,7 @@ import torch
 
 from ssl_utils import experiments
 from ssl_utils.data import datasets, doctor, own_grid, round_trip, volumes
-from ssl_utils.data.dataset import Grid, Intensity
+from ssl_utils.data.dataset import FILLED, Grid, Intensity
 from ssl_utils.data.transforms import preprocess
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import Finetuning, Pretraining, Setup, prediction, scales, setups
@@ -118,14 +118,14 @@ def test_without_labels_the_extents_decide(tmp_path):
     assert 1 < own_grid.windows((192, 192, 150), dataset.grids["coarse"]) <= own_grid.FEW
 
 
-def test_no_volume_is_less_than_half_of_the_roi():
+def test_no_volume_is_less_than_a_quarter_of_the_roi():
     rng = np.random.default_rng(0)
     for _ in range(30):
         extents, native = rng.uniform(30, 400, (5, 3)), rng.uniform(0.6, 5, 3)
         for kind, grid in own_grid.choose(extents, native, {}).items():
             patch = grid.patch_size or (own_grid.BUDGETS[kind].patch,) * 3
             assert all(r % p == 0 for r, p in zip(grid.roi, patch, strict=True))
-            assert (2 * extents / grid.spacing >= np.array(grid.roi) - 1).all()
+            assert (np.maximum(np.rint(extents / grid.spacing), 1) >= FILLED * np.array(grid.roi) - 0.5).all()
             assert math.prod(grid.roi) <= own_grid.BUDGETS[kind].voxels
             assert math.prod(r // p for r, p in zip(grid.roi, patch, strict=True)) <= own_grid.TOKENS
 

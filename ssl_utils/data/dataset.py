@@ -5,6 +5,8 @@ from pathlib import Path
 
 from ssl_utils.data.download import Archive
 
+FILLED = 0.25  # share of the ROI that every volume must cover along each axis; the rest is padded
+
 
 @dataclass(frozen=True)
 class Intensity:

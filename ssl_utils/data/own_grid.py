@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssl_utils.data.dataset import COARSE_CT, Grid
+from ssl_utils.data.dataset import COARSE_CT, FILLED, Grid
 from ssl_utils.errors import CourseError
 
 KEYS = {  # what a person may choose: in what, and as in
@@ -51,7 +51,7 @@ def choose(
         native = np.array(chosen["spacing"])
     median, coarse, target = np.median(extents, axis=0), [], native.min()
     fine = changed(_fit(extents, native, BUDGETS["fine"]), chosen, patch=BUDGETS["fine"].patch)
-    reach = np.minimum(median, 2 * extents.min(0))  # mm that one crop can cover at most
+    reach = np.minimum(median, extents.min(0) / FILLED)  # mm that one crop can cover at most
     coarsest = 1.25 * np.cbrt(reach.prod() / BUDGETS["coarse"].voxels)  # ROIs grow by whole patches
     while not coarse or (target < coarsest and windows(median, coarse[-1]) > 1 and "spacing" not in chosen):
         spacing = np.maximum(native, float(f"{target:.3g}"))
@@ -65,10 +65,12 @@ def choose(
 
 def _fit(extents: np.ndarray, spacing: np.ndarray, budget: Budget) -> Grid:
     """The ROI within the budget that covers the median volume with few windows and has sides of like length in mm, in
-    patches of which two fit along every axis. No volume may be less than half of it."""
+    patches of which two fit along every axis. Every volume fills `FILLED` of it."""
     voxels, smallest = np.maximum(np.rint(np.median(extents, axis=0) / spacing), 1), extents.min(0) / spacing
     patch = [min(budget.patch, 1 << max(int(n).bit_length() - 2, 0)) for n in voxels]
-    most = [min(math.ceil(n / p), max(int(2 * s / p), 1), 12) for n, s, p in zip(voxels, smallest, patch, strict=True)]
+    most = [
+        min(math.ceil(n / p), max(int(s / FILLED / p), 1), 12) for n, s, p in zip(voxels, smallest, patch, strict=True)
+    ]
     rois = [tuple(np.multiply(tokens, patch).tolist()) for tokens in product(*(range(1, n + 1) for n in most))]
     largest = min(budget.voxels, TOKENS * math.prod(patch))
     affordable = [roi for roi in rois if math.prod(roi) <= largest or roi == rois[0]]

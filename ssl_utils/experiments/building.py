@@ -24,7 +24,7 @@ def network_config(setup: Setup, network: str = NETWORK) -> dict[str, Any]:
     or one whose patch must be a cube where that of the grid is not."""
     shape, chosen = {"in_channels": len(setup.dataset.channels), "img_size": setup.grid.roi}, network_class(network)
     patch = setup.encoder_config()["patch_size"]
-    if not isinstance(patch, int) and len({*patch}) > 1 and not chosen.patch_per_axis:
+    if not (isinstance(patch, int) or chosen.patch_per_axis):
         fix = "choose network=unetr or unet, or a cube with --patch-size 8"
         raise CourseError(f"network={network!r}: cannot take patches of {shape_text(patch)} voxels; {fix}")
     return shape | chosen.sizes(asdict(setup.scale) | {"patch_size": patch})

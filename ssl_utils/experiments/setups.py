@@ -64,9 +64,9 @@ class Setup:
         return cache.prepare(cases, dataset=self.dataset, grid=self.grid, root=root, progress=progress)
 
     def encoder_config(self) -> dict:
-        """The arguments of the ViT encoder."""
+        """The arguments of the ViT encoder; the patch is one number where it is a cube."""
         sizes = {name: getattr(self.scale, name) for name in ("hidden_size", "mlp_dim", "num_layers", "num_heads")}
-        patch = self.grid.patch_size or self.scale.patch_size
+        patch = self.patch_size[0] if len({*self.patch_size}) == 1 else self.patch_size
         return {"in_channels": len(self.dataset.channels), "img_size": self.grid.roi, "patch_size": patch, **sizes}
 
     def settings(self, cases: Sequence[Case], **more) -> dict:
