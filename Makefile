@@ -2,6 +2,7 @@
 #   SCALE=smoke|laptop|workstation|paper   DATASET=phantom|hippocampus|headneck|sarcoma|btcv|folder   DATA=/path   CORES=n
 #   REPEATS=3 makes 3 label subsets x 3 seeds of every fine-tuning   LABELS=1,2,3,6,12,24
 #   PART=1|2|3|all chooses the part of the course; a later part comes with part 1
+#   SPACING=1.5,1.5,8 ROI=64,64,8 PATCH_SIZE=8,8,2: a grid of your own choice
 #   TASKS=mae,restoration: a study of these pretext tasks, in place of its own
 #   PYTHON=/path/to/python uses that environment (a conda one, say) and creates none.
 #   VIEWER=itk: make lab shows volumes with itkwidgets, in an environment of its own (.venv-itk)
@@ -17,6 +18,9 @@ export DATASET ?= $(if $(DATA),folder,phantom)
 export CORES ?=
 export REPEATS ?=
 export LABELS ?=
+export SPACING ?=
+export ROI ?=
+export PATCH_SIZE ?=
 export TASKS ?=
 export PART ?=
 export SSL_VIEWER ?=
@@ -46,7 +50,8 @@ env: $(READY) ## create the environment in .venv (once; about 2 GB)
 	.venv/bin/python -m pip install -qq --disable-pip-version-check --log .venv/install.log -c constraints.txt -e '.[dev]'; \
 	touch .venv/.ready
 
-MORE = $${DATA:+--data "$$DATA"} $${CORES:+--cores "$$CORES"} $${REPEATS:+--repeats "$$REPEATS"} $${LABELS:+--labels "$$LABELS"}
+MORE = $${DATA:+--data "$$DATA"} $${CORES:+--cores "$$CORES"} $${REPEATS:+--repeats "$$REPEATS"} $${LABELS:+--labels "$$LABELS"} \
+  $${SPACING:+--spacing "$$SPACING"} $${ROI:+--roi "$$ROI"} $${PATCH_SIZE:+--patch-size "$$PATCH_SIZE"}
 
 course: $(READY) ## run chapters 00 to 05 and print the results; PART= SCALE= DATASET= DATA= CORES= REPEATS= LABELS=
 	@"$(PYTHON)" -m course run $${PART:+--part "$$PART"} --scale "$$SCALE" --dataset "$$DATASET" $(MORE)

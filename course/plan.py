@@ -8,7 +8,7 @@ from itertools import product
 from course.chapters import FINETUNING, FIRST, LAST, part_of, tasks_of
 from course.progress import REFERENCE, Progress, clock
 from ssl_utils.data import datasets
-from ssl_utils.experiments import scales
+from ssl_utils.experiments import scales, setups
 from ssl_utils.experiments.description import NETWORK
 from ssl_utils.experiments.scales import Scale
 from ssl_utils.experiments.setups import Setup
@@ -151,11 +151,13 @@ def estimate(config: dict) -> Estimate:
     Seconds of a chapter = those at scale smoke, which is all overhead, plus training: the additional seconds at scale
     laptop, in proportion to steps x batch size x multiplications of the network for a crop.
     """
-    dataset, scale = datasets.get(config["dataset"], config.get("data")), Scale(**config["settings"])
+    scale = Scale(**config["settings"])
     scale = replace(scale, num_labeled=tuple(scale.num_labeled), phantom_sizes=tuple(scale.phantom_sizes))
     recorded = read_json(REFERENCE)
+    setup = setups.examined(dataset=config["dataset"], scale=scale, data=config.get("data"))
+    dataset = setup.dataset
     name = dataset.name if "laptop" in recorded.get(dataset.name, {}) else "phantom"
-    costs, setup = recorded[name], Setup(dataset, scale)
+    costs = recorded[name]
     before = Setup(datasets.get(name), scales.get("laptop"))
     planned = parts(config)
     training = {part: trained(part) for part in planned}

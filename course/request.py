@@ -30,6 +30,9 @@ class Request:
     cores: Annotated[int | None, typer.Option(min=1, help="processor cores to use; all of them by default")] = None
     repeats: Repeats = None
     labels: Labels = None
+    spacing: Annotated[str | None, typer.Option(help="mm along the three axes, as in 1.5,1.5,8")] = None
+    roi: Annotated[str | None, typer.Option(help="voxels of a crop, as in 64,64,8")] = None
+    patch_size: Annotated[str | None, typer.Option(help="voxels of a patch, as in 8,8,2")] = None
     notebooks: Annotated[Path, typer.Option(help="folder of the chapters")] = PROJECT / "notebooks"
     executor: Annotated[str, typer.Option(help="local, or slurm: one job per part (docs/cluster.md)")] = "local"
     jobs: Jobs = 20

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from course.execution import refuse_braces
 from course.graph import PROJECT, locked, run_graph
 from course.progress import clock
 from course.request import Request
-from ssl_utils.data import datasets
+from ssl_utils.data import datasets, own_grid
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import scales
 from ssl_utils.files import read_json
@@ -32,7 +32,8 @@ def bring_up(
     cluster = graph.cluster(request.executor, request.jobs, request.partition, request.profile)
     scale, dataset, numbers = request.scale, request.dataset, repeated(request.scale, request.repeats)
     counts = label_counts(request.labels) if request.labels else None
-    datasets.get(dataset, request.data)
+    chosen = {key: value for key in own_grid.KEYS if (value := getattr(request, key))}
+    datasets.get(dataset, request.data, chosen=own_grid.parsed(chosen))
     data = str(Path(request.data).expanduser().resolve()) if request.data else None
     run = runs.course_dir(datasets.run_name(dataset, data), scale)
     refuse_braces(PROJECT, run, data or "", datasets.data_root(), request.notebooks.resolve())
@@ -40,7 +41,7 @@ def bring_up(
     os.environ["SSL_RUNS_ROOT"], os.environ["SSL_DATA_ROOT"] = str(runs.runs_root()), str(datasets.data_root())
     runs.refuse_old_layout(run / ".course" / "config.json")
     with locked(run) as lock:
-        prepare(dataset, scale, data)
+        prepare(dataset, scale, data, chosen)
         config = {"scale": scale, "dataset": dataset, "data": data, "notebooks": str(request.notebooks.resolve())}
         config |= {"parts": list(parts), "layout": runs.LAYOUT}
         config = read_json(run / "data.json") | config | {"settings": asdict(numbers)}
@@ -84,9 +85,11 @@ def label_counts(text: str) -> list[int]:
     return counts
 
 
-def prepare(dataset: str, scale: str, data: str | None = None) -> None:
-    """Fetch or generate a dataset in a process of its own, which prints its progress."""
+def prepare(dataset: str, scale: str, data: str | None = None, chosen: Mapping[str, str] | None = None) -> None:
+    """Fetch or generate a dataset in a process of its own, which prints its progress, and record the values of the
+    grid that are `chosen`."""
     words = [sys.executable, "-m", "ssl_utils", "data", dataset, "--scale", scale, *(["--data", data] if data else [])]
+    words += [f"--{key.replace('_', '-')}={value}" for key, value in (chosen or {}).items()]
     if code := subprocess.run(words).returncode:
         sys.exit(code)
 

@@ -25,6 +25,11 @@ DataOption = Annotated[str | None, typer.Option(help="path of your own folder, w
 DatasetOption = Annotated[str, typer.Option(help="phantom, hippocampus, headneck, sarcoma, btcv, tcia_covid19, folder")]
 
 
+SpacingOption = Annotated[str | None, typer.Option(help="mm along the three axes, as in 1.5,1.5,8; else by the data")]
+RoiOption = Annotated[str | None, typer.Option(help="voxels of a crop, as in 64,64,8; else by the data")]
+PatchOption = Annotated[str | None, typer.Option(help="voxels of a patch, as in 8,8,2; else by the scale")]
+
+
 @contextmanager
 def bar(text: str) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar; the block calls what it gets with the numbers of done and of all."""
@@ -41,14 +46,21 @@ def show(table: Table) -> None:
 
 
 @app.command()
-def data(dataset: str, scale: ScaleOption = "laptop", data: DataOption = None) -> None:
+def data(
+    dataset: str,
+    scale: ScaleOption = "laptop",
+    data: DataOption = None,
+    spacing: SpacingOption = None,
+    roi: RoiOption = None,
+    patch_size: PatchOption = None,
+) -> None:
     """Fetch or generate a dataset, check its list, and write down what the course needs to know of it."""
     from ssl_utils.data import datasets
 
     chosen, numbers = datasets.get(dataset, data), scales.get(scale)
     with bar(f"{chosen.name}: volumes") as progress:
         root = datasets.fetch(chosen, phantom_sizes=numbers.phantom_sizes, progress=progress)
-    setup = setups.setup(dataset=dataset, scale=numbers, data=data)
+    setup = setups.setup(dataset=dataset, scale=numbers, data=data, spacing=spacing, roi=roi, patch_size=patch_size)
     counts = ", ".join(f"{len(cases)} {split}" for split, cases in setup.datalist.sides().items() if cases)
     console.print(f"{chosen.title}: {counts}. Licence {chosen.licence}. In {root}", soft_wrap=True)
     setups.write_plan(setup)
@@ -62,29 +74,37 @@ def doctor(
     data: DataOption = None,
     channels: Annotated[int, typer.Option(help="channels that files given as paths must have")] = 1,
     json: Annotated[Path | None, typer.Option(help="write the whole report into this file as well")] = None,
+    spacing: SpacingOption = None,
+    roi: RoiOption = None,
+    patch_size: PatchOption = None,
 ) -> None:
     """Check every file before training: what is wrong, where, how to fix it. Exits with 1 if a run would break."""
     from ssl_utils.data import datasets, doctor as data_doctor
     from ssl_utils.data.doctor import show as doctor_tables
     from ssl_utils.files import write_json
 
-    cost, labels = None, {}
+    cost, on_grid, labels = None, "", {}
     if json:
         data_doctor.refuse_other_file(json)
     with bar("examining") as progress:
         if paths:
             report = data_doctor.examine(paths, channels=channels, progress=progress)
         else:
-            setup = setups.Setup(datasets.get(dataset, data), scales.get(scale))
+            chosen = {"spacing": spacing, "roi": roi, "patch_size": patch_size}
+            setup = setups.examined(dataset=dataset, scale=scales.get(scale), data=data, **chosen)
             grid, labels = setup.grid, setup.datalist.labels
             report = data_doctor.examine_datalist(
                 setup.datalist, roi=grid.required_roi, spacing=grid.spacing, progress=progress
             )
             if dataset == "folder":
                 report += data_doctor.unread(setup.dataset.root, datasets.datalist(setup.dataset))
+            warnings, on_grid = data_doctor.on_grid(setup.datalist, grid, patch_size=setup.patch_size, scale=scale)
+            report += warnings
             cost = _forecast(setup) if labels else None  # of a fine-tuning
     for table in doctor_tables.tables(report, labels):
         show(table)
+    if on_grid:
+        console.print(on_grid, soft_wrap=True)
     if cost:
         console.print(f"Scale {scale}: {cost.line()}", soft_wrap=True)
     if json:
@@ -101,7 +121,7 @@ def _forecast(setup: setups.Setup):
         lambda: experiments.build_network(setup, Finetuning())[0],
         roi=setup.grid.roi,
         channels=len(setup.dataset.channels),
-        patch_size=setup.scale.patch_size,
+        patch_size=setup.patch_size,
         batch_size=setup.scale.finetune_batch_size,
         steps=setup.scale.finetune_steps,
     )
@@ -115,6 +135,9 @@ def _train(
     devices: Annotated[int, typer.Option(help="processes on each machine, one GPU each; they share every batch")] = 1,
     num_nodes: Annotated[int, typer.Option(help="machines, when srun or torchrun has started the processes")] = 1,
     wandb: Annotated[bool, typer.Option("--wandb", help="send the curves to Weights & Biases too")] = False,
+    spacing: SpacingOption = None,
+    roi: RoiOption = None,
+    patch_size: PatchOption = None,
 ) -> Path:
     """Make a run; the other processes of a team print nothing after it."""
     from ssl_utils import experiments
@@ -122,7 +145,9 @@ def _train(
 
     if wandb:
         os.environ["SSL_WANDB"] = "1"  # as in the chapters; not one of the settings of a run
-    setup, team = setups.setup(dataset=dataset, scale=scales.get(scale), data=data), Team(devices, num_nodes)
+    chosen = {"spacing": spacing, "roi": roi, "patch_size": patch_size}
+    setup = setups.setup(dataset=dataset, scale=scales.get(scale), data=data, **chosen)
+    team = Team(devices, num_nodes)
     train = experiments.pretrain if isinstance(run, Pretraining) else experiments.finetune
     folder = train(setup, run, team=team)
     console.quiet = not team.first

@@ -59,8 +59,8 @@ def test_small_volumes_are_padded_and_tiny_ones_refused():
     done = preprocess(volume(np.random.rand(12, 20, 16)), None, grid=grid, intensity=PERCENTILES)
     assert done.image.shape == (1, 16, 20, 16)
     np.testing.assert_allclose(done.affine[:3, 3], [-2, 0, 0])
-    with pytest.raises(CourseError, match=r"here\.nii: has 5x20x16 voxels .* less than half of the ROI"):
-        preprocess(volume(np.random.rand(5, 20, 16)), None, grid=grid, intensity=PERCENTILES)
+    with pytest.raises(CourseError, match=r"here\.nii: has 3x20x16 voxels .* less than a quarter of the ROI"):
+        preprocess(volume(np.random.rand(3, 20, 16)), None, grid=grid, intensity=PERCENTILES)
 
 
 def test_the_body_is_cropped_out_of_the_air():

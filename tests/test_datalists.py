@@ -151,6 +151,7 @@ def test_what_is_written_is_read_back(tmp_path):
         "n", "d", "l", "r", ("T1",), {0: "background", 3: "x"}, {"R": (3,)}, (one,), unlabeled=cases("q", labeled=False)
     )
     found = replace(found, unlabeled=tuple(replace(case, image=tmp_path / case.image) for case in found.unlabeled))
+    found = replace(found, grid={"spacing": (1.5, 1.5, 8.0), "patch_size": (8, 8, 2)})
     datalists.write(found, tmp_path / "list.json", root=tmp_path)
     assert datalists.read(tmp_path / "list.json", root=tmp_path) == found
     with pytest.raises(CourseError, match="lies outside"):

@@ -185,8 +185,8 @@ def test_an_empty_label_and_a_constant_image_are_warnings(healthy):
 
 def test_a_volume_smaller_than_the_roi(healthy):
     assert doctor.examine_datalist(healthy, roi=(8, 10, 8)) == [], "a rim of padding is normal"
-    assert {f.severity for f in doctor.examine_datalist(healthy, roi=(8, 11, 8))} == {"warning"}
-    assert {f.severity for f in doctor.examine_datalist(healthy, roi=(8, 17, 8))} == {"error"}
+    assert {f.severity for f in doctor.examine_datalist(healthy, roi=(8, 32, 8))} == {"warning"}
+    assert {f.severity for f in doctor.examine_datalist(healthy, roi=(8, 33, 8))} == {"error"}
     assert doctor.examine_datalist(healthy, roi=(16, 16, 16), spacing=(0.5, 0.5, 0.5)) == []
     assert len(doctor.examine_datalist(healthy, roi=(8, 8, 8), spacing=(1, 1, 2))) == 6
 

@@ -23,7 +23,7 @@ def unetr() -> UNETR:
 
 
 def test_tokens_and_weights_are_counted_and_time_grows_with_the_steps():
-    how = {"channels": 2, "roi": (16, 24, 16), "patch_size": 8, "batch_size": 1}
+    how = {"channels": 2, "roi": (16, 24, 16), "patch_size": (8, 8, 8), "batch_size": 1}
     short, long = (forecast(unetr, steps=steps, **how) for steps in (10, 1000))
     assert short.tokens == 2 * 3 * 2 and short.parameters == sum(p.numel() for p in unetr().parameters())
     assert 30 < long.seconds / short.seconds < 300
@@ -32,7 +32,7 @@ def test_tokens_and_weights_are_counted_and_time_grows_with_the_steps():
 
 def test_the_memory_of_one_layer_is_its_states_and_what_it_keeps():
     layer = lambda: nn.Conv3d(1, 4, 3, padding=1, bias=False)  # noqa: E731
-    found = forecast(layer, channels=1, roi=(8, 8, 8), patch_size=8, batch_size=2, steps=1)
+    found = forecast(layer, channels=1, roi=(8, 8, 8), patch_size=(8, 8, 8), batch_size=2, steps=1)
     weights = 4 * 27
     assert found.gigabytes == pytest.approx(4 * (4 * weights + 2 * 512 + weights) / 1e9)
     assert torch.get_default_device().type == "cpu", "the device of the count is left behind"

@@ -239,9 +239,9 @@ def test_prediction_and_the_cache_refuse_what_reading_refuses(model, tmp_path):
             assert what in refusal(prepared, path)
             assert what in refusal(lambda path=path: prediction.predict(model, [path], tmp_path / "out"), path)
         elif 1 in what[0]:  # a single slice is a volume to a reader, and none to a network
-            assert "less than half of the ROI" in refusal(prepared, path)
+            assert "less than a quarter of the ROI" in refusal(prepared, path)
             predicted = lambda path=path: prediction.predict(model, [path], tmp_path / "out")  # noqa: E731
-            assert "less than half of the ROI" in refusal(predicted, path)
+            assert "less than a quarter of the ROI" in refusal(predicted, path)
         else:
             assert prepared().image.shape == (1, 16, 16, 16)
             if np.prod(what[0]) > 5e6:

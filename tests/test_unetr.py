@@ -68,7 +68,7 @@ def test_config_rebuilds_the_model():
     assert not any(build(model.config).load_state_dict(model.state_dict()))
 
 
-@pytest.mark.parametrize("patch_size", [1, 6, 12, (8, 8, 4)])
+@pytest.mark.parametrize("patch_size", [1, 6, 12, (8, 8, 6)])
 def test_patch_that_is_no_power_of_two_is_refused(patch_size):
     with pytest.raises(CourseError, match="patch_size"):
         UNETR(in_channels=1, out_channels=2, img_size=48, patch_size=patch_size, **SMALL)

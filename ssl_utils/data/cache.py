@@ -88,8 +88,9 @@ def prepare(
 
 
 def rule(dataset: Dataset, grid: Grid) -> str:
-    """All settings of the preprocessing, as text."""
-    return json.dumps([VERSION, asdict(dataset.intensity), asdict(grid)])
+    """All settings of the preprocessing, as text, and the size of a patch where it is the grid's own."""
+    of_grid = {key: value for key, value in asdict(grid).items() if value is not None}
+    return json.dumps([VERSION, asdict(dataset.intensity), of_grid])
 
 
 def content(case: Case) -> str:

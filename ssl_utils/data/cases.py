@@ -37,6 +37,7 @@ class Datalist:
         channels: names of the image's channels; more than one means 4D files, channels last, or a file for each.
         labels: value -> name, 0 (background) included; empty for a list of images alone.
         regions: name -> label values it unites (BraTS: TC, WT, ET); regions may overlap.
+        grid: spacing, roi and patch_size, as far as the list gives them (`own_grid.parsed`).
     """
 
     name: str
@@ -50,6 +51,7 @@ class Datalist:
     validation: tuple[Case, ...] = ()
     test: tuple[Case, ...] = ()
     unlabeled: tuple[Case, ...] = ()
+    grid: dict[str, tuple] = field(default_factory=dict)
 
     def sides(self) -> dict[str, tuple[Case, ...]]:
         """Split -> its cases."""

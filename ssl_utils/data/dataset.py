@@ -5,6 +5,8 @@ from pathlib import Path
 
 from ssl_utils.data.download import Archive
 
+FILLED = 0.25  # share of the ROI that every volume must cover along each axis; the rest is padded
+
 
 @dataclass(frozen=True)
 class Intensity:
@@ -19,6 +21,8 @@ class Intensity:
 class Grid:
     """Voxel spacing in mm and region of interest in voxels, both in (x, y, z) order.
 
+    `patch_size`: voxels of a patch along each axis; None: a cube of the scale's size.
+
     `fit`: the whole field of view of every volume is resampled to the ROI, and `spacing` is only typical. For crops
     around one structure whose extents differ so much that one spacing would waste or cut most of them.
     """
@@ -26,6 +30,7 @@ class Grid:
     spacing: tuple[float, float, float]
     roi: tuple[int, int, int]
     fit: bool = False
+    patch_size: tuple[int, int, int] | None = None
 
     @property
     def required_roi(self) -> tuple[int, int, int] | None:

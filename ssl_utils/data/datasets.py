@@ -4,10 +4,11 @@ import hashlib
 import os
 import re
 import shutil
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ssl_utils.data import datalists
+from ssl_utils.data import datalists, own_grid
 from ssl_utils.data.datalists import Datalist
 from ssl_utils.data.dataset import ABDOMEN, BTCV_ORGANS, COARSE_CT, Dataset, Grid, Intensity
 from ssl_utils.data.download import Archive, fetch_archive
@@ -142,8 +143,12 @@ def run_name(name: str, data: str | None = None) -> str:
     return f"folder_{plain or hashlib.sha256(last.encode()).hexdigest()[:8]}"
 
 
-def get(name: str, data: str | Path | None = None) -> Dataset:
-    """The dataset of that name; for `folder`, one described by the files in `data`.
+def get(
+    name: str, data: str | Path | None = None, *, chosen: Mapping[str, tuple] | None = None, cache: Path | None = None
+) -> Dataset:
+    """The dataset of that name; for `folder`, one described by the files in `data` (`cache` as in `describe`).
+
+    `chosen`: values of the grid that a person has given (`own_grid.parsed`).
 
     Raises:
         CourseError: unknown name, or `folder` without a usable `data`.
@@ -151,12 +156,14 @@ def get(name: str, data: str | Path | None = None) -> Dataset:
     if name == "folder":
         if not data:
             raise CourseError("dataset='folder': needs the path of your own folder; add DATA=/path/to/folder")
-        return describe(Path(data).expanduser().resolve(), name=run_name(name, str(data)))
+        root = Path(data).expanduser().resolve()
+        return describe(root, name=run_name(name, str(data)), chosen=chosen, cache=cache)
     if name not in REGISTRY:
         raise CourseError(f"dataset={name!r}: no such dataset; choose one of {', '.join(NAMES)}")
-    if data:
-        return replace(REGISTRY[name], root=Path(data).expanduser().resolve())
-    return REGISTRY[name]
+    known = REGISTRY[name]
+    patches = {kind: budget.patch for kind, budget in own_grid.BUDGETS.items()}
+    grids = {kind: own_grid.changed(grid, chosen or {}, patch=patches[kind]) for kind, grid in known.grids.items()}
+    return replace(known, grids=grids, root=Path(data).expanduser().resolve() if data else None)
 
 
 def locate(dataset: Dataset) -> Path | None:

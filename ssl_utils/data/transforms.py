@@ -10,7 +10,7 @@ from monai.data import MetaTensor, set_track_meta
 from nibabel.affines import from_matvec
 from scipy.ndimage import find_objects, gaussian_filter
 
-from ssl_utils.data.dataset import Grid, Intensity
+from ssl_utils.data.dataset import FILLED, Grid, Intensity
 from ssl_utils.data.formats.stored import shape_text
 from ssl_utils.data.volumes import Volume
 from ssl_utils.errors import CourseError
@@ -33,16 +33,16 @@ def preprocess(image: Volume, label: Volume | None, *, grid: Grid, intensity: In
     """RAS orientation, spacing of the grid, intensities to 0..1, crop to the body (CT), pad to the ROI.
 
     Raises:
-        CourseError: the volume covers less than half of the ROI along an axis.
+        CourseError: the volume covers less than a quarter of the ROI along an axis.
     """
     spacing = grid.spacing
     if grid.fit:  # the whole field of view fills the ROI
         spacing = tuple((np.prod(image.ras_grid, axis=0) / grid.roi).tolist())
     voxels, affine = _regrid(image.array, image.affine, spacing, "bilinear")
-    if min(n / r for n, r in zip(voxels.shape[1:], grid.roi, strict=True)) < 0.5:
+    if min(n / r for n, r in zip(voxels.shape[1:], grid.roi, strict=True)) < FILLED:
         size = f"{shape_text(voxels.shape[1:])} voxels at {' x '.join(f'{s:.3g}' for s in spacing)} mm"
-        why = f"has {size}, less than half of the ROI {shape_text(grid.roi)} along an axis"
-        raise CourseError(f"{image.path}: {why}; leave the volume out, or resample it to thinner slices")
+        why = f"has {size}, less than a quarter of the ROI {shape_text(grid.roi)} along an axis"
+        raise CourseError(f"{image.path}: {why}; leave the volume out, or train with a smaller ROI (--roi)")
     labels = _regrid(label.array, label.affine, spacing, "nearest")[0][0] if label else None
     voxels = rescale(voxels, intensity)
     box = _body_box(voxels) if intensity.kind == "window" else tuple(slice(0, n) for n in voxels.shape[1:])

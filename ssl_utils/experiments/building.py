@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from ssl_utils.data.formats.stored import shape_text
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
 from ssl_utils.experiments.description import NETWORK, RANDOM, Finetuning, Pretraining
@@ -19,9 +20,14 @@ from ssl_utils.pretext import TASKS, task_class
 
 
 def network_config(setup: Setup, network: str = NETWORK) -> dict[str, Any]:
-    """Arguments of a network at this setup, except `out_channels`. Raises CourseError for an unknown network."""
-    shape = {"in_channels": len(setup.dataset.channels), "img_size": setup.grid.roi}
-    return shape | network_class(network).sizes(asdict(setup.scale))
+    """Arguments of a network at this setup, except `out_channels`. Raises CourseError for an unknown network,
+    or one whose patch must be a cube where that of the grid is not."""
+    shape, chosen = {"in_channels": len(setup.dataset.channels), "img_size": setup.grid.roi}, network_class(network)
+    patch = setup.encoder_config()["patch_size"]
+    if not (isinstance(patch, int) or chosen.patch_per_axis):
+        fix = "choose network=unetr or unet, or a cube with --patch-size 8"
+        raise CourseError(f"network={network!r}: cannot take patches of {shape_text(patch)} voxels; {fix}")
+    return shape | chosen.sizes(asdict(setup.scale) | {"patch_size": patch})
 
 
 def build_task(setup: Setup, run: Pretraining):

@@ -5,15 +5,16 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
-from ssl_utils.data import cache, datalists, datasets
+from ssl_utils.data import cache, datalists, datasets, own_grid
 from ssl_utils.data.cache import Prepared
 from ssl_utils.data.datalists import Case, Datalist
 from ssl_utils.data.dataset import Dataset, Grid
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
 from ssl_utils.experiments.scales import Scale
-from ssl_utils.files import write_json
+from ssl_utils.files import read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,11 @@ class Setup:
     @property
     def grid(self) -> Grid:
         return self.dataset.grids[self.scale.grid]
+
+    @property
+    def patch_size(self) -> tuple[int, int, int]:
+        """Voxels of a patch along each axis."""
+        return self.grid.patch_size or (self.scale.patch_size,) * 3
 
     @property
     def folder(self) -> Path:
@@ -58,10 +64,10 @@ class Setup:
         return cache.prepare(cases, dataset=self.dataset, grid=self.grid, root=root, progress=progress)
 
     def encoder_config(self) -> dict:
-        """The arguments of the ViT encoder."""
-        names = ("patch_size", "hidden_size", "mlp_dim", "num_layers", "num_heads")
-        sizes = {name: getattr(self.scale, name) for name in names}
-        return {"in_channels": len(self.dataset.channels), "img_size": self.grid.roi, **sizes}
+        """The arguments of the ViT encoder; the patch is one number where it is a cube."""
+        sizes = {name: getattr(self.scale, name) for name in ("hidden_size", "mlp_dim", "num_layers", "num_heads")}
+        patch = self.patch_size[0] if len({*self.patch_size}) == 1 else self.patch_size
+        return {"in_channels": len(self.dataset.channels), "img_size": self.grid.roi, "patch_size": patch, **sizes}
 
     def settings(self, cases: Sequence[Case], **more) -> dict:
         """Everything that a result depends on: a run with other settings is another run."""
@@ -74,15 +80,43 @@ class Setup:
         return hashlib.sha256("".join(content).encode()).hexdigest()[:16]
 
 
-def setup(*, dataset: str, scale: Scale, data: str | None = None) -> Setup:
-    """The setup of a dataset by name; `data` is the path of one's own folder. Raises CourseError when the dataset is
-    unknown, missing, or faulty."""
-    made = Setup(datasets.get(dataset, data), scale)
+def examined(*, dataset: str, scale: Scale, data: str | None = None, **grid: Any) -> Setup:
+    """As `setup`, for a look at the data: a list with errors is no obstacle, and nothing is recorded."""
+    folder = runs.course_dir(datasets.run_name(dataset, data), scale.name)
+    chosen, spacings = own_grid.parsed(grid) or _recorded(folder), folder.parent / "cache" / "spacings.json"
+    return Setup(datasets.get(dataset, data, chosen=chosen, cache=spacings), scale)
+
+
+def setup(*, dataset: str, scale: Scale, data: str | None = None, **grid: Any) -> Setup:
+    """The setup of a dataset by name; `data` is the path of one's own folder.
+
+    `grid`: spacing (mm), roi and patch_size (voxels) in place of those that the dataset would have, as three numbers or
+    as words (`own_grid.parsed`). They are recorded in the run folder, and hold for all its runs.
+
+    Raises CourseError when the dataset is unknown, missing, or faulty, or there are runs on another grid.
+    """
+    made = examined(dataset=dataset, scale=scale, data=data, **grid)
     if problems := datalists.problems(made.datalist):
         more = f" (and {len(problems) - 1} more; run the doctor)" if len(problems) > 1 else ""
         raise CourseError(problems[0] + more)
     runs.check_source(made.dataset.name, data, record=True)
+    if chosen := own_grid.parsed(grid):
+        _record(made.folder, chosen)
     return made
+
+
+def _recorded(folder: Path) -> dict[str, tuple]:
+    path = folder / "grid.json"
+    return own_grid.parsed(read_json(path), f"{path}: ") if path.exists() else {}
+
+
+def _record(folder: Path, chosen: dict[str, tuple]) -> None:
+    if chosen == _recorded(folder):
+        return
+    if any((folder / stage).exists() for stage in ("pretrain", "finetune")):
+        fix = "leave --spacing, --roi and --patch-size out, move it away, or set SSL_RUNS_ROOT to another folder"
+        raise CourseError(f"{folder}: has runs on another grid; {fix}")
+    write_json(folder / "grid.json", chosen)
 
 
 def pool(setup: Setup, name: str | None = None, volumes: int | None = None) -> list[Setup]:

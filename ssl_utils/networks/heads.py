@@ -74,8 +74,8 @@ def _spread(x: Tensor, convolution: nn.ConvTranspose3d) -> Tensor:
 
 
 def _factor(side: int) -> int:
-    """The largest divisor of `side` that is not above its square root."""
+    """The largest divisor of `side` that is not above its square root; a side of 2 or less needs one stride only."""
     factor = max(n for n in range(1, side + 1) if side % n == 0 and n * n <= side)
-    if factor == 1:
+    if factor == 1 and side > 2:
         raise CourseError(f"patch_size={side}: cannot be split into two strides; choose 4, 8 or 16, or the linear head")
     return factor

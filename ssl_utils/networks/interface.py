@@ -27,6 +27,23 @@ def token_grid(img_size: int | Sequence[int], patch_size: int | Sequence[int]) -
     return tuple(i // p for i, p in zip(image, patch, strict=True))
 
 
+def strides(patch_size: int | Sequence[int]) -> list[Size]:
+    """How the levels of a network make a patch, fine to coarse: (8, 8, 2) by (2, 2, 1), (2, 2, 1), (2, 2, 2), so that
+    an axis with thick slices is halved last. Raises CourseError when a side is no power of two, or all are 1."""
+    patch = triple(patch_size, "patch_size")
+    times = [side.bit_length() - 1 for side in patch]
+    most = max(times)
+    if not most or any(side != 2**n for side, n in zip(patch, times, strict=True)):
+        raise CourseError(f"patch_size={patch_size}: its sides must be 2, 4, 8, 16 or 32 voxels, or 1 for two at most")
+    return [tuple(2 if level + n >= most else 1 for n in times) for level in range(most)]
+
+
+def levels_of(patch_size: int | Sequence[int]) -> int | Size:
+    """Levels of a pyramid whose coarsest cell is such a patch: one number, or one per axis where they differ."""
+    levels = tuple(side.bit_length() for side in triple(patch_size, "patch_size"))
+    return levels[0] if len({*levels}) == 1 else levels
+
+
 def arguments(scope: Mapping[str, Any]) -> dict[str, Any]:
     """The arguments of a constructor, from its `locals()`."""
     return {name: value for name, value in scope.items() if name not in ("self", "__class__")}
@@ -61,6 +78,7 @@ class SegmentationNetwork(nn.Module, ABC):
     config: dict[str, Any]
     encoder_name: str  # attribute of its `Encoder`
     supports_deep_supervision = False  # whether its constructor has the argument `deep_supervision`
+    patch_per_axis = False  # whether its patch may have another size along each axis
     out: nn.Module
 
     @classmethod

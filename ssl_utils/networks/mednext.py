@@ -7,7 +7,7 @@ from monai.networks import nets
 from torch import Tensor, nn
 
 from ssl_utils.errors import CourseError
-from ssl_utils.networks.interface import arguments
+from ssl_utils.networks.interface import arguments, levels_of
 from ssl_utils.networks.pyramid import PyramidNetwork
 
 EXPANSION = {"S": (2, 2, 2, 2, 2), "B": (2, 3, 4, 4, 4)}  # of the levels of the encoder; the decoder's is the mirror
@@ -88,7 +88,7 @@ class MedNeXt(PyramidNetwork):
     @classmethod
     def sizes(cls, scale: Mapping[str, Any]) -> dict[str, Any]:
         """Twice the channels of UNETR's decoder; a cell of its coarsest map is a patch of the ViT of that scale."""
-        return {"feature_size": 2 * scale["feature_size"], "levels": scale["patch_size"].bit_length()}
+        return {"feature_size": 2 * scale["feature_size"], "levels": levels_of(scale["patch_size"])}
 
 
 class MedNeXtB(MedNeXt):

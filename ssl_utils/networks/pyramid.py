@@ -26,7 +26,7 @@ class Pyramid(nn.ModuleList, Encoder):
     ) -> None:
         super().__init__(levels)
         self.config, self.hidden_size, self.reads_image = config, hidden_size, tuple(reads_image)
-        self.patch_size = triple(2 ** (len(self) - 1))
+        self.patch_size = tuple(2 ** (n - 1) for n in triple(config.get("levels", len(self)), "levels"))
         self.grid = token_grid(config["img_size"], self.patch_size) if config["img_size"] else None
 
     def forward(self, images: Tensor) -> tuple[Tensor, list[Tensor]]:  # (B, C, D, H, W)

@@ -1,4 +1,4 @@
-"""UNETR (Hatamizadeh et al. 2022) for any patch size that is a power of two; MONAI's, weight for weight, at 16.
+"""UNETR (Hatamizadeh et al. 2022) for patches of any power of two per axis; MONAI's, weight for weight, at 16.
 
 The decoder goes back from tokens to voxels in k doublings for a patch of 2^k voxels. Each doubling but the last is
 joined by a hidden state of the ViT, the last one by a convolution of the image:
@@ -17,26 +17,17 @@ from monai.networks.blocks.dynunet_block import UnetOutBlock
 from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrPrUpBlock, UnetrUpBlock
 from torch import Tensor
 
-from ssl_utils.errors import CourseError
-from ssl_utils.networks.interface import SegmentationNetwork, triple
+from ssl_utils.networks.interface import SegmentationNetwork, Size, strides
 from ssl_utils.networks.vit import ViT
 
 BLOCK = {"spatial_dims": 3, "kernel_size": 3, "norm_name": "instance", "res_block": True}
-
-
-def doublings(patch_size: int | Sequence[int]) -> int:
-    """k of a cubic patch of 2^k voxels a side."""
-    patch = triple(patch_size, "patch_size")
-    k = patch[0].bit_length() - 1
-    if len(set(patch)) > 1 or k < 1 or patch[0] != 2**k:
-        raise CourseError(f"patch_size={patch_size}: UNETR needs a cubic patch of 2, 4, 8, 16 or 32 voxels a side")
-    return k
 
 
 class UNETR(SegmentationNetwork):
     """Image (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W)."""
 
     encoder_name = "vit"
+    patch_per_axis = True
 
     def __init__(
         self,
@@ -53,7 +44,8 @@ class UNETR(SegmentationNetwork):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
-        self.levels = k = doublings(patch_size)
+        steps = strides(patch_size)
+        self.levels = k = len(steps)
         self.taps = [min(round(i * num_layers / k), num_layers - 1) for i in range(1, k)]  # 3, 6, 9 of 12 at patch 16
         self.vit = ViT(
             in_channels=in_channels,
@@ -69,6 +61,9 @@ class UNETR(SegmentationNetwork):
         outputs = {"out_channels": out_channels, "feature_size": feature_size}
         self.config = {"network": "unetr", **self.vit.config, **outputs}
         self.add_levels(in_channels, out_channels, hidden_size, feature_size)
+        for i, stride in enumerate(steps, start=2):
+            if min(stride) == 1:
+                self.narrow(i, stride)
         if feature_size <= 8:  # the same numbers, twice as fast; wider networks gain nothing
             self.to(memory_format=torch.channels_last_3d)
 
@@ -84,6 +79,14 @@ class UNETR(SegmentationNetwork):
             up = UnetrUpBlock(in_channels=width[i - 1], out_channels=width[i - 2], upsample_kernel_size=2, **BLOCK)
             self.add_module(f"decoder{i}", up)
         self.out = UnetOutBlock(spatial_dims=3, in_channels=feature_size, out_channels=out_channels)
+
+    def narrow(self, i: int, stride: Size) -> None:
+        """From level i to level i - 1 double only the axes in which the stride is 2."""
+        lifts = [self.get_submodule(f"encoder{j}") for j in range(2, i)]  # each: level k + 1 to k, then one by one to j
+        steps = [[lift.transp_conv_init, *(block[0] for block in lift.blocks)][self.levels + 1 - i] for lift in lifts]
+        for step in [self.get_submodule(f"decoder{i}").transp_conv, *steps]:
+            step.conv.stride = step.conv.kernel_size = stride
+            step.conv.weight = nn.Parameter(step.conv.weight[:, :, : stride[0], : stride[1], : stride[2]].clone())
 
     @classmethod
     def sizes(cls, scale: Mapping[str, Any]) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import numpy as np
 
 from ssl_utils.data import datalists, volumes
 from ssl_utils.data.cases import Case, Datalist
+from ssl_utils.data.dataset import FILLED
 from ssl_utils.data.doctor import cohort
 from ssl_utils.data.doctor.findings import Facts, Finding, Report
 from ssl_utils.data.formats import names
@@ -157,11 +158,11 @@ def _size(image: Volume, name: str, roi: Sequence[int], spacing: Sequence[float]
     if spacing is not None:
         voxels = np.maximum(np.rint(voxels * own_spacing / np.array(spacing)), 1).astype(int)
     sizes = f"covers only {shape_text(voxels)} voxels of the ROI {shape_text(roi)}"
-    if (2 * voxels < roi).any():
-        fix = "leave it out, or resample it to thinner slices"
-        yield Finding(name, "error", f"{sizes}, less than half along an axis", fix)
+    if (voxels < FILLED * np.array(roi)).any():
+        fix = "leave it out, or choose a smaller ROI (--roi)"
+        yield Finding(name, "error", f"{sizes}, less than a quarter along an axis", fix)
     elif (4 * voxels < 3 * np.array(roi)).any():  # a thin rim of padding does no harm
-        yield Finding(name, "warning", f"{sizes} and will be padded", "resample to thinner slices if many cases are")
+        yield Finding(name, "warning", f"{sizes} and will be padded", "choose a smaller ROI (--roi) if many cases are")
 
 
 def _attempt(action: Callable[[Path], Any], path: Path, report: Report) -> Any:

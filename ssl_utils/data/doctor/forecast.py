@@ -32,7 +32,13 @@ class Forecast:
 
 
 def forecast(
-    build: Callable[[], nn.Module], *, channels: int, roi: Sequence[int], patch_size: int, batch_size: int, steps: int
+    build: Callable[[], nn.Module],
+    *,
+    channels: int,
+    roi: Sequence[int],
+    patch_size: Sequence[int],
+    batch_size: int,
+    steps: int,
 ) -> Forecast:
     """Count one training step of `build()` on tensors without data, and measure the speed of this machine."""
     kept: dict[int, int] = {}
@@ -50,7 +56,7 @@ def forecast(
     with counter, torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
         network(crops).sum().backward()
     memory = 4 * STATES * weights + sum(kept.values())
-    tokens = math.prod(size // patch_size for size in roi)
+    tokens = math.prod(size // side for size, side in zip(roi, patch_size, strict=True))
     return Forecast(tokens, weights, memory / 1e9, steps * counter.get_total_flops() / _speed())
 
 

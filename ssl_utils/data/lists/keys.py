@@ -5,10 +5,11 @@ import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
+from ssl_utils.data import own_grid
 from ssl_utils.data.cases import SIDES
 from ssl_utils.errors import CourseError
 
-LIST = ("name", "description", "licence", "reference", "channels", "labels", "regions", *SIDES)
+LIST = ("name", "description", "licence", "reference", "channels", "labels", "regions", *own_grid.KEYS, *SIDES)
 LIST += ("fold", "file_ending", "regions_class_order", "dataset")  # of MONAI, and of nnU-Net
 ENTRY = ("image", "label", "patient", "id")
 COUNTS = {"numTraining": "training", "numTest": "test"}  # of the Medical Segmentation Decathlon

@@ -2,6 +2,7 @@
 
     {"name": ..., "description": ..., "licence": ..., "reference": ..., "channels": ["CT"],
      "labels": {"0": "background", "1": "spleen"}, "regions": {"WT": [1, 2, 4]},
+     "spacing": [1.5, 1.5, 8], "roi": [64, 64, 8], "patch_size": [8, 8, 2],
      "training": [{"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz", "patient": "7"}],
      "validation": [...], "test": [...], "unlabeled": ["imagesTs/b.nii.gz"]}
 
@@ -16,6 +17,7 @@ from itertools import takewhile
 from pathlib import Path, PurePath
 from typing import Any
 
+from ssl_utils.data import own_grid
 from ssl_utils.data.cases import SIDES, Case, Datalist
 from ssl_utils.data.formats.names import NAMES, stem, suffix
 from ssl_utils.data.lists import keys, nnunet
@@ -62,6 +64,7 @@ def write(datalist: Datalist, path: Path | str, *, root: Path | str) -> None:
         content["labels"] = {str(value): name for value, name in datalist.labels.items()}
     if datalist.regions:
         content["regions"] = {name: list(values) for name, values in datalist.regions.items()}
+    content |= {key: list(numbers) for key, numbers in datalist.grid.items()}
     write_json(path, content | {split: [entry(case) for case in cases] for split, cases in datalist.sides().items()})
 
 
@@ -87,6 +90,7 @@ def parse(content: Any, path: Path, *, root: Path) -> Datalist:
         channels=channels or ("image",),
         labels=labels,
         regions=regions,
+        grid=own_grid.parsed(content, f"{path}: "),
         **{split: tuple(_case(entry, root, name_of, channels) for entry in entries[split]) for split in SIDES},
     )
 

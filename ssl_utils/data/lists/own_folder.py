@@ -1,5 +1,7 @@
 """Your own volumes: a datalist and a dataset from a folder, without writing code."""
 
+import hashlib
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -7,34 +9,39 @@ from typing import Any
 
 import numpy as np
 
-from ssl_utils.data import volumes
+from ssl_utils.data import own_grid, round_trip, volumes
 from ssl_utils.data.cases import Case, Datalist, by_patient, split_by_patient
-from ssl_utils.data.dataset import ABDOMEN, Dataset, Grid, Intensity
+from ssl_utils.data.dataset import ABDOMEN, Dataset, Intensity
 from ssl_utils.data.formats.names import is_series, strangers, volumes_in
 from ssl_utils.data.lists import keys, layouts
 from ssl_utils.data.lists.msd import parse
 from ssl_utils.errors import CourseError
-from ssl_utils.files import read_json
+from ssl_utils.files import read_json, write_json
 
-COARSE_EXTENT = 48  # voxels along the longest axis: what a laptop can afford
-PATCH = 16  # the ROI is a multiple of it, so that patches of 8 and 16 both fit
+RULE = 1  # version of the choice of a grid by labels; what earlier ones have written is not used
 
 
-def describe(root: Path, *, name: str) -> Dataset:
-    """Read the datalist and a few headers of `root`, and choose intensity rule, spacing and ROI from them.
+def describe(root: Path, *, name: str, chosen: Mapping[str, tuple] | None = None, cache: Path | None = None) -> Dataset:
+    """Read the datalist and the headers of `root`, and choose intensity rule, spacing, ROI and patch from them.
 
     `name` is used for its runs. CT (by the modality in dataset.json) gets the soft-tissue window; everything else its
-    own percentiles. The fine grid has the median spacing; the coarse one is widened until the median volume is 48
-    voxels long. Smaller volumes are padded to the ROI.
+    own percentiles. Grids are those of `own_grid.choose`; what `chosen` or the list gives of them is kept. Smaller
+    volumes are padded to the ROI.
+
+    Args:
+        chosen: values of the grid as `own_grid.parsed`; they take precedence over those of the list.
+        cache: file in which the spacing that labels need is kept, since measuring it takes seconds. None: labels are
+            not read, and the extents alone decide.
 
     Raises:
         CourseError: no such folder, or nothing usable in it.
     """
     datalist = from_folder(root)
-    grids = [volumes.ras_grid(case.image) for case in datalist.all_cases()]
-    shapes, spacings = (np.array(values) for values in zip(*grids, strict=True))
+    headers = [volumes.ras_grid(case.image) for case in datalist.all_cases()]
+    shapes, spacings = (np.array(values) for values in zip(*headers, strict=True))
     extents, spacing = shapes * spacings, np.median(spacings, axis=0)
-    coarse = np.maximum(spacing, np.median(extents, axis=0).max() / COARSE_EXTENT)
+    chosen = dict(datalist.grid) | dict(chosen or {})
+    survive = _survive(datalist, cache) if cache and "spacing" not in chosen else None
     is_ct = all(channel.lower() == "ct" for channel in datalist.channels)
     return Dataset(
         name=name,
@@ -45,18 +52,36 @@ def describe(root: Path, *, name: str) -> Dataset:
         labels=datalist.labels,
         regions=datalist.regions or None,
         intensity=ABDOMEN if is_ct else Intensity("percentile", 1, 99),
-        grids={"coarse": _grid(extents, coarse, 48), "fine": _grid(extents, spacing, 96)},
+        grids=own_grid.choose(extents, spacing, chosen, survive),
         tolerance=float(np.round(spacing.max(), 2)),
         folders=(),
         root=root,
     )
 
 
-def _grid(extents: np.ndarray, spacing: np.ndarray, most: int) -> Grid:
-    typical = np.round(np.median(extents, axis=0) / spacing / PATCH)
-    largest = np.floor(2 * extents.min(0) / spacing / PATCH)  # no volume may be less than half of the ROI
-    roi = np.clip(np.minimum(typical, largest) * PATCH, PATCH, most).astype(int)
-    return Grid(tuple(np.round(spacing, 3).tolist()), tuple(roi.tolist()))
+def _survive(datalist: Datalist, cache: Path) -> own_grid.Survive | None:
+    """Whether the training labels survive the round trip through a spacing, remembered in `cache`; None without any."""
+    labels = [case.label for case in datalist.training if case.label and case.label.exists()]
+    values = round_trip.structures(datalist.labels, datalist.regions)
+    if not labels:
+        return None
+    states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in labels]
+    key = hashlib.sha256(f"{RULE}{values}{states}".encode()).hexdigest()[:16]
+    answers = {}
+    with suppress(CourseError, AttributeError):  # not there, or damaged: measured again
+        before = read_json(cache)
+        answers = before["answers"] if before.get("key") == key else {}
+    parts = None
+
+    def survive(spacing: Sequence[float]) -> bool:
+        nonlocal parts
+        if (name := " ".join(map(str, spacing))) not in answers:
+            parts = round_trip.parts(labels, values) if parts is None else parts
+            answers[name] = round_trip.survive(parts, spacing, own_grid.LEAST)
+            write_json(cache, {"key": key, "answers": answers})
+        return answers[name]
+
+    return survive
 
 
 def from_folder(root: Path | str) -> Datalist:

@@ -1,0 +1,147 @@
+"""The grid of a person's own folder: spacing, ROI and patch that its volumes need and its scale can afford.
+
+A coarse grid has no more voxels in a crop than that of the phantom. It is refined, with more crops to a volume, until
+labels survive the round trip through it or the windows of a prediction become too many.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from itertools import product
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ssl_utils.data.dataset import COARSE_CT, FILLED, Grid
+from ssl_utils.errors import CourseError
+
+KEYS = {  # what a person may choose: in what, and as in
+    "spacing": ("millimetres", "1.5,1.5,8"),
+    "roi": ("whole voxels", "64,64,8"),
+    "patch_size": ("1, 2, 4, 8, 16 or 32 voxels", "8,8,2"),
+}
+LEAST = 0.9  # round-trip Dice of the worst structure
+STEP = 2**0.25  # between two spacings that are tried
+FEW, MOST = 8, 27  # windows of a volume: without labels, and while labels ask for more
+TOKENS = 256  # of a crop at most
+OVERLAP = 0.25  # of neighbouring windows at scale laptop
+
+
+class Budget(NamedTuple):
+    """Voxels of a crop, and the largest side of a patch, which is the patch of the scales with that grid."""
+
+    voxels: int
+    patch: int
+
+
+BUDGETS = {"coarse": Budget(math.prod(COARSE_CT.roi), 8), "fine": Budget(96**3, 16)}
+Survive = Callable[[Sequence[float]], bool]
+
+
+def choose(
+    extents: np.ndarray, native: np.ndarray, chosen: Mapping[str, tuple], survive: Survive | None = None
+) -> dict[str, Grid]:
+    """The coarse and the fine grid for volumes of these extents (n, 3) in mm and this median spacing (3,).
+
+    The fine one has the median spacing. The coarse one is the first, from about one crop per volume downwards, at whose
+    spacing labels `survive`; else the finest that at most `MOST` windows cover. Without labels: that of `FEW` windows.
+    `chosen`: values under `KEYS` that a person has given.
+    """
+    if "spacing" in chosen:
+        native = np.array(chosen["spacing"])
+    median, coarse, target = np.median(extents, axis=0), [], native.min()
+    fine = changed(_fit(extents, native, BUDGETS["fine"]), chosen, patch=BUDGETS["fine"].patch)
+    reach = np.minimum(median, extents.min(0) / FILLED)  # mm that one crop can cover at most
+    coarsest = 1.25 * np.cbrt(reach.prod() / BUDGETS["coarse"].voxels)  # ROIs grow by whole patches
+    while not coarse or (target < coarsest and windows(median, coarse[-1]) > 1 and "spacing" not in chosen):
+        spacing = np.maximum(native, float(f"{target:.3g}"))
+        coarse.append(changed(_fit(extents, spacing, BUDGETS["coarse"]), chosen, patch=BUDGETS["coarse"].patch))
+        target *= STEP
+    limit = FEW if survive is None else MOST
+    affordable = [grid for grid in coarse if windows(median, grid) <= limit] or coarse[-1:]
+    good = (grid for grid in reversed(affordable) if survive and survive(grid.spacing))
+    return {"coarse": next(good, affordable[0]), "fine": fine}
+
+
+def _fit(extents: np.ndarray, spacing: np.ndarray, budget: Budget) -> Grid:
+    """The ROI within the budget that covers the median volume with few windows and has sides of like length in mm, in
+    patches of which two fit along every axis. Every volume fills `FILLED` of it."""
+    voxels, smallest = np.maximum(np.rint(np.median(extents, axis=0) / spacing), 1), extents.min(0) / spacing
+    patch = [min(budget.patch, 1 << max(int(n).bit_length() - 2, 0)) for n in voxels]
+    most = [
+        min(math.ceil(n / p), max(int(s / FILLED / p), 1), 12) for n, s, p in zip(voxels, smallest, patch, strict=True)
+    ]
+    rois = [tuple(np.multiply(tokens, patch).tolist()) for tokens in product(*(range(1, n + 1) for n in most))]
+    largest = min(budget.voxels, TOKENS * math.prod(patch))
+    affordable = [roi for roi in rois if math.prod(roi) <= largest or roi == rois[0]]
+
+    def cost(roi: tuple[int, ...]) -> tuple[float, int]:
+        sides = [(min(r, n) * s, r < n) for r, s, n in zip(roi, spacing, voxels, strict=True)]
+        longest = max(side for side, _ in sides)
+        shortest = min((side for side, cut in sides if cut), default=longest)
+        return round(_windows(voxels, roi) * longest / shortest, 6), -math.prod(roi)
+
+    own = None if set(patch) == {budget.patch} else tuple(patch)
+    return Grid(tuple(np.round(spacing, 3).tolist()), min(affordable, key=cost), patch_size=own)
+
+
+def windows(extent: Sequence[float], grid: Grid, overlap: float = OVERLAP) -> int:
+    """Sliding windows that a prediction of a volume of this extent in mm takes."""
+    return 1 if grid.fit else _windows(np.maximum(np.rint(np.divide(extent, grid.spacing)), 1), grid.roi, overlap)
+
+
+def _windows(voxels: Sequence[float], roi: Sequence[int], overlap: float = OVERLAP) -> int:
+    steps = (max(int(r * (1 - overlap)), 1) for r in roi)
+    return math.prod(max(math.ceil((n - r) / s), 0) + 1 for n, r, s in zip(voxels, roi, steps, strict=True))
+
+
+def changed(grid: Grid, chosen: Mapping[str, tuple], *, patch: int) -> Grid:
+    """The grid with the values that a person has given; `patch` is that of the scale. Where a given ROI is no multiple
+    of the grid's patch, the patch shrinks.
+
+    Raises:
+        CourseError: the ROI is not a multiple of the patch.
+    """
+    if "spacing" in chosen:
+        grid = replace(grid, spacing=chosen["spacing"], fit=False)
+    if "roi" in chosen:
+        own = grid.patch_size or (patch,) * 3
+        sides = tuple(min(p, r & -r) for p, r in zip(own, chosen["roi"], strict=True))  # the largest power of two in r
+        grid = replace(grid, roi=chosen["roi"], patch_size=None if set(sides) == {patch} else sides)
+    if "patch_size" in chosen:
+        grid = replace(grid, patch_size=None if set(chosen["patch_size"]) == {patch} else chosen["patch_size"])
+        if "roi" not in chosen:
+            roi = tuple(p * max(r // p, 1) for r, p in zip(grid.roi, chosen["patch_size"], strict=True))
+            grid = replace(grid, roi=roi)
+    size = grid.patch_size or (patch,) * 3
+    if any(r % p for r, p in zip(grid.roi, size, strict=True)):
+        roi, size = (",".join(map(str, sides)) for sides in (grid.roi, size))
+        raise CourseError(f"roi={roi}: is not a multiple of patch_size={size}; change one of the two")
+    return grid
+
+
+def parsed(values: Mapping[str, Any], source: str = "") -> dict[str, tuple]:
+    """Values under `KEYS` as tuples of three: from a list or one number, or from words such as 64,64,8; None is left
+    out. `source` begins the error.
+
+    Raises:
+        CourseError: not one or three numbers, or impossible ones.
+    """
+    chosen = {}
+    for key, (what, example) in KEYS.items():
+        if (value := values.get(key)) is None:
+            continue
+        words = value.split(",") if isinstance(value, str) else value if isinstance(value, list | tuple) else [value]
+        try:
+            numbers = tuple(float(word) if key == "spacing" else int(str(word)) for word in words)
+        except (TypeError, ValueError):
+            numbers = ()
+        numbers = numbers * 3 if len(numbers) == 1 else numbers
+        if len(numbers) != 3 or not all(_possible(key, number) for number in numbers):
+            raise CourseError(f"{source}{key}={value!r}: is not {what} along three axes; write it as {example}")
+        chosen[key] = numbers
+    return chosen
+
+
+def _possible(key: str, number: float) -> bool:
+    return 0 < number < math.inf and (key != "patch_size" or number in (1, 2, 4, 8, 16, 32))
