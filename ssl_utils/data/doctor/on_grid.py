@@ -27,7 +27,7 @@ def on_grid(datalist: Datalist, grid: Grid, *, patch_size: Sequence[int], scale:
     millimetres = " x ".join(f"{size:.3g}" for size in spacing)
     line = (
         f"Scale {scale}: grid of {millimetres} mm, ROI {shape_text(grid.roi)}, patches of {shape_text(patch_size)}; "
-        f"predicting a typical volume takes {own_grid.windows(extent, grid)} windows"
+        f"windows for a typical volume: {own_grid.windows(extent, grid)}"
     )
     labels = [case.label for case in datalist.training if case.label and case.label.exists()]
     parts = round_trip.parts(labels, round_trip.structures(datalist.labels, datalist.regions))
@@ -35,9 +35,9 @@ def on_grid(datalist: Datalist, grid: Grid, *, patch_size: Sequence[int], scale:
         return [], line
     dices = round_trip.dices(parts, spacing)
     worst = min(dices, key=dices.get)
-    line += f"; worst round trip of a label: Dice {dices[worst]:.2f} ({worst})"
+    line += f"; worst round trip of a structure: Dice {dices[worst]:.2f} ({worst})"
     if dices[worst] >= own_grid.LEAST:
         return [], line
     reason = f"{worst} keeps a Dice of {dices[worst]:.2f} on the round trip through the grid of scale {scale}"
-    fix = "do not expect much more of a network; choose a larger scale, or a finer --spacing and the time it takes"
+    fix = "expect little more of a network; choose scale paper, or a finer --spacing, which takes more windows"
     return [Finding("grid", "warning", reason, fix)], line
