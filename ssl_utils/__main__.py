@@ -48,7 +48,9 @@ def data(dataset: str, scale: ScaleOption = "laptop", data: DataOption = None) -
     chosen, numbers = datasets.get(dataset, data), scales.get(scale)
     with bar(f"{chosen.name}: volumes") as progress:
         root = datasets.fetch(chosen, phantom_sizes=numbers.phantom_sizes, progress=progress)
-    setup = setups.setup(dataset=dataset, scale=numbers, data=data)
+    with bar("examining") as progress:
+        setup = setups.setup(dataset=dataset, scale=numbers, data=data, progress=progress)
+    _warn(setup)
     counts = ", ".join(f"{len(cases)} {split}" for split, cases in setup.datalist.sides().items() if cases)
     console.print(f"{chosen.title}: {counts}. Licence {chosen.licence}. In {root}", soft_wrap=True)
     setups.write_plan(setup)
@@ -68,22 +70,21 @@ def doctor(
     from ssl_utils.data.doctor import show as doctor_tables
     from ssl_utils.files import write_json
 
-    cost, labels = None, {}
+    grid, cost = scales.get(scale).grid, None
     if json:
         data_doctor.refuse_other_file(json)
     with bar("examining") as progress:
         if paths:
-            report = data_doctor.examine(paths, channels=channels, progress=progress)
+            report = data_doctor.examine(paths, channels=channels, grid=grid, progress=progress)
+        elif dataset == "folder" and data:
+            report = data_doctor.examine_folder(Path(data), grid=grid, progress=progress)
         else:
-            setup = setups.Setup(datasets.get(dataset, data), scales.get(scale))
-            grid, labels = setup.grid, setup.datalist.labels
-            report = data_doctor.examine_datalist(
-                setup.datalist, roi=grid.required_roi, spacing=grid.spacing, progress=progress
-            )
-            if dataset == "folder":
-                report += data_doctor.unread(setup.dataset.root, datasets.datalist(setup.dataset))
-            cost = _forecast(setup) if labels else None  # of a fine-tuning
-    for table in doctor_tables.tables(report, labels):
+            chosen = datasets.get(dataset, data)
+            whole = datasets.datalist(chosen)
+            report = data_doctor.examine_dataset(chosen, whole, grid=chosen.grids[grid], progress=progress)
+        if not paths and report.labels and not report.errors:  # of a fine-tuning
+            cost = _forecast(setups.Setup(datasets.get(dataset, data), scales.get(scale)))
+    for table in doctor_tables.tables(report):
         show(table)
     if cost:
         console.print(f"Scale {scale}: {cost.line()}", soft_wrap=True)
@@ -91,6 +92,14 @@ def doctor(
         write_json(json, report.record() | {"forecast": vars(cost) if cost else None})
     console.print(f"{report.errors} errors, {len(report) - report.errors} warnings")
     raise typer.Exit(1 if report.errors else 0)
+
+
+def _warn(setup: setups.Setup) -> None:
+    """A line per warning of the doctor about the cases of a setup."""
+    from ssl_utils.data.doctor import gathered
+
+    for finding, more in gathered(setups.examined(setup)):
+        console.print(f"{finding.severity}: {finding.line()}{more}", soft_wrap=True, markup=False, highlight=False)
 
 
 def _forecast(setup: setups.Setup):
@@ -123,6 +132,8 @@ def _train(
     if wandb:
         os.environ["SSL_WANDB"] = "1"  # as in the chapters; not one of the settings of a run
     setup, team = setups.setup(dataset=dataset, scale=scales.get(scale), data=data), Team(devices, num_nodes)
+    if team.first:
+        _warn(setup)
     train = experiments.pretrain if isinstance(run, Pretraining) else experiments.finetune
     folder = train(setup, run, team=team)
     console.quiet = not team.first

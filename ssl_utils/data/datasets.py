@@ -149,7 +149,7 @@ def datalist(dataset: Dataset, *, name: str | None = None) -> Datalist:
     if root is None:
         run = f"run: python -m ssl_utils data {dataset.name}"
         raise CourseError(f"dataset {dataset.name}: is not in {data_root()}; {run}")
-    if dataset.name.startswith("folder_"):
+    if dataset.is_folder:
         return datalists.from_folder(root)
     names = (name,) if name else dataset.lists
     path = LISTS / f"{names[0]}.json" if names else root / "dataset.json"

@@ -1,19 +1,22 @@
 """A dataset at a scale, which every experiment starts from."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 
-from ssl_utils.data import cache, datalists, datasets
-from ssl_utils.data.cache import Prepared
+from ssl_utils.data import cache, datasets, doctor
+from ssl_utils.data.cache import Prepared, Progress
 from ssl_utils.data.datalists import Case, Datalist
 from ssl_utils.data.dataset import Dataset, Grid
+from ssl_utils.data.doctor import Finding, Report
+from ssl_utils.data.formats.names import parts
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
 from ssl_utils.experiments.scales import Scale
-from ssl_utils.files import write_json
+from ssl_utils.files import exclusively, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -52,7 +55,7 @@ class Setup:
         available = len(self.datalist.training)
         return tuple(n for n in self.scale.num_labeled if n <= available) or (available,)
 
-    def prepared(self, cases: Sequence[Case], progress: Callable[[int, int], None] | None = None) -> list[Prepared]:
+    def prepared(self, cases: Sequence[Case], progress: Progress | None = None) -> list[Prepared]:
         """The cases on the grid of the scale, from the cache."""
         root = runs.runs_root() / self.dataset.name / "cache" / self.scale.grid
         return cache.prepare(cases, dataset=self.dataset, grid=self.grid, root=root, progress=progress)
@@ -74,15 +77,45 @@ class Setup:
         return hashlib.sha256("".join(content).encode()).hexdigest()[:16]
 
 
-def setup(*, dataset: str, scale: Scale, data: str | None = None) -> Setup:
+def setup(*, dataset: str, scale: Scale, data: str | None = None, progress: Progress | None = None) -> Setup:
     """The setup of a dataset by name; `data` is the path of one's own folder. Raises CourseError when the dataset is
-    unknown, missing, or faulty."""
+    unknown or missing, or when the doctor finds an error in it."""
     made = Setup(datasets.get(dataset, data), scale)
-    if problems := datalists.problems(made.datalist):
-        more = f" (and {len(problems) - 1} more; run the doctor)" if len(problems) > 1 else ""
-        raise CourseError(problems[0] + more)
+    runs.check_source(made.dataset.name, data)
+    _stop_at_errors(made, progress)
     runs.check_source(made.dataset.name, data, record=True)
     return made
+
+
+def examined(setup: Setup, progress: Progress | None = None) -> Report:
+    """What the doctor finds in the cases of a setup. They are read once; the findings are kept in the run folder, until
+    the list, a file, the grid or the doctor is another one."""
+    kept, state = setup.folder / "doctor.json", _state(setup)
+    with exclusively(setup.folder, "doctor"):
+        with suppress(CourseError, KeyError, TypeError):
+            before = read_json(kept)
+            if before["state"] == state:
+                return Report(Finding(**finding) for finding in before["findings"])
+        report = doctor.examine_dataset(setup.dataset, setup.datalist, grid=setup.grid, progress=progress)
+        write_json(kept, {"state": state} | report.record())
+        return report
+
+
+def _stop_at_errors(setup: Setup, progress: Progress | None = None) -> None:
+    errors = [finding for finding in examined(setup, progress) if finding.severity == "error"]
+    if errors:
+        more = f" (and {len(errors) - 1} more; run the doctor)" if len(errors) > 1 else ""
+        raise CourseError(errors[0].line() + more)
+
+
+def _state(setup: Setup) -> str:
+    """A hash of all that findings depend on; of files and folders the size and the time of the last change."""
+    paths = [path for case in setup.datalist.all_cases() for path in (case.image, case.label) if path]
+    files = [file for path in paths for file in parts(path)] + [path.parent for path in paths]
+    files += [setup.dataset.root] if setup.dataset.root else []
+    states = {str(file): (file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.exists()}
+    content = (doctor.VERSION, setup.dataset, setup.grid, setup.datalist, sorted(states.items()))
+    return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
 def pool(setup: Setup, name: str | None = None, volumes: int | None = None) -> list[Setup]:
@@ -104,6 +137,7 @@ def pool(setup: Setup, name: str | None = None, volumes: int | None = None) -> l
 
 def _with_roi(name: str, setup: Setup) -> Setup:
     dataset, grid = datasets.get(name), setup.scale.grid
+    _stop_at_errors(Setup(dataset, setup.scale))
     other, own = len(dataset.channels), len(setup.dataset.channels)
     if other != own:
         raise CourseError(f"pool={name!r}: has {other} channels, {setup.dataset.name} {own}; choose one with as many")

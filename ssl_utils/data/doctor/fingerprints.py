@@ -1,13 +1,14 @@
-"""Whether two volumes share voxels. A sketch finds exact copies of any part at any position; a thumbnail finds the same
-image after rescaling, noise or another file format. Neither needs both volumes in memory."""
+"""Whether two volumes, in RAS axes, are one scan. A digest finds copies whatever their file format, a sketch exact
+copies of any part at any position, a thumbnail the same image after changes. None needs both volumes in memory."""
 
+import hashlib
 from collections import Counter
 from itertools import combinations
 
 import numpy as np
 from scipy.ndimage import zoom
 
-from ssl_utils.data.volumes import Volume, reorient
+from ssl_utils.data.volumes import Volume
 
 BLOCK = 4  # voxels along each side of the blocks that are hashed
 KEPT = 2048  # hashes of a sketch
@@ -16,12 +17,19 @@ THUMB = 12  # voxels along each side of a thumbnail
 _STEPS = tuple(np.uint64(odd) for odd in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9))
 
 
+def digest(volume: Volume) -> str:
+    """A hash of the voxels of a volume in RAS axes, whatever file format and type they were stored in."""
+    hashed = hashlib.blake2b(volume.array.data, digest_size=16)
+    hashed.update(f"{volume.array.dtype}{volume.array.shape}".encode())
+    return hashed.hexdigest()
+
+
 def sketch(image: Volume) -> np.ndarray:
     """The smallest hashes of all 4x4x4 blocks of the first channel, at every position: sorted, uint64.
 
     Which blocks are kept depends on their content alone, so a crop keeps many of the blocks of the whole volume.
     """
-    array = np.ascontiguousarray(reorient(image).array[0])
+    array = image.array[0]
     if min(array.shape) < BLOCK:
         return np.empty(0, np.uint64)
     likely = np.uint64(min(1, 4 * KEPT / array.size) * (2**64 - 1025))  # a quarter of these are busy enough
@@ -59,7 +67,7 @@ def _mixed(hashes: np.ndarray) -> np.ndarray:
 
 def thumbnail(image: Volume) -> np.ndarray:
     """(12**3,) of the first channel in RAS axes, zero mean and unit length; zeros for an image of one value."""
-    array = reorient(image).array[0]
+    array = image.array[0]
     low, high = np.percentile(array, [1, 99])
     factors = [THUMB / size for size in array.shape]
     small = zoom(np.clip(array, low, high), factors, order=1, grid_mode=True, mode="nearest")

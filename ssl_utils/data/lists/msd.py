@@ -16,7 +16,7 @@ from typing import Any
 from ssl_utils.data.cases import SIDES, Case, Datalist
 from ssl_utils.data.formats.names import stem
 from ssl_utils.data.lists import keys
-from ssl_utils.data.lists.patients import patient_of
+from ssl_utils.data.lists.patients import patients_of
 from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json, write_json
 
@@ -26,7 +26,7 @@ def read(path: Path | str, *, root: Path | str) -> Datalist:
 
     Accepts the spellings of MSD and nnU-Net (`keys.SPELLINGS`), bare strings as entries, and labels as value -> name or
     name -> value.
-    A case's id is its file name without suffix; its patient, where it has none, is read from its id (`patient_of`).
+    A case's id is its file name without suffix; its patient, where it has none, is read from its id (`patients_of`).
 
     Raises:
         CourseError: the file is not JSON, a key is not known, or a key or an entry has the wrong form.
@@ -66,6 +66,7 @@ def parse(content: Any, path: Path, *, root: Path) -> Datalist:
     if not any(entries.values()):
         raise CourseError(f"{path}: lists no case; fill training, validation, test or unlabeled")
     name_of = _ids([entry["image"] for split in SIDES for entry in entries[split]])
+    cases = iter(_cases([entry for split in SIDES for entry in entries[split]], root, name_of))
     labels = _labels(path, content.get("labels") or {})
     return Datalist(
         name=str(content.get("name") or path.stem),
@@ -75,7 +76,7 @@ def parse(content: Any, path: Path, *, root: Path) -> Datalist:
         channels=_channels(path, content.get("channels") or ["image"]),
         labels=labels,
         regions=_regions(path, content.get("regions") or {}, labels),
-        **{split: tuple(_case(entry, root, name_of) for entry in entries[split]) for split in SIDES},
+        **{split: tuple(next(cases) for _ in entries[split]) for split in SIDES},
     )
 
 
@@ -100,10 +101,11 @@ def _entries(path: Path, split: str, entries: Any) -> list[dict[str, str]]:
     return checked
 
 
-def _case(entry: dict[str, str], root: Path, name_of: dict[str, str]) -> Case:
-    name = entry.get("id", name_of[entry["image"]])
-    label = root / entry["label"] if entry.get("label") else None
-    return Case(name, root / entry["image"], label, entry.get("patient") or patient_of(name, entry["image"]))
+def _cases(entries: list[dict[str, str]], root: Path, name_of: dict[str, str]) -> list[Case]:
+    images, labels = ([root / e[key] if e.get(key) else None for e in entries] for key in ("image", "label"))
+    names = [entry.get("id", name_of[entry["image"]]) for entry in entries]
+    patients = patients_of([(name, e["image"], e.get("patient")) for name, e in zip(names, entries, strict=True)])
+    return [Case(*fields) for fields in zip(names, images, labels, patients, strict=True)]
 
 
 def _ids(images: Iterable[str]) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Your own volumes: a datalist and a dataset from a folder in MSD layout, without writing code."""
 
+from collections import Counter
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -16,24 +17,26 @@ from ssl_utils.errors import CourseError
 
 COARSE_EXTENT = 48  # voxels along the longest axis: what a laptop can afford
 FOLDERS = ("imagesTr", "labelsTr", "imagesTs", "labelsTs")
+SAMPLE = 3  # images whose channels are counted: one of them may be an odd one
 PATCH = 16  # the ROI is a multiple of it, so that patches of 8 and 16 both fit
 
 
 def describe(root: Path, *, name: str) -> Dataset:
-    """Read the datalist and a few headers of `root`, and choose intensity rule, spacing and ROI from them.
+    """Read the datalist and the headers of `root`, and choose intensity rule, spacing and ROI from them.
 
     `name` is used for its runs. CT (by the modality in dataset.json) gets the soft-tissue window; everything else its
     own percentiles. The fine grid has the median spacing; the coarse one is widened until the median volume is 48
-    voxels long. Smaller volumes are padded to the ROI.
+    voxels long, but not below 16 voxels along its other axes. Smaller volumes are padded to the ROI. Headers that
+    cannot be read are left to the doctor.
 
     Raises:
         CourseError: no such folder, or nothing usable in it.
     """
     datalist = from_folder(root)
-    grids = [volumes.ras_grid(case.image) for case in datalist.all_cases()]
-    shapes, spacings = (np.array(values) for values in zip(*grids, strict=True))
+    shapes, spacings = (np.array(values) for values in zip(*_grids(datalist), strict=True))
     extents, spacing = shapes * spacings, np.median(spacings, axis=0)
-    coarse = np.maximum(spacing, np.median(extents, axis=0).max() / COARSE_EXTENT)
+    typical = np.median(extents, axis=0)
+    coarse = np.maximum(spacing, np.minimum(typical.max() / COARSE_EXTENT, typical / PATCH))
     is_ct = all(channel.lower() == "ct" for channel in datalist.channels)
     return Dataset(
         name=name,
@@ -49,6 +52,18 @@ def describe(root: Path, *, name: str) -> Dataset:
         folders=(),
         root=root,
     )
+
+
+def _grids(datalist: Datalist) -> list[volumes.RasGrid]:
+    grids, error = [], None
+    for case in datalist.all_cases():
+        try:
+            grids.append(volumes.ras_grid(case.image))
+        except CourseError as first:
+            error = error or first
+    if not grids:
+        raise error
+    return grids
 
 
 def _grid(extents: np.ndarray, spacing: np.ndarray, most: int) -> Grid:
@@ -72,9 +87,6 @@ def from_folder(root: Path | str) -> Datalist:
     """
     root = Path(root)
     listed = as_listed(root)
-    if not (root / "dataset.json").is_file():
-        for path, reason, fix in overlooked(root):
-            raise CourseError(f"{path}: {reason}; {fix}")
     labelled = {split: [case for case in cases if case.label] for split, cases in listed.sides().items()}
     images = {case.image for cases in labelled.values() for case in cases}
     unlabelled = {case.image: case for case in listed.all_cases() if case.image not in images}
@@ -97,7 +109,11 @@ def as_listed(root: Path) -> Datalist:
     """
     if not root.is_dir():
         raise CourseError(f"{root}: no such folder; give the folder that holds imagesTr and labelsTr with DATA=/path")
-    return _named(read(root / "dataset.json", root=root) if (root / "dataset.json").is_file() else _scan(root))
+    return _named(_unnamed(root))
+
+
+def _unnamed(root: Path) -> Datalist:
+    return read(root / "dataset.json", root=root) if (root / "dataset.json").is_file() else _scan(root)
 
 
 def overlooked(root: Path) -> list[tuple[Path, str, str]]:
@@ -113,12 +129,19 @@ def overlooked(root: Path) -> list[tuple[Path, str, str]]:
 
 def leftovers(root: Path, datalist: Datalist) -> list[tuple[Path, str, str]]:
     """(path, reason, fix): volumes that belong to no case of the list, and folders that are no series."""
+    left_out = {case.image: case.patient for case in _unnamed(root).all_cases()}
     listed = {path for case in datalist.all_cases() for path in (case.image, case.label)}
     problems = []
     for folder in (root / name for name in FOLDERS):
-        fix = "add it to dataset.json, give it the name of its image, or delete it"
-        extra = [path for path in volumes_in(folder) if path not in listed]
-        problems += [(path, "belongs to no case of the dataset", fix) for path in extra]
+        for path in (path for path in volumes_in(folder) if path not in listed):
+            reason, fix = (
+                "belongs to no case of the dataset",
+                "name it in dataset.json, name it as its image, or delete it",
+            )
+            if path in left_out:
+                reason = f"is not used: other images of its patient {left_out[path]} are in validation or test"
+                fix = "give it a label, or delete it"
+            problems.append((path, reason, fix))
         folders = [p for p in sorted(folder.glob("[!.]*")) if p.is_dir() and not is_series(p)]
         fix = "move the volume in it up into its place, or the folder elsewhere"
         problems += [(path, "is a folder without a DICOM series and is not read", fix) for path in folders]
@@ -179,8 +202,18 @@ def _named(datalist: Datalist) -> Datalist:
         names = {value: f"label {value}" if value else "background" for value in sorted(values)}
         datalist = replace(datalist, labels=names)
     if datalist.channels == ("image",):
-        with suppress(CourseError):
-            count = volumes.count_channels(cases[0].image)
-            names = tuple(f"channel {number}" for number in range(count)) if count > 1 else ("image",)
-            datalist = replace(datalist, channels=names)
+        count = _most_common_count(cases)
+        names = tuple(f"channel {number}" for number in range(count)) if count > 1 else ("image",)
+        datalist = replace(datalist, channels=names)
     return datalist
+
+
+def _most_common_count(cases: list[Case]) -> int:
+    """Channels of most of the first images that can be read."""
+    counts: Counter[int] = Counter()
+    for case in cases:
+        with suppress(CourseError):
+            counts[volumes.count_channels(case.image)] += 1
+        if counts.total() == SAMPLE:
+            break
+    return max(counts, key=counts.get, default=1)
