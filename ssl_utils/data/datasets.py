@@ -124,7 +124,9 @@ def get(name: str, data: str | Path | None = None) -> Dataset:
     """
     if name == "folder":
         if not data:
-            raise CourseError("dataset='folder': needs the path of your own folder; add DATA=/path/to/folder")
+            raise CourseError(
+                "dataset='folder': needs the path of your own folder; add DATA=/path/to/folder, or --data /path/to/folder"
+            )
         return describe(Path(data).expanduser().resolve(), name=run_name(name, str(data)))
     if name not in REGISTRY:
         raise CourseError(f"dataset={name!r}: no such dataset; choose one of {', '.join(NAMES)}")
@@ -180,7 +182,9 @@ def fetch(dataset: Dataset, *, phantom_sizes: tuple[int, int, int, int], progres
             "needs a registration, so it cannot be fetched for you" if registration else "is put together by hand, once"
         )
         raise CourseError(f"dataset {dataset.name}: {why}. {steps}")
-    raise CourseError(f"{dataset.root or data_root()}: no such folder; give the folder of your data with DATA=/path")
+    raise CourseError(
+        f"{dataset.root or data_root()}: no such folder; give the folder of your data with DATA=/path or --data /path"
+    )
 
 
 def _generate(sizes: tuple[int, int, int, int], progress) -> Path:

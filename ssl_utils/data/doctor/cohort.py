@@ -109,10 +109,11 @@ def _shared(cases: list[Facts]) -> Iterator[Finding]:
             reason = f"shares voxels with {_pair(a, b)}: {share:.0f} % of the blocks compared are equal"
             yield Finding(b.name, "error" if a.side else "warning", reason, fix)
     shown = [index for index, case in enumerate(cases) if case.thumbnail is not None]
-    for (one, two), correlation in fingerprints.alike([cases[index].thumbnail for index in shown]).items():
+    for (one, two), (correlation, mirrored) in fingerprints.alike([cases[index].thumbnail for index in shown]).items():
         a, b = cases[shown[one]], cases[shown[two]]
         if (shown[one], shown[two]) not in common and apart(a, b) and a.digest != b.digest:
-            reason = f"looks like {_pair(a, b)} (correlation {correlation:.3f})"
+            how = f"{'mirrored, ' if mirrored else ''}correlation {correlation:.3f}"
+            reason = f"looks like {_pair(a, b)} ({how})"
             yield Finding(b.name, "warning", reason, f"look at both, and if they are one scan, {fix}")
 
 

@@ -75,7 +75,8 @@ class Facts:
         self.inside = tuple(_inside(sample, rule) for sample in samples)
         upright = reorient(image)
         self.digest = fingerprints.digest(upright)
-        self.sketch, self.thumbnail = fingerprints.sketch(upright), fingerprints.thumbnail(upright)
+        self.sketch = fingerprints.sketch(upright)
+        self.thumbnail = fingerprints.thumbnail(upright, self.low[0], self.high[0])
 
     def label(self, label: Volume) -> None:
         if not self.shape:

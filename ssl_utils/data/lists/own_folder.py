@@ -108,7 +108,9 @@ def as_listed(root: Path) -> Datalist:
         CourseError: there is no such layout.
     """
     if not root.is_dir():
-        raise CourseError(f"{root}: no such folder; give the folder that holds imagesTr and labelsTr with DATA=/path")
+        raise CourseError(
+            f"{root}: no such folder; give the one with imagesTr and labelsTr by DATA=/path or --data /path"
+        )
     return _named(_unnamed(root))
 
 
