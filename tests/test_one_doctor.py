@@ -1,6 +1,7 @@
 """The doctor is one: every door leads to the same findings, no file ends it, and every fix that it names works."""
 
 import json
+import re
 import shutil
 import sys
 from pathlib import Path
@@ -111,7 +112,7 @@ def test_no_single_file_ends_the_doctor(root, monkeypatch):
     (root / "imagesTr/itself.nii.gz").symlink_to("itself.nii.gz")
     for report in (doctor.examine([root]), doctor.examine([root / "imagesTr"])):
         found = {Path(finding.file).name: finding for finding in report if finding.severity == "error"}
-        assert {*found} == {"c1.nii.gz", "c2.nii.gz", "itself.nii.gz"} or {*found} == {*found} | {"itself"}
+        assert {name.partition(".")[0] for name in found} == {"c1", "c2", "itself"}
         assert "OverflowError: an error that nobody expected" in found["c2.nii.gz"].reason
         assert "\n" not in found["c2.nii.gz"].line() and len(report.cases) >= 5
 
@@ -132,13 +133,11 @@ def test_a_folder_that_cannot_be_listed_is_a_finding(root, monkeypatch):
 
 
 def test_every_file_is_visited_once_by_whatever_way(root):
-    (root / "imagesTr/up").symlink_to("..")
-    (root / "again").symlink_to("imagesTr")
     images = root / "imagesTr"
-    assert (
-        len(doctor.examine([images, images, root / "again", images / "c1.nii.gz", root / "again/c2.nii.gz"]).cases) == 7
-    )
-    assert len(names.volumes_in(root, deep=True)) == 14
+    (root / "again").symlink_to("imagesTr")
+    assert len(doctor.examine([images, images, root / "again", images / "c1.nii.gz"]).cases) == 7
+    (images / "up").symlink_to("..")
+    assert len(doctor.examine([images]).cases) == len(names.volumes_in(root, deep=True)) == 14, "labels too"
 
 
 def test_a_folder_that_cannot_be_split_is_examined_all_the_same(root):
@@ -221,7 +220,7 @@ def both(*actions):
 def hu(shift: float, name: str):
     """CT; -1000 is air around it."""
     return lambda root: (
-        [write_pair(root, n, i, image=10 * image(i) - 1000 + shift) for i, n in enumerate(ALL[:6])]
+        [write_pair(root, n, i, image=10 * image(i) - 1000 + shift) for i, n in enumerate(ALL)]
         + [write_list(root, channels=[name])]
     )
 
@@ -358,8 +357,6 @@ FIXES = {
 
 @pytest.mark.parametrize("words", FIXES)
 def test_every_fix_makes_its_finding_go_away(root, words):
-    import re
-
     harm, fix = FIXES[words]
     assert doctor.examine_folder(root) == []
     harm(root)

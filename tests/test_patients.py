@@ -93,8 +93,8 @@ def test_copies_are_refused_however_they_are_stored(tmp_path, monkeypatch, store
     write_pair(root, "c1", 1, image=array)
     stored(array, root / "imagesTr/copy")
     (copy,) = (path.name for path in (root / "imagesTr").glob("copy*"))
-    splits = {"training": [entry("c1"), entry("c2")], "validation": [entry("c3")]}
-    write_list(root, **splits, test=[entry("c4"), {"image": f"imagesTr/{copy}", "label": "labelsTr/c5.nii.gz"}])
+    splits = {"training": [entry("c4"), entry("c2")], "validation": [entry("c3")], "test": [entry("c1")]}
+    write_list(root, **splits, unlabeled=[f"imagesTr/{copy}"])
     assert refused(root) == "copy: its image has the same voxels as that of c1; delete one of the two"
     found = [finding for finding in doctor.examine_folder(root) if "image has the same voxels" in finding.reason]
     assert [(finding.severity, finding.file) for finding in found] == [("error", "copy")]

@@ -125,7 +125,7 @@ def get(name: str, data: str | Path | None = None) -> Dataset:
     if name == "folder":
         if not data:
             raise CourseError(
-                "dataset='folder': needs the path of your own folder; add DATA=/path/to/folder, or --data /path/to/folder"
+                "dataset='folder': needs the path of your own folder; add DATA=/path/to/folder or --data /path"
             )
         return describe(Path(data).expanduser().resolve(), name=run_name(name, str(data)))
     if name not in REGISTRY:

@@ -16,10 +16,10 @@ BUSY = 16  # different values that a block must have: air and flat background ar
 THUMB = 24  # boxes along each side of a thumbnail
 SMOOTH = 2  # boxes
 # Measured: the nearest scans of different patients have .62 (220 MRI of the hippocampus), .69, .35 and .61 (CT, T1 and
-# PET of 43 limbs), .40 (7 CT of the trunk), .88 (261 CT of head and neck) and .87 (60 phantoms). Copies of 12 volumes of
-# each set, mirrored, resampled by .7 and 1.3, smoothed by a voxel, with noise of 10 % of the range or a gamma of .6, have
-# .91 to 1. Cropped by one voxel on every side they have .86 to .97, by two .5 to .9: what is left of crops that are not
-# changed otherwise is found by the sketch.
+# PET of 43 limbs), .40 (7 CT of the trunk), .88 (261 CT of head and neck) and .87 (60 phantoms). Copies of 12 volumes
+# of each set, mirrored, resampled by .7 and 1.3, smoothed by a voxel, with noise of 10 % of the range or a gamma of .6,
+# have .91 to 1. Cropped by up to one voxel on each side they have .86 to .97, by up to two .5 to .9; crops that are not
+# changed otherwise are found by the sketch.
 ALIKE = 0.9
 _STEPS = tuple(np.uint64(odd) for odd in (0x9E3779B97F4A7C15, 0xC2B2AE3D27D4EB4F, 0x165667B19E3779F9))
 
@@ -105,10 +105,10 @@ def shared(sketches: list[np.ndarray], *, least: int = 4) -> dict[tuple[int, int
 def alike(thumbnails: list[np.ndarray], *, least: float = ALIKE) -> dict[tuple[int, int], tuple[float, bool]]:
     """Pairs of volumes whose thumbnails have at least the correlation `least`, as they are or mirrored along some axes
     -> the correlation, and whether mirrored."""
-    stacked, pairs = np.array(thumbnails).reshape(len(thumbnails), -1), {}
+    stacked, pairs = np.array(thumbnails).reshape(len(thumbnails), THUMB**3), {}
     for signs in product((1, -1), repeat=3):
         steps = [slice(None, None, sign) for sign in signs]
-        mirrored = np.array([small[tuple(steps)].ravel() for small in thumbnails])
+        mirrored = np.array([small[tuple(steps)].ravel() for small in thumbnails]).reshape(stacked.shape)
         correlations = np.triu(stacked @ mirrored.T, 1)
         for one, two in np.argwhere(correlations >= least):
             found = float(correlations[one, two]), -1 in signs
