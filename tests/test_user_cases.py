@@ -199,10 +199,11 @@ def test_sessions_of_one_patient_stay_in_one_split(tmp_path):
     for patient in range(4):  # the third session has no label
         (root / "labelsTr" / f"sub-{patient}_ses-3_T1w.nii.gz").unlink()
     found = datalists.from_folder(root)
-    assert datalists.problems(found) == [] and all(len(cases) for cases in found.sides().values())
+    assert datalists.faults(found) == [] and all(len(cases) for cases in found.sides().values())
     assert {case.patient for case in found.unlabeled} == {case.patient for case in found.training}
     content = {split: [f"imagesTr/sub-0_ses-{n}_T1w.nii.gz"] for n, split in enumerate(("training", "test"), 1)}
-    (line,) = datalists.problems(listed(root, content))
+    ((_, *line),) = datalists.faults(listed(root, content))
+    line = "; ".join(line)
     assert "its patient sub-0 is in pool" in line and "dataset.json may name each case's patient" in line
 
 
@@ -292,7 +293,7 @@ def test_both_ways_of_the_doctor_name_what_is_not_read(tmp_path, monkeypatch):
 def test_images_alone_have_a_share_held_out(tmp_path):
     found = datalists.from_folder(make_folder(tmp_path, *(f"c{number}" for number in range(8)), only=0))
     assert [len(found.sides()[side]) for side in ("unlabeled", "validation", "training", "test")] == [7, 1, 0, 0]
-    assert found.labels == {} and datalists.problems(found) == []
+    assert found.labels == {} and datalists.faults(found) == []
     with pytest.raises(CourseError, match="images of 1 patients are there, 2 are needed"):
         datalists.from_folder(make_folder(tmp_path / "one", "c0", only=0))
 
@@ -429,7 +430,7 @@ def test_the_lists_of_the_reports_are_read_as_they_are_meant():
     assert found.channels == ("CT",) and (found.intensity.low, found.intensity.high) == (-175, 250)
     lists = {case: datasets.datalist(reported(case)) for case in ("labels_ts/data", "sessions_of_one_patient/data")}
     lists |= {case: datasets.datalist(reported(f"unknown_list_keys/{case}")) for case in ("testing", "patient_id")}
-    assert all(datalists.problems(datalist) == [] for datalist in lists.values())
+    assert all(datalists.faults(datalist) == [] for datalist in lists.values())
     assert [case.id for case in lists["labels_ts/data"].test] == ["t0", "t1"]
     assert [case.id for case in lists["testing"].test] == ["c4", "c5"]
     for case in ("sessions_of_one_patient/data", "patient_id"):

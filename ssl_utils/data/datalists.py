@@ -10,19 +10,15 @@ from ssl_utils.data.lists.own_folder import as_listed, from_folder, leftovers, o
 from ssl_utils.data.lists.patients import why_one
 
 __all__ = ["POOL", "Case", "Datalist", "as_listed", "by_patient", "faults", "from_folder", "grouped", "in_turn"]
-__all__ += ["label_subset", "leaks", "leftovers", "overlooked", "problems", "read", "split_by_patient", "write"]
+__all__ += ["label_subset", "leaks", "leftovers", "overlooked", "read", "split_by_patient", "write"]
 
 POOL = ("training", "unlabeled")  # what pretraining may see: one split as far as leaks go
 ONE_SPLIT = "keep a patient in one split (dataset.json may name each case's patient, where file names mislead)"
 
 
-def problems(datalist: Datalist) -> list[str]:
-    """One line per error that can be found without reading a voxel: the case, the reason, the fix."""
-    return [f"{case}: {reason}; {fix}" for case, reason, fix in faults(datalist)]
-
-
 def faults(datalist: Datalist) -> list[tuple[str, str, str]]:
-    """(case, reason, fix): missing file, image without label, duplicate, patient in two splits."""
+    """(case, reason, fix) of what can be found without reading a voxel: missing file, image without label, duplicate,
+    patient in two splits."""
     errors = []
     for split, cases in datalist.sides().items():
         for case in cases:

@@ -111,6 +111,6 @@ def alike(thumbnails: list[np.ndarray], *, least: float = ALIKE) -> dict[tuple[i
         mirrored = np.array([small[tuple(steps)].ravel() for small in thumbnails]).reshape(stacked.shape)
         correlations = np.triu(stacked @ mirrored.T, 1)
         for one, two in np.argwhere(correlations >= least):
-            found = float(correlations[one, two]), -1 in signs
-            pairs[one, two] = max(found, pairs.get((one, two), found))
+            correlation = float(correlations[one, two]), -1 in signs
+            pairs[one, two] = max(correlation, pairs.get((one, two), correlation))
     return pairs
