@@ -8,6 +8,7 @@ from own_folder import delete_pair, entry, image, own_folder, write_list, write_
 from scipy import ndimage
 
 from ssl_utils.data import datalists, doctor
+from ssl_utils.data.doctor.show import tables
 from ssl_utils.data.lists.patients import patients_of
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import scales, setups
@@ -140,3 +141,11 @@ def test_sessions_in_other_spellings_stay_in_one_split(tmp_path):
     names = "p1_v1 P01_v2 p2_v1 P-2_v3 p3 P003 p4 p5"
     found = datalists.from_folder(own_folder(tmp_path, names))
     assert datalists.faults(found) == [] and len({case.patient for case in found.all_cases()}) == 5
+
+
+def test_the_first_patients_and_their_number_are_on_the_screen(tmp_path):
+    report = doctor.Report()
+    report.patients = [f"p{number}: 2 cases (a{number}, b{number}), as the list says" for number in range(9)]
+    (table,) = tables(report)
+    shown = [str(cell) for cell in table.columns[0]._cells]
+    assert shown == [*report.patients[:5], "and 4 more patients"]

@@ -137,10 +137,10 @@ def pool(setup: Setup, name: str | None = None, volumes: int | None = None) -> l
 
 def _with_roi(name: str, setup: Setup) -> Setup:
     dataset, grid = datasets.get(name), setup.scale.grid
-    _stop_at_errors(Setup(dataset, setup.scale))
     other, own = len(dataset.channels), len(setup.dataset.channels)
     if other != own:
         raise CourseError(f"pool={name!r}: has {other} channels, {setup.dataset.name} {own}; choose one with as many")
+    _stop_at_errors(Setup(dataset, setup.scale))
     roi = replace(dataset.grids[grid], roi=setup.grid.roi)
     return Setup(replace(dataset, grids={**dataset.grids, grid: roi}), setup.scale)
 

@@ -27,9 +27,9 @@ def tables(report: Report) -> Iterable[Table]:
 
 
 def _patients(lines: Sequence[str]) -> Table:
-    table = _table("Patients with several cases", "patient and cases, which stay in one split", "why they are one")
+    table = _table("Patients", "with several cases, which stay in one split")
     for line in lines[:MOST_PATIENTS]:
-        table.add_row(*map(Text, line.rsplit(", ", 1)))
+        table.add_row(Text(line))
     if len(lines) > MOST_PATIENTS:
         table.add_row(f"and {len(lines) - MOST_PATIENTS} more patients")
     return table
