@@ -60,7 +60,10 @@ def data(
     chosen, numbers = datasets.get(dataset, data), scales.get(scale)
     with bar(f"{chosen.name}: volumes") as progress:
         root = datasets.fetch(chosen, phantom_sizes=numbers.phantom_sizes, progress=progress)
-    setup = setups.setup(dataset=dataset, scale=numbers, data=data, spacing=spacing, roi=roi, patch_size=patch_size)
+    chosen = {"spacing": spacing, "roi": roi, "patch_size": patch_size}
+    with bar("examining") as progress:
+        setup = setups.setup(dataset=dataset, scale=numbers, data=data, progress=progress, **chosen)
+    _warn(setup)
     counts = ", ".join(f"{len(cases)} {split}" for split, cases in setup.datalist.sides().items() if cases)
     console.print(f"{chosen.title}: {counts}. Licence {chosen.licence}. In {root}", soft_wrap=True)
     setups.write_plan(setup)
@@ -79,38 +82,39 @@ def doctor(
     patch_size: PatchOption = None,
 ) -> None:
     """Check every file before training: what is wrong, where, how to fix it. Exits with 1 if a run would break."""
-    from ssl_utils.data import datasets, doctor as data_doctor
+    from ssl_utils.data import datalists, doctor as data_doctor
     from ssl_utils.data.doctor import show as doctor_tables
     from ssl_utils.files import write_json
 
-    cost, on_grid, labels = None, "", {}
     if json:
         data_doctor.refuse_other_file(json)
+    if paths and len(paths) == 1 and datalists.has_layout(paths[0]):
+        dataset, data, paths = "folder", str(paths[0]), None
+    sized, setup = scales.get(scale), None
     with bar("examining") as progress:
         if paths:
-            report = data_doctor.examine(paths, channels=channels, progress=progress)
+            report = data_doctor.examine(paths, channels=channels, grid=sized.grid, progress=progress)
         else:
-            chosen = {"spacing": spacing, "roi": roi, "patch_size": patch_size}
-            setup = setups.examined(dataset=dataset, scale=scales.get(scale), data=data, **chosen)
-            grid, labels = setup.grid, setup.datalist.labels
-            report = data_doctor.examine_datalist(
-                setup.datalist, roi=grid.required_roi, spacing=grid.spacing, progress=progress
-            )
-            if dataset == "folder":
-                report += data_doctor.unread(setup.dataset.root, datasets.datalist(setup.dataset))
-            warnings, on_grid = data_doctor.on_grid(setup.datalist, grid, patch_size=setup.patch_size, scale=scale)
-            report += warnings
-            cost = _forecast(setup) if labels else None  # of a fine-tuning
-    for table in doctor_tables.tables(report, labels):
+            where = {"dataset": dataset, "data": data, "spacing": spacing, "roi": roi, "patch_size": patch_size}
+            report, setup = setups.whole(scale=sized, progress=progress, **where)
+    cost = _forecast(setup) if setup and report.labels and not report.errors else None  # of a fine-tuning
+    for table in doctor_tables.tables(report):
         show(table)
-    if on_grid:
-        console.print(on_grid, soft_wrap=True)
-    if cost:
-        console.print(f"Scale {scale}: {cost.line()}", soft_wrap=True)
+    for line in (report.grid, f"Scale {scale}: {cost.line()}" if cost else ""):
+        if line:
+            console.print(line, soft_wrap=True)
     if json:
         write_json(json, report.record() | {"forecast": vars(cost) if cost else None})
     console.print(f"{report.errors} errors, {len(report) - report.errors} warnings")
     raise typer.Exit(1 if report.errors else 0)
+
+
+def _warn(setup: setups.Setup) -> None:
+    """A line per warning of the doctor about the cases of a setup."""
+    from ssl_utils.data.doctor import gathered
+
+    for finding, more in gathered(setups.examined(setup)):
+        console.print(f"{finding.severity}: {finding.line()}{more}", soft_wrap=True, markup=False, highlight=False)
 
 
 def _forecast(setup: setups.Setup):
@@ -148,6 +152,8 @@ def _train(
     chosen = {"spacing": spacing, "roi": roi, "patch_size": patch_size}
     setup = setups.setup(dataset=dataset, scale=scales.get(scale), data=data, **chosen)
     team = Team(devices, num_nodes)
+    if team.first:
+        _warn(setup)
     train = experiments.pretrain if isinstance(run, Pretraining) else experiments.finetune
     folder = train(setup, run, team=team)
     console.quiet = not team.first

@@ -113,7 +113,7 @@ def test_the_script_makes_the_shipped_lists_byte_for_byte(tmp_path):
 def test_hippocampus_list_fits_the_real_folder_where_it_is():
     root = DATA / "hippocampus"
     found = datalists.read(LISTS / "hippocampus.json", root=root)
-    assert len(datalists.problems(found)) == (0 if root.is_dir() else 440)
+    assert len(datalists.faults(found)) == (0 if root.is_dir() else 440)
 
 
 def test_headneck_has_one_volume_of_each_patient_and_fits_the_real_folder_where_it_is():
@@ -208,14 +208,14 @@ def test_each_fault_has_one_line_with_case_and_cure(tmp_path):
 
     good = case("good")
     clean = Datalist("n", labels={0: "background", 1: "x"}, training=(good,), unlabeled=(case("bare", label=False),))
-    assert datalists.problems(clean) == []
+    assert datalists.faults(clean) == []
     faulty = replace(
         clean,
         training=(good, case("gone", there=False), case("twice")),
         validation=(case("nolabel", label=False), case("twin", patient="good")),
         test=(case("twice", patient="other"),),
     )
-    lines = datalists.problems(faulty)
+    lines = [f"{case}: {reason}; {fix}" for case, reason, fix in datalists.faults(faulty)]
     assert len(lines) == 5 and all("; " in line for line in lines)
     assert sum(line.startswith("gone: its image") or line.startswith("gone: its label") for line in lines) == 2
     assert any(line.startswith("nolabel: is in validation without a label") for line in lines)
@@ -228,7 +228,10 @@ def test_each_fault_has_one_line_with_case_and_cure(tmp_path):
 def test_one_image_under_two_names_is_a_duplicate(tmp_path):
     first = Case("a", tmp_path / "i.nii", None, "a")
     found = Datalist("n", training=(first,), validation=(replace(first, id="b", patient="b"),))
-    assert any("image i.nii is listed 2 times: a (training) and b (validation)" in x for x in datalists.problems(found))
+    assert any(
+        "image i.nii is listed 2 times: a (training) and b (validation)" in reason
+        for _, reason, _ in datalists.faults(found)
+    )
 
 
 def test_training_and_unlabeled_are_one_side():
@@ -314,7 +317,7 @@ def test_a_folder_without_a_list_is_split(tmp_path):
         "channel 0",
         "channel 1",
     )
-    assert found.name == "mine" and datalists.problems(found) == []
+    assert found.name == "mine" and datalists.faults(found) == []
     assert {case.id for case in found.unlabeled} == {"bare", "other"}
     assert found == datalists.from_folder(tmp_path / "mine")
 

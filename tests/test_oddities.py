@@ -15,7 +15,7 @@ import pytest
 import SimpleITK
 from faulty_files import DATA, nifti_bytes, real_oddities
 
-from ssl_utils.data import cache, datalists, datasets, formats, volumes
+from ssl_utils.data import cache, datalists, datasets, doctor, formats, volumes
 from ssl_utils.data.dataset import Grid, Intensity
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import prediction, scales
@@ -269,6 +269,9 @@ def test_an_own_folder_with_an_odd_image_says_so_before_training(tmp_path):
         shutil.copytree(path, target) if path.is_dir() else shutil.copy(path, target)
 
         def every_step(root=root):
+            for finding in doctor.examine_folder(root):
+                if finding.severity == "error" and finding.file.startswith(str(root)):  # others name the case: its size
+                    raise CourseError(finding.line())
             dataset = datasets.get("folder", root)
             unlabeled = datasets.datalist(dataset).unlabeled
             assert [case.image.name for case in unlabeled] == [target.name]  # noqa: B023

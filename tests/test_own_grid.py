@@ -197,7 +197,7 @@ def test_a_choice_is_recorded_and_another_one_refused_once_there_are_runs(blobs,
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
     where = {"dataset": "folder", "scale": scales.get("smoke"), "data": str(blobs)}
     usual = setups.setup(**where)
-    looked = setups.examined(**where, roi="16")
+    looked = setups.unchecked(**where, roi="16")
     assert looked.grid.roi == (16, 16, 16) and setups.setup(**where) == usual, "a look records nothing"
     first = setups.setup(**where, roi="16,16,8", patch_size="8,8,4")
     assert first.patch_size == (8, 8, 4) and first.settings([])["patch_size"] == (8, 8, 4)

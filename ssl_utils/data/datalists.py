@@ -8,21 +8,18 @@ from ssl_utils.data.cases import Case, Datalist, by_patient, in_turn, label_subs
 from ssl_utils.data.lists.layouts import has_layout
 from ssl_utils.data.lists.msd import read, write
 from ssl_utils.data.lists.own_folder import as_listed, from_folder, leftovers, overlooked
+from ssl_utils.data.lists.patients import why_one
 
-__all__ = ["POOL", "Case", "Datalist", "as_listed", "by_patient", "faults", "from_folder", "in_turn", "label_subset"]
-__all__ += ["has_layout", "leaks", "leftovers", "overlooked", "problems", "read", "split_by_patient", "write"]
+__all__ = ["POOL", "Case", "Datalist", "as_listed", "by_patient", "faults", "from_folder", "grouped", "has_layout"]
+__all__ += ["in_turn", "label_subset", "leaks", "leftovers", "overlooked", "read", "split_by_patient", "write"]
 
 POOL = ("training", "unlabeled")  # what pretraining may see: one split as far as leaks go
 ONE_SPLIT = "keep a patient in one split (dataset.json may name each case's patient, where file names mislead)"
 
 
-def problems(datalist: Datalist) -> list[str]:
-    """One line per error that can be found without reading a voxel: the case, the reason, the fix."""
-    return [f"{case}: {reason}; {fix}" for case, reason, fix in faults(datalist)]
-
-
 def faults(datalist: Datalist) -> list[tuple[str, str, str]]:
-    """(case, reason, fix): missing file, image without label, duplicate, patient in two splits."""
+    """(case, reason, fix) of what can be found without reading a voxel: missing file, image without label, duplicate,
+    patient in two splits."""
     errors = []
     for split, cases in datalist.sides().items():
         for case in cases:
@@ -46,6 +43,19 @@ def leaks(datalist: Datalist) -> dict[str, dict[str, list[str]]]:
             ids_of[case.patient]["pool" if split in POOL else split].append(case.id)
     shared = {patient: splits for patient, splits in sorted(ids_of.items()) if len(splits) > 1}
     return {patient: {split: sorted(ids) for split, ids in splits.items()} for patient, splits in shared.items()}
+
+
+def grouped(datalist: Datalist) -> list[str]:
+    """A line per patient with several cases, most cases first: how many, which, and why they count as one patient."""
+    cases_of: dict[str, list[Case]] = defaultdict(list)
+    for case in dict.fromkeys(datalist.all_cases()):
+        cases_of[case.patient].append(case)
+    lines = []
+    for patient, cases in sorted(cases_of.items(), key=lambda group: (-len(group[1]), group[0])):
+        if len(cases) > 1:
+            why = why_one(patient, [(case.id, case.image.as_posix()) for case in cases])
+            lines.append(f"{patient}: {len(cases)} cases ({_some(sorted(case.id for case in cases))}), {why}")
+    return lines
 
 
 def _duplicates(datalist: Datalist) -> Iterable[tuple[str, str, str]]:

@@ -59,6 +59,11 @@ class Dataset:
     root: Path | None = None  # a person's own folder
 
     @property
+    def is_folder(self) -> bool:
+        """Whether it is a person's own folder and not one of the named datasets."""
+        return self.name.startswith("folder_")
+
+    @property
     def classes(self) -> dict[int, str]:
         """Output channel -> name of the scored structures, without the background."""
         if self.regions:

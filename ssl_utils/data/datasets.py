@@ -155,7 +155,8 @@ def get(
     """
     if name == "folder":
         if not data:
-            raise CourseError("dataset='folder': needs the path of your own folder; add DATA=/path/to/folder")
+            why = "needs the path of your own folder; add DATA=/path/to/folder or --data /path"
+            raise CourseError(f"dataset='folder': {why}")
         root = Path(data).expanduser().resolve()
         return describe(root, name=run_name(name, str(data)), chosen=chosen, cache=cache)
     if name not in REGISTRY:
@@ -182,7 +183,7 @@ def datalist(dataset: Dataset, *, name: str | None = None) -> Datalist:
     if root is None:
         run = f"run: python -m ssl_utils data {dataset.name}"
         raise CourseError(f"dataset {dataset.name}: is not in {data_root()}; {run}")
-    if dataset.name.startswith("folder_"):
+    if dataset.is_folder:
         return datalists.from_folder(root)
     names = (name,) if name else dataset.lists
     path = LISTS / f"{names[0]}.json" if names else root / "dataset.json"
@@ -213,7 +214,9 @@ def fetch(dataset: Dataset, *, phantom_sizes: tuple[int, int, int, int], progres
             "needs a registration, so it cannot be fetched for you" if registration else "is put together by hand, once"
         )
         raise CourseError(f"dataset {dataset.name}: {why}. {steps}")
-    raise CourseError(f"{dataset.root or data_root()}: no such folder; give the folder of your data with DATA=/path")
+    raise CourseError(
+        f"{dataset.root or data_root()}: no such folder; give the folder of your data with DATA=/path or --data /path"
+    )
 
 
 def _load(dataset: Dataset, progress) -> Path:

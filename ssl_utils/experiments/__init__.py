@@ -5,7 +5,7 @@ from importlib import import_module
 # Modules and their public names, imported on first use: run folders, scales and setups need no PyTorch, whose import
 # takes seconds.
 EXPORTS = {
-    "setups": ("Setup", "setup", "write_plan"),
+    "setups": ("Setup", "examined", "setup", "write_plan"),
     "building": ("build_network", "build_task", "load_task"),
     "prediction": ("predict", "predict_case"),
     "description": ("Finetuning", "Pretraining"),

@@ -1,20 +1,23 @@
 """A dataset at a scale, which every experiment starts from."""
 
 import hashlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-from ssl_utils.data import cache, datalists, datasets, own_grid
-from ssl_utils.data.cache import Prepared
+from ssl_utils.data import cache, datasets, doctor, own_grid
+from ssl_utils.data.cache import Prepared, Progress
 from ssl_utils.data.datalists import Case, Datalist
 from ssl_utils.data.dataset import Dataset, Grid
+from ssl_utils.data.doctor import Finding, Report
+from ssl_utils.data.formats.names import parts
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
 from ssl_utils.experiments.scales import Scale
-from ssl_utils.files import read_json, write_json
+from ssl_utils.files import exclusively, read_json, write_json
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,7 @@ class Setup:
         available = len(self.datalist.training)
         return tuple(n for n in self.scale.num_labeled if n <= available) or (available,)
 
-    def prepared(self, cases: Sequence[Case], progress: Callable[[int, int], None] | None = None) -> list[Prepared]:
+    def prepared(self, cases: Sequence[Case], progress: Progress | None = None) -> list[Prepared]:
         """The cases on the grid of the scale, from the cache."""
         root = runs.runs_root() / self.dataset.name / "cache" / self.scale.grid
         return cache.prepare(cases, dataset=self.dataset, grid=self.grid, root=root, progress=progress)
@@ -80,25 +83,27 @@ class Setup:
         return hashlib.sha256("".join(content).encode()).hexdigest()[:16]
 
 
-def examined(*, dataset: str, scale: Scale, data: str | None = None, **grid: Any) -> Setup:
+def unchecked(*, dataset: str, scale: Scale, data: str | None = None, **grid: Any) -> Setup:
     """As `setup`, for a look at the data: a list with errors is no obstacle, and nothing is recorded."""
     folder = runs.course_dir(datasets.run_name(dataset, data), scale.name)
     chosen, spacings = own_grid.parsed(grid) or _recorded(folder), folder.parent / "cache" / "spacings.json"
     return Setup(datasets.get(dataset, data, chosen=chosen, cache=spacings), scale)
 
 
-def setup(*, dataset: str, scale: Scale, data: str | None = None, **grid: Any) -> Setup:
+def setup(
+    *, dataset: str, scale: Scale, data: str | None = None, progress: Progress | None = None, **grid: Any
+) -> Setup:
     """The setup of a dataset by name; `data` is the path of one's own folder.
 
     `grid`: spacing (mm), roi and patch_size (voxels) in place of those that the dataset would have, as three numbers or
     as words (`own_grid.parsed`). They are recorded in the run folder, and hold for all its runs.
 
-    Raises CourseError when the dataset is unknown, missing, or faulty, or there are runs on another grid.
+    Raises CourseError when the dataset is unknown or missing, the doctor finds an error in it, or there are runs on
+    another grid.
     """
-    made = examined(dataset=dataset, scale=scale, data=data, **grid)
-    if problems := datalists.problems(made.datalist):
-        more = f" (and {len(problems) - 1} more; run the doctor)" if len(problems) > 1 else ""
-        raise CourseError(problems[0] + more)
+    made = unchecked(dataset=dataset, scale=scale, data=data, **grid)
+    runs.check_source(made.dataset.name, data)
+    _stop_at_errors(made, progress)
     runs.check_source(made.dataset.name, data, record=True)
     if chosen := own_grid.parsed(grid):
         _record(made.folder, chosen)
@@ -117,6 +122,59 @@ def _record(folder: Path, chosen: dict[str, tuple]) -> None:
         fix = "leave --spacing, --roi and --patch-size out, move it away, or set SSL_RUNS_ROOT to another folder"
         raise CourseError(f"{folder}: has runs on another grid; {fix}")
     write_json(folder / "grid.json", chosen)
+
+
+def whole(
+    *, dataset: str, scale: Scale, data: str | None = None, progress: Progress | None = None, **grid: Any
+) -> tuple[Report, Setup | None]:
+    """What the doctor finds in all cases of a dataset, and its setup; None for a folder that cannot be described."""
+    own_grid.parsed(grid)
+    try:
+        made = unchecked(dataset=dataset, scale=scale, data=data, **grid)
+        datalist = datasets.datalist(made.dataset)
+    except CourseError:
+        if dataset != "folder" or not data:
+            raise
+        return doctor.examine_folder(Path(data).expanduser().resolve(), grid=scale.grid, progress=progress), None
+    return _report(made, datalist, progress), made
+
+
+def _report(made: Setup, datalist: Datalist, progress: Progress | None) -> Report:
+    report = doctor.examine_dataset(made.dataset, datalist, grid=made.grid, progress=progress)
+    lost, report.grid = doctor.on_grid(datalist, made.grid, patch_size=made.patch_size, scale=made.scale.name)
+    report += lost if made.dataset.is_folder else ()  # the grids of named datasets are the course's own choice
+    return report
+
+
+def examined(setup: Setup, progress: Progress | None = None) -> Report:
+    """What the doctor finds in the cases of a setup. They are read once; the findings are kept in the run folder, until
+    the list, a file, the grid or the doctor is another one."""
+    kept, state = setup.folder / "doctor.json", _state(setup)
+    with exclusively(setup.folder, "doctor"):
+        with suppress(CourseError, KeyError, TypeError):
+            before = read_json(kept)
+            if before["state"] == state:
+                return Report(Finding(**finding) for finding in before["findings"])
+        report = _report(setup, setup.datalist, progress)
+        write_json(kept, {"state": state} | report.record())
+        return report
+
+
+def _stop_at_errors(setup: Setup, progress: Progress | None = None) -> None:
+    errors = [finding for finding in examined(setup, progress) if finding.severity == "error"]
+    if errors:
+        more = f" (and {len(errors) - 1} more; run the doctor)" if len(errors) > 1 else ""
+        raise CourseError(errors[0].line() + more)
+
+
+def _state(setup: Setup) -> str:
+    """A hash of all that findings depend on; of files and folders the size and the time of the last change."""
+    paths = [path for case in setup.datalist.all_cases() for _, path in case.files]
+    files = [file for path in paths for file in parts(path)] + [path.parent for path in paths]
+    files += [setup.dataset.root] if setup.dataset.root else []
+    states = {str(file): (file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.exists()}
+    content = (doctor.VERSION, setup.dataset, setup.grid, setup.datalist, sorted(states.items()))
+    return hashlib.sha256(repr(content).encode()).hexdigest()
 
 
 def pool(setup: Setup, name: str | None = None, volumes: int | None = None) -> list[Setup]:
@@ -141,6 +199,7 @@ def _with_roi(name: str, setup: Setup) -> Setup:
     other, own = len(dataset.channels), len(setup.dataset.channels)
     if other != own:
         raise CourseError(f"pool={name!r}: has {other} channels, {setup.dataset.name} {own}; choose one with as many")
+    _stop_at_errors(Setup(dataset, setup.scale))
     roi = replace(dataset.grids[grid], roi=setup.grid.roi)
     return Setup(replace(dataset, grids={**dataset.grids, grid: roi}), setup.scale)
 

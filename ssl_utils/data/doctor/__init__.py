@@ -1,7 +1,10 @@
 """Examine files, a dataset, a cohort before anything is trained on them."""
 
-from ssl_utils.data.doctor.examine import examine, examine_datalist, unread
-from ssl_utils.data.doctor.findings import refuse_other_file
+from ssl_utils.data.doctor.examine import examine, examine_datalist, examine_dataset, examine_folder
+from ssl_utils.data.doctor.findings import Finding, Report, gathered, refuse_other_file
 from ssl_utils.data.doctor.on_grid import on_grid
 
-__all__ = ["examine", "examine_datalist", "on_grid", "refuse_other_file", "unread"]
+VERSION = 1  # to be raised when other things are found, so that kept reports are no longer used
+
+__all__ = ["VERSION", "Finding", "Report", "examine", "examine_datalist", "examine_dataset", "examine_folder"]
+__all__ += ["gathered", "on_grid", "refuse_other_file"]

@@ -9,16 +9,15 @@ from ssl_utils.data.doctor import fingerprints
 from ssl_utils.data.doctor.findings import Facts, Finding
 
 FEWEST = 6  # cases below which there is no "usual"
+HARDLY = 1e-3  # share of voxels below which an image of two values is left
 LOOK = "look at the picture, and leave it out if it does not belong here"
 
 
-def compare(
-    cases: Sequence[Facts], labels: dict[int, str], *, leak: str = "warning", channels: Sequence[str] = ()
-) -> list[Finding]:
-    """All such findings; `leak` is the severity of voxels that two splits share, `channels` are those of the list."""
+def compare(cases: Sequence[Facts], labels: dict[int, str], *, channels: Sequence[str] = ()) -> list[Finding]:
+    """All such findings; `labels` and `channels` are those of the list."""
     images = [case for case in cases if case.shape]
     odd = [*_spacing(images), *_intensity(images), *_levels(images, channels), *_labels(cases, labels)]
-    return [Finding(name, "warning", reason, fix) for name, reason, fix in odd] + [*_shared(images, leak)]
+    return [Finding(name, "warning", reason, fix) for name, reason, fix in odd] + [*_shared(images)]
 
 
 def _unusual(values: Sequence[float], factor: float) -> list[int]:
@@ -40,6 +39,7 @@ def _spacing(cases: list[Facts]) -> Iterator[tuple[str, str, str]]:
 
 
 def _intensity(cases: list[Facts]) -> Iterator[tuple[str, str, str]]:
+    """A range far from the usual one; outliers; images of which the rule for intensities leaves two values."""
     scanned = [case for case in cases if case.kind == "image" and case.high]
     for channel in range(min((len(case.high) for case in scanned), default=0)):
         spans = [case.high[channel] - case.low[channel] for case in scanned]
@@ -47,15 +47,21 @@ def _intensity(cases: list[Facts]) -> Iterator[tuple[str, str, str]]:
         for case, span in zip(scanned, spans, strict=True):
             if len(spans) >= FEWEST and usual > 0 and span > 0 and not 0.05 < span / usual < 20:
                 reason = f"{of}its intensities span {span:.4g} (1st to 99th percentile) where {usual:.4g} is usual"
-                yield case.name, reason, "scale each volume by its own percentiles"
-    for case in scanned:
-        for low, high, most in zip(case.low, case.high, case.most, strict=True):
-            if high > low and most - low > 50 * (high - low):
-                reason = f"its largest value is {most:.4g} where 99 % of the voxels are below {high:.4g}"
-                yield case.name, reason, "scale by percentiles, not by the maximum"
-            elif high == low and most > low:
-                reason = f"its 1st and 99th percentile are both {low:.4g}, so that scaled by them it is 0 or 1"
-                yield case.name, reason, "crop the volume to what is not background"
+                yield case.name, reason, "multiply it to the usual scale; " + LOOK
+            if span > 0 and case.most[channel] - case.low[channel] > 50 * span:
+                reason = f"{of}its largest value is {case.most[channel]:.4g} where 99 % of the voxels are below "
+                yield case.name, f"{reason}{case.high[channel]:.4g}", "clip it, if those voxels are errors"
+            if case.inside[channel] < HARDLY and case.most[channel] > case.least[channel]:
+                yield case.name, *_two_values(case, channel, of)
+
+
+def _two_values(case: Facts, channel: int, of: str) -> tuple[str, str]:
+    low, high = case.low[channel], case.high[channel]
+    if low == high:
+        reason = f"{of}its 1st and 99th percentile are both {low:.4g}, so that scaled by them it is 0 or 1"
+        return reason, "crop the volume to what is not background"
+    reason = f"{of}the dataset's rule for intensities turns it into 0 or 1 ({low:.4g} and {high:.4g} by percentiles)"
+    return reason, "check its unit (CT: HU), or leave it out"
 
 
 def _levels(cases: list[Facts], channels: Sequence[str]) -> Iterator[tuple[str, str, str]]:
@@ -85,34 +91,34 @@ def _labels(cases: Sequence[Facts], labels: dict[int, str]) -> Iterator[tuple[st
             yield having[index].name, f"its {labels.get(value, f'label {value}')} measures {measure}", LOOK
     for case in cases:
         if case.foreground and case.foreground < 1e-5:
-            fix = "crop the volume around the structure, or train with balanced crops only"
+            fix = "crop the volume around the structure"
             yield case.name, f"only {case.foreground:.1e} of its voxels are labelled", fix
     for value, name in labels.items():
         if read and value and not any(value in volumes for volumes in read):
             yield "labels", f"value {value} ({name}) occurs in no label", "correct the list or the labels"
 
 
-def _shared(cases: list[Facts], leak: str) -> Iterator[Finding]:
+def _shared(cases: list[Facts]) -> Iterator[Finding]:
     """Equal voxels anywhere in two volumes; or, where there are none, similar thumbnails."""
     common = fingerprints.shared([case.sketch for case in cases])
+    fix = "delete one of the two, or give both one patient in dataset.json and keep them in one split"
     for (one, two), count in sorted(common.items()):
         a, b = cases[one], cases[two]
-        if _apart(a, b):
+        if apart(a, b) and a.digest != b.digest:  # whole copies are errors already
             share = 100 * count / min(len(a.sketch), len(b.sketch))
             reason = f"shares voxels with {_pair(a, b)}: {share:.0f} % of the blocks compared are equal"
-            yield Finding(b.name, leak if a.side else "warning", reason, "keep both in one split, or one of them")
+            yield Finding(b.name, "error" if a.side else "warning", reason, fix)
     shown = [index for index, case in enumerate(cases) if case.thumbnail is not None]
-    for (one, two), correlation in fingerprints.alike([cases[index].thumbnail for index in shown]).items():
+    for (one, two), (correlation, mirrored) in fingerprints.alike([cases[index].thumbnail for index in shown]).items():
         a, b = cases[shown[one]], cases[shown[two]]
-        if (shown[one], shown[two]) not in common and _apart(a, b):
-            reason = f"looks like {_pair(a, b)} (correlation {correlation:.3f})"
-            yield Finding(b.name, "warning", reason, "look at both: if they are one scan, keep one")
+        if (shown[one], shown[two]) not in common and apart(a, b) and a.digest != b.digest:
+            how = f"{'mirrored, ' if mirrored else ''}correlation {correlation:.3f}"
+            reason = f"looks like {_pair(a, b)} ({how})"
+            yield Finding(b.name, "warning", reason, f"look at both, and if they are one scan, {fix}")
 
 
-def _apart(a: Facts, b: Facts) -> bool:
-    """In two splits, or without splits; not whole copies, which are found by their digest."""
-    if a.digest and a.digest == b.digest:
-        return False
+def apart(a: Facts, b: Facts) -> bool:
+    """Whether two cases are in different splits, or in none."""
     splits = [("pool" if case.side in POOL else case.side) for case in (a, b)]
     return splits[0] != splits[1] or not splits[0]
 

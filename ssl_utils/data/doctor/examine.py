@@ -1,46 +1,78 @@
 """Examine every file before training: what is wrong, in which file, and how to correct it."""
 
-import hashlib
+import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ssl_utils.data import datalists, volumes
+from ssl_utils.data import datalists, datasets, volumes
 from ssl_utils.data.cases import Case, Datalist
-from ssl_utils.data.dataset import FILLED
-from ssl_utils.data.doctor import cohort
+from ssl_utils.data.dataset import FILLED, Dataset, Grid, Intensity
+from ssl_utils.data.doctor import cohort, fingerprints
 from ssl_utils.data.doctor.findings import Facts, Finding, Report
 from ssl_utils.data.formats import names
 from ssl_utils.data.formats.stored import shape_text
-from ssl_utils.data.volumes import Volume
+from ssl_utils.data.volumes import Volume, reorient
 from ssl_utils.errors import CourseError
 
 Progress = Callable[[int, int], None]
+OWN = Intensity("percentile", 1, 99)  # the rule of everything that is not CT
 
 
-def examine(paths: Iterable[Path | str], *, channels: int = 1, progress: Progress | None = None) -> Report:
-    """Read single files, DICOM series, and every volume in folders, as the course would.
+def examine(
+    paths: Iterable[Path | str], *, channels: int = 1, grid: str = "coarse", progress: Progress | None = None
+) -> Report:
+    """Read single files, DICOM series, and every volume in folders, as the course would, each of them once.
 
     A file whose folder or name marks a label (labelsTr, t2_seg.nii.gz) is read as one, every other as an image with
-    `channels` channels. A folder with a dataset.json, imagesTr or sub-*/anat (BIDS) is examined as a dataset.
+    `channels` channels. A folder in a layout of datasets is examined as `examine_folder` does.
     """
     report, single, files, contents = Report(), Report(), {}, {}
     for path in map(Path, paths):
         if datalists.has_layout(path):
-            dataset = _dataset(path, progress)
-            report += dataset
-            report.cases += dataset.cases
+            report.join(examine_folder(path, grid=grid, progress=progress))
         else:
-            files |= dict.fromkeys(_files(path, report))
-    for number, path in enumerate(files, start=1):
+            for file in _files(path, report):
+                files.setdefault(os.path.realpath(file), file)
+    for number, path in enumerate(files.values(), start=1):
         _file(path, channels, single, contents)
         if progress:
             progress(number, len(files))
     images = [case for case in single.cases if case.kind == "image"]
-    return Report([*report, *single, *cohort.compare(images, {})], report.cases + single.cases)
+    single += cohort.compare(images, {})
+    report.join(single)
+    return report
+
+
+def examine_folder(root: Path, *, grid: str = "coarse", progress: Progress | None = None) -> Report:
+    """A person's own folder in MSD layout, as training would use it; where it cannot be split, its list as it is."""
+    try:
+        dataset = datasets.get("folder", root)
+        datalist = datasets.datalist(dataset)
+    except CourseError as error:
+        report = Report([_finding(root, error)])
+        with suppress(CourseError):  # the same error
+            listed = datalists.as_listed(root)
+            report.join(examine_datalist(listed, progress=progress))
+            report += _unread(root, listed)
+        return report
+    return examine_dataset(dataset, datalist, grid=dataset.grids[grid], progress=progress)
+
+
+def examine_dataset(dataset: Dataset, datalist: Datalist, *, grid: Grid, progress: Progress | None = None) -> Report:
+    """The cases of `datalist`, by the rules of their dataset, and what is in a person's own folder besides them.
+
+    The doctor and the check before training both call it, so that they find the same.
+    """
+    roi, spacing = grid.required_roi, grid.spacing
+    report = examine_datalist(datalist, roi=roi, spacing=spacing, rule=dataset.intensity, progress=progress)
+    if dataset.is_folder:
+        report += _unread(dataset.root, datasets.datalist(dataset))
+    return report
 
 
 def examine_datalist(
@@ -48,44 +80,36 @@ def examine_datalist(
     *,
     roi: Sequence[int] | None = None,
     spacing: Sequence[float] | None = None,
+    rule: Intensity = OWN,
     progress: Progress | None = None,
 ) -> Report:
-    """Everything that can be wrong with a dataset, by reading all of it once.
+    """Everything that can be wrong with a list and its files, by reading all of them once.
 
     Args:
         roi: size of a training crop in voxels along the RAS axes; None skips the size check.
         spacing: millimetres to which volumes will be resampled; None keeps each file's own.
+        rule: how intensities become 0 to 1.
         progress: called with (cases done, cases).
     """
-    leak = "error" if datalist.labels else "warning"  # without labels no result is reported on a split
     report, contents = Report(), {}
-    for case, reason, fix in datalists.faults(datalist):
-        report.append(Finding(case, leak if reason.startswith("its patient") else "error", reason, fix))
+    report.labels, report.patients = dict(datalist.labels), datalists.grouped(datalist)
+    report += (Finding(case, "error", reason, fix) for case, reason, fix in datalists.faults(datalist))
     cases = {case: split for split, members in datalist.sides().items() for case in members}  # each case once
     for number, (case, split) in enumerate(cases.items(), start=1):
         facts, pair = Facts(case.id, split), _case(case, datalist, report)
         for volume, kind in zip(pair, ("image", "label"), strict=True):
             if volume is not None:
-                report += _volume(volume, facts, kind, contents)
+                look = partial(_volume, volume, facts, kind, contents, rule)
+                report += _attempt(lambda _, look=look: [*look()], volume.path, report) or []
                 report += _size(volume, case.id, roi, spacing) if kind == "image" and roi is not None else ()
         report.cases += [facts] if facts.shape else []
         if progress:
             progress(number, len(cases))
-    report += cohort.compare(report.cases, datalist.labels, leak=leak, channels=datalist.channels)
+    report += cohort.compare(report.cases, datalist.labels, channels=datalist.channels)
     return report
 
 
-def _dataset(root: Path, progress: Progress | None) -> Report:
-    """A folder in MSD layout as it is: the splits of its dataset.json, none added."""
-    try:
-        datalist = datalists.as_listed(root)
-    except CourseError as error:
-        return Report([_finding(root, error)])
-    report = examine_datalist(datalist, progress=progress)
-    return Report([*report, *unread(root, datalist)], report.cases)
-
-
-def unread(root: Path, datalist: Datalist) -> list[Finding]:
+def _unread(root: Path, datalist: Datalist) -> list[Finding]:
     """What is in a person's own folder and in no case of its list."""
     left = [Finding(str(path), "warning", reason, fix) for path, reason, fix in datalists.leftovers(root, datalist)]
     odd = [Finding(str(path), "error", reason, fix) for path, reason, fix in datalists.overlooked(root)]
@@ -106,13 +130,13 @@ def _files(path: Path, report: Report) -> list[Path]:
     return inside
 
 
-def _file(path: Path, channels: int, report: Report, contents: dict[str, str]) -> None:
-    is_label = "label" in path.parent.name.lower() or names.says_label(path)
-    read = volumes.read_label if is_label else partial(volumes.read_image, channels=channels)
+def _file(path: Path, channels: int, report: Report, contents: dict) -> None:
+    kind = "label" if "label" in path.parent.name.lower() or names.says_label(path) else "image"
+    read = volumes.read_label if kind == "label" else partial(volumes.read_image, channels=channels)
     volume = _attempt(read, path, report)
     if volume is not None:
-        facts = Facts(str(path), kind="label" if is_label else "image")
-        report += _volume(volume, facts, facts.kind, contents)
+        facts = Facts(str(path), kind=kind)
+        report += _attempt(lambda _: [*_volume(volume, facts, kind, contents, OWN)], path, report) or []
         report.cases.append(facts)
 
 
@@ -128,28 +152,41 @@ def _case(case: Case, datalist: Datalist, report: Report) -> tuple[Volume | None
     return image, label
 
 
-def _volume(volume: Volume, facts: Facts, kind: str, contents: dict[str, str]) -> Iterator[Finding]:
+def _volume(volume: Volume, facts: Facts, kind: str, contents: dict, rule: Intensity) -> Iterator[Finding]:
     """Record the facts of a volume, and report what is odd about it or whether another has the same voxels."""
-    (facts.label if kind == "label" else facts.image)(volume)
-    name, array = facts.name, volume.array
+    name = facts.name
+    if kind == "image":
+        facts.image(volume, rule)
+    else:
+        facts.label(volume)
     yield from (Finding(name, "warning", *note) for note in volume.notes)
-    low, high = array.min(), array.max()
-    if low == high:
-        what = "its label is empty" if kind == "label" and high == 0 else f"its {kind} is {high:g} everywhere"
-        yield Finding(name, "warning", what, "look at the file, and leave it out if that is not meant")
-        return
     if min(volume.shape) == 1:
         yield Finding(name, "warning", "is a single slice", "leave it out: networks here need volumes")
-    if kind == "image" and low >= 0 and high <= 20 and (np.rint(array) == array).all():
-        reason = "its image has only whole numbers up to 20, like a label"
-        yield Finding(name, "warning", reason, "if it is a label, move it to labelsTr")
-    digest = hashlib.blake2b(array.data, digest_size=16)
-    digest.update(f"{kind}{array.shape}".encode())
-    facts.digest = digest.hexdigest() if kind == "image" else facts.digest
-    first = contents.setdefault(digest.hexdigest(), name)
-    if first != name:
-        reason = f"its {kind} has the same voxels as that of {first}"
-        yield Finding(name, "error" if kind == "image" else "warning", reason, "delete one of the two")
+    for number, channel in enumerate(volume.array):
+        of = f"channel {number} of its {kind}" if len(volume.array) > 1 else f"its {kind}"
+        yield from (Finding(name, "warning", *oddity) for oddity in _channel(channel, kind, of))
+    if volume.array.min() < volume.array.max():
+        digest = facts.digest if kind == "image" else fingerprints.digest(reorient(volume))
+        yield from _copy(digest, facts, kind, contents)
+
+
+def _channel(channel: np.ndarray, kind: str, of: str) -> Iterator[tuple[str, str]]:
+    """One value everywhere; an image that looks like a label."""
+    low, high = channel.min(), channel.max()
+    if low == high:
+        what = f"{of} is empty" if kind == "label" and high == 0 else f"{of} is {high:g} everywhere"
+        yield what, "look at the file, and leave it out if that is not meant"
+    elif kind == "image" and low >= 0 and high <= 20 and (np.rint(channel) == channel).all():
+        yield f"{of} has only whole numbers up to 20, like a label", "if it is a label, put its image in its place"
+
+
+def _copy(digest: str, facts: Facts, kind: str, contents: dict[str, Facts]) -> Iterator[Finding]:
+    """Another volume with the same voxels. Copies of an image within one split waste it and spoil no result."""
+    first = contents.setdefault(digest, facts)
+    if first is not facts:
+        severity = "error" if kind == "image" and cohort.apart(first, facts) else "warning"
+        fix = "delete one of the two" if kind == "image" else "give each image a label of its own"
+        yield Finding(facts.name, severity, f"its {kind} has the same voxels as that of {first.name}", fix)
 
 
 def _size(image: Volume, name: str, roi: Sequence[int], spacing: Sequence[float] | None) -> Iterator[Finding]:
@@ -166,19 +203,24 @@ def _size(image: Volume, name: str, roi: Sequence[int], spacing: Sequence[float]
 
 
 def _attempt(action: Callable[[Path], Any], path: Path, report: Report) -> Any:
-    """The result; after an error None, and a finding in the report."""
+    """The result; after an error None, and a finding in the report: no file ends the examination of the others."""
     try:
         return action(path)
     except CourseError as error:
         report.append(_finding(path, error))
     except MemoryError:
         report.append(Finding(str(path), "error", "does not fit into memory", "crop or resample it, or close programs"))
+    except Exception as error:
+        what = " ".join(f"cannot be examined ({type(error).__name__}: {error})".split())
+        report.append(Finding(str(path), "error", what, "export it again, or leave it out"))
     return None
 
 
 def _finding(path: Path, error: CourseError) -> Finding:
     """The parts of an error's line: the file (of a series, the slice), the reason, the fix."""
-    text = str(error)
-    file = next((part for part in (str(path), *map(str, names.parts(path))) if text.startswith(f"{part}: ")), "")
+    text, parts = str(error), []
+    with suppress(OSError):
+        parts = names.parts(path)
+    file = next((part for part in map(str, (path, *parts)) if text.startswith(f"{part}: ")), "")
     reason, _, fix = text.removeprefix(f"{file}: ").rpartition("; ")
     return Finding(file or str(path), "error", reason, fix)

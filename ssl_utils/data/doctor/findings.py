@@ -11,8 +11,9 @@ from typing import Any
 import numpy as np
 
 from ssl_utils.data import volumes
+from ssl_utils.data.dataset import Intensity
 from ssl_utils.data.doctor import fingerprints
-from ssl_utils.data.volumes import Volume
+from ssl_utils.data.volumes import Volume, reorient
 from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json
 
@@ -40,9 +41,10 @@ class Facts:
     Attributes:
         side: training, validation, test or unlabeled; "" for a single file.
         low, high: the 1st and 99th percentile; least, most: the extremes.
+        inside: share of the voxels that the dataset's rule for intensities leaves strictly between 0 and 1.
         millilitres: label value -> volume, 0 left out; None without a label.
         foreground: share of the voxels that are labelled.
-        digest: of the image's voxels; equal ones are reported as copies, not as sharing a part.
+        digest: of the image's voxels in RAS; equal ones are reported as copies, not as sharing a part.
     """
 
     name: str
@@ -56,19 +58,25 @@ class Facts:
     high: tuple[float, ...] = ()
     least: tuple[float, ...] = ()
     most: tuple[float, ...] = ()
+    inside: tuple[float, ...] = field(default=(), repr=False)
     millilitres: dict[int, float] | None = None
     foreground: float | None = None
     digest: str = field(default="", repr=False)
     sketch: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64), repr=False)
     thumbnail: np.ndarray | None = field(default=None, repr=False)
 
-    def image(self, image: Volume) -> None:
+    def image(self, image: Volume, rule: Intensity) -> None:
         self._place(image)
-        percentiles = [np.percentile(_sample(channel), [1, 99]) for channel in image.array]
+        samples = [_sample(channel) for channel in image.array]
+        percentiles = [np.percentile(sample, [1, 99]) for sample in samples]
         self.low, self.high = (tuple(float(p[end]) for p in percentiles) for end in (0, 1))
         self.least = tuple(float(channel.min()) for channel in image.array)
         self.most = tuple(float(channel.max()) for channel in image.array)
-        self.sketch, self.thumbnail = fingerprints.sketch(image), fingerprints.thumbnail(image)
+        self.inside = tuple(_inside(sample, rule) for sample in samples)
+        upright = reorient(image)
+        self.digest = fingerprints.digest(upright)
+        self.sketch = fingerprints.sketch(upright)
+        self.thumbnail = fingerprints.thumbnail(upright, self.low[0], self.high[0])
 
     def label(self, label: Volume) -> None:
         if not self.shape:
@@ -91,11 +99,22 @@ class Facts:
 
 
 class Report(list[Finding]):
-    """The findings; `cases` are the facts about each case."""
+    """The findings; `cases` are the facts about each case, `labels` the names of label values, `patients` a line for
+    every patient with several cases, `grid` a line about the grid of the scale."""
 
-    def __init__(self, findings: Iterable[Finding] = (), cases: Iterable[Facts] = ()) -> None:
+    def __init__(self, findings: Iterable[Finding] = ()) -> None:
         super().__init__(findings)
-        self.cases = list(cases)
+        self.cases: list[Facts] = []
+        self.labels: dict[int, str] = {}
+        self.patients: list[str] = []
+        self.grid = ""
+
+    def join(self, other: "Report") -> None:
+        """Add another report, of other files, to this one."""
+        self += other
+        self.cases += other.cases
+        self.labels |= other.labels
+        self.patients += other.patients
 
     @property
     def errors(self) -> int:
@@ -104,7 +123,8 @@ class Report(list[Finding]):
     def record(self) -> dict[str, Any]:
         """For the JSON."""
         findings, cases = [vars(finding) for finding in self], [case.record() for case in self.cases]
-        return {"errors": self.errors, "warnings": len(self) - self.errors, "findings": findings, "cases": cases}
+        counts = {"errors": self.errors, "warnings": len(self) - self.errors}
+        return counts | {"findings": findings, "patients": self.patients, "cases": cases}
 
 
 def gathered(findings: Iterable[Finding], *, most: int = 5) -> list[tuple[Finding, str]]:
@@ -125,6 +145,13 @@ def _sample(channel: np.ndarray) -> np.ndarray:
     """Every n-th voxel; n is odd, so that it is not a multiple of a usual row length."""
     flat = channel.ravel()
     return flat[:: max(1, flat.size // SAMPLE) | 1]
+
+
+def _inside(sample: np.ndarray, rule: Intensity) -> float:
+    low, high = rule.low, rule.high
+    if rule.kind == "percentile":
+        low, high = np.percentile(sample, [low, high])
+    return float(((sample > low) & (sample < high)).mean())
 
 
 def refuse_other_file(path: Path) -> None:

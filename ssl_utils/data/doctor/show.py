@@ -13,14 +13,26 @@ from ssl_utils.data.doctor.findings import Facts, Report, gathered
 
 SINGLY = 12  # cases up to which they are listed one by one
 MOST_LABELS = 20  # rows for label values
+MOST_PATIENTS = 5  # rows for patients with several cases
 
 
-def tables(report: Report, labels: dict[int, str] | None = None) -> Iterable[Table]:
+def tables(report: Report) -> Iterable[Table]:
     """Tables to print, the one with the findings last and only when there are any."""
     if report.cases:
-        yield _each(report.cases) if len(report.cases) <= SINGLY else _together(report.cases, labels or {})
+        yield _each(report.cases) if len(report.cases) <= SINGLY else _together(report.cases, report.labels)
+    if report.patients:
+        yield _patients(report.patients)
     if report:
         yield _findings(report)
+
+
+def _patients(lines: Sequence[str]) -> Table:
+    table = _table("Patients", "with several cases, which stay in one split")
+    for line in lines[:MOST_PATIENTS]:
+        table.add_row(Text(line))
+    if len(lines) > MOST_PATIENTS:
+        table.add_row(f"and {len(lines) - MOST_PATIENTS} more patients")
+    return table
 
 
 def _findings(report: Report) -> Table:

@@ -1,7 +1,9 @@
 """File names: whether a file is a volume, what the volume is called, which files belong to it."""
 
+import os
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from pathlib import Path
 
 from ssl_utils.errors import CourseError
@@ -70,8 +72,11 @@ def slices(folder: Path) -> list[Path]:
 
 
 def is_series(folder: Path) -> bool:
-    """Whether there are DICOM slices in the folder."""
-    return folder.is_dir() and any(is_slice(path) for path in slices(folder))
+    """Whether there are DICOM slices in the folder; true of one that cannot be listed, so that reading it says why."""
+    try:
+        return folder.is_dir() and any(is_slice(path) for path in slices(folder))
+    except OSError:
+        return True
 
 
 def parts(path: Path | tuple[Path, ...]) -> list[Path]:
@@ -93,10 +98,13 @@ def volumes_in(folder: Path, *, deep: bool = False) -> list[Path]:
     return list(_walk(folder, deep, set()))
 
 
-def _walk(folder: Path, deep: bool, seen: set[Path]) -> Iterator[Path]:
-    seen.add(folder.resolve())
-    for path in sorted(folder.iterdir()) if folder.is_dir() else []:
-        if path.name.startswith(".") or (deep and path.resolve() in seen):
+def _walk(folder: Path, deep: bool, seen: set[str]) -> Iterator[Path]:
+    seen.add(os.path.realpath(folder))  # unlike Path.resolve it takes a link to itself
+    entries: list[Path] = []
+    with suppress(OSError):
+        entries = sorted(folder.iterdir()) if folder.is_dir() else []
+    for path in entries:
+        if path.name.startswith(".") or (deep and os.path.realpath(path) in seen):
             continue
         if path.is_dir():
             if is_series(path):
@@ -104,7 +112,7 @@ def _walk(folder: Path, deep: bool, seen: set[Path]) -> Iterator[Path]:
             if deep:
                 yield from _walk(path, deep, seen)
         elif suffix(path):
-            seen.add(path.resolve())
+            seen.add(os.path.realpath(path))
             yield path
 
 

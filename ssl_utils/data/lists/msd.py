@@ -18,10 +18,10 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ssl_utils.data import own_grid
-from ssl_utils.data.cases import SIDES, Case, Datalist
+from ssl_utils.data.cases import SIDES, Case, Datalist, Image
 from ssl_utils.data.formats.names import NAMES, stem, suffix
 from ssl_utils.data.lists import keys, nnunet
-from ssl_utils.data.lists.patients import patient_of
+from ssl_utils.data.lists.patients import patients_of
 from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json, write_json
 
@@ -31,7 +31,7 @@ def read(path: Path | str, *, root: Path | str) -> Datalist:
 
     Accepts the spellings of MSD, nnU-Net and MONAI (`keys.SPELLINGS`), bare strings as entries, and labels as value ->
     name or name -> value. Of training cases with a `fold`, those of the list's own `fold` (default 0) are validation.
-    A case's id is its file name without suffix; its patient, where it has none, is read from its id (`patient_of`).
+    A case's id is its file name without suffix; its patient, where it has none, is read from its id (`patients_of`).
 
     Raises:
         CourseError: the file is not JSON, a key is not known, or a key or an entry has the wrong form.
@@ -82,6 +82,7 @@ def parse(content: Any, path: Path, *, root: Path) -> Datalist:
     channels, labels = _channels(path, content.get("channels") or []), _labels(path, content.get("labels") or {})
     regions = _regions(path, content.get("regions") or {}, labels)
     nnunet.check_order(content.get("regions_class_order"), regions, path)
+    cases = iter(_cases([entry for split in SIDES for entry in entries[split]], root, name_of, channels))
     return Datalist(
         name=str(content.get("name") or path.stem),
         description=str(content.get("description", "")),
@@ -91,7 +92,7 @@ def parse(content: Any, path: Path, *, root: Path) -> Datalist:
         labels=labels,
         regions=regions,
         grid=own_grid.parsed(content, f"{path}: "),
-        **{split: tuple(_case(entry, root, name_of, channels) for entry in entries[split]) for split in SIDES},
+        **{split: tuple(next(cases) for _ in entries[split]) for split in SIDES},
     )
 
 
@@ -150,14 +151,20 @@ def _by_fold(path: Path, fold: Any, entries: dict[str, list[dict[str, Any]]]) ->
     return {"training": [entry for entry in entries["training"] if entry.get("fold") != chosen], "validation": held_out}
 
 
-def _case(entry: dict[str, Any], root: Path, name_of: dict[Any, str], channels: Sequence[str]) -> Case:
-    image, name = entry["image"], entry.get("id", name_of[entry["image"]])
-    label = root / entry["label"] if entry.get("label") else None
+def _cases(entries: list[dict[str, Any]], root: Path, name_of: dict[Any, str], channels: Sequence[str]) -> list[Case]:
+    firsts = [e["image"][0] if isinstance(e["image"], tuple) else e["image"] for e in entries]
+    names = [entry.get("id", name_of[entry["image"]]) for entry in entries]
+    given = [entry.get("patient") for entry in entries]
+    patients = patients_of(list(zip(names, firsts, given, strict=True)))
+    images = [_files(entry["image"], root, channels) for entry in entries]
+    labels = [root / entry["label"] if entry.get("label") else None for entry in entries]
+    return [Case(*fields) for fields in zip(names, images, labels, patients, strict=True)]
+
+
+def _files(image: str | tuple[str, ...], root: Path, channels: Sequence[str]) -> Image:
     if isinstance(image, tuple):
-        files, first = tuple(root / path for path in image), image[0]
-    else:
-        files, first = nnunet.on_disk(root / image, channels), image
-    return Case(name, files, label, entry.get("patient") or patient_of(name, first))
+        return tuple(root / path for path in image)
+    return nnunet.on_disk(root / image, channels)
 
 
 def _ids(images: Iterable[str | tuple[str, ...]]) -> dict[str | tuple[str, ...], str]:

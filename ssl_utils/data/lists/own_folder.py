@@ -1,6 +1,7 @@
 """Your own volumes: a datalist and a dataset from a folder, without writing code."""
 
 import hashlib
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -18,6 +19,7 @@ from ssl_utils.data.lists.msd import parse
 from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json, write_json
 
+SAMPLE = 3  # images whose channels are counted: one of them may be an odd one
 RULE = 1  # version of the choice of a grid by labels; what earlier ones have written is not used
 
 
@@ -26,7 +28,7 @@ def describe(root: Path, *, name: str, chosen: Mapping[str, tuple] | None = None
 
     `name` is used for its runs. CT (by the modality in dataset.json) gets the soft-tissue window; everything else its
     own percentiles. Grids are those of `own_grid.choose`; what `chosen` or the list gives of them is kept. Smaller
-    volumes are padded to the ROI.
+    volumes are padded to the ROI. Headers that cannot be read are left to the doctor.
 
     Args:
         chosen: values of the grid as `own_grid.parsed`; they take precedence over those of the list.
@@ -37,8 +39,7 @@ def describe(root: Path, *, name: str, chosen: Mapping[str, tuple] | None = None
         CourseError: no such folder, or nothing usable in it.
     """
     datalist = from_folder(root)
-    headers = [volumes.ras_grid(case.image) for case in datalist.all_cases()]
-    shapes, spacings = (np.array(values) for values in zip(*headers, strict=True))
+    shapes, spacings = (np.array(values) for values in zip(*_grids(datalist), strict=True))
     extents, spacing = shapes * spacings, np.median(spacings, axis=0)
     chosen = dict(datalist.grid) | dict(chosen or {})
     survive = _survive(datalist, cache) if cache and "spacing" not in chosen else None
@@ -57,6 +58,18 @@ def describe(root: Path, *, name: str, chosen: Mapping[str, tuple] | None = None
         folders=(),
         root=root,
     )
+
+
+def _grids(datalist: Datalist) -> list[volumes.RasGrid]:
+    grids, error = [], None
+    for case in datalist.all_cases():
+        try:
+            grids.append(volumes.ras_grid(case.image))
+        except CourseError as first:
+            error = error or first
+    if not grids:
+        raise error
+    return grids
 
 
 def _survive(datalist: Datalist, cache: Path) -> own_grid.Survive | None:
@@ -98,9 +111,6 @@ def from_folder(root: Path | str) -> Datalist:
     """
     root = Path(root)
     listed = as_listed(root)
-    if not (root / "dataset.json").is_file():
-        for path, reason, fix in overlooked(root):
-            raise CourseError(f"{path}: {reason}; {fix}")
     labelled = {split: [case for case in cases if case.label] for split, cases in listed.sides().items()}
     images = {case.image for cases in labelled.values() for case in cases}
     unlabelled = {case.image: case for case in listed.all_cases() if case.image not in images}
@@ -122,7 +132,8 @@ def as_listed(root: Path) -> Datalist:
         CourseError: there is no such layout, or it is faulty.
     """
     if not root.is_dir():
-        raise CourseError(f"{root}: no such folder; give the folder that holds imagesTr and labelsTr with DATA=/path")
+        fix = "give the one with imagesTr and labelsTr by DATA=/path or --data /path"
+        raise CourseError(f"{root}: no such folder; {fix}")
     return _named(_cases(root))
 
 
@@ -149,20 +160,23 @@ def overlooked(root: Path) -> list[tuple[Path, str, str]]:
 
 
 def leftovers(root: Path, datalist: Datalist) -> list[tuple[Path, str, str]]:
-    """(path, reason, fix): folders of images that are no series, volumes anywhere in the folder that belong to no case,
-    lists that are not read, and numbers of cases that are not those of the list.
-
-    Cases of `root` that `datalist` leaves out, since their patients are held out, are none of these.
-    """
+    """(path, reason, fix): folders of images that are no series, volumes anywhere in the folder that belong to no case
+    or are left out, lists that are not read, and numbers of cases that are not those of the list."""
     inside = [path for name in layouts.FOLDERS for path in sorted((root / name).glob("[!.]*")) if path.is_dir()]
     odd = [path for path in inside if not is_series(path)]
     fix = "move the volume in it up into its place, or the folder elsewhere"
     problems = [(path, "is a folder without a DICOM series and is not read", fix) for path in odd]
-    cases = datalist.all_cases() + _cases(root).all_cases()
-    listed = {path.resolve() for case in cases for _, path in case.files}
-    extra = [p for p in volumes_in(root, deep=True) if p.resolve() not in listed and not {*p.parents} & {*odd}]
-    fix = "add it to dataset.json, give it the name of its image, or delete it"
-    return problems + [(path, "belongs to no case of the dataset", fix) for path in extra] + _lists(root)
+    listed = {path.resolve() for case in datalist.all_cases() for _, path in case.files}
+    left_out = {path.resolve(): case.patient for case in _cases(root).all_cases() for _, path in case.files}
+    for path in volumes_in(root, deep=True):
+        if path.resolve() in listed or {*path.parents} & {*odd}:
+            continue
+        reason, fix = "belongs to no case of the dataset", "name it in dataset.json, name it as its image, or delete it"
+        if patient := left_out.get(path.resolve()):
+            reason = f"is not used: other images of its patient {patient} are in validation or test"
+            fix = "give it a label, or delete it"
+        problems.append((path, reason, fix))
+    return problems + _lists(root)
 
 
 def _lists(root: Path) -> list[tuple[Path, str, str]]:
@@ -211,8 +225,18 @@ def _named(datalist: Datalist) -> Datalist:
         names = {value: f"label {value}" if value else "background" for value in sorted(values)}
         datalist = replace(datalist, labels=names)
     if datalist.channels == ("image",):
-        with suppress(CourseError):
-            count = volumes.count_channels(cases[0].image)
-            names = tuple(f"channel {number}" for number in range(count)) if count > 1 else ("image",)
-            datalist = replace(datalist, channels=names)
+        count = _most_common_count(cases)
+        names = tuple(f"channel {number}" for number in range(count)) if count > 1 else ("image",)
+        datalist = replace(datalist, channels=names)
     return datalist
+
+
+def _most_common_count(cases: list[Case]) -> int:
+    """Channels of most of the first images that can be read."""
+    counts: Counter[int] = Counter()
+    for case in cases:
+        with suppress(CourseError):
+            counts[volumes.count_channels(case.image)] += 1
+        if counts.total() == SAMPLE:
+            break
+    return max(counts, key=counts.get, default=1)

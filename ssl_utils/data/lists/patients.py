@@ -1,29 +1,67 @@
 """The patient of a case by the name of its file, for lists that do not name it."""
 
 import re
+import unicodedata
+from collections.abc import Sequence
 
 _SUBJECT = re.compile(r"(?:^|[/_])(sub-(?:[a-z]*\d[a-z0-9]*|[a-z]+(?=[/_]ses-)))", re.IGNORECASE)  # BIDS
 _BRATS = re.compile(r"(brats-[a-z]+-\d{5})-\d{3}(?!\d)", re.IGNORECASE)  # its last number is a time point
-_WORD = "ses|sess|session|visit|tp|timepoint|time|scan|followup|fu|day|week|month|year|baseline|bl"
-_VISIT = re.compile(rf"(?:{_WORD}|[mv](?=\d))\d*|(?:19|20)\d\d[01]\d[0-3]\d", re.IGNORECASE)
+_WORD = "ses|sess|session|visit|tp|timepoint|time|scan|followup|fu|day|week|month|year|baseline|bl|run|series|copy"
+_DATE = r"(?:19|20)\d\d[01]\d[0-3]\d"
+_VISIT = re.compile(rf"(?:{_WORD}|[mv](?=\d))\d*|{_DATE}|\(\d+\)", re.IGNORECASE)
+_BEFORE_A_NUMBER = re.compile(f"{_WORD}|{_DATE}", re.IGNORECASE)
 _SIDE = re.compile("left|right|l|r", re.IGNORECASE)
 _MODALITY = re.compile(r"t[12](?:w|c|ce|gd|n|f)?|b\d?0+|[1-7]t|[234]d", re.IGNORECASE)  # numbers, but not of a patient
+_SEQUENCE = re.compile(rf"{_MODALITY.pattern}|flair|ct|cbct|pet|mri?|dwi|adc|swi|pd", re.IGNORECASE)
+
+
+def patients_of(cases: Sequence[tuple[str, str, str | None]]) -> list[str]:
+    """One patient per (name, path, patient given by the list or None).
+
+    A given patient is kept as it is. The others are read from their names, and names that differ only in leading zeros,
+    upper case or separators (`case_7`, `Case-007`) are one patient, called as the list gives it or as it comes first.
+    """
+    united: dict[str, str] = {}
+    for _, _, given in cases:
+        if given:
+            united.setdefault(_plain(given), given)
+    read = [patient_of(name, path) for name, path, _ in cases]
+    return [given or united.setdefault(_plain(r), r) for r, (_, _, given) in zip(read, cases, strict=True)]
 
 
 def patient_of(name: str, path: str = "") -> str:
-    """One patient for names that differ only in their session, visit, time point, scan, date, or left and right.
+    """One patient for names that differ only in session, visit, time point, scan, date, copy, sequence, or side.
 
-    `sub-07` of BIDS, which may be in `path` too, is the patient. Sessions and dates count after a number only:
-    scan_01 and scan_02 are two patients, p7_scan_01 and p7_scan_02 are one.
+    `sub-07` of BIDS, which may be in `path` too, is the patient. All but the side count after a number only: scan_01
+    and scan_02 are two patients, p7_scan_01 and p7_scan_02 are one.
     """
     if match := _SUBJECT.search(name) or _SUBJECT.search(path) or _BRATS.match(name):
         return match[1]
     parts = re.split(r"[-_. ]+", re.sub(r"(?<=\d\d)(?=[lr]$)", "_", name, flags=re.IGNORECASE))
     kept: list[str] = []
-    numbered = after_visit = False
+    numbered = counts = False
     for part in parts:
-        after_visit = numbered and bool(_VISIT.fullmatch(part) or (after_visit and part.isdigit()))
-        if not after_visit and not _SIDE.fullmatch(part):
+        number_of_visit = counts and part.isdigit()  # the 2 of p07_visit_2, not of p07_visit2_2
+        counts = numbered and bool(number_of_visit or _BEFORE_A_NUMBER.fullmatch(part))
+        again = numbered and (number_of_visit or _VISIT.fullmatch(part) or _SEQUENCE.fullmatch(part))
+        if not again and not _SIDE.fullmatch(part):
             kept.append(part)
             numbered |= any(map(str.isdigit, part)) and not _MODALITY.fullmatch(part)
     return "_".join(kept) if numbered and len(kept) < len(parts) else name
+
+
+def why_one(patient: str, cases: Sequence[tuple[str, str]]) -> str:
+    """Why cases, each a name and a path, count as one patient."""
+    by_name = {patient_of(*case) for case in cases}
+    if by_name == {patient}:
+        return "names differ in session, scan, sequence or side"
+    if {_plain(name) for name in by_name} == {_plain(patient)}:
+        return "names differ in zeros, upper case or separators"
+    return "as the list says"
+
+
+def _plain(patient: str) -> str:
+    """Without leading zeros, upper case, and separators that are not between two numbers or two words."""
+    text = re.sub(r"[-_. ]+", "_", unicodedata.normalize("NFKC", patient).casefold())
+    text = re.sub(r"(?<=[^\W\d_])_(?=\d)|(?<=\d)_(?=[^\W\d_])", "", text)
+    return re.sub(r"(?<!\d)0+(?=\d)", "", text)
