@@ -57,15 +57,15 @@ def data(
     """Fetch or generate a dataset, check its list, and write down what the course needs to know of it."""
     from ssl_utils.data import datasets
 
-    chosen, numbers = datasets.get(dataset, data), scales.get(scale)
-    with bar(f"{chosen.name}: volumes") as progress:
-        root = datasets.fetch(chosen, phantom_sizes=numbers.phantom_sizes, progress=progress)
+    described, numbers = datasets.get(dataset, data), scales.get(scale)
+    with bar(f"{described.name}: volumes") as progress:
+        root = datasets.fetch(described, phantom_sizes=numbers.phantom_sizes, progress=progress)
     chosen = {"spacing": spacing, "roi": roi, "patch_size": patch_size}
     with bar("examining") as progress:
         setup = setups.setup(dataset=dataset, scale=numbers, data=data, progress=progress, **chosen)
     _warn(setup)
     counts = ", ".join(f"{len(cases)} {split}" for split, cases in setup.datalist.sides().items() if cases)
-    console.print(f"{chosen.title}: {counts}. Licence {chosen.licence}. In {root}", soft_wrap=True)
+    console.print(f"{described.title}: {counts}. Licence {described.licence}. In {root}", soft_wrap=True)
     setups.write_plan(setup)
 
 
@@ -95,8 +95,8 @@ def doctor(
         if paths:
             report = data_doctor.examine(paths, channels=channels, grid=sized.grid, progress=progress)
         else:
-            where = {"dataset": dataset, "data": data, "spacing": spacing, "roi": roi, "patch_size": patch_size}
-            report, setup = setups.whole(scale=sized, progress=progress, **where)
+            chosen = {"spacing": spacing, "roi": roi, "patch_size": patch_size}
+            report, setup = setups.whole(dataset=dataset, scale=sized, data=data, progress=progress, **chosen)
     cost = _forecast(setup) if setup and report.labels and not report.errors else None  # of a fine-tuning
     for table in doctor_tables.tables(report):
         show(table)

@@ -122,7 +122,7 @@ def test_headneck_has_one_volume_of_each_patient_and_fits_the_real_folder_where_
     assert [len(side) for side in found.sides().values()] == [65, 10, 60, 124]
     assert all(case.id == f"openkbp_{case.patient}" for case in found.all_cases())
     assert found.labels == datasets.get("headneck").labels
-    assert len(datalists.problems(found)) == (0 if root.is_dir() else 2 * 135 + 124)
+    assert len(datalists.faults(found)) == (0 if root.is_dir() else 2 * 135 + 124)
 
 
 # ---- reading and writing

@@ -332,8 +332,10 @@ def test_many_cases_are_shown_together():
         facts |= {"low": (0.0,), "high": (100.0 + n,), "most": (200.0,), "stored": "int16"}
         return Facts(f"case{n}", **facts, **({"millilitres": {1: float(n)}, "foreground": n / 100} if n % 2 else {}))
 
-    assert len([*doctor_tables.tables(Report([], cases=[case(n) for n in range(12)]))]) == 1
-    (table,) = doctor_tables.tables(Report([], cases=[case(n) for n in range(13)]), {1: "ball"})
+    few, many = Report(), Report()
+    few.cases, many.cases, many.labels = [case(n) for n in range(12)], [case(n) for n in range(13)], {1: "ball"}
+    assert len([*doctor_tables.tables(few)]) == 1
+    (table,) = doctor_tables.tables(many)
     rows = {str(name): numbers for name, *numbers in zip(*(column.cells for column in table.columns), strict=True)}
     assert rows["voxels right-left"] == ["0", "6", "12"] and rows["spacing head-foot (mm)"] == ["2", "2", "2"]
     assert rows["99th percentile"] == ["100", "106", "112"] and rows["maximum"] == ["200"] * 3

@@ -115,7 +115,7 @@ def test_nothing_is_left_over_or_wrong_in_the_layouts_of_public_sets(tmp_path, l
     root = LAYOUTS[layout](tmp_path / "data")
     split = datalists.from_folder(root)
     assert all(split.sides()[side] for side in ("training", "validation", "test"))
-    assert datalists.problems(split) == datalists.leftovers(root, split) == []
+    assert datalists.faults(split) == datalists.leftovers(root, datalists.as_listed(root)) == []
     assert doctor.examine([root]).errors == 0
 
 
@@ -212,10 +212,12 @@ def test_a_missing_file_of_a_list_is_named_and_the_others_are_examined(tmp_path)
     write(tmp_path / files[0])
     write(tmp_path / "whole.nii.gz")
     root = write_list(tmp_path, {"channels": ["T1", "T2"], "unlabeled": [files]})
-    (line,) = datalists.problems(datalists.as_listed(root))
-    assert line.startswith(f"case: its image {tmp_path / files[1]} is missing; ")
+    ((case, reason, _),) = datalists.faults(datalists.as_listed(root))
+    assert (case, reason) == ("case", f"its image {tmp_path / files[1]} is missing")
     report = doctor.examine([root])
-    assert report.errors == 1 and [Path(f.file).name for f in report if f.severity == "warning"] == ["whole.nii.gz"]
+    errors = [finding.reason for finding in report if finding.severity == "error"]
+    assert len(errors) == 2 and "images of 1 patients" in errors[0] and reason in errors
+    assert [Path(f.file).name for f in report if f.severity == "warning"] == ["whole.nii.gz"]
 
 
 @pytest.mark.parametrize(("channels", "count"), [(["T1"], 1), (["T1", "T2", "PD"], 3)])
@@ -376,7 +378,7 @@ def test_paths_are_relative_or_absolute(tmp_path):
     write(store / "b.nii.gz")
     content = {"unlabeled": [str(root / "a.nii.gz"), str(store / "b.nii.gz"), "../store/b.nii.gz"]}
     found = datalists.as_listed(write_list(root, content))
-    assert datalists.problems(replace(found, unlabeled=found.unlabeled[:2])) == []
+    assert datalists.faults(replace(found, unlabeled=found.unlabeled[:2])) == []
     assert [path.name for path, *_ in datalists.leftovers(root, found)] == ["left.nii.gz"]
 
 
@@ -421,8 +423,9 @@ def test_other_scans_of_bids_are_left_over(tmp_path):
     root = bids(tmp_path)
     write(root / "sub-01/ses-1/func/sub-01_ses-1_task-rest_bold.nii.gz")
     write(root / "sub-01/ses-1/anat/sub-01_ses-1_defacemask.nii.gz")
-    left = [path.name[13:] for path, *_ in datalists.leftovers(root, datalists.from_folder(root))]
-    assert sorted(left) == ["defacemask.nii.gz", "task-rest_bold.nii.gz"], "held-out patients' images are not left over"
+    left = {path.name[13:]: reason for path, reason, _ in datalists.leftovers(root, datalists.from_folder(root))}
+    assert {*left} == {"defacemask.nii.gz", "task-rest_bold.nii.gz", "T1w.nii.gz"}
+    assert "other images of its patient" in left["T1w.nii.gz"] and "no case" in left["defacemask.nii.gz"]
 
 
 def test_subjects_without_anat_are_loose_volumes(tmp_path):

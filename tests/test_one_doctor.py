@@ -17,6 +17,7 @@ from ssl_utils.data import doctor, volumes
 from ssl_utils.data.formats import names
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import scales, setups
+from ssl_utils.files import write_json
 
 
 @pytest.fixture(autouse=True)
@@ -186,6 +187,11 @@ def thin(root: Path, slices: int, thickness: float, *names: str) -> None:
         write_pair(root, name, number, image=array, label=(array > 100).astype(np.uint8), spacing=(1, 1, thickness))
 
 
+def with_roi(size: int):
+    """A roi in the list, with the cases from the folders."""
+    return lambda root: write_json(root / "dataset.json", {"labels": {"background": 0, "ball": 1}, "roi": [size] * 3})
+
+
 def speck(size: int) -> np.ndarray:
     label = np.zeros((size,) * 3, np.uint8)
     label[1, 1, 1] = 1
@@ -294,8 +300,7 @@ FIXES = {
     "whole numbers up to 20, like a label": (pair(image=ball(1)), pair()),
     "image has the same voxels": (pair("c9"), without("c9")),
     "label has the same voxels": (pair("c2", 2, label=ball(1)), pair("c2", 2)),
-    "less than half along an axis": (lambda root: thin(root, 4, 1, "c1"), without("c1")),
-    "covers only .* less than half": (lambda root: thin(root, 7, 5, *ALL), lambda root: thin(root, 35, 1, *ALL)),
+    "less than a quarter along an axis": (with_roi(160), with_roi(32)),
     "will be padded": (lambda root: thin(root, 20, 1, "c1"), without("c1")),
     "its spacing is 5 x": (pair(spacing=(5, 1, 1)), pair()),
     "its intensities span": (pair(image=1000 * image(1)), pair()),

@@ -1,6 +1,7 @@
 """Your own volumes: a datalist and a dataset from a folder, without writing code."""
 
 import hashlib
+import os
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
@@ -166,13 +167,13 @@ def leftovers(root: Path, datalist: Datalist) -> list[tuple[Path, str, str]]:
     odd = [path for path in inside if not is_series(path)]
     fix = "move the volume in it up into its place, or the folder elsewhere"
     problems = [(path, "is a folder without a DICOM series and is not read", fix) for path in odd]
-    listed = {path.resolve() for case in datalist.all_cases() for _, path in case.files}
-    left_out = {path.resolve(): case.patient for case in _cases(root).all_cases() for _, path in case.files}
+    listed = {os.path.realpath(path) for case in datalist.all_cases() for _, path in case.files}
+    left_out = {os.path.realpath(path): case.patient for case in _cases(root).all_cases() for _, path in case.files}
     for path in volumes_in(root, deep=True):
-        if path.resolve() in listed or {*path.parents} & {*odd}:
+        if os.path.realpath(path) in listed or {*path.parents} & {*odd}:
             continue
         reason, fix = "belongs to no case of the dataset", "name it in dataset.json, name it as its image, or delete it"
-        if patient := left_out.get(path.resolve()):
+        if patient := left_out.get(os.path.realpath(path)):
             reason = f"is not used: other images of its patient {patient} are in validation or test"
             fix = "give it a label, or delete it"
         problems.append((path, reason, fix))
