@@ -7,7 +7,7 @@ from faulty_files import nrrd_bytes
 from own_folder import delete_pair, entry, image, own_folder, write_list, write_pair
 from scipy import ndimage
 
-from ssl_utils.data import datalists, doctor
+from ssl_utils.data import datalists, datasets, doctor
 from ssl_utils.data.doctor.show import tables
 from ssl_utils.data.lists.patients import patients_of
 from ssl_utils.errors import CourseError
@@ -149,3 +149,19 @@ def test_the_first_patients_and_their_number_are_on_the_screen(tmp_path):
     (table,) = tables(report)
     shown = [str(cell) for cell in table.columns[0]._cells]
     assert shown == [*report.patients[:5], "and 4 more patients"]
+
+
+def test_a_pool_of_another_dataset_holds_no_copy_of_a_test_image(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path / "runs"))
+    own, other = (own_folder(tmp_path / name, names) for name, names in (("own", "a b c d"), ("other", "u v w x")))
+    real = datasets.get
+    monkeypatch.setattr(datasets, "get", lambda name, data=None: real("folder", other if name == "other" else data))
+    for number, name in enumerate("uvwx", start=70):
+        write_pair(other, name, number)
+    here = setups.setup(dataset="folder", scale=scales.get("laptop"), data=str(own))
+    assert len(setups.pool(here, "own+other")) == 2
+    (tested,), kept = here.datalist.test, setups.pool(here, "other")[0].pool[0]
+    write_pair(other, kept.id, "abcd".index(tested.id) + 1)
+    line = rf"{kept.id}.nii.gz: its image has the same voxels as {tested.id}, a validation or test case of folder_own; "
+    with pytest.raises(CourseError, match=line):
+        setups.pool(here, "own+other")

@@ -182,7 +182,8 @@ def pool(setup: Setup, name: str | None = None, volumes: int | None = None) -> l
     named, such as `hippocampus` or `own+hippocampus`. Another dataset keeps its own spacing and intensity rule, and
     takes this one's ROI.
 
-    Raises CourseError when the other dataset is unknown, missing or has other channels, or a pool has fewer volumes.
+    Raises CourseError when the other dataset is unknown, missing or has other channels, when it has an image of this
+    dataset's validation or test cases in its pool, or when a pool has fewer volumes.
     """
     parts = [setup if part == "own" else _with_roi(part, setup) for part in (name or "own").split("+")]
     if volumes is None:
@@ -199,9 +200,28 @@ def _with_roi(name: str, setup: Setup) -> Setup:
     other, own = len(dataset.channels), len(setup.dataset.channels)
     if other != own:
         raise CourseError(f"pool={name!r}: has {other} channels, {setup.dataset.name} {own}; choose one with as many")
-    _stop_at_errors(Setup(dataset, setup.scale))
+    _refuse_held_out(Setup(dataset, setup.scale), setup)
     roi = replace(dataset.grids[grid], roi=setup.grid.roi)
     return Setup(replace(dataset, grids={**dataset.grids, grid: roi}), setup.scale)
+
+
+def _refuse_held_out(other: Setup, setup: Setup) -> None:
+    """Raises CourseError when the doctor finds errors in the other dataset, or in its pool a copy of an image on which
+    runs of this one are validated or tested."""
+    _stop_at_errors(other)
+    held_out = {case.id for case in (*setup.datalist.validation, *setup.datalist.test)}
+    case_of = {digest: case for case, digest in _digests(setup).items() if case in held_out}
+    digests = _digests(other)
+    for case in other.pool:
+        if twin := case_of.get(digests.get(case.id)):
+            why = f"its image has the same voxels as {twin}, a validation or test case of {setup.dataset.name}"
+            raise CourseError(f"{case.image}: {why}; leave it out of {other.dataset.name}")
+
+
+def _digests(setup: Setup) -> dict[str, str]:
+    """Case -> hash of the voxels of its image."""
+    examined(setup)
+    return {case["name"]: case["digest"] for case in read_json(setup.folder / "doctor.json")["cases"]}
 
 
 def write_plan(setup: Setup) -> Path:

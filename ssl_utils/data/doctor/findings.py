@@ -18,7 +18,7 @@ from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json
 
 SAMPLE = 200_000  # voxels of which percentiles are taken
-_RECORDED = "name side kind shape spacing orientation stored low high least most"
+_RECORDED = "name side kind shape spacing orientation stored low high least most digest"
 
 
 @dataclass(frozen=True)
