@@ -281,6 +281,8 @@ def test_an_encoder_that_ignores_its_input_raises_the_alarm(tmp_path):
         ({"rankme": 1.9, "rank_most": 24}, "few directions"),
         ({"content": 0.001}, "not the image"),
         ({"content": math.nan}, ""),
+        ({"feature_std": 0.1, "rankme": 0.03 * 128, "content": 0.01}, ""),  # on the floors, and not below
+        ({"rankme": 2.0, "rank_most": 24}, ""),
     ],
 )
 def test_when_the_alarm_rings(change, reason):
