@@ -59,7 +59,7 @@ def row(name: str, took: float, *, items: int, unit: str, flops: float, rate: fl
         "ms": round(1e3 * took, 2),
         "per_second": round(items / took, 1),
         "unit": unit,
-        "tflops": round(flops / took / 1e12, 3),
+        "tflops": float(f"{flops / took / 1e12:.4g}"),  # digits, not decimals: a busy laptop has thousandths
         "share_of_matrix_rate": round(flops / took / rate, 4),
         "memory_gb": round(memory, 2),
     }

@@ -238,6 +238,8 @@ def test_the_network_is_shown_a_standardised_image(tiny_setup):
     (prepared,) = tiny_setup.prepared([case])
     above = prepared.standardised(prepared.image) > 0
     assert scored.grid.predicted[1:] == pytest.approx([above.sum(), 0], rel=0.01)  # the cache holds float16
+    crop = [min(n, r) for n, r in zip(prepared.image.shape[1:], tiny_setup.grid.roi, strict=True)]
+    assert scored.crop.predicted.sum() == pytest.approx(np.prod(crop), rel=1e-5), "probabilities add up to 1"
 
 
 def test_the_figure_says_by_how_much_it_moves():

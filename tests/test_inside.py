@@ -253,6 +253,15 @@ def test_without_labels_there_are_no_probes_and_the_rest_is_measured(tmp_path):
     inside_panel.panel(inside_panel.read(tmp_path))._repr_png_()
 
 
+def test_where_every_crop_has_the_same_label_its_position_tells_it(tmp_path):
+    one = side(1, 10)
+    held_out, labelled = (
+        Fixed(torch.randn(n, *one.images.shape[1:]), list(range(n)), one.labels.expand(n, -1, -1, -1, -1))
+        for n in (2, 3)
+    )
+    assert look_inside(tmp_path, held_out=held_out, labelled=labelled).look(task_of("simmim"), 0)["position"] == 1
+
+
 def test_collapsed_features_raise_the_alarm(tmp_path):
     task = task_of("simmim")
     assert look_inside(tmp_path).look(task, 0)["alarm"] is False
@@ -281,6 +290,8 @@ def test_an_encoder_that_ignores_its_input_raises_the_alarm(tmp_path):
         ({"rankme": 1.9, "rank_most": 24}, "few directions"),
         ({"content": 0.001}, "not the image"),
         ({"content": math.nan}, ""),
+        ({"feature_std": 0.1, "rankme": 0.03 * 128, "content": 0.01}, ""),  # on the floors, and not below
+        ({"rankme": 2.0, "rank_most": 24}, ""),
     ],
 )
 def test_when_the_alarm_rings(change, reason):

@@ -182,6 +182,8 @@ def test_in_painting_and_out_painting_both_happen():
     image = torch.randn(1, 24, 24, 24)
     shares = [corrupt(image, generator(seed))[1].float().mean().item() for seed in range(40)]
     assert min(shares) < 0.3 and max(shares) > 0.6
+    inner = [share for seed, share in enumerate(shares) if torch.rand(2, generator=generator(seed))[0] < 0.5]
+    assert max(inner) < (6 * 7**3 + 10 * 2**3) / 24**3, "six boxes of at most a third of a side, ten cubes to shuffle"
 
 
 @pytest.mark.parametrize("channels", [1, 2])

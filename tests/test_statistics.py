@@ -125,8 +125,8 @@ def test_collapse_is_found_per_run_and_named():
     runs = statistics.run_means(per_case)
     assert runs["why"].tolist() == ["lost anterior", "", "0.050, median 0.378"]
     assert statistics.summary(per_case)["collapsed"].tolist() == [2]
-    both = table({("random", 6, 0, seed): {"a": [0.0], "b": [dice]} for seed, dice in enumerate((0.9, 0.9, 0.4))})
-    assert statistics.run_means(both)["why"].tolist()[-1] == "0.200, median 0.450 and lost a"
+    both = table({("random", 6, 0, s): {"b": [0.0], "a": [0.0], "c": [d]} for s, d in enumerate((0.9, 0.9, 0.4))})
+    assert statistics.run_means(both)["why"].tolist()[-1] == "0.133, median 0.300 and lost b, a", "in the table's order"
 
 
 def test_a_run_under_half_the_median_of_its_group_has_collapsed_and_stays_in_the_mean():

@@ -131,6 +131,18 @@ def test_what_every_course_starts_with_needs_no_torch():
     assert subprocess.run([sys.executable, "-c", look], capture_output=True, text=True).stdout == "set()\n"
 
 
+def test_only_what_trains_imports_lightning():
+    """Its import takes seconds, too; a prediction, and chapters that only load and score, are spared it."""
+    todo, seen = [module_of(f"ssl_utils.{name}") for name in ("experiments.prediction", "segmentation.overlaps")], set()
+    while todo:
+        seen.add(path := todo.pop())
+        for node in ast.parse(path.read_text(encoding="utf-8")).body:  # what is imported inside a function can wait
+            if isinstance(node, ast.Import | ast.ImportFrom):
+                names = [f"{getattr(node, 'module', '')}.{alias.name}".strip(".") for alias in node.names]
+                assert not any(name.split(".")[0] == "lightning" for name in names), name_of(path)
+                todo += [to for to in map(module_of, names) if to and to not in seen]
+
+
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda p: p.stem)
 def test_a_notebook_is_stripped_short_and_has_parameters(path):
     content = json.loads(path.read_text(encoding="utf-8"))

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import re
 
 import monai.networks.nets
 import numpy as np
@@ -326,3 +327,4 @@ def test_table_accounts_for_every_tensor():
         f"loaded {report.share:.2%}",
     ):
         assert line in table
+    assert re.search(r"blocks\.\*\.norm2\.bias +\(48,\)  x 2$", table, re.MULTILINE)

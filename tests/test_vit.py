@@ -1,6 +1,7 @@
 """The encoder: MONAI's ViT weight for weight, on any patch and region, in parts that can be called apart."""
 
 import copy
+import inspect
 from unittest import mock
 
 import monai.networks.nets
@@ -10,6 +11,7 @@ import torch
 from ssl_utils.errors import CourseError
 from ssl_utils.networks import attention, transformer
 from ssl_utils.networks.interface import triple
+from ssl_utils.networks.unetr import UNETR
 from ssl_utils.networks.vit import ViT, sincos_positions, token_grid
 
 SMALL = {"hidden_size": 48, "mlp_dim": 96, "num_layers": 3, "num_heads": 4}
@@ -45,6 +47,14 @@ def test_weights_go_back_to_monai():
     x = torch.randn(1, 1, 32, 48, 32)
     with torch.no_grad():
         torch.testing.assert_close(ours(x)[0], theirs(x)[0], atol=1e-5, rtol=0)
+
+
+def test_without_sizes_it_is_vit_b_as_monais():
+    sizes = ("hidden_size", "mlp_dim", "num_layers", "num_heads")
+    for ours, theirs in ((ViT, monai.networks.nets.ViT), (UNETR, monai.networks.nets.UNETR)):
+        own, known = (inspect.signature(network).parameters for network in (ours, theirs))
+        assert [own[name].default for name in sizes] == [768, 3072, 12, 12]
+        assert all(known[name].default == own[name].default for name in sizes if name in known)
 
 
 def test_a_size_is_one_positive_number_or_three():
@@ -136,7 +146,9 @@ def test_tiles_are_exact(monkeypatch):
     monkeypatch.setattr(attention, "TILE", 7 * 3)
     q, k, v = torch.randn(3, 2, 2, 7, 5, dtype=torch.float64, requires_grad=True).unbind()
     exact = torch.nn.functional.scaled_dot_product_attention(q, k, v)
-    torch.testing.assert_close(attention.tiled_attention(q, k, v), exact)
+    with spied(attention, "plain_attention") as products:
+        torch.testing.assert_close(attention.tiled_attention(q, k, v), exact)
+    assert [len(call.args[0]) for call in products.call_args_list] == [3, 3, 1] * 4, "rows of a tile, in 2 x 2 heads"
     assert torch.autograd.gradcheck(attention.tiled_attention, (q, k, v))
 
 
