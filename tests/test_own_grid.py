@@ -142,6 +142,20 @@ def test_budgets_are_those_of_the_scales():
     assert patches == {(kind, budget.patch) for kind, budget in own_grid.BUDGETS.items()}
 
 
+@pytest.mark.parametrize(("around", "factors"), [(True, (1, 1.4, 2)), (False, (1, 1, 1)), (False, (1, 1.4, 2))])
+def test_crops_around_a_structure_are_resampled_to_the_roi(tmp_path, around, factors):
+    """In the first and the last the volumes differ in size; in the last alone the structure does not."""
+    for number, factor in enumerate(factors * 2):
+        shape = tuple(int(side * factor) for side in (24, 28, 20))
+        label = ball(shape, (2.0, 2.0, 2.0), 14 * (factor if around else 1))
+        for name, array in (("images", 90 * label), ("labels", label)):
+            volumes.write_nifti(tmp_path / f"data/{name}Tr/c{number}.nii.gz", array, np.diag([2.0, 2, 2, 1]))
+    dataset = datasets.get("folder", tmp_path / "data", cache=tmp_path / "spacings.json")
+    assert dataset.grids["coarse"].fit == around
+    chosen = own_grid.parsed({"spacing": 2})
+    assert not datasets.get("folder", tmp_path / "data", chosen=chosen, cache=tmp_path / "x.json").grids["coarse"].fit
+
+
 def test_labels_are_measured_once(tmp_path, monkeypatch):
     root, cache = folder(tmp_path / "data", (48, 48, 48), (2.0, 2.0, 2.0), 9, count=3), tmp_path / "spacings.json"
     first = datasets.get("folder", root, cache=cache).grids

@@ -13,16 +13,18 @@ from ssl_utils.data import volumes
 from ssl_utils.errors import CourseError
 
 CASES = 5  # labels that are read
+DIFFERING = 0.2  # standard deviation of the logarithm of extents: about 20 %
 
 
 @dataclass(frozen=True, eq=False)
 class Part:
-    """One structure of one label: its mask (D, H, W) in its bounding box, in RAS; the voxel in which the box begins,
-    and the spacing in mm."""
+    """One structure of one label, in RAS: its mask (D, H, W) in its bounding box, the voxel in which the box begins,
+    the spacing in mm, and the shape of the whole label."""
 
     mask: np.ndarray
     start: tuple[int, ...]
     spacing: tuple[float, ...]
+    shape: tuple[int, ...]
 
     def dice(self, spacing: Sequence[float]) -> float:
         """Dice between the mask and its round trip: nearest voxels on the way to a grid of this spacing (mm), trilinear
@@ -65,7 +67,7 @@ def parts(labels: Sequence[Path], structures: Mapping[str, Sequence[int]]) -> di
                     sides = zip(*of_values, strict=True)
                     box = tuple(slice(min(s.start for s in side), max(s.stop for s in side)) for side in sides)
                     mask = np.isin(label.array[0][box], values)
-                    by_name[name].append(Part(mask, tuple(side.start for side in box), label.spacing))
+                    by_name[name].append(Part(mask, tuple(side.start for side in box), label.spacing, label.shape))
     return dict(sorted(by_name.items(), key=lambda item: np.median([part.mask.sum() for part in item[1]])))
 
 
@@ -77,6 +79,22 @@ def dices(by_name: Mapping[str, Sequence[Part]], spacing: Sequence[float]) -> di
 def survive(by_name: Mapping[str, Sequence[Part]], spacing: Sequence[float], least: float) -> bool:
     """Whether every structure keeps that Dice; the first that does not ends the search."""
     return all(_median(group, spacing) >= least for group in by_name.values())
+
+
+def crops(by_name: Mapping[str, Sequence[Part]]) -> bool:
+    """Whether the volumes are crops around the structures: their extents differ along every axis (by `DIFFERING`), and
+    the share of the volume that a structure spans differs less than its size in mm."""
+
+    def spread(sizes: list[np.ndarray]) -> np.ndarray:
+        return np.log(sizes).std(0)
+
+    for group in by_name.values():
+        sizes = [np.multiply(part.mask.shape, part.spacing) for part in group]
+        extents = [np.multiply(part.shape, part.spacing) for part in group]
+        shares = [size / extent for size, extent in zip(sizes, extents, strict=True)]
+        if spread(extents).min() < DIFFERING or (spread(shares) >= spread(sizes)).any():
+            return False
+    return bool(by_name)
 
 
 def _median(group: Sequence[Part], spacing: Sequence[float]) -> float:

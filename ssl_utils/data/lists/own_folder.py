@@ -3,7 +3,7 @@
 import hashlib
 import os
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
@@ -29,7 +29,8 @@ def describe(root: Path, *, name: str, chosen: Mapping[str, tuple] | None = None
 
     `name` is used for its runs. CT (by the modality in dataset.json) gets the soft-tissue window; everything else its
     own percentiles. Grids are those of `own_grid.choose`; what `chosen` or the list gives of them is kept. Smaller
-    volumes are padded to the ROI. Headers that cannot be read are left to the doctor.
+    volumes are padded to the ROI. Crops around structures (`round_trip.crops`) that one ROI holds are resampled to it.
+    Headers that cannot be read are left to the doctor.
 
     Args:
         chosen: values of the grid as `own_grid.parsed`; they take precedence over those of the list.
@@ -43,7 +44,12 @@ def describe(root: Path, *, name: str, chosen: Mapping[str, tuple] | None = None
     shapes, spacings = (np.array(values) for values in zip(*_grids(datalist), strict=True))
     extents, spacing = shapes * spacings, np.median(spacings, axis=0)
     chosen = dict(datalist.grid) | dict(chosen or {})
-    survive = _survive(datalist, cache) if cache and "spacing" not in chosen else None
+    labels = _Labels(datalist, cache) if cache and "spacing" not in chosen else None
+    labels = labels if labels and labels.paths else None
+    grids = own_grid.choose(extents, spacing, chosen, labels and labels.survive)
+    if labels and labels.around_structures():
+        typical = np.median(extents, axis=0)
+        grids = {kind: replace(grid, fit=own_grid.windows(typical, grid) == 1) for kind, grid in grids.items()}
     is_ct = all(channel.lower() == "ct" for channel in datalist.channels)
     return Dataset(
         name=name,
@@ -54,7 +60,7 @@ def describe(root: Path, *, name: str, chosen: Mapping[str, tuple] | None = None
         labels=datalist.labels,
         regions=datalist.regions or None,
         intensity=ABDOMEN if is_ct else Intensity("percentile", 1, 99),
-        grids=own_grid.choose(extents, spacing, chosen, survive),
+        grids=grids,
         tolerance=float(np.round(spacing.max(), 2)),
         folders=(),
         root=root,
@@ -73,29 +79,32 @@ def _grids(datalist: Datalist) -> list[volumes.RasGrid]:
     return grids
 
 
-def _survive(datalist: Datalist, cache: Path) -> own_grid.Survive | None:
-    """Whether the training labels survive the round trip through a spacing, remembered in `cache`; None without any."""
-    labels = [case.label for case in datalist.training if case.label and case.label.exists()]
-    values = round_trip.structures(datalist.labels, datalist.regions)
-    if not labels:
-        return None
-    states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in labels]
-    key = hashlib.sha256(f"{RULE}{values}{states}".encode()).hexdigest()[:16]
-    answers = {}
-    with suppress(CourseError, AttributeError):  # not there, or damaged: measured again
-        before = read_json(cache)
-        answers = before["answers"] if before.get("key") == key else {}
-    parts = None
+class _Labels:
+    """What some training labels say about a grid, remembered in a file, since to read them takes seconds."""
 
-    def survive(spacing: Sequence[float]) -> bool:
-        nonlocal parts
-        if (name := " ".join(map(str, spacing))) not in answers:
-            parts = round_trip.parts(labels, values) if parts is None else parts
-            answers[name] = round_trip.survive(parts, spacing, own_grid.LEAST)
-            write_json(cache, {"key": key, "answers": answers})
-        return answers[name]
+    def __init__(self, datalist: Datalist, cache: Path) -> None:
+        self.paths = [case.label for case in datalist.training if case.label and case.label.exists()]
+        self.values = round_trip.structures(datalist.labels, datalist.regions)
+        self.cache, self.answers, self.parts = cache, {}, None
+        states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in self.paths]
+        self.key = hashlib.sha256(f"{RULE}{self.values}{states}".encode()).hexdigest()[:16]
+        with suppress(CourseError, AttributeError):  # not there, or damaged: measured again
+            before = read_json(cache)
+            self.answers = before["answers"] if before.get("key") == self.key else {}
 
-    return survive
+    def survive(self, spacing: Sequence[float]) -> bool:
+        name = " ".join(map(str, spacing))
+        return self._answer(name, lambda parts: round_trip.survive(parts, spacing, own_grid.LEAST))
+
+    def around_structures(self) -> bool:
+        return self._answer("crops", round_trip.crops)
+
+    def _answer(self, question: str, measure: Callable[[dict], bool]) -> bool:
+        if question not in self.answers:
+            self.parts = round_trip.parts(self.paths, self.values) if self.parts is None else self.parts
+            self.answers[question] = measure(self.parts)
+            write_json(self.cache, {"key": self.key, "answers": self.answers})
+        return self.answers[question]
 
 
 def from_folder(root: Path | str) -> Datalist:
