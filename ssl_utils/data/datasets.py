@@ -12,7 +12,7 @@ from ssl_utils.data import datalists, own_grid
 from ssl_utils.data.datalists import Datalist
 from ssl_utils.data.dataset import ABDOMEN, BTCV_ORGANS, COARSE_CT, Dataset, Grid, Intensity
 from ssl_utils.data.download import Archive, fetch_archive
-from ssl_utils.data.lists.own_folder import describe
+from ssl_utils.data.own_dataset import describe
 from ssl_utils.errors import CourseError
 from ssl_utils.files import exclusively
 
