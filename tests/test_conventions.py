@@ -237,7 +237,7 @@ def test_the_network_is_shown_a_standardised_image(tiny_setup):
     scored = measure(Bright(), case, dataset=tiny_setup.dataset, grid=tiny_setup.grid, overlap_share=0.25)
     (prepared,) = tiny_setup.prepared([case])
     above = prepared.standardised(prepared.image) > 0
-    assert scored.grid.predicted[1:] == pytest.approx([above.sum(), 0], rel=0.01)  # the cache holds float16
+    assert scored.grid.predicted[1:] == pytest.approx([above.sum(), 0], rel=0.05)  # the cache holds float16
     crop = [min(n, r) for n, r in zip(prepared.image.shape[1:], tiny_setup.grid.roi, strict=True)]
     assert scored.crop.predicted.sum() == pytest.approx(np.prod(crop), rel=1e-5), "probabilities add up to 1"
 

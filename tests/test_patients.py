@@ -155,7 +155,11 @@ def test_a_pool_of_another_dataset_holds_no_copy_of_a_test_image(tmp_path, monke
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path / "runs"))
     own, other = (own_folder(tmp_path / name, names) for name, names in (("own", "a b c d"), ("other", "u v w x")))
     real = datasets.get
-    monkeypatch.setattr(datasets, "get", lambda name, data=None: real("folder", other if name == "other" else data))
+
+    def get(name, data=None, **grid):
+        return real("folder", other if name == "other" else data, **grid)
+
+    monkeypatch.setattr(datasets, "get", get)
     for number, name in enumerate("uvwx", start=70):
         write_pair(other, name, number)
     here = setups.setup(dataset="folder", scale=scales.get("laptop"), data=str(own))
