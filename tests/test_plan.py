@@ -6,14 +6,16 @@ import sys
 from dataclasses import asdict, replace
 
 import pytest
+import yaml
 
 from course import graph, plan
 from course.chapters import FINETUNING, LAST, PARTS, chapters_of, tasks_of
 from course.progress import REFERENCE
 from ssl_utils.data import datasets
-from ssl_utils.experiments import scales
+from ssl_utils.experiments import runs, scales
 from ssl_utils.experiments.setups import Setup
 from ssl_utils.files import read_json, write_json
+from ssl_utils.pretext import TASKS
 from tests.test_workflow import Course
 
 
@@ -107,3 +109,10 @@ def test_every_run_is_counted_with_its_own_network():
     both = sum(found.networks[name][0] for name in ("unet", "unetr"))
     assert found.tflop["finetune"] == pytest.approx(3 * crops * both / 1e3)
     assert any(line.startswith("networks") and "unet, " in line for line in found.lines(jobs=2, tflops=1))
+
+
+def test_the_profile_of_slurm_gives_every_part_that_trains_a_gpu_and_its_memory():
+    profile = yaml.safe_load((runs.PROJECT / "profiles/slurm/config.yaml").read_text(encoding="utf-8"))
+    trained = {chapter[3:] for chapter in (*(entry.chapter for entry in TASKS.values()), FINETUNING)}
+    assert {*profile["set-resources"]} == trained == {*profile["set-threads"]}
+    assert all(part["gpu"] == 1 and part["mem_mb"] > 4000 for part in profile["set-resources"].values())

@@ -10,6 +10,7 @@ import pandas as pd
 import pytest
 from nbclient import NotebookClient
 
+from ssl_utils.data import datasets
 from ssl_utils.errors import CourseError
 from ssl_utils.widgets import results_explorer, viewers, volume3d
 
@@ -69,6 +70,12 @@ def test_headless_is_a_sentence(headless, viewer):
 def test_unknown_viewer(headless):
     with pytest.raises(CourseError, match="viewer='vtk'"):
         viewers.volume3d(IMAGE, viewer="vtk")
+
+
+@pytest.mark.parametrize("viewer", ["niivue", "itk"])
+def test_a_face_is_not_rendered(jupyterlab, viewer):
+    assert "not drawn in 3D" in viewers.volume3d(IMAGE, LABEL, viewer=viewer, faces=True)
+    assert datasets.get("headneck").faces and not datasets.get("phantom").faces
 
 
 HEADLESS = """

@@ -56,6 +56,7 @@ class Dataset:
     regions: dict[str, tuple[int, ...]] | None = None  # overlapping regions as unions of label values (sigmoid)
     archive: Archive | None = None
     how_to_get: str = ""
+    faces: bool = False  # its scans show faces, which are not to be rendered in three dimensions
     root: Path | None = None  # a person's own folder
 
     @property

@@ -63,6 +63,7 @@ REGISTRY = {
             title="OpenKBP head-and-neck CT, 5 organs at risk",
             source="Babier et al. 2021, Med Phys 48:5549; images from The Cancer Imaging Archive",
             licence="MIT (repository ababier/open-kbp)",
+            faces=True,
             channels=("CT",),
             labels=OPENKBP_ORGANS,
             intensity=ABDOMEN,

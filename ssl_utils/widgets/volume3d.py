@@ -52,6 +52,7 @@ def volume3d(
     spacing: Sequence[float] = (1, 1, 1),
     viewer: str | None = None,
     window: Window = None,
+    faces: bool = False,
 ) -> Any:
     """A three-dimensional viewer when live, else a sentence on how to get one; it never waits for anything.
 
@@ -59,6 +60,7 @@ def volume3d(
         image, label: (D, H, W), label values 0 to 255.
         viewer: "niivue", or "itk" (itkwidgets, in the environment of `make lab VIEWER=itk`); None: the environment
             variable SSL_VIEWER, which that command sets, else niivue.
+        faces: whether the scan shows a face (`Dataset.faces`), which is then not rendered.
 
     Raises:
         CourseError: unknown viewer, or not one volume.
@@ -67,6 +69,8 @@ def volume3d(
     if viewer not in ("niivue", "itk"):
         raise CourseError(f"viewer={viewer!r}: no such viewer; choose niivue or itk")
     image, label = volume(image), None if label is None else volume(label).astype(np.uint8)
+    if faces:
+        return Sentence("This scan shows a face, by which a patient could be recognised. It is not drawn in 3D.")
     if not live():
         return Sentence("The 3D viewer opens when this cell is run in JupyterLab (make lab); nothing to show here.")
     if viewer == "itk":
