@@ -28,7 +28,9 @@ from ssl_utils.errors import replace_unprintable
 from ssl_utils.experiments import scales
 from ssl_utils.files import write_json
 
-app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
+app = typer.Typer(
+    add_completion=False, pretty_exceptions_enable=False, help="Run the course and its studies, plan them, watch them."
+)
 Part = Annotated[str, typer.Option(help="1, 2, 3 or all; a later part includes part 1, with which it is compared")]
 Tasks = Annotated[str | None, typer.Option(help="pretext tasks instead of the study's own, such as mae,restoration")]
 Tflops = Annotated[float, typer.Option(min=0.001, help="sustained by the GPU, in 1e12 operations a second")]

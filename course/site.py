@@ -17,6 +17,7 @@ from typing import Annotated
 
 import typer
 
+from course.chapters import part_of
 from course.records import address
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
@@ -65,12 +66,15 @@ def complete(path: Path) -> bool:
 
 
 def collect(course: Path, names: list[str]) -> dict[str, Path]:
-    """Executed notebook per chapter.
+    """Executed notebook per chapter; for parts II and III, where not run, the one of the project, without outputs.
 
     Raises:
-        CourseError: chapters that have not been run, and the command that runs them.
+        CourseError: chapters of part I that have not been run, and the command that runs them.
     """
     notebooks = {name: executed(course, name) for name in names}
+    for name in names:
+        if part_of(name) > 1 and notebooks[name] is None:  # `make course` runs part I alone
+            notebooks[name] = PROJECT / "notebooks" / f"{name}.ipynb"
     if missing := [name for name, path in notebooks.items() if path is None]:
         command = f"make course SCALE={course.name} DATASET={course.parent.name}"
         raise CourseError(f"{course}: {', '.join(missing)} not executed yet; run `{command}` first")
@@ -147,6 +151,8 @@ def for_the_site(notebook: dict, *, number: str) -> dict:
     if parameters := about.get("parameters"):
         first["source"] += f"\n\n*Executed on {about['start_time'][:10]}: "
         first["source"] += ", ".join(f"{name} {value}" for name, value in parameters.items()) + ".*"
+    else:
+        first["source"] += "\n\n*Not executed here. `make course PART=all` runs every chapter.*"
     return notebook
 
 

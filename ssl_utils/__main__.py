@@ -1,4 +1,4 @@
-"""The command line: data | doctor | pretrain | finetune | predict | options. It parses, calls and prints."""
+"""Data, trainings and predictions from the command line, by the functions that the chapters call."""
 
 import os
 import sys
@@ -34,10 +34,9 @@ PatchOption = Annotated[str | None, typer.Option(help="voxels of a patch, as in 
 def bar(text: str) -> Iterator[Callable[[int, int], None]]:
     """Show a progress bar; the block calls what it gets with the numbers of done and of all."""
     columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:  # it leaves nothing behind, also at an error
         task = progress.add_task(text, total=None)
         yield lambda done, total: progress.update(task, completed=done, total=total)
-        progress.update(task, visible=False)
 
 
 def show(table: Table) -> None:
@@ -54,7 +53,7 @@ def data(
     roi: RoiOption = None,
     patch_size: PatchOption = None,
 ) -> None:
-    """Fetch or generate a dataset, check its list, and write down what the course needs to know of it."""
+    """Fetch or generate a dataset, check its list, and write data.json, which the chapters read."""
     from ssl_utils.data import datasets
 
     described, numbers = datasets.get(dataset, data), scales.get(scale)

@@ -4,6 +4,7 @@ import base64
 import io
 import json
 import re
+import shutil
 import threading
 import tomllib
 from functools import partial
@@ -264,6 +265,17 @@ def test_a_course_that_has_not_run_names_the_command(tmp_path):
     with pytest.raises(CourseError, match=r"00_start_here, .*make course SCALE=smoke DATASET=phantom") as caught:
         site.collect(tmp_path / "phantom" / "smoke", CHAPTERS)
     assert "\n" not in str(caught.value)
+
+
+def test_a_chapter_of_a_later_part_that_has_not_run_is_there_without_outputs(tmp_path):
+    course = finished_course(tmp_path / "runs")
+    for name in CHAPTERS[6:]:
+        shutil.rmtree(course / "chapters" / name)
+    site.stage(tmp_path / "source", site.collect(course, CHAPTERS))
+    for name in CHAPTERS:
+        cells = read_json(tmp_path / "source" / "notebooks" / f"{name}.ipynb")["cells"]
+        ran = any(cell.get("outputs") for cell in cells)
+        assert ran == (name in CHAPTERS[:6]) and ran != ("*Not executed here." in cells[0]["source"]), name
 
 
 @pytest.mark.parametrize("how", ["stopped half-way", "failed"])

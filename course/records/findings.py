@@ -171,7 +171,7 @@ def picture(lengths_of: dict[str, pd.DataFrame]) -> Figure:
     drawn.supxlabel("fine-tuning steps, as a multiple of the course's", fontsize=10)
     handles, labels = panels[0].get_legend_handles_labels()
     hollow = Line2D([], [], linestyle="", marker="o", color="white", markeredgecolor=GREY)
-    handles, labels = [*handles, hollow], [*labels, "hollow: one run (others 3 to 9)"]
+    handles, labels = [*handles, hollow], [*labels, "hollow: one run (filled: 3 to 9)"]
     title = f"UNETR fine-tuned with {FEW} labelled cases; bars: 95 % intervals"
     legend(drawn, handles, labels, loc="outside upper center", ncols=3, title=title)
     return drawn

@@ -89,7 +89,7 @@ def _download(archive: Archive, part: Path) -> None:
             raise CourseError(f"{archive.url}: the server answered {error.code} {error.reason}; try later") from None
     except (OSError, http.client.HTTPException) as error:
         why = f"cannot be downloaded ({getattr(error, 'reason', error)}); check the connection and run again"
-        by_hand = f"or put the dataset into {part.parent} by hand"
+        by_hand = f"or unpack this archive into {part.parent} by hand"
         raise CourseError(f"{archive.url}: {why} (it resumes), {by_hand}") from None
 
 
@@ -117,4 +117,4 @@ def _store(archive: Archive, response: http.client.HTTPResponse, part: Path, siz
 def _refused(part: Path, why: str) -> CourseError:
     """Delete the part, so that the next run starts from the beginning."""
     part.unlink(missing_ok=True)
-    return CourseError(f"{why}; run again to load it anew, or put the dataset into {part.parent} by hand")
+    return CourseError(f"{why}; run again to load it anew, or unpack this archive into {part.parent} by hand")

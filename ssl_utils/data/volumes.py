@@ -151,7 +151,7 @@ def check_pair(image: Volume, label: Volume, *, kind: str = "label") -> None:
     moved = nib.affines.apply_affine(image.affine, corners) - nib.affines.apply_affine(label.affine, corners)
     distance = float(np.linalg.norm(moved, axis=1).max())
     if distance > 0.1 * min(image.spacing):
-        why = f"affine differs from its image {image.path.name} by up to {distance:.2g} mm"
+        why = f"affine differs from its image {image.path.name} by up to {float(f'{distance:.2g}'):g} mm"
         fix = f"resample the {kind} onto the image, or copy its affine if voxels match"
         raise CourseError(f"{label.path}: {why}; {fix}")
 

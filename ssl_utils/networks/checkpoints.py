@@ -73,7 +73,7 @@ def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
     """`read_checkpoint` and `read_metadata` in one pass."""
     path = Path(path)
     if not path.is_file():
-        raise CourseError(f"{path}: no such file; check the path, or run the pretraining that writes it")
+        raise CourseError(f"{path}: no such file; check the path, or run the training that writes it")
     if path.stat().st_size == 0:
         raise CourseError(f"{path}: is empty; delete it and fetch or train it again")
     try:
