@@ -90,18 +90,17 @@ def status(dataset: DatasetName = "phantom", scale: Scale = "laptop", data: Data
     from rich.table import Table
 
     from course import status as state
-    from ssl_utils.experiments import runs
+    from ssl_utils.experiments import runs, setups
 
     console = Console()
     with one_line_errors(code=1):
-        scales.get(scale)
-        name = datasets.run_name(dataset, data)
-        runs.check_source(name, data)
-        root = runs.course_dir(name, scale)
+        chosen = {"dataset": dataset, "scale": scales.get(scale), "data": data}
+        root = runs.course_dir(datasets.run_name(dataset, data), scale)
+        runs.check_source(root, data, lambda: setups.contents(setups.unchecked(**chosen)))
         rows = state.rows(root)
         if not rows:
-            chosen = f"SCALE={scale} DATASET={dataset}" + (f" DATA={data}" if data else "")
-            console.print(f"{root}: no runs yet; start with: make course {chosen}", soft_wrap=True)
+            words = f"SCALE={scale} DATASET={dataset}" + (f" DATA={data}" if data else "")
+            console.print(f"{root}: no runs yet; start with: make course {words}", soft_wrap=True)
             return
         table = Table("run", "state", "step", "result", "seconds", "device", "job")
         for row in rows:
