@@ -12,6 +12,7 @@ Exit codes: 0 done, 1 a part failed, 2 nothing was started (unknown name, missin
 """
 
 import json
+from contextlib import suppress
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -24,7 +25,7 @@ from course.progress import clock
 from course.request import Data, DatasetName, Jobs, Labels, Repeats, Request, Scale, with_request
 from course.workflow import bring_up, label_counts, one_line_errors, print_end, print_plan, repeated
 from ssl_utils.data import datasets
-from ssl_utils.errors import replace_unprintable
+from ssl_utils.errors import CourseError, replace_unprintable
 from ssl_utils.experiments import scales
 from ssl_utils.files import write_json
 
@@ -34,7 +35,7 @@ app = typer.Typer(
 Part = Annotated[str, typer.Option(help="1, 2, 3 or all; a later part includes part 1, with which it is compared")]
 Tasks = Annotated[str | None, typer.Option(help="pretext tasks instead of the study's own, such as mae,restoration")]
 Tflops = Annotated[float, typer.Option(min=0.001, help="sustained by the GPU, in 1e12 operations a second")]
-Minutes = Annotated[float, typer.Option(help="limit for the whole part")]
+Minutes = Annotated[float, typer.Option(min=0.01, max=1e6, help="limit for the whole part")]
 Writes = Annotated[Path | None, typer.Option(help="the file the part writes last")]
 Events = Annotated[Path | None, typer.Option(help="file to which its start and its end are written")]
 
@@ -92,18 +93,17 @@ def status(dataset: DatasetName = "phantom", scale: Scale = "laptop", data: Data
     from rich.table import Table
 
     from course import status as state
-    from ssl_utils.experiments import runs
+    from ssl_utils.experiments import runs, setups
 
     console = Console()
     with one_line_errors(code=1):
-        scales.get(scale)
-        name = datasets.run_name(dataset, data)
-        runs.check_source(name, data)
-        root = runs.course_dir(name, scale)
+        chosen = {"dataset": dataset, "scale": scales.get(scale), "data": data}
+        root = runs.course_dir(datasets.run_name(dataset, data), scale)
+        runs.check_source(root, data, lambda: setups.contents(setups.unchecked(**chosen)))
         rows = state.rows(root)
         if not rows:
-            chosen = f"SCALE={scale} DATASET={dataset}" + (f" DATA={data}" if data else "")
-            console.print(f"{root}: no runs yet; start with: make course {chosen}", soft_wrap=True)
+            words = f"SCALE={scale} DATASET={dataset}" + (f" DATA={data}" if data else "")
+            console.print(f"{root}: no runs yet; start with: make course {words}", soft_wrap=True)
             return
         table = Table("run", "state", "step", "result", "seconds", "device", "job")
         for row in rows:
@@ -113,6 +113,16 @@ def status(dataset: DatasetName = "phantom", scale: Scale = "laptop", data: Data
         wide.print(state.summary(rows))
         for row in filter(lambda row: row.reason, rows):
             wide.print(f"{row.run}: {row.reason}", soft_wrap=True, highlight=False, markup=False)
+
+
+def _from_json(name: str, text: str, kind: type) -> dict | list:
+    """What the text says. Raises CourseError when it is not JSON of that kind; a list has only text, and some."""
+    with suppress(json.JSONDecodeError):
+        value = json.loads(text)
+        if isinstance(value, kind) and (kind is dict or (value and all(isinstance(word, str) for word in value))):
+            return value
+    example = {dict: '{"scale": "smoke"}', list: '["ssl_utils", "options"]'}[kind]
+    raise CourseError(f"{name}={text!r}: is not JSON such as {example}")
 
 
 @app.command("run-chapter")
@@ -125,8 +135,8 @@ def run_chapter(
     events: Events = None,
 ) -> None:
     """Execute one chapter, as the rules of the Snakefile do."""
-    chosen = json.loads(parameters)
     with one_line_errors(code=1):
+        chosen = _from_json("parameters", parameters, dict)
         seconds = execution.run_chapter(notebook, executed, chosen, writes=writes, minutes=minutes, events=events)
         print(f"{execution.label(notebook.stem, chosen)}   {clock(seconds)}")
 
@@ -142,7 +152,8 @@ def run_command(
 ) -> None:
     """Run one command of the package, as the rules of Snakefile.studies do."""
     with one_line_errors(code=1):
-        seconds = execution.run_command(name, log, json.loads(words), writes=writes, minutes=minutes, events=events)
+        called = _from_json("words", words, list)
+        seconds = execution.run_command(name, log, called, writes=writes, minutes=minutes, events=events)
         print(f"{name}   {clock(seconds)}")
 
 

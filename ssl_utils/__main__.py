@@ -74,7 +74,7 @@ def doctor(
     dataset: DatasetOption = "phantom",
     scale: ScaleOption = "laptop",
     data: DataOption = None,
-    channels: Annotated[int, typer.Option(help="channels that files given as paths must have")] = 1,
+    channels: Annotated[int, typer.Option(min=1, help="channels that files given as paths must have")] = 1,
     json: Annotated[Path | None, typer.Option(help="write the whole report into this file as well")] = None,
     spacing: SpacingOption = None,
     roi: RoiOption = None,

@@ -12,7 +12,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 
-from ssl_utils import __main__ as cli, experiments
+from ssl_utils import __main__ as cli, experiments, files
 from ssl_utils.data import datalists, datasets, doctor, volumes
 from ssl_utils.data.formats import names
 from ssl_utils.errors import CourseError
@@ -139,10 +139,12 @@ def test_a_key_that_nobody_knows_is_named_with_the_nearest_known_one(tmp_path, c
 # ---- folders of data
 
 
-def make_folder(root: Path, *names: str, labels: str = "labelsTr", images: str = "imagesTr", only: int = 99) -> Path:
+def make_folder(
+    root: Path, *names: str, labels: str = "labelsTr", images: str = "imagesTr", only: int = 99, seed: int = 0
+) -> Path:
     """A folder in MSD layout, every image another one; the first `only` cases have a label."""
     for number, name in enumerate(names):
-        rng = np.random.default_rng([number, *name.encode()])
+        rng = np.random.default_rng([seed, number, *name.encode()])
         label = np.zeros((20, 20, 20), np.uint8)
         label[4:9] = 1
         volumes.write_nifti(root / images / f"{name}.nii.gz", rng.normal(100, 9, label.shape).astype("f4"), np.eye(4))
@@ -151,16 +153,38 @@ def make_folder(root: Path, *names: str, labels: str = "labelsTr", images: str =
     return root
 
 
-def test_a_second_folder_of_the_same_name_is_refused(tmp_path, monkeypatch):
+def test_other_data_of_the_same_name_are_refused_and_a_copy_is_not(tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path / "runs"))
-    one, two = (make_folder(tmp_path / project / "data", "a", "b", "c") for project in ("A", "B"))
-    for _ in range(2):
-        setups.setup(dataset="folder", scale=scales.get("smoke"), data=str(one))
-    with pytest.raises(CourseError, match=rf"{two}: the runs in .*folder_data are those of {one}; rename one"):
-        setups.setup(dataset="folder", scale=scales.get("smoke"), data=str(two))
-    with pytest.raises(CourseError, match="those of"):  # a named dataset with a folder of its own too
-        runs.check_source("btcv", str(one), record=True)
-        runs.check_source("btcv", str(two))
+    one, copy = make_folder(tmp_path / "A" / "data", *"abc"), tmp_path / "B" / "data"
+    shutil.copytree(one, copy)
+    more, other = make_folder(tmp_path / "C" / "data", *"abcd"), make_folder(tmp_path / "D" / "data", *"def")
+    for folder in (one, one, copy):
+        setups.setup(dataset="folder", scale=scales.get("smoke"), data=str(folder))
+    label = volumes.read_label(copy / "labelsTr" / "a.nii.gz")
+    volumes.write_nifti(copy / "labelsTr" / "a.nii.gz", label.array[0, ::-1], label.affine)  # another reader
+    for folder in (copy, more, other):
+        reason = rf"{folder}: the runs in .*folder_data/smoke are those of {one}; set SSL_RUNS_ROOT"
+        with pytest.raises(CourseError, match=reason):
+            setups.setup(dataset="folder", scale=scales.get("smoke"), data=str(folder))
+
+
+def test_a_named_dataset_in_another_data_root_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path / "runs"))
+    (tmp_path / "lists").mkdir()
+    entries = {name: {"image": f"imagesTr/{name}.nii.gz", "label": f"labelsTr/{name}.nii.gz"} for name in "abc"}
+    splits = {split: [entries[name]] for split, name in zip(("training", "validation", "test"), "abc", strict=True)}
+    labels = {"0": "background", "1": "anterior", "2": "posterior"}
+    files.write_json(tmp_path / "lists" / "hippocampus.json", {"channels": ["MRI"], "labels": labels} | splits)
+    monkeypatch.setattr(datasets, "LISTS", tmp_path / "lists")
+    make_folder(tmp_path / "one/hippocampus", *"abc")
+    shutil.copytree(tmp_path / "one", tmp_path / "copy")
+    make_folder(tmp_path / "two/hippocampus", *"abc", seed=1)
+    for root in ("one", "copy"):
+        monkeypatch.setenv("SSL_DATA_ROOT", str(tmp_path / root))
+        setups.setup(dataset="hippocampus", scale=scales.get("smoke"))
+    monkeypatch.setenv("SSL_DATA_ROOT", str(tmp_path / "two"))
+    with pytest.raises(CourseError, match=r"two/hippocampus: the runs in .* are those of .*one/hippocampus; set"):
+        setups.setup(dataset="hippocampus", scale=scales.get("smoke"))
 
 
 def test_names_without_latin_letters_stay_apart():
@@ -395,7 +419,7 @@ LINES = {  # folder: [(words of the command, exit code, part of its last line)],
     "symlink_loop": [("doctor one", 0, ""), ("doctor two", 0, "")],
     "two_folders_one_name": [
         ("data folder --scale smoke --data projectA/data", 0, ""),
-        ("data folder --scale smoke --data projectB/data", 1, "folder_data are those of"),
+        ("data folder --scale smoke --data projectB/data", 1, "folder_data/smoke are those of"),
     ],
     "unknown_list_keys": [("doctor FOLDER testing", 0, ""), ("doctor FOLDER patient_id", 0, "")],
     "unlabelled_only": [("doctor FOLDER data", 0, "")],

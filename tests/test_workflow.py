@@ -11,8 +11,10 @@ from pathlib import Path
 
 import psutil
 import pytest
+from typer.testing import CliRunner
 
 from course import execution, graph, workflow
+from course.__main__ import app
 from course.chapters import chapters_of, tasks_of
 from course.progress import Progress, clock
 from ssl_utils.errors import CourseError
@@ -368,6 +370,24 @@ def test_an_unknown_name_is_one_line_before_anything_starts(tmp_path, arguments,
     found = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"SSL_RUNS_ROOT": str(tmp_path)})
     assert (found.returncode, found.stdout, found.stderr.count("\n")) == (2, "", 1)
     assert found.stderr.startswith(line)
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize(
+    ("words", "code", "line"),
+    [
+        (["run-chapter", "a.ipynb", "b.ipynb", "--parameters", "{"], 1, "parameters='{': is not JSON such as {"),
+        (["run-chapter", "a.ipynb", "b.ipynb", "--parameters", "[1]"], 1, "parameters='[1]': is not JSON such as {"),
+        (["run-command", "a", "log.txt", "[1]"], 1, "words='[1]': is not JSON such as ["),
+        (["run-command", "a", "log.txt", "[]"], 1, "words='[]': is not JSON such as ["),
+        (["run-command", "a", "log.txt", '["platform"]', "--minutes", "nan"], 2, "'--minutes'"),
+        (["run-command", "a", "log.txt", '["platform"]', "--minutes=-1"], 2, "'--minutes'"),
+    ],
+)
+def test_the_commands_of_the_graph_refuse_what_they_cannot_read(tmp_path, monkeypatch, words, code, line):
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, words)
+    assert (result.exit_code, line in result.stderr) == (code, True), result.stderr
     assert not list(tmp_path.iterdir())
 
 

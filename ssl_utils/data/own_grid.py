@@ -16,8 +16,8 @@ from ssl_utils.data.dataset import COARSE_CT, FILLED, Grid
 from ssl_utils.errors import CourseError
 
 KEYS = {  # what a person may choose: in what, and as in
-    "spacing": ("millimetres", "1.5,1.5,8"),
-    "roi": ("whole voxels", "64,64,8"),
+    "spacing": ("millimetres from 0.01 to 100", "1.5,1.5,8"),
+    "roi": ("whole voxels up to 1024", "64,64,8"),
     "patch_size": ("1, 2, 4, 8, 16 or 32 voxels", "8,8,2"),
 }
 LEAST = 0.9  # round-trip Dice of the worst structure
@@ -144,4 +144,6 @@ def parsed(values: Mapping[str, Any], source: str = "") -> dict[str, tuple]:
 
 
 def _possible(key: str, number: float) -> bool:
-    return 0 < number < math.inf and (key != "patch_size" or number in (1, 2, 4, 8, 16, 32))
+    if key == "spacing":
+        return 0.01 <= number <= 100
+    return 1 <= number <= 1024 if key == "roi" else number in (1, 2, 4, 8, 16, 32)

@@ -8,7 +8,7 @@ import resource
 import subprocess
 import time
 from collections import Counter, defaultdict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -39,17 +39,20 @@ def course_dir(dataset: str, scale: str) -> Path:
     return runs_root() / dataset / scale
 
 
-def check_source(dataset: str, data: str | None, *, record: bool = False) -> None:
-    """Raises CourseError when the runs of that name are those of another folder of data, by what was recorded."""
-    if not data:
+def check_source(
+    folder: Path, root: str | Path | None, contents: Callable[[], dict[str, str]], *, record: bool = False
+) -> None:
+    """Raises CourseError when the course in `folder` is one of other data, by what was recorded: where the data were
+    (`root`), and a hash per case (`contents`), which tells a copy from other data of the same name."""
+    if not root:
         return
-    data, source = str(Path(data).expanduser().resolve()), runs_root() / dataset / "source.json"
-    before = read_json(source).get("data") if source.exists() else None
-    if before not in (None, data):
-        fix = f"rename one of the two, or set SSL_RUNS_ROOT to another folder (if the data were moved, delete {source})"
-        raise CourseError(f"{data}: the runs in {source.parent} are those of {before}; {fix}")
-    if record and before is None:
-        write_json(source, {"data": data})
+    root, source = str(Path(root).expanduser().resolve()), folder / "source.json"
+    before = read_json(source) if source.exists() else {}
+    if before and root != before["data"] and contents() != before["cases"]:
+        fix = "set SSL_RUNS_ROOT to another folder; of two folders of your own, you can also rename one"
+        raise CourseError(f"{root}: the runs in {folder} are those of {before['data']}; {fix}")
+    if record and not before:
+        write_json(source, {"data": root, "cases": contents()})
 
 
 def pretrain_dir(dataset: str, scale: str, task: str) -> Path:

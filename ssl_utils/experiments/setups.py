@@ -4,7 +4,7 @@ import hashlib
 from collections.abc import Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from typing import Any
 
@@ -102,12 +102,18 @@ def setup(
     another grid.
     """
     made = unchecked(dataset=dataset, scale=scale, data=data, **grid)
-    runs.check_source(made.dataset.name, data)
+    source = made.folder, datasets.locate(made.dataset), partial(contents, made)
+    runs.check_source(*source)
     _stop_at_errors(made, progress)
-    runs.check_source(made.dataset.name, data, record=True)
+    runs.check_source(*source, record=True)
     if chosen := own_grid.parsed(grid):
         _record(made.folder, chosen)
     return made
+
+
+def contents(setup: Setup) -> dict[str, str]:
+    """Case -> hash of its files."""
+    return {case.id: cache.content(case) for case in setup.datalist.all_cases()}
 
 
 def _recorded(folder: Path) -> dict[str, tuple]:

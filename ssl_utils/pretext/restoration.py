@@ -102,8 +102,8 @@ class RestorationTask(PretextTask):
         steps: int,
         seed: int = 0,
         contrast: Annotated[str, Option("form of the contrastive loss", choices=CONTRASTS)] = "latent",
-        contrast_weight: Annotated[float, Option("weight of the latent contrastive loss", low=0)] = 0.05,
-        temperature: Annotated[float | None, Option("of the contrastive loss", above=0)] = None,
+        contrast_weight: Annotated[float, Option("weight of the latent contrastive loss", low=0, high=1000)] = 0.05,
+        temperature: Annotated[float | None, Option("of the contrastive loss", low=0.001, high=1000)] = None,
         fill: Annotated[str, Option("what replaces lost voxels", choices=FILLS)] = "noise",
     ) -> None:
         super().__init__(encoder=encoder, lr=lr, steps=steps, seed=seed)

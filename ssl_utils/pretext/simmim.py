@@ -18,7 +18,9 @@ from ssl_utils.training.options import Option
 MaskRatio = Annotated[float, Option("share of hidden tokens", above=0, below=1)]
 MaskUnit = Annotated[int, Option("side of a hidden cube in tokens", low=1)]
 NormaliseTarget = Annotated[bool, Option("regress every patch less its mean, over its standard deviation")]
-ForegroundWeight = Annotated[float, Option("weight of voxels above the mean of the volume; 1: all alike", low=0)]
+ForegroundWeight = Annotated[
+    float, Option("weight of voxels above the mean of the volume; 1: all alike", low=0, high=1000)
+]
 
 
 def block_mask(
