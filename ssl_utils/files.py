@@ -70,7 +70,8 @@ def exclusively(folder: Path, name: str) -> Iterator[None]:
 
 def write_text(path: Path | str, text: str) -> None:
     with atomic(path) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        # a file name that is not UTF-8 is written as JSON escapes it
+        temporary.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path | str, content: Any) -> None:
@@ -82,7 +83,7 @@ def read_json(path: Path | str) -> Any:
         return json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_once)
     except FileNotFoundError:
         raise CourseError(f"{path}: no such file; check the path, or run the chapter that writes it") from None
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise CourseError(f"{path}: is not readable JSON ({error}); fix or delete it") from None
 
 

@@ -14,6 +14,7 @@ from ssl_utils.data.cases import Case, Datalist
 from ssl_utils.data.lists import nnunet
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import Finetuning, prediction, scales, setups
+from ssl_utils.files import read_json, write_json
 
 SIZE = 20
 HIPPOCAMPUS = {"background": 0, "Anterior": 1, "Posterior": 2}
@@ -530,3 +531,58 @@ def test_a_new_user_goes_from_the_folder_to_a_prediction(tmp_path, tiny_setup, m
     assert written.name == f"{case.id}.nii.gz"
     values = datalists.as_listed(root).labels
     assert volumes.read_label(written, values=values).shape == volumes.read_label(case.label).shape
+
+
+# ---- values that would mean another thing, or nothing
+
+
+def changed(root: Path, key: str, value) -> Path:
+    """A list of six cases in which the first has that value, or the list itself has."""
+    content = json.loads((decathlon(root) / "dataset.json").read_text())
+    (content["training"][0] if key in ("image", "label", "patient", "id", "fold") else content)[key] = value
+    (root / "dataset.json").write_text(json.dumps(content))
+    return root
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("labels", {"a": float("inf")}, "labels must look like"),
+        ("regions", {"W": [float("inf")]}, "regions must look like"),
+        ("regions", {"W": [1.5]}, "regions must look like"),  # not 1
+        ("regions", {"W": "12"}, "regions must look like"),  # not 1 and 2
+        ("patient", 7.0, "patient 7.0 is neither text nor a whole number"),
+        ("patient", ["7"], "patient ['7'] is neither"),
+        ("id", True, "id True is neither"),
+        ("image", "imagesTr/a\0b.nii.gz", "has a zero byte"),
+        ("label", "y" * 300, "too long for a file"),
+        ("name", "caf\udce9", r"'caf\udce9' is not UTF-8"),
+    ],
+)
+def test_a_value_that_cannot_be_meant_is_refused_by_name(tmp_path, key, value, words):
+    assert words in refusal(changed(tmp_path, key, value))
+
+
+def test_channels_are_numbered_by_digits_alone(tmp_path):
+    root = write_list(tmp_path, {"channels": {"²": "x", "0": "y"}, "unlabeled": ["a.nii.gz"]})
+    assert datalists.as_listed(root).channels == ("x", "y")
+
+
+def test_channels_of_a_list_without_cases_are_a_list(tmp_path):
+    assert "channels must be a list" in refusal(write_list(hippocampus(tmp_path), {"channels": 7}))
+
+
+def test_json_may_be_too_deep(tmp_path):
+    (tmp_path / "dataset.json").write_text("[" * 100_000)
+    assert "is not readable JSON" in refusal(tmp_path)
+
+
+def test_a_file_or_folder_whose_name_is_not_utf8_is_refused(tmp_path):
+    for root, name in ((tmp_path / "own", "caf\udce9"), (tmp_path / "caf\udce9", "a")):
+        write(root / "imagesTr/b.nii.gz")
+        (root / "imagesTr/b.nii.gz").rename(root / f"imagesTr/{name}.nii.gz")
+        assert r"caf\udce9" in refusal(root) and "is not UTF-8" in refusal(root)
+        assert datasets.run_name("folder", str(root)) == f"folder_{'own' if root.name == 'own' else 'caf'}"
+    report = tmp_path / "report.json"
+    write_json(report, {"file": "caf\udce9"})  # as a finding may name a file that no case uses
+    assert read_json(report) == {"file": "caf\udce9"}

@@ -293,3 +293,9 @@ def test_the_reported_stack_of_seven_slices_is_usable():
     assert setup.patch_size == (8, 8, 2) and setup.grid.roi == (32, 32, 8)
     report = doctor.examine_datalist(setup.datalist, roi=setup.grid.roi, spacing=setup.grid.spacing)
     assert report.errors == 0
+
+
+def test_a_spacing_in_metres_is_refused_before_it_fills_the_memory():
+    extents, native = np.full((3, 3), 64.0), np.ones(3)
+    with pytest.raises(CourseError, match=r"spacing=0.001,0.001,0.001: is far below 1,1,1 mm, that of the volumes; "):
+        own_grid.choose(extents, native, {"spacing": (0.001,) * 3})

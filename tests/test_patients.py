@@ -169,3 +169,28 @@ def test_a_pool_of_another_dataset_holds_no_copy_of_a_test_image(tmp_path, monke
     line = rf"{kept.id}.nii.gz: its image has the same voxels as {tested.id}, a validation or test case of folder_own; "
     with pytest.raises(CourseError, match=line):
         setups.pool(here, "own+other")
+
+
+def test_a_channel_in_two_splits_is_an_error(tmp_path):
+    names = ["c1", "c2", "c3", "c4"]
+    root = own_folder(tmp_path, " ".join(f"{name}_{channel}" for name in names for channel in "ab"))
+    write_pair(root, "c4_b", 2)  # the second channel of c1
+    entries = [entry(f"{n}_a") | {"image": [f"imagesTr/{n}_{c}.nii.gz" for c in "ab"], "patient": n} for n in names]
+    write_list(root, training=entries[:2], validation=entries[2:3], test=entries[3:], channels=["a", "b"])
+    found = [finding for finding in doctor.examine_folder(root) if "channel" in finding.reason]
+    assert [(finding.severity, finding.file) for finding in found] == [("error", "c4")]
+    assert found[0].reason == "channel 1 of its image has the same voxels as that of c1"
+
+
+def test_images_of_several_files_are_grouped_too(tmp_path):
+    root = own_folder(tmp_path, "p1_v1_a p1_v1_b p1_v2_a p1_v2_b")
+    write_list(root, training=[{"image": [f"imagesTr/p1_v{v}_{c}.nii.gz" for c in "ab"]} for v in (1, 2)])
+    (line,) = datalists.grouped(datalists.as_listed(root))
+    assert line.startswith("p1: 2 cases (p1_v1, p1_v2)")
+
+
+def test_a_line_break_in_a_name_breaks_no_line(tmp_path):
+    root = own_folder(tmp_path)
+    (root / "imagesTr/line\nbreak.nii.gz").write_bytes(b"")
+    lines = [finding.line() for finding in doctor.examine_folder(root) if "is empty" in finding.reason]
+    assert lines == [f"{root}/imagesTr/line break.nii.gz: is empty; copy or download it again"]

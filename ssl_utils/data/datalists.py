@@ -53,7 +53,7 @@ def grouped(datalist: Datalist) -> list[str]:
     lines = []
     for patient, cases in sorted(cases_of.items(), key=lambda group: (-len(group[1]), group[0])):
         if len(cases) > 1:
-            why = why_one(patient, [(case.id, case.image.as_posix()) for case in cases])
+            why = why_one(patient, [(case.id, case.files[0][1].as_posix()) for case in cases])
             lines.append(f"{patient}: {len(cases)} cases ({_some(sorted(case.id for case in cases))}), {why}")
     return lines
 

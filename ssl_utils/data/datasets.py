@@ -141,7 +141,7 @@ def run_name(name: str, data: str | None = None) -> str:
         return name
     last = Path(data or "").expanduser().resolve().name
     plain = re.sub(r"[^a-z0-9]+", "_", last.lower()).strip("_")
-    return f"folder_{plain or hashlib.sha256(last.encode()).hexdigest()[:8]}"
+    return f"folder_{plain or hashlib.sha256(os.fsencode(last)).hexdigest()[:8]}"
 
 
 def get(

@@ -23,6 +23,7 @@ KEYS = {  # what a person may choose: in what, and as in
 LEAST = 0.9  # round-trip Dice of the worst structure
 STEP = 2**0.25  # between two spacings that are tried
 FEW, MOST = 8, 27  # windows of a volume: without labels, and while labels ask for more
+FINEST = 50  # times finer than the volumes a given spacing may be; more would not fit into memory
 TOKENS = 256  # of a crop at most
 OVERLAP = 0.25  # of neighbouring windows at scale laptop
 
@@ -46,8 +47,14 @@ def choose(
     The fine one has the median spacing. The coarse one is the first, from about one crop per volume downwards, at whose
     spacing labels `survive`; else the finest that at most `MOST` windows cover. Without labels: that of `FEW` windows.
     `chosen`: values under `KEYS` that a person has given.
+
+    Raises:
+        CourseError: a given spacing far below that of the volumes, or as `changed`.
     """
     if "spacing" in chosen:
+        if (np.multiply(chosen["spacing"], FINEST) < native).any():
+            own, given = (",".join(f"{size:.3g}" for size in sizes) for sizes in (native, chosen["spacing"]))
+            raise CourseError(f"spacing={given}: is far below {own} mm, that of the volumes; write it in millimetres")
         native = np.array(chosen["spacing"])
     median, coarse, target = np.median(extents, axis=0), [], native.min()
     fine = changed(_fit(extents, native, BUDGETS["fine"]), chosen, patch=BUDGETS["fine"].patch)

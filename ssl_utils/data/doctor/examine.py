@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -165,9 +166,7 @@ def _volume(volume: Volume, facts: Facts, kind: str, contents: dict, rule: Inten
     for number, channel in enumerate(volume.array):
         of = f"channel {number} of its {kind}" if len(volume.array) > 1 else f"its {kind}"
         yield from (Finding(name, "warning", *oddity) for oddity in _channel(channel, kind, of))
-    if volume.array.min() < volume.array.max():
-        digest = facts.digest if kind == "image" else fingerprints.digest(reorient(volume))
-        yield from _copy(digest, facts, kind, contents)
+    yield from _copies(reorient(volume), facts, kind, contents)
 
 
 def _channel(channel: np.ndarray, kind: str, of: str) -> Iterator[tuple[str, str]]:
@@ -180,13 +179,20 @@ def _channel(channel: np.ndarray, kind: str, of: str) -> Iterator[tuple[str, str
         yield f"{of} has only whole numbers up to 20, like a label", "if it is a label, put its image in its place"
 
 
-def _copy(digest: str, facts: Facts, kind: str, contents: dict[str, Facts]) -> Iterator[Finding]:
-    """Another volume with the same voxels. Copies of an image within one split waste it and spoil no result."""
-    first = contents.setdefault(digest, facts)
-    if first is not facts:
-        severity = "error" if kind == "image" and cohort.apart(first, facts) else "warning"
-        fix = "delete one of the two" if kind == "image" else "give each image a label of its own"
-        yield Finding(facts.name, severity, f"its {kind} has the same voxels as that of {first.name}", fix)
+def _copies(upright: Volume, facts: Facts, kind: str, contents: dict[str, Facts]) -> Iterator[Finding]:
+    """Another volume with the same voxels, or the same in a channel. Copies of an image within one split waste it and
+    spoil no result."""
+    several = range(len(upright.array)) if len(upright.array) > 1 else ()
+    parts = {f"channel {n} of its {kind}": upright.array[n : n + 1] for n in several}
+    for what, array in ({f"its {kind}": upright.array} | parts).items():
+        if array.min() == array.max():
+            continue
+        first = contents.setdefault(fingerprints.digest(replace(upright, array=array)), facts)
+        if first is not facts:
+            severity = "error" if kind == "image" and cohort.apart(first, facts) else "warning"
+            fix = "delete one of the two" if kind == "image" else "give each image a label of its own"
+            yield Finding(facts.name, severity, f"{what} has the same voxels as that of {first.name}", fix)
+            return
 
 
 def _size(image: Volume, name: str, roi: Sequence[int], spacing: Sequence[float] | None) -> Iterator[Finding]:
@@ -221,6 +227,7 @@ def _finding(path: Path, error: CourseError) -> Finding:
     text, parts = str(error), []
     with suppress(OSError):
         parts = names.parts(path)
-    file = next((part for part in map(str, (path, *parts)) if text.startswith(f"{part}: ")), "")
-    reason, _, fix = text.removeprefix(f"{file}: ").rpartition("; ")
-    return Finding(file or str(path), "error", reason, fix)
+    lines = {" ".join(str(part).split()): str(part) for part in (path, *parts)}  # as errors write them
+    start = next((line for line in lines if text.startswith(f"{line}: ")), "")
+    reason, _, fix = text.removeprefix(f"{start}: ").rpartition("; ")
+    return Finding(lines.get(start, str(path)), "error", reason, fix)

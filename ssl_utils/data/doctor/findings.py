@@ -31,7 +31,7 @@ class Finding:
     cure: str
 
     def line(self) -> str:
-        return f"{self.file}: {self.reason}; {self.cure}"
+        return " ".join(f"{self.file}: {self.reason}; {self.cure}".split())  # a file name may hold a line break
 
 
 @dataclass

@@ -43,11 +43,28 @@ def spelled(content: dict[str, Any], known: Sequence[str], source: str) -> dict[
     return chosen
 
 
+def check_values(entry: dict[str, Any], source: str) -> None:
+    """Refuse a file that no disk can have, and an id, patient or fold that is not its own text: 7.0 is not 7.
+
+    Raises:
+        CourseError: one of these; `source` names the list and the entry.
+    """
+    images = entry["image"] if isinstance(entry["image"], list) else [entry["image"]]
+    for name in map(str, filter(None, (*images, entry.get("label"), entry.get("id")))):
+        if "\0" in name or len(name) > 2000 or max(map(len, name.encode().split(b"/"))) > 255:
+            raise CourseError(f"{source}: {name[:40]!r} has a zero byte, or is too long for a file; correct the name")
+    for key in ("id", "patient", "fold"):
+        if not isinstance(entry.get(key), str | int | None) or isinstance(entry.get(key), bool):
+            raise CourseError(f"{source}: {key} {entry[key]!r} is neither text nor a whole number; correct it")
+    if {*"/\\"} & {*str(entry.get("id", ""))}:
+        raise CourseError(f"{source}: id {entry['id']} has a slash; choose another id")
+
+
 def in_order(channels: Any) -> Any:
     """{"1": "T1", "0": "CT"} as a list by its numbers; anything else as it is."""
     if not isinstance(channels, dict):
         return channels
-    return [channels[key] for key in (sorted(channels, key=int) if all(map(str.isdigit, channels)) else channels)]
+    return [channels[key] for key in (sorted(channels, key=int) if all(map(str.isdecimal, channels)) else channels)]
 
 
 def miscounted(content: dict[str, Any], counts: Mapping[str, int]) -> Iterator[str]:

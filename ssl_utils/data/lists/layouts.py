@@ -29,7 +29,8 @@ def with_cases(content: Any, root: Path) -> Any:
     known = keys.spelled(content, keys.LIST, source) if isinstance(content, dict) else {}
     if not isinstance(content, dict) or any(known.get(key) for key in (*SIDES, "dataset")):
         return content
-    channels = [str(name) for name in keys.in_order(known.get("channels")) or ()]
+    channels = keys.in_order(known.get("channels"))
+    channels = [*map(str, channels)] if isinstance(channels, list) else []  # `parse` refuses anything else
     pairs = [(volumes_in(root / images), volumes_in(root / labels), split) for images, labels, split in PAIRS]
     if any(images for images, *_ in pairs):
         entries, counts = _paired(root, pairs, channels)

@@ -10,6 +10,7 @@ Paths are relative to the dataset's folder, or absolute. An image is one path, o
 without `labels` has images only. What nnU-Net and MONAI add is in docs/own_data.md.
 """
 
+import json
 import re
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
@@ -72,6 +73,9 @@ def parse(content: Any, path: Path, *, root: Path) -> Datalist:
     """The datalist that the JSON `content` of `path` describes; errors as `read`."""
     if not isinstance(content, dict):
         raise CourseError(f"{path}: is not a datalist; it must be one JSON object with a list named training")
+    if odd := re.search('[^"/]*[\ud800-\udfff][^"/]*', json.dumps([str(root), content], ensure_ascii=False)):
+        fix = "rename the file or folder, or correct the list"
+        raise CourseError(f"{path}: the name {odd[0][:40]!a} is not UTF-8; {fix}")
     content = nnunet.with_training(nnunet.with_regions(keys.spelled(content, keys.LIST, str(path)), path), path)
     entries = {split: _entries(path, split, content.get(split)) for split in SIDES}
     if not any(entries.values()):
@@ -114,8 +118,7 @@ def _entries(path: Path, split: str, entries: Any) -> list[dict[str, Any]]:
             raise CourseError(f"{path}: {split}[{number}] names no image file; give one path, or one for each channel")
         if not isinstance(entry.get("label"), str | None):
             raise CourseError(f"{path}: the label of {split}[{number}] is not one path; name a file or leave it out")
-        if {*"/\\"} & {*str(entry.get("id", ""))}:
-            raise CourseError(f"{path}: id {entry['id']} of {split}[{number}] has a slash; choose another id")
+        keys.check_values(entry, f"{path}: {split}[{number}]")
         text = {key: str(value) for key, value in entry.items() if value is not None}
         checked.append(text | {"image": tuple(images) if len(images) > 1 else images[0]})
     return checked
@@ -201,9 +204,7 @@ def _labels(path: Path, labels: Any) -> dict[int, str]:
     """value -> name with the background; nnU-Net's name -> value is inverted."""
     try:
         pairs = [(key, name) if isinstance(name, str) else (name, key) for key, name in labels.items()]
-        names = {int(value): str(name).strip() for value, name in pairs}
-        if any(isinstance(value, float) and value != int(value) for value, _ in pairs):
-            raise ValueError
+        names = {_whole(value): str(name).strip() for value, name in pairs}
     except (AttributeError, TypeError, ValueError):
         raise CourseError(f'{path}: labels must look like {{"0": "background", "1": "liver"}}; correct them') from None
     if len(names) < len(pairs) or any(not 0 <= value <= 255 for value in names):
@@ -218,6 +219,12 @@ def _labels(path: Path, labels: Any) -> dict[int, str]:
     return dict(sorted(names.items()))
 
 
+def _whole(value: Any) -> int:
+    if isinstance(value, float) and not value.is_integer():
+        raise ValueError
+    return int(value)
+
+
 def _channels(path: Path, channels: Any) -> tuple[str, ...]:
     names = keys.in_order(channels)
     if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
@@ -227,7 +234,9 @@ def _channels(path: Path, channels: Any) -> tuple[str, ...]:
 
 def _regions(path: Path, regions: Any, labels: dict[int, str]) -> dict[str, tuple[int, ...]]:
     try:
-        parsed = {str(name): tuple(int(value) for value in values) for name, values in regions.items()}
+        if any(isinstance(values, str) for values in regions.values()):  # "12" is not 1 and 2
+            raise ValueError
+        parsed = {str(name): tuple(map(_whole, values)) for name, values in regions.items()}
     except (AttributeError, TypeError, ValueError):
         raise CourseError(f'{path}: regions must look like {{"WT": [1, 2, 4]}}; correct them') from None
     for name, values in parsed.items():
