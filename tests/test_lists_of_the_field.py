@@ -72,7 +72,7 @@ def decathlon(root: Path, **more) -> Path:
         write_label(root / "labelsTr" / name)
         (root / "imagesTr" / f"._{name}").write_bytes(b"\0\5\x16\7 Mac OS X")
     write(root / "imagesTs/hippocampus_007.nii.gz")
-    about = {"name": "Hippocampus", "licence": "CC-BY-SA 4.0", "release": "1.0", "tensorImageSize": "3D"}
+    about = {"name": "Hippocampus", "licence": "CC-BY-SA 4.0", "relase": "1.0 04/05/2018", "tensorImageSize": "3D"}
     about |= {"modality": {"0": "MRI"}, "labels": {str(value): name for name, value in HIPPOCAMPUS.items()}}
     training = [{"image": f"./imagesTr/{name}", "label": f"./labelsTr/{name}"} for name in names]
     counted = {"numTraining": 6, "numTest": 1, "training": training, "test": ["./imagesTs/hippocampus_007.nii.gz"]}
