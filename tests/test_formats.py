@@ -142,3 +142,9 @@ def test_an_own_folder_may_mix_formats(tmp_path):
     assert formats.collected([tmp_path / "imagesTr"]) == [
         tmp_path / "imagesTr" / name for name in ("a.nrrd", "b.mha", "c.mgh", "d")
     ]
+
+
+def test_a_folder_with_volumes_further_down_is_not_called_empty(tmp_path):
+    volumes.write_nifti(tmp_path / "sub-01/anat/sub-01_T1w.nii.gz", VOXELS, AFFINE)
+    with pytest.raises(CourseError, match="no volume directly in it; name the folder that has them"):
+        formats.collected([tmp_path])

@@ -126,7 +126,7 @@ def collected(paths: Iterable[Path]) -> list[Path]:
     for path in paths:
         inside = volumes_in(path) or ([path] if is_series(path) else []) if path.is_dir() else [path]
         if not inside:
-            raise CourseError(f"{path}: has no volume in it; give {NAMES}")
+            raise CourseError(f"{path}: has no volume directly in it; name the folder that has them, or give {NAMES}")
         volumes += inside
     return volumes
 

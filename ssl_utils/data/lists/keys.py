@@ -19,7 +19,7 @@ SPELLINGS = {
     **dict.fromkeys(("patient_id", "patientID", "subject", "subject_id"), "patient"),
 }
 # of the Medical Segmentation Decathlon and of nnU-Net: nothing here depends on them
-NOT_READ = {"release", "tensorImageSize", "overwrite_image_reader_writer"}
+NOT_READ = {"release", "relase", "tensorImageSize", "overwrite_image_reader_writer"}  # relase: as the Decathlon has it
 NOT_READ |= {"citation", "converted_by", "dataset_name", "author", "authors", "version", "date", "url", "relation"}
 FIXES = {"fold": "only cases of training have a fold, delete it"}
 
