@@ -56,8 +56,12 @@ MORE = $${DATA:+--data "$$DATA"} $${CORES:+--cores "$$CORES"} $${REPEATS:+--repe
 course: $(READY) ## run chapters 00 to 05 and print the results; PART= SCALE= DATASET= DATA= CORES= REPEATS= LABELS=
 	@"$(PYTHON)" -m course run $${PART:+--part "$$PART"} --scale "$$SCALE" --dataset "$$DATASET" $(MORE)
 
-study: $(READY) ## vary one thing on top of the course; STUDY=mask_ratio|freezing|pretraining_data|pretraining_volumes|restoration|pretraining_length|finetuning_length|controls TASKS=
+study: $(if $(STUDY),$(READY),which-study) ## vary one thing on top of the course; STUDY=mask_ratio|freezing|pretraining_data|pretraining_volumes|restoration|pretraining_length|finetuning_length|controls TASKS=
 	@"$(PYTHON)" -m course study "$(STUDY)" --scale "$$SCALE" --dataset "$$DATASET" $${TASKS:+--tasks "$$TASKS"} $(MORE)
+
+.PHONY: which-study
+which-study:
+	@echo "make study: name one with STUDY=controls; make lists all of them" >&2; exit 2
 
 # Workers share the tests by files; what times something comes after them, with the machine to itself, and without
 # collecting every other file again.
