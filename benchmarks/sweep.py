@@ -1,10 +1,11 @@
 """Do lists and folders, however they are broken, end in a result or in one line? Thousands of drawn ones are read.
 
-    python -m benchmarks.sweep [--draws 10000] [--first 0]     # about 20 draws a second on one core
+    python -m benchmarks.sweep [--draws 10000] [--first 0]     # 0.06 s a draw on a busy core
 
 Prints every draw that breaks a property, and exits with 1 when there is any. The properties, of the list, the dataset,
 the doctor and the setup alike: a result, or one line that names something of the folder; no patient and no voxels in
-two splits of a setup; every volume in a case, or named; the same answer twice; nothing written into the folder.
+two splits of a setup; every volume in a case, or named; every tenth time, the same answer twice; nothing written into
+the folder.
 """
 
 import argparse
@@ -157,7 +158,7 @@ def sweep(seeds: range, folder: Path) -> Iterator[tuple[Drawn, list[str]]]:
     try:
         for seed in seeds:
             drawn = Drawn(seed, folder / f"d{seed}" / ROOTS[seed % len(ROOTS)], files)
-            yield drawn, list(faults(drawn.root, twice=seed % 5 == 0))
+            yield drawn, list(faults(drawn.root, twice=seed % 10 == 0))
             shutil.rmtree(folder / "runs", ignore_errors=True)
             shutil.rmtree(drawn.root.parent, ignore_errors=True)
     finally:
