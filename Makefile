@@ -101,7 +101,7 @@ lab: $(READY) $(ITK:%=.venv-itk/.ready) ## open the chapters in JupyterLab; VIEW
 
 lint: $(READY) ## check style, and that no notebook holds outputs
 	@"$(PYTHON)" -m ruff check .
-	@"$(PYTHON)" -m codespell_lib README.md CONTRIBUTING.md CHANGELOG.md docs ssl_utils course
+	@"$(PYTHON)" -m codespell_lib -L relase README.md CONTRIBUTING.md CHANGELOG.md docs ssl_utils course
 	@"$(PYTHON)" -m nbstripout --verify --keep-id --extra-keys "metadata.papermill metadata.widgets cell.metadata.papermill" notebooks/*.ipynb
 
 clean: ## delete ./runs and caches; keep ./data and .venv

@@ -402,13 +402,16 @@ def test_badges_are_drawn_here_and_have_a_title(path):
     assert not re.search(r"<image|href=\"http|url\(http", text)
 
 
+DECATHLON = "relase"  # how the Decathlon spells a key of its lists
+
+
 def spelling(texts: dict[str, str], folder: Path) -> list[str]:
     """What codespell finds, each text named by its key."""
     for name, text in texts.items():
         file = folder / f"{name}.txt"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_text(text, encoding="utf-8")
-    command = [sys.executable, "-m", "codespell_lib", "--builtin", "clear,rare", "."]
+    command = [sys.executable, "-m", "codespell_lib", "--builtin", "clear,rare", "-L", DECATHLON, "."]
     done = subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=120)
     assert done.returncode in (0, 65), done.stderr  # 65: it found words
     return done.stdout.splitlines()
