@@ -41,6 +41,7 @@ TINY = {
 SMALL_FILES = (  # in a process of its own: between fork and exec, Python beside another thread may wait for ever
     "import os, resource as r, sys; r.setrlimit(r.RLIMIT_FSIZE, (20_000, 20_000)); os.execv(sys.argv[1], sys.argv[1:])"
 )
+PHANTOM = ["data", "phantom", "--scale", "smoke", "--spacing", "2", "--roi", "16"]  # which small volumes fill
 FULL = ("No space left on device", "File too large")
 NO_MEMORY = "error: not enough memory; close programs, or choose a smaller --scale"
 
@@ -154,11 +155,7 @@ def own(blobs) -> list:
 def whole(own, tmp_path_factory) -> Path:
     """Where every command was run once and left alone."""
     root = tmp_path_factory.mktemp("whole")
-    for words in (
-        ["data", "phantom", "--scale", "smoke"],
-        ["pretrain", "simmim", *own],
-        ["finetune", "simmim", "--num-labeled", "2", *own],
-    ):
+    for words in (PHANTOM, ["pretrain", "simmim", *own], ["finetune", "simmim", "--num-labeled", "2", *own]):
         said = run(words, root)
         assert said.code == 0, said.text
     return root
@@ -184,7 +181,7 @@ def test_training_on_a_disk_that_is_full_again_and_again_ends_with_the_same_numb
 
 @pytest.mark.long
 def test_a_phantom_on_a_full_disk_is_completed_later(whole, tmp_path):
-    words = ["data", "phantom", "--scale", "smoke"]
+    words = PHANTOM
     for fits in (0, 3, 3):
         assert is_full(run(words, tmp_path, fits=fits)) and nothing_half_written(tmp_path)
         assert not (tmp_path / "data" / "phantom" / "dataset.json").exists()
