@@ -112,9 +112,7 @@ def hippocampus() -> Datalist:
         "Vanderbilt University Medical Center",
         channels=("MRI",),
         labels={0: "background", 1: "anterior", 2: "posterior"},
-        training=in_turn(sides["rest"], seed=SEED),
-        validation=sides["validation"],
-        test=sides["test"],
+        **_drawn(sides),
     )
 
 
@@ -131,9 +129,7 @@ def sarcoma() -> Datalist:
         "the IBSI validation set (A. Zwanenburg)",
         channels=("CT", "T1", "PET"),
         labels={0: "background", 1: "tumour"},
-        training=in_turn(sides["rest"], seed=SEED),
-        validation=sides["validation"],
-        test=sides["test"],
+        **_drawn(sides),
     )
 
 
@@ -151,11 +147,15 @@ def headneck() -> Datalist:
         reference="Babier et al. 2021, Med Phys 48:5549 (OpenKBP); images from The Cancer Imaging Archive",
         channels=("CT",),
         labels=dict(enumerate(("background", "brainstem", "spinal cord", "right parotid", "left parotid", "mandible"))),
-        training=in_turn(sides["rest"], seed=SEED),
-        validation=sides["validation"],
-        test=sides["test"],
+        **_drawn(sides),
         unlabeled=tuple(replace(case, image=ROOT / "imagesUn" / case.image.name, label=None) for case in others),
     )
+
+
+def _drawn(sides: dict[str, tuple[Case, ...]]) -> dict[str, tuple[Case, ...]]:
+    """The labelled splits: training in the order of its nested subsets, validation, test."""
+    rest = in_turn(sides["rest"], seed=SEED)
+    return {"training": rest, "validation": sides["validation"], "test": sides["test"]}
 
 
 def _pairs(prefix: str, spans: str, *, patient: Callable[[int], int]) -> list[Case]:

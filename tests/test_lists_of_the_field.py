@@ -1,14 +1,14 @@
 """Lists and folders as other tools write them: nnU-Net, the Decathlon, MONAI, BIDS, plain folders."""
 
 import json
-import sys
 from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+from commands import command
 
-from ssl_utils import __main__ as cli, experiments
+from ssl_utils import experiments
 from ssl_utils.data import cache, datalists, datasets, doctor, volumes
 from ssl_utils.data.cases import Case, Datalist
 from ssl_utils.data.lists import nnunet
@@ -464,15 +464,6 @@ def test_a_list_may_name_labels_and_leave_the_cases_to_the_folder(tmp_path):
 
 
 # ---- commands
-
-
-def command(monkeypatch, *words) -> tuple[int, str]:
-    monkeypatch.setattr(sys, "argv", ["ssl_utils", *map(str, words)])
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return (1, stop.code) if isinstance(stop.code, str) else (stop.code or 0, "")
-    return 0, ""
 
 
 def saved_model(root: Path) -> Path:

@@ -3,16 +3,15 @@
 import json
 import re
 import shutil
-import sys
 from pathlib import Path
 
 import nibabel as nib
 import numpy as np
 import pytest
+from commands import command
 from faulty_files import dicom_slices, write_series
 from own_folder import SIZE, ball, delete_pair, entry, image, own_folder, write_list, write_pair
 
-from ssl_utils import __main__ as cli
 from ssl_utils.data import doctor, volumes
 from ssl_utils.data.formats import names
 from ssl_utils.errors import CourseError
@@ -28,16 +27,6 @@ def own_runs(tmp_path, monkeypatch):
 @pytest.fixture
 def root(tmp_path) -> Path:
     return own_folder(tmp_path / "data")
-
-
-def command(monkeypatch, *words) -> tuple[int, str]:
-    """The exit code of a command of ssl_utils, and the line with which it ended."""
-    monkeypatch.setattr(sys, "argv", ["ssl_utils", *map(str, words)])
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return (1, stop.code) if isinstance(stop.code, str) else (stop.code or 0, "")
-    return 0, ""
 
 
 def setup(root: Path) -> setups.Setup:

@@ -11,8 +11,9 @@ from pathlib import Path
 import nibabel as nib
 import numpy as np
 import pytest
+from commands import command
 
-from ssl_utils import __main__ as cli, experiments, files
+from ssl_utils import experiments, files
 from ssl_utils.data import datalists, datasets, doctor, volumes
 from ssl_utils.data.formats import names
 from ssl_utils.errors import CourseError
@@ -231,16 +232,6 @@ def test_sessions_of_one_patient_stay_in_one_split(tmp_path):
 
 
 # ---- predict
-
-
-def command(monkeypatch, *words) -> tuple[int, str]:
-    """The exit code of a command of ssl_utils, and the line with which it ended."""
-    monkeypatch.setattr(sys, "argv", ["ssl_utils", *map(str, words)])
-    try:
-        cli.main()
-    except SystemExit as stop:
-        return (1, stop.code) if isinstance(stop.code, str) else (stop.code or 0, "")
-    return 0, ""
 
 
 @pytest.fixture(scope="module")

@@ -76,6 +76,7 @@ class Dataset:
         return len(self.regions) if self.regions else len(self.labels)
 
 
+PERCENTILES = Intensity("percentile", 1, 99)  # of each volume, where values have no unit
 ABDOMEN = Intensity("window", -175, 250)  # one soft-tissue rule for pretraining and fine-tuning alike
 COARSE_CT = Grid((6.0, 6.0, 6.0), (48, 40, 32))
 _BTCV = """background,spleen,right kidney,left kidney,gallbladder,esophagus,liver,stomach,aorta,inferior vena cava,\

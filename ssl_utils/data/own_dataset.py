@@ -10,7 +10,7 @@ import numpy as np
 
 from ssl_utils.data import own_grid, round_trip, volumes
 from ssl_utils.data.cases import Datalist
-from ssl_utils.data.dataset import ABDOMEN, Dataset, Intensity
+from ssl_utils.data.dataset import ABDOMEN, PERCENTILES, Dataset
 from ssl_utils.data.lists.own_folder import from_folder
 from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json, write_json
@@ -53,7 +53,7 @@ def describe(root: Path, *, name: str, chosen: Mapping[str, tuple] | None = None
         channels=datalist.channels,
         labels=datalist.labels,
         regions=datalist.regions or None,
-        intensity=ABDOMEN if is_ct else Intensity("percentile", 1, 99),
+        intensity=ABDOMEN if is_ct else PERCENTILES,
         grids=grids,
         tolerance=float(np.round(spacing.max(), 2)),
         folders=(),

@@ -142,14 +142,14 @@ def whole(
         if dataset != "folder" or not data:
             raise
         return doctor.examine_folder(Path(data).expanduser().resolve(), grid=scale.grid, progress=progress), None
-    return _report(made, datalist, progress), made
-
-
-def _report(made: Setup, datalist: Datalist, progress: Progress | None) -> Report:
     report = doctor.examine_dataset(made.dataset, datalist, grid=made.grid, progress=progress)
-    lost, report.grid = doctor.on_grid(datalist, made.grid, patch_size=made.patch_size, scale=made.scale.name)
+    lost, report.grid = _on_grid(made, datalist)
     report += lost if made.dataset.is_folder else ()  # the grids of named datasets are the course's own choice
-    return report
+    return report, made
+
+
+def _on_grid(made: Setup, datalist: Datalist) -> tuple[list[Finding], str]:
+    return doctor.on_grid(datalist, made.grid, patch_size=made.patch_size, scale=made.scale.name)
 
 
 def examined(setup: Setup, progress: Progress | None = None) -> Report:
@@ -161,7 +161,8 @@ def examined(setup: Setup, progress: Progress | None = None) -> Report:
             before = read_json(kept)
             if before["state"] == state:
                 return Report(Finding(**finding) for finding in before["findings"])
-        report = _report(setup, setup.datalist, progress)
+        report = doctor.examine_dataset(setup.dataset, setup.datalist, grid=setup.grid, progress=progress)
+        report += _on_grid(setup, setup.datalist)[0] if setup.dataset.is_folder else ()
         write_json(kept, {"state": state} | report.record())
         return report
 

@@ -12,7 +12,7 @@ import numpy as np
 
 from ssl_utils.data import datalists, datasets, volumes
 from ssl_utils.data.cases import Case, Datalist
-from ssl_utils.data.dataset import FILLED, Dataset, Grid, Intensity
+from ssl_utils.data.dataset import FILLED, PERCENTILES, Dataset, Grid, Intensity
 from ssl_utils.data.doctor import cohort, fingerprints
 from ssl_utils.data.doctor.findings import Facts, Finding, Report
 from ssl_utils.data.formats import names
@@ -21,7 +21,6 @@ from ssl_utils.data.volumes import Volume, reorient
 from ssl_utils.errors import CourseError
 
 Progress = Callable[[int, int], None]
-OWN = Intensity("percentile", 1, 99)  # the rule of everything that is not CT
 
 
 def examine(
@@ -81,7 +80,7 @@ def examine_datalist(
     *,
     roi: Sequence[int] | None = None,
     spacing: Sequence[float] | None = None,
-    rule: Intensity = OWN,
+    rule: Intensity = PERCENTILES,
     progress: Progress | None = None,
 ) -> Report:
     """Everything that can be wrong with a list and its files, by reading all of them once.
@@ -137,7 +136,7 @@ def _file(path: Path, channels: int, report: Report, contents: dict) -> None:
     volume = _attempt(read, path, report)
     if volume is not None:
         facts = Facts(str(path), kind=kind)
-        report += _attempt(lambda _: [*_volume(volume, facts, kind, contents, OWN)], path, report) or []
+        report += _attempt(lambda _: [*_volume(volume, facts, kind, contents, PERCENTILES)], path, report) or []
         report.cases.append(facts)
 
 
