@@ -52,8 +52,8 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
         "precision": precision(),
         "encoder": sha256(weights) if weights else None,
     }
-    if not run.deep_supervision:
-        del settings["deep_supervision"]  # runs from before this option stay valid
+    for option in {"deep_supervision", "encoder_lr"} - {*run.changed()}:
+        del settings[option]  # runs from before these options stay valid
     used = [*labelled, *setup.datalist.validation, *setup.datalist.test]
     if runs.begin(folder, setup.settings(used, **settings), device=device(), first=team.first):
         return folder
@@ -71,6 +71,7 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
         held_out=held_out,
         freeze_epochs=run.freeze_epochs,
         layer_decay=run.layer_decay,
+        encoder_lr=run.encoder_lr,
     )
     recorder = fit(
         module,

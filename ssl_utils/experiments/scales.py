@@ -23,6 +23,7 @@ class Scale:
     num_layers: int
     num_heads: int
     feature_size: int
+    image_skips: bool  # of UNETR
     # training
     pretrain_steps: int
     pretrain_batch_size: int
@@ -50,6 +51,7 @@ NUMBERS = {  # one value per name
     "num_layers": (3, 6, 6, 12),
     "num_heads": (3, 4, 4, 12),
     "feature_size": (4, 8, 8, 16),
+    "image_skips": (False, False, False, False),
     "pretrain_steps": (20, 700, 10_000, 22_500),
     "pretrain_batch_size": (2, 8, 8, 8),
     "pretrain_lr": (1e-3, 1e-3, 1e-3, 1e-4),

@@ -49,8 +49,8 @@ class SegmentationTask(SharedStep):
         held_out: the validation cases; the loader yields their numbers.
         regions: name -> label values of overlapping regions, one sigmoid channel each; None for plain labels.
         freeze_epochs: epochs (from one validation to the next) with a frozen encoder; 0 never, -1 always.
-        layer_decay: learning rate of a part of the encoder over that of the next part inwards; the innermost part and
-            the decoder have the full rate.
+        layer_decay: learning rate of a part of the encoder over that of the next part inwards; the innermost part has
+            `encoder_lr` times the rate of the decoder.
     """
 
     def __init__(
@@ -67,12 +67,14 @@ class SegmentationTask(SharedStep):
         steps: int,
         freeze_epochs: int = 0,
         layer_decay: float = 1.0,
+        encoder_lr: float = 1.0,
         weight_decay: float = 0.01,
     ) -> None:
         super().__init__()
         self.network, self.values, self.regions = network, list(values), regions
         self.lr, self.steps, self.roi, self.overlap, self.held_out = lr, steps, tuple(roi), overlap, list(held_out)
-        self.freeze_epochs, self.layer_decay, self.weight_decay = freeze_epochs, layer_decay, weight_decay
+        self.freeze_epochs, self.layer_decay, self.encoder_lr = freeze_epochs, layer_decay, encoder_lr
+        self.weight_decay = weight_decay
         self.freezes = freeze_epochs != 0
         # batch=True, because a structure may be absent from a single crop. With the class weights all 13 organs of the
         # phantom were predicted in our trial, without them 8
@@ -140,7 +142,9 @@ class SegmentationTask(SharedStep):
         return adamw(groups, steps=self.steps, betas=(0.9, 0.999))
 
     def layers(self) -> list[tuple[nn.Module, float]]:
-        """(module, learning-rate factor): 1 for the decoder, times `layer_decay` with every part further out."""
+        """(module, learning-rate factor): 1 for the decoder, `encoder_lr` for the innermost part of the encoder, times
+        `layer_decay` with every part further out."""
         parts = list(self.network.encoder_parts().values())
-        encoder = [(part, self.layer_decay ** (len(parts) - 1 - i)) for i, part in enumerate(parts)]
+        factors = [self.encoder_lr * self.layer_decay ** (len(parts) - 1 - i) for i in range(len(parts))]
+        encoder = list(zip(parts, factors, strict=True))
         return [*encoder, *((part, 1.0) for part in self.network.decoder_parts())]
