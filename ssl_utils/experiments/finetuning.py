@@ -40,20 +40,20 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
     weights, scope = pretrained_weights(setup, run.init, run.scope)
     network, report = build_network(setup, run)
     steps = max(round(scale.finetune_steps * run.budget), 1)
+    encoder_lr = run.encoder_lr or (scale.transformer_lr if network.transformer else 1.0)
     settings = run.record() | {
         "init": run.name,
         "recipe": runs.RECIPE,
         "steps": steps,
         "batch_size": scale.finetune_batch_size,
         "lr": scale.finetune_lr,
+        "encoder_lr": encoder_lr,
         "feature_size": scale.feature_size,
         "scope": scope,
         "network": network.config["network"],
         "precision": precision(),
         "encoder": sha256(weights) if weights else None,
     }
-    for option in {"deep_supervision", "encoder_lr"} - {*run.changed()}:
-        del settings[option]  # runs from before these options stay valid
     used = [*labelled, *setup.datalist.validation, *setup.datalist.test]
     if runs.begin(folder, setup.settings(used, **settings), device=device(), first=team.first):
         return folder
@@ -71,7 +71,7 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
         held_out=held_out,
         freeze_epochs=run.freeze_epochs,
         layer_decay=run.layer_decay,
-        encoder_lr=run.encoder_lr,
+        encoder_lr=encoder_lr,
     )
     recorder = fit(
         module,

@@ -35,7 +35,7 @@ OF_AN_INIT = (
     "encoder_lr",
     "deep_supervision",
 )
-RECIPE = 2  # version of the training; runs of an earlier version are made again
+RECIPE = 3  # version of the training; runs of an earlier version are made again
 LAYOUT = 3  # version of the names and settings of run folders; runs of another version are neither read nor changed
 PACKAGES = ("torch", "monai", "lightning", "numpy", "nibabel")
 

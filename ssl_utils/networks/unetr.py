@@ -36,6 +36,7 @@ class UNETR(SegmentationNetwork):
     """
 
     encoder_name = "vit"
+    transformer = True
     patch_per_axis = True
 
     def __init__(
