@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import completeness_score, homogeneity_score, mutual_info_score
 from torch.nn import functional as F
 
-from course.exercises import chapter_02, chapter_04, chapter_06, chapter_07, chapter_16
+from course.exercises import chapter_02, chapter_04, chapter_06, chapter_07, chapter_08, chapter_16
 from course.exercises.chapter_03 import _hidden
 
 
@@ -257,6 +257,28 @@ WRONG = {
         chapter_07._conditional,
         chapter_07._purity,
         lambda clusters, labels: 1.0,
+    ],
+    "08.1": [
+        lambda values, points, falling: chapter_08._map(values, points, not falling),
+        lambda values, points, falling: chapter_08._map(values, points, False),
+        lambda values, points, falling: chapter_08._map(values, points[::-1], falling),
+        chapter_08._inverse,
+        lambda values, points, falling: abs(falling - chapter_08._map(values, points, False)),
+        lambda values, points, falling: values,
+        lambda values, points, falling: values**2,
+    ],
+    "08.2": [
+        lambda p_u, p_v, z_u, z_v: -chapter_08._agreement(p_u, p_v, z_u, z_v),
+        lambda p_u, p_v, z_u, z_v: 2 * chapter_08._agreement(p_u, p_v, z_u, z_v),
+        lambda p_u, p_v, z_u, z_v: chapter_08._agreement(p_u, p_v, z_v, z_u),
+        lambda p_u, p_v, z_u, z_v: -(p_u * z_v + p_v * z_u).sum(1).mean() / 2,
+        lambda p_u, p_v, z_u, z_v: -F.cosine_similarity(p_u, z_v, dim=1).mean(),
+        lambda p_u, p_v, z_u, z_v: (
+            -(F.cosine_similarity(p_u, z_v, dim=1) + F.cosine_similarity(p_v, z_u, dim=1)).mean() / 2
+        ),
+        lambda p_u, p_v, z_u, z_v: chapter_08._agreement(p_u.detach(), p_v.detach(), z_u, z_v),
+        lambda p_u, p_v, z_u, z_v: chapter_08._agreement(p_u, p_v.detach(), z_u, z_v),
+        lambda p_u, p_v, z_u, z_v: chapter_08._agreement(p_u, p_v, z_u, z_v) + 1,
     ],
     "16.1": [
         lambda both, predicted, reference, absent=None: 2 * both.sum() / (predicted + reference).sum(),

@@ -65,18 +65,18 @@ def shuffle_blocks(image: Tensor, generator: torch.Generator) -> Tensor:
 
 
 def bezier(points: Tensor, *, steps: int = 1000) -> Tensor:
-    """The cubic Bézier curve from (0, 0) to (1, 1) with these two control points (2, 2) in between, (steps, 2)."""
+    """The cubic Bézier curve from (0, 0) to (1, 1) with two control points (2, 2) in between, (steps, 2). With points
+    within 0..1 it never falls along an axis."""
     t = torch.linspace(0, 1, steps, device=points.device)[:, None]
     return 3 * t * (1 - t) ** 2 * points[0] + 3 * t**2 * (1 - t) * points[1] + t**3
 
 
 def curved(image: Tensor, generator: torch.Generator) -> Tensor:
-    """Map intensities (C, D, H, W) through a random curve, in half of the cases one that rises, else from 1 to 0."""
+    """Map intensities (C, D, H, W) through a random curve, in half of the cases one that rises, else one that falls."""
     draws = torch.rand(5, generator=generator, device=image.device)
     x, y = bezier(draws[:4].view(2, 2)).unbind(1)
-    y = y.sort().values if draws[4] < 0.5 else y.flip(0)
-    table = np.interp(np.linspace(0, 1, 1000), x.sort().values.cpu().numpy(), y.cpu().numpy())
-    table = torch.from_numpy(table).to(image)
+    y = y if draws[4] < 0.5 else y.flip(0)
+    table = torch.from_numpy(np.interp(np.linspace(0, 1, len(x)), x.cpu().numpy(), y.cpu().numpy())).to(image)
     low, span = image.amin((1, 2, 3), keepdim=True), image.amax((1, 2, 3), keepdim=True)
     span = (span - low).clamp(min=1e-6)
     place = (image - low) / span * (len(table) - 1)
@@ -120,8 +120,8 @@ def paint(image: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor]:
 class GenesisTask(PretextTask):
     """Restore a crop from its deformed version. By default the whole segmentation network is pretrained.
 
-    The output has no sigmoid, because standardised intensities are not within 0..1. Validation and baselines are scored
-    on lost voxels: those that were painted or shuffled.
+    The loss is the mean squared error of the whole crop. The output has no sigmoid, because standardised intensities
+    are not within 0..1. Validation is the L1 over lost voxels, those that were painted or shuffled, as in other tasks.
 
     Args:
         flips: flip crop and target alike, which is augmentation.
@@ -171,18 +171,15 @@ class GenesisTask(PretextTask):
         return view, lost if lost.any() else torch.ones_like(lost)
 
     def views(self, images: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor, list[list[int]]]:
-        """Clean crops (flipped), deformed crops, lost voxels, (B, C, D, H, W) each, and the flipped axes of every crop.
-
-        Every crop has a generator of its own, so a process can deform its own crops alone."""
-        seeds = torch.randint(2**62, (len(images) * self.processes,), generator=generator, device=generator.device)
-        generators = [torch.Generator(images.device).manual_seed(seed) for seed in self.own(seeds).tolist()]
+        """Flipped crops, deformed ones, lost voxels, (B, C, D, H, W) each, and the flipped axes of each crop."""
+        generators = self.generators(len(images), generator)
         axes = [flipped_axes(one) if self.flips else [] for one in generators]
         clean = torch.stack([image.flip(turned) for image, turned in zip(images, axes, strict=True)])
         views, lost = zip(*map(self.deform, clean, generators), strict=True)
         return clean, torch.stack(views), torch.stack(lost), axes
 
     def score(self, prediction: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
-        return ((prediction - images).square() * hidden).sum() / hidden.sum().clamp(min=1)
+        return ((prediction - images).abs() * hidden).sum() / hidden.sum().clamp(min=1)
 
     def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         clean, views, lost, _ = self.views(images, generator)

@@ -134,8 +134,8 @@ class PCRLv2Task(PretextTask):
     """Restore the first large view from its corrupted version, and make features of all views agree.
 
     By default the whole segmentation network is pretrained, and features are those of one level of its decoder; without
-    a decoder they are the tokens, and there is no middle mask. Validation and baselines are scored on swapped cells of
-    the crop itself. The output has no sigmoid, because standardised intensities are not within 0..1.
+    a decoder they are the tokens, and there is no middle mask. The output has no sigmoid, because standardised
+    intensities are not within 0..1. Validation is the L1 over the swapped cells of the crop itself.
 
     Args:
         intensity: blur, noise and gamma in the views, besides the swapped cells.
@@ -198,11 +198,6 @@ class PCRLv2Task(PretextTask):
     def forward(self, images: Tensor) -> Tensor:
         return self.restored(self.levels(images))  # (B, C, D, H, W)
 
-    def generators(self, images: Tensor, generator: torch.Generator) -> list[torch.Generator]:
-        """One per crop of this process."""
-        seeds = torch.randint(2**62, (len(images) * self.processes,), generator=generator, device=generator.device)
-        return [torch.Generator(images.device).manual_seed(seed) for seed in self.own(seeds).tolist()]
-
     def views(self, image: Tensor, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
         """Of a crop (C, D, H, W): the first large view, clean; both large ones and the six small ones, corrupted."""
         boxes, change = view_boxes(generator), degrade if self.intensity else lambda views, _: views
@@ -215,7 +210,7 @@ class PCRLv2Task(PretextTask):
         return 0.5 * (1 + math.cos(math.pi * min(self.global_step / self.steps, 1)))
 
     def score(self, prediction: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
-        return ((prediction - images).square() * hidden).sum() / hidden.sum().clamp(min=1)
+        return ((prediction - images).abs() * hidden).sum() / hidden.sum().clamp(min=1)
 
     def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         if not self.training:
@@ -224,7 +219,7 @@ class PCRLv2Task(PretextTask):
             return {"loss": loss, "reconstruction": loss}
         level = int(torch.randint(len(self.agreements), (), generator=generator, device=generator.device))
         with torch.autocast(images.device.type, enabled=False):  # coordinates need more than 8 bits
-            views = [self.views(*pair) for pair in zip(images, self.generators(images, generator), strict=True)]
+            views = [self.views(*pair) for pair in zip(images, self.generators(len(images), generator), strict=True)]
         clean, large, small = (torch.stack(part) for part in zip(*views, strict=True))
         maps = self.levels(large.transpose(0, 1).flatten(0, 1))  # first views of all crops, then second ones
         of_large = maps[level].flatten(2).mean(2).unflatten(0, (GLOBAL, -1)).transpose(0, 1)  # (B, 2, F)
@@ -242,7 +237,7 @@ class PCRLv2Task(PretextTask):
     @torch.no_grad()
     def reconstruct(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         corrupted, hidden = [], []
-        for image, one in zip(images.split(1), self.generators(images, generator), strict=True):
+        for image, one in zip(images.split(1), self.generators(len(images), generator), strict=True):
             view, moved = swap_cells(degrade(image, one) if self.intensity else image, one)
             corrupted.append(view)
             hidden.append(moved)
