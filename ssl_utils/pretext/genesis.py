@@ -79,9 +79,9 @@ def curved(image: Tensor, generator: torch.Generator) -> Tensor:
     table = torch.from_numpy(np.interp(np.linspace(0, 1, len(x)), x.cpu().numpy(), y.cpu().numpy())).to(image)
     low, span = image.amin((1, 2, 3), keepdim=True), image.amax((1, 2, 3), keepdim=True)
     span = (span - low).clamp(min=1e-6)
-    place = (image - low) / span * (len(table) - 1)
-    below = place.long().clamp(max=len(table) - 2)
-    return low + span * torch.lerp(table[below], table[below + 1], place - below)
+    address = (image - low) / span * (len(table) - 1)
+    below = address.long().clamp(max=len(table) - 2)
+    return low + span * torch.lerp(table[below], table[below + 1], address - below)
 
 
 def boxes(shape: Sequence[int], *, least: int, shortest: Tensor, longest: Tensor, generator: torch.Generator) -> Tensor:

@@ -75,8 +75,8 @@ def sample(image: Tensor, boxes: Tensor, size: tuple[int, ...], turned: Tensor |
 def blur(images: Tensor, sigma: Tensor) -> Tensor:
     """Gaussian blur of (V, C, D, H, W) by a standard deviation each (V,), in voxels."""
     for axis in (2, 3, 4):
-        place = torch.arange(images.shape[axis], device=images.device)
-        squares = (place[:, None] - place).square() / (2 * sigma.square() + 1e-6)[:, None, None]
+        index = torch.arange(images.shape[axis], device=images.device)
+        squares = (index[:, None] - index).square() / (2 * sigma.square() + 1e-6)[:, None, None]
         weights = (-squares).softmax(2)[:, None, None]  # (V, 1, 1, n, n), rows sum to one
         images = (images.movedim(axis, -1) @ weights.mT).movedim(-1, axis)
     return images
