@@ -126,3 +126,15 @@ def test_several_channels_go_from_file_to_prediction(tiny_setup, tmp_path, monke
     experiments.pretrain(where, Pretraining.of("simmim"))
     folder = experiments.finetune(where, Finetuning(init="simmim", num_labeled=2))
     assert runs.metrics(folder)["transfer_share"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("network", "chosen", "factor"), [("unetr", None, 0.1), ("unetr", 0.5, 0.5), ("unet", None, 1)]
+)
+def test_a_transformer_is_trained_at_the_rate_of_the_scale(tiny_setup, monkeypatch, network, chosen, factor):
+    made = []
+    monkeypatch.setattr("ssl_utils.experiments.finetuning.fit", lambda module, **_: made.append(module) or exit())
+    tiny = replace(tiny_setup, scale=replace(tiny_setup.scale, transformer_lr=0.1))
+    with pytest.raises(SystemExit):
+        experiments.finetune(tiny, Finetuning(network=network, num_labeled=2, encoder_lr=chosen))
+    assert made[0].layers()[0][1] == factor and made[0].layers()[-1][1] == 1

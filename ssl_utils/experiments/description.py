@@ -97,7 +97,7 @@ class Finetuning(Description):
     seed: Annotated[int, Option("of weights and crops", low=0, high=10**9)] = 0
     freeze_epochs: Annotated[int, Option("epochs with a frozen encoder; -1: all", low=-1)] = 0
     layer_decay: Annotated[float, Option("learning rate of a block over that of the next one", above=0, high=1)] = 1.0
-    encoder_lr: Annotated[float | None, Option("factor on the encoder's rate; else the scale's", above=0, high=1)] = None
+    encoder_lr: Annotated[float | None, Option("factor on its rate; else of the scale", above=0, high=1)] = None
     scope: Annotated[str | None, Option("what to transfer; else all that was pretrained", choices=SCOPES)] = None
     budget: Annotated[float, Option("factor on the training steps of the scale", low=0.01, high=1000)] = 1
     permuted: Annotated[bool, Option("shuffle the transferred weights within each tensor (a control)")] = False
