@@ -98,6 +98,7 @@ class Dataset:
     archive: Archive | None = None
     how_to_get: str = ""
     faces: bool = False  # its scans show faces, which are not to be rendered in three dimensions
+    phantom: int | None = None  # its version, where it is generated
     root: Path | None = None  # a person's own folder
 
     @property

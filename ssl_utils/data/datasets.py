@@ -87,8 +87,9 @@ def datalist(dataset: Dataset, *, name: str | None = None) -> Datalist:
     if dataset.rules and not names:
         return rules.datalist(dataset, root)
     path = LISTS / f"{names[0]}.json" if names else root / "dataset.json"
-    if dataset.name == "phantom" and not path.exists():
-        raise CourseError(f"{root}: is not complete; run: python -m ssl_utils data phantom (waits for one that runs)")
+    if dataset.phantom and not path.exists():
+        run = f"run: python -m ssl_utils data {dataset.name}"
+        raise CourseError(f"{root}: is not complete; {run} (waits for one that runs)")
     return datalists.read(path, root=root)
 
 
@@ -98,9 +99,9 @@ def fetch(dataset: Dataset, *, phantom_sizes: tuple[int, int, int, int], progres
     Raises:
         CourseError: it must be obtained by hand (the message lists the steps), or the download failed.
     """
-    if dataset.name == "phantom":
-        with exclusively(data_root(), "phantom"):
-            return _generate(phantom_sizes, progress)
+    if dataset.phantom:
+        with exclusively(data_root(), dataset.name):
+            return _generate(dataset, phantom_sizes, progress)
     root = locate(dataset)
     if root is not None:
         return root
@@ -134,13 +135,13 @@ def _load(dataset: Dataset, progress) -> Path:
     return target
 
 
-def _generate(sizes: tuple[int, int, int, int], progress) -> Path:
+def _generate(dataset: Dataset, sizes: tuple[int, int, int, int], progress) -> Path:
     from ssl_utils.data import phantom
 
-    root = data_root() / "phantom"
+    root = data_root() / dataset.name
     wanted = dict(zip(("unlabeled", "training", "validation", "test"), sizes, strict=True))
     if (root / "dataset.json").exists():  # a smaller scale must not remove volumes of a larger one
         present = datalists.read(root / "dataset.json", root=root)
         wanted = {side: max(n, len(present.sides()[side])) for side, n in wanted.items()}
-    phantom.write_dataset(root, **wanted, progress=progress)
+    phantom.write_dataset(root, **wanted, version=dataset.phantom, progress=progress)
     return root
