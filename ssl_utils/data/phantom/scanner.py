@@ -43,7 +43,7 @@ def blurred(c: Canvas, hu: np.ndarray) -> np.ndarray:
     return hu
 
 
-def place(c: Canvas, fat: float) -> None:
+def on_table(c: Canvas, fat: float) -> None:
     """Lay the painted body on the table of the scanner, with its arms and implants."""
     rng, has = c.rng, c.findings
     if "brittle bone" in has:

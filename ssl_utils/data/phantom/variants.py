@@ -27,7 +27,7 @@ VARIANTS = {
     "shrunken liver": (0.1, "liver", 0.8, (8, 0, 8)),
     "low liver": (0.08, "liver", 1, (0, 0, -26)),
     "gastrectomy": (0.05, "stomach", 0, (0, 0, 0)),
-    "empty stomach": (0.15, "stomach", 0.58, (0, 0, 8)),
+    "empty stomach": (0.15, "stomach", 0.68, (0, 0, 8)),
     "full stomach": (0.12, "stomach", 1.25, (0, 4, -8)),
     "thin pancreas": (0.15, "pancreas", 0.68, (0, 0, 0)),
     "swollen pancreas": (0.08, "pancreas", 1.45, (0, 0, 0)),

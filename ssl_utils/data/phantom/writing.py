@@ -70,7 +70,7 @@ def make_volume(
         variants.prepare(c)
     paint(c, fat)
     if version > 1:
-        scanner.place(c, fat)
+        scanner.on_table(c, fat)
     image = scan(c)
     affine = np.diag([*spacing, 1.0])
     affine[:3, 3] = low + np.array([rng.uniform(-12, 12), rng.uniform(-190, -130), rng.uniform(-900, -200)])
