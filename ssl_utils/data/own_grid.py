@@ -1,7 +1,7 @@
 """The grid of a person's own folder: spacing, ROI and patch that its volumes need and its scale can afford.
 
-A coarse grid has no more voxels in a crop than that of the phantom. It is refined, with more crops to a volume, until
-labels survive the round trip through it or the windows of a prediction become too many.
+A coarse grid has no more voxels in a crop than those of the named datasets. It is refined, with more crops to a volume,
+until labels survive the round trip through it or the windows of a prediction become too many.
 """
 
 import math
@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssl_utils.data.dataset import COARSE_CT, FILLED, Grid
+from ssl_utils.data.dataset import FILLED, Grid
 from ssl_utils.errors import CourseError
 
 KEYS = {  # what a person may choose: in what, and as in
@@ -21,7 +21,7 @@ KEYS = {  # what a person may choose: in what, and as in
     "patch_size": ("1, 2, 4, 8, 16 or 32 voxels", "8,8,2"),
 }
 LEAST = 0.9  # round-trip Dice of the worst structure
-STEP = 2**0.25  # between two spacings that are tried
+SPACINGS = [digits * 10.0**power for power in range(-2, 3) for digits in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)]  # mm
 FEW, MOST = 8, 27  # windows of a volume: without labels, and while labels ask for more
 FINEST = 50  # times finer than the volumes a given spacing may be; more would not fit into memory
 TOKENS = 256  # of a crop at most
@@ -35,7 +35,7 @@ class Budget(NamedTuple):
     patch: int
 
 
-BUDGETS = {"coarse": Budget(math.prod(COARSE_CT.roi), 8), "fine": Budget(96**3, 16)}
+BUDGETS = {"coarse": Budget(48 * 48 * 32, 8), "fine": Budget(96**3, 16)}  # the largest ROIs of named datasets
 Survive = Callable[[Sequence[float]], bool]
 
 
@@ -56,14 +56,15 @@ def choose(
             own, given = (",".join(f"{size:.3g}" for size in sizes) for sizes in (native, chosen["spacing"]))
             raise CourseError(f"spacing={given}: is far below {own} mm, that of the volumes; write it in millimetres")
         native = np.array(chosen["spacing"])
-    median, coarse, target = np.median(extents, axis=0), [], native.min()
+    median, coarse = np.median(extents, axis=0), []
     fine = changed(_fit(extents, native, BUDGETS["fine"]), chosen, patch=BUDGETS["fine"].patch)
     reach = np.minimum(median, extents.min(0) / FILLED)  # mm that one crop can cover at most
     coarsest = 1.25 * np.cbrt(reach.prod() / BUDGETS["coarse"].voxels)  # ROIs grow by whole patches
-    while not coarse or (target < coarsest and windows(median, coarse[-1]) > 1 and "spacing" not in chosen):
-        spacing = np.maximum(native, float(f"{target:.3g}"))
-        coarse.append(changed(_fit(extents, spacing, BUDGETS["coarse"]), chosen, patch=BUDGETS["coarse"].patch))
-        target *= STEP
+    for size in (0, *(size for size in SPACINGS if size > native.min())):
+        grid = _fit(extents, np.maximum(native, size), BUDGETS["coarse"])
+        coarse.append(changed(grid, chosen, patch=BUDGETS["coarse"].patch))
+        if size > coarsest or windows(median, coarse[-1]) == 1 or "spacing" in chosen:
+            break
     limit = FEW if survive is None else MOST
     affordable = [grid for grid in coarse if windows(median, grid) <= limit] or coarse[-1:]
     good = (grid for grid in reversed(affordable) if survive and survive(grid.spacing))
