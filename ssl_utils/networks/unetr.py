@@ -42,6 +42,7 @@ class UNETR(SegmentationNetwork):
         num_layers: int = 12,
         num_heads: int = 12,
         dropout: float = 0.0,
+        as_2d: bool = False,
     ) -> None:
         super().__init__()
         steps = strides(patch_size)
@@ -56,6 +57,7 @@ class UNETR(SegmentationNetwork):
             num_layers=num_layers,
             num_heads=num_heads,
             dropout=dropout,
+            as_2d=as_2d,
         )
         self.grid = self.vit.grid
         outputs = {"out_channels": out_channels, "feature_size": feature_size}
@@ -98,8 +100,7 @@ class UNETR(SegmentationNetwork):
         return ViT(**sizes)
 
     def encoder_parts(self) -> dict[str, nn.Module]:
-        blocks = {f"block {i}": block for i, block in enumerate(self.vit.blocks)}
-        return {"patch embedding": self.vit.patch_embedding, **blocks, "norm": self.vit.norm}
+        return self.vit.parts()
 
     def on_grid(self, tokens: Tensor) -> Tensor:  # (B, N, E)
         return tokens.transpose(1, 2).unflatten(2, self.grid)  # (B, E, d, h, w)
