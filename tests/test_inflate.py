@@ -9,7 +9,6 @@ from ssl_utils.errors import CourseError
 from ssl_utils.networks import inflate as weights_of
 from ssl_utils.networks.transfer import load_encoder
 from ssl_utils.networks.unetr import UNETR
-from ssl_utils.networks.vit import ViT
 from ssl_utils.networks.vit2d import load_2d
 from ssl_utils.networks.window_vit import WindowEncoder, windows_of
 
@@ -38,8 +37,8 @@ def in_colours(grey: torch.Tensor) -> torch.Tensor:
 def deep(flat_2d, img_size, patch_size, how, unit=(0.0, 1.0)):
     """The weights inflated for an encoder of this crop and patch."""
     network, rgb, sizes = flat_2d
-    flat = ViT(in_channels=1, img_size=(*img_size[:2], 1), patch_size=(*patch_size[:2], 1), **sizes)
-    encoder = ViT(in_channels=1, img_size=img_size, patch_size=patch_size, **sizes)
+    flat = weights_of.vit_3d(in_channels=1, img_size=(*img_size[:2], 1), patch_size=(*patch_size[:2], 1), **sizes)
+    encoder = weights_of.vit_3d(in_channels=1, img_size=img_size, patch_size=patch_size, **sizes)
     return encoder, weights_of.inflated(weights_of.flat_weights(network, rgb, flat, unit=unit), encoder, how)
 
 
@@ -152,6 +151,6 @@ def test_a_window_table_in_3d_depends_on_the_plane_alone():
 
 def test_another_width_is_refused(flat_2d):
     network, rgb, sizes = flat_2d
-    flat = ViT(in_channels=1, img_size=(8, 8, 1), patch_size=(4, 4, 1), **sizes | {"hidden_size": 48})
+    flat = weights_of.vit_3d(in_channels=1, img_size=(8, 8, 1), patch_size=(4, 4, 1), **sizes | {"hidden_size": 48})
     with pytest.raises(CourseError, match="the 2D network has hidden_size=24: build"):
         weights_of.flat_weights(network, rgb, flat)

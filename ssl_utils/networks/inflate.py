@@ -5,19 +5,43 @@ is. The depth axis is the last one, the third axis of a volume.
 """
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import torch
-from scipy.interpolate import RectBivariateSpline
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from ssl_utils.errors import CourseError
-from ssl_utils.networks.vit import ViT
+from ssl_utils.networks.transformer import Block2D
+from ssl_utils.networks.vit import ViT, initialise
 from ssl_utils.networks.vit2d import ViT2D, resize_positions
 
 HOW = ("centre", "average")
 Statistics = tuple[Sequence[float], Sequence[float]]
+
+
+class InflatedViT(ViT):
+    """The 3D ViT with the blocks and the class token of 2D ones. The class token is no part of the output."""
+
+    def __init__(self, **sizes: Any) -> None:
+        super().__init__(**sizes)
+        names = ("hidden_size", "mlp_dim", "num_heads", "dropout")
+        of_block = {name: self.config[name] for name in names}
+        self.blocks = nn.ModuleList(Block2D(**of_block) for _ in self.blocks).apply(initialise)
+        self.norm.eps = 1e-6
+        # in the part that reads the image, for freezing and learning rates
+        self.patch_embedding.class_token = nn.Parameter(torch.zeros(1, 1, self.hidden_size))
+        self.config["as_2d"] = True
+
+    def encode(self, tokens: Tensor) -> tuple[Tensor, list[Tensor]]:
+        first = self.patch_embedding.class_token.expand(len(tokens), -1, -1)
+        last, hidden = super().encode(torch.cat([first, tokens], 1))
+        return last[:, 1:], [layer[:, 1:] for layer in hidden]
+
+
+def vit_3d(*, as_2d: bool = False, **sizes: Any) -> ViT:
+    return InflatedViT(**sizes) if as_2d else ViT(**sizes)
 
 
 def inflate(kernel: Tensor, depth: int, how: str = "centre") -> Tensor:
@@ -46,7 +70,7 @@ def fold_rgb(
     Args:
         rgb: mean and standard deviation of the RGB images (of values in 0..1).
         unit: a value x of the new input means unit[0] + unit[1] * x in 0..1. Default: so that a standardised image has
-            mean and deviation of the photographs. (0, 1): the input is in 0..1.
+            mean and standard deviation of the photographs. (0, 1): the input is in 0..1.
     """
     mean, deviation = (kernel.new_tensor(numbers).view(1, -1, 1, 1) for numbers in rgb)
     offset, gain = unit or (float(mean.mean()), float(deviation.mean()))
@@ -94,6 +118,8 @@ def resize_relative(
         )
     maps = table[:rows].T.unflatten(1, sides)  # (heads, 2 h - 1, 2 w - 1)
     if how == "geometric":
+        from scipy.interpolate import RectBivariateSpline
+
         known = [_stretched(n, m) for n, m in zip(old, new, strict=True)]
         wanted = [np.arange(1 - m, m, dtype=float) for m in new]
         splines = [RectBivariateSpline(*known, one.double().numpy()) for one in maps.detach()]
@@ -110,8 +136,8 @@ def _stretched(old: int, new: int) -> np.ndarray:
     for _ in range(100):  # bisection
         q = (low * high) ** 0.5
         low, high = (q, high) if (q**steps).sum() < new - 1 else (low, q)
-    far = np.cumsum(q**steps)
-    return np.concatenate([-far[::-1], [0], far])
+    ahead = np.cumsum(q**steps)
+    return np.concatenate([-ahead[::-1], [0], ahead])
 
 
 def inflate_relative(table: Tensor, depth: int) -> Tensor:

@@ -17,8 +17,9 @@ from monai.networks.blocks.dynunet_block import UnetOutBlock
 from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrPrUpBlock, UnetrUpBlock
 from torch import Tensor
 
+from ssl_utils.networks.inflate import vit_3d
 from ssl_utils.networks.interface import SegmentationNetwork, Size, strides
-from ssl_utils.networks.vit import ViT
+from ssl_utils.networks.vit import ViT, parts_of
 
 BLOCK = {"spatial_dims": 3, "kernel_size": 3, "norm_name": "instance", "res_block": True}
 
@@ -48,7 +49,7 @@ class UNETR(SegmentationNetwork):
         steps = strides(patch_size)
         self.levels = k = len(steps)
         self.taps = [min(round(i * num_layers / k), num_layers - 1) for i in range(1, k)]  # 3, 6, 9 of 12 at patch 16
-        self.vit = ViT(
+        self.vit = vit_3d(
             in_channels=in_channels,
             img_size=img_size,
             patch_size=patch_size,
@@ -97,10 +98,10 @@ class UNETR(SegmentationNetwork):
 
     @classmethod
     def new_encoder(cls, *, feature_size: int = 0, **sizes) -> ViT:
-        return ViT(**sizes)
+        return vit_3d(**sizes)
 
     def encoder_parts(self) -> dict[str, nn.Module]:
-        return self.vit.parts()
+        return parts_of(self.vit)
 
     def on_grid(self, tokens: Tensor) -> Tensor:  # (B, N, E)
         return tokens.transpose(1, 2).unflatten(2, self.grid)  # (B, E, d, h, w)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from ssl_utils.errors import CourseError
 from ssl_utils.networks.interface import Encoder, Size, arguments, token_grid, triple
-from ssl_utils.networks.transformer import Block, Block2D
+from ssl_utils.networks.transformer import Block
 
 
 def sincos_positions(grid: Sequence[int], hidden_size: int, temperature: float = 10_000.0) -> Tensor:
@@ -29,12 +29,8 @@ def sincos_positions(grid: Sequence[int], hidden_size: int, temperature: float =
 
 
 class PatchEmbedding(nn.Module):
-    def __init__(
-        self, *, in_channels: int, patch_size: Size, hidden_size: int, grid: Size, class_token: bool = False
-    ) -> None:
+    def __init__(self, *, in_channels: int, patch_size: Size, hidden_size: int, grid: Size) -> None:
         super().__init__()
-        if class_token:
-            self.class_token = nn.Parameter(torch.zeros(1, 1, hidden_size))
         self.patch_embeddings = nn.Conv3d(in_channels, hidden_size, kernel_size=patch_size, stride=patch_size)
         self.position_embeddings = nn.Parameter(sincos_positions(grid, hidden_size))  # (1, N, E), learnable
 
@@ -49,9 +45,6 @@ class PatchEmbedding(nn.Module):
 
 class ViT(Encoder):
     """Encoder of a crop: `in_channels` x `img_size` voxels to one vector of `hidden_size` per patch.
-
-    `as_2d`: with the blocks and the class token of 2D ViTs, whose weights it can then take (`inflate.py`). The class
-    token is no part of the output.
 
     Raises:
         CourseError: `img_size` is not a multiple of `patch_size`, or `hidden_size` not one of `num_heads`.
@@ -72,11 +65,8 @@ class ViT(Encoder):
         num_layers: int = 12,
         num_heads: int = 12,
         dropout: float = 0.0,
-        as_2d: bool = False,
     ) -> None:
         config = arguments(locals())
-        if not as_2d:
-            del config["as_2d"]  # the files of all other encoders stay as they are
         super().__init__()
         self.grid = token_grid(img_size, patch_size)
         if hidden_size % num_heads:
@@ -84,21 +74,14 @@ class ViT(Encoder):
         self.img_size, self.patch_size, self.hidden_size = triple(img_size), triple(patch_size), hidden_size
         self.config = config | {"img_size": list(self.img_size), "patch_size": list(self.patch_size)}
         self.patch_embedding = PatchEmbedding(
-            in_channels=in_channels,
-            patch_size=self.patch_size,
-            hidden_size=hidden_size,
-            grid=self.grid,
-            class_token=as_2d,
+            in_channels=in_channels, patch_size=self.patch_size, hidden_size=hidden_size, grid=self.grid
         )
         self.dropout = nn.Dropout(dropout)
         self.blocks = nn.ModuleList(
-            (Block2D if as_2d else Block)(
-                hidden_size=hidden_size, mlp_dim=mlp_dim, num_heads=num_heads, dropout=dropout
-            )
+            Block(hidden_size=hidden_size, mlp_dim=mlp_dim, num_heads=num_heads, dropout=dropout)
             for _ in range(num_layers)
         )
-        self.first = int(as_2d)  # tokens before the patches
-        self.norm = nn.LayerNorm(hidden_size, 1e-6 if as_2d else 1e-5)
+        self.norm = nn.LayerNorm(hidden_size)
         self.apply(initialise)
         self.register_load_state_dict_pre_hook(_without_cross_attention)
 
@@ -109,11 +92,6 @@ class ViT(Encoder):
     @property
     def positions(self) -> nn.Parameter:
         return self.patch_embedding.position_embeddings  # (1, N, E)
-
-    def parts(self) -> dict[str, nn.Module]:
-        """As `SegmentationNetwork.encoder_parts`."""
-        blocks = {f"block {i}": block for i, block in enumerate(self.blocks)}
-        return {"patch embedding": self.patch_embedding, **blocks, "norm": self.norm}
 
     def embed(self, x: Tensor) -> Tensor:
         """Patches to vectors, WITHOUT positions: (B, C, D, H, W) -> (B, N, E)."""
@@ -127,15 +105,19 @@ class ViT(Encoder):
     def encode(self, tokens: Tensor) -> tuple[Tensor, list[Tensor]]:  # (B, n, E), positions already added; n <= N
         """The final norm's output and the output of every block, each (B, n, E)."""
         tokens, hidden = self.dropout(tokens), []
-        if self.first:
-            tokens = torch.cat([self.patch_embedding.class_token.expand(len(tokens), -1, -1), tokens], 1)
         for block in self.blocks:
             tokens = block(tokens)
-            hidden.append(tokens[:, self.first :])
-        return self.norm(hidden[-1]), hidden  # (B, n, E), L x (B, n, E)
+            hidden.append(tokens)
+        return self.norm(tokens), hidden  # (B, n, E), L x (B, n, E)
 
     def forward(self, x: Tensor) -> tuple[Tensor, list[Tensor]]:  # (B, C, D, H, W)
         return self.encode(self.embed(x) + self.positions)
+
+
+def parts_of(vit: ViT) -> dict[str, nn.Module]:
+    """As `SegmentationNetwork.encoder_parts`."""
+    blocks = {f"block {i}": block for i, block in enumerate(vit.blocks)}
+    return {"patch embedding": vit.patch_embedding, **blocks, "norm": vit.norm}
 
 
 def initialise(module: nn.Module) -> None:

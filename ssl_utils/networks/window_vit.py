@@ -13,8 +13,9 @@ from torch.nn.functional import pad
 
 from ssl_utils.errors import CourseError
 from ssl_utils.networks.decoders_2d import DECODERS
+from ssl_utils.networks.inflate import vit_3d
 from ssl_utils.networks.interface import Encoder, SegmentationNetwork, Size, strides, triple
-from ssl_utils.networks.vit import ViT
+from ssl_utils.networks.vit import parts_of
 
 EDGES = {"clamp": "replicate", "reflect": "reflect"}  # -> modes of `pad`
 
@@ -69,7 +70,7 @@ class WindowEncoder(Encoder):
             raise CourseError(f"patch_size={patch}: must be a square in the plane of the slices; choose another axis")
         self.depth, self.edge, self.axis, self.across = depth, edge, axis, across
         flat = {"img_size": [*(crop[i] for i in plane), depth], "patch_size": [*(patch[i] for i in plane), depth]}
-        self.vit = ViT(in_channels=in_channels, **flat, **sizes)
+        self.vit = vit_3d(in_channels=in_channels, **flat, **sizes)
         self.plane = self.vit.grid[:2]  # tokens of a slice
         self.hidden_size = self.vit.hidden_size
         self.patch_size, self.grid = self._with_axis(self.vit.patch_size[:2], 1), self._with_axis(self.plane, across)
@@ -134,7 +135,7 @@ class WindowViT(SegmentationNetwork):
         return WindowEncoder(**sizes)
 
     def encoder_parts(self) -> dict[str, nn.Module]:
-        return self.windows.vit.parts()
+        return parts_of(self.windows.vit)
 
     def maps(self, images: Tensor, tokens: Tensor, hidden: list[Tensor]) -> list[Tensor]:
         slices = rearrange(images.movedim(2 + self.axis, 1), "b s c h w -> (b s) c h w")
