@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor, nn
-from torch.nn.functional import interpolate
+from torch.nn import functional as F
 
 from ssl_utils.errors import CourseError
 from ssl_utils.networks.transformer import Block2D
@@ -99,7 +99,7 @@ def resize_patch(kernel: Tensor, size: tuple[int, int], how: str = "pseudo_inver
 
 
 def _resized(images: Tensor, size: tuple[int, int]) -> Tensor:
-    return interpolate(images, size=size, mode="bicubic", align_corners=False, antialias=True)
+    return F.interpolate(images, size=size, mode="bicubic", align_corners=False, antialias=True)
 
 
 def resize_relative(
@@ -126,7 +126,7 @@ def resize_relative(
         resized = torch.from_numpy(np.stack([spline(*wanted) for spline in splines])).to(table.dtype)
     else:
         size = [2 * m - 1 for m in new]
-        resized = interpolate(maps[None], size=size, mode="bicubic", align_corners=False)[0]
+        resized = F.interpolate(maps[None], size=size, mode="bicubic", align_corners=False)[0]
     return torch.cat([resized.flatten(1).T, table[rows:]])
 
 
