@@ -8,7 +8,7 @@ import torch
 from sklearn.metrics import completeness_score, homogeneity_score, mutual_info_score
 from torch.nn import functional as F
 
-from course.exercises import chapter_02, chapter_04, chapter_06, chapter_07, chapter_16
+from course.exercises import chapter_02, chapter_04, chapter_06, chapter_07, chapter_11, chapter_16
 from course.exercises.chapter_03 import _hidden
 
 
@@ -55,6 +55,13 @@ def _ends(checkpoint, wanted):
 
 def _fixed(checkpoint, wanted, prefix="module.net.encoder."):
     return {name.removeprefix(prefix): tensor for name, tensor in checkpoint.items() if name.startswith(prefix)}
+
+
+def _to_one_side(kernel, depth, share):
+    factors = torch.zeros(depth)
+    factors[0] = 1 - share
+    factors[depth // 2] += share
+    return kernel[..., None] * factors
 
 
 def _of_first(checkpoint, wanted):
@@ -257,6 +264,28 @@ WRONG = {
         chapter_07._conditional,
         chapter_07._purity,
         lambda clusters, labels: 1.0,
+    ],
+    "11.1": [
+        lambda kernel, depth, share: kernel[..., None].repeat(1, 1, 1, 1, depth),
+        lambda kernel, depth, share: kernel[..., None] * torch.eye(depth)[depth // 2],
+        lambda kernel, depth, share: kernel[..., None] * torch.eye(depth)[depth // 2] * share,
+        lambda kernel, depth, share: kernel[..., None] * torch.eye(depth)[0],
+        _to_one_side,
+    ],
+    "11.2": [
+        lambda positions, old, new: chapter_11._resize(positions, old, new, align_corners=True),
+        lambda positions, old, new: chapter_11._resize(positions, old, new, mode="bilinear"),
+        lambda positions, old, new: chapter_11._resize(positions, old[::-1], new),
+        lambda positions, old, new: chapter_11._resize(positions, old, new).roll(-1, 1),
+        lambda positions, old, new: chapter_11._resize(positions, old, new)[:, 1:],
+    ],
+    "11.3": [
+        lambda tokens, E, M, L, patch, depth: 4 * patch**2 / (L * (4 * E + 2 * M)),
+        lambda tokens, E, M, L, patch, depth: depth * patch**2 / (patch**2 + L * (4 * E + 2 * M + 2 * tokens)),
+        lambda tokens, E, M, L, patch, depth: (
+            100 * (depth - 1) * patch**2 / (patch**2 + L * (4 * E + 2 * M + 2 * tokens))
+        ),
+        lambda tokens, E, M, L, patch, depth: depth - 1,
     ],
     "16.1": [
         lambda both, predicted, reference, absent=None: 2 * both.sum() / (predicted + reference).sum(),

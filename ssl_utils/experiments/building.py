@@ -77,6 +77,12 @@ def network_of(path: Path | None) -> str:
     return config.get("network", NETWORK)
 
 
+def own_sizes(path: Path | None) -> dict[str, Any]:
+    """The sizes that a pretrained encoder brings with it, where they are not those of the scale: of inflation."""
+    config = json.loads(checkpoints.read_metadata(path).get("config", "{}")) if path else {}
+    return {name: value for name, value in config.items() if name not in ("network", "in_channels", "img_size")}
+
+
 def build_network(setup: Setup, run: Finetuning) -> tuple[SegmentationNetwork, TransferReport | None]:
     """The segmentation network before fine-tuning, and the report on the weights transferred into it.
 
@@ -91,6 +97,8 @@ def build_network(setup: Setup, run: Finetuning) -> tuple[SegmentationNetwork, T
             f"network={name!r}: {run.init} was pretrained for {pretrained}; choose that network, or init=random"
         )
     config = network_config(setup, name) | {"out_channels": setup.dataset.out_channels}
+    if scope == "encoder":
+        config |= own_sizes(path)
     if run.deep_supervision:
         if not network_class(name).supports_deep_supervision:
             raise CourseError(f"deep_supervision=True: {name} does not support it; choose network=mednext or mednext_b")

@@ -57,6 +57,10 @@ def write_encoder_card(
         "architecture": f"{'3D vision transformer' if network == 'unetr' else f'the encoder of `{network}`'}, {sizes}",
         "training": f"{last['step']} steps, {done['seconds']:.0f} s on {done['device']}",
     }
+    if not last["step"]:
+        rows["training"] = (
+            "none here: the weights come from a file, whose licence holds too; the head below is untrained"
+        )
     if (folder / "network.safetensors").exists():
         rows["more weights"] = f"`network.safetensors`: the whole network (`{network}`), decoder and skips too"
     scores = [("this encoder with its head", last["validation_loss"])]
@@ -66,7 +70,7 @@ def write_encoder_card(
         "Scores": _table(("reconstruction of held-out crops", "loss"), scores)
         + f"\n\nLower is better; the other rows are trivial baselines. {_probe(folder)}To measure whether pretraining "
         "helps, fine-tune this encoder and a random init with the same labels and steps.",
-        "Load it": _in_monai(config) if network == "unetr" else _in_package(config),
+        "Load it": _in_monai(config) if network == "unetr" and "as_2d" not in config else _in_package(config),
     }
     title = f"Encoder pretrained by `{done['task']}` on {pools[0][0].name}"
     return _write(folder, title, rows, sections, [dataset for dataset, _ in pools])
@@ -216,11 +220,11 @@ unetr.vit.load_state_dict(vit.state_dict())
 ```"""
     return f"""{encoder} MONAI's UNETR is limited to patches of 16 voxels and 12 blocks; that of this package takes it:
 
-{_in_package(config | {"network": "unetr"})}"""
+{_in_package(config)}"""
 
 
 def _in_package(config: Mapping[str, Any]) -> str:
-    module, network = NETWORKS[config["network"]]
+    module, network = NETWORKS[config.get("network", "unetr")]
     return f"""\
 ```python
 from ssl_utils.networks.transfer import load_encoder

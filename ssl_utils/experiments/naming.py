@@ -1,6 +1,7 @@
 """Names of runs: a pretext task or an init, and the options that are not at their default."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 
@@ -10,8 +11,8 @@ def given(options: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def variant(name: str, options: Mapping[str, Any]) -> str:
-    """The name of a run: `simmim__mask_ratio=0.3`."""
-    pairs = sorted(given(options).items())
+    """The name of a run: `simmim__mask_ratio=0.3`. Of the path of a file the last part."""
+    pairs = sorted((k, Path(v).name if isinstance(v, str) else v) for k, v in given(options).items())
     return "__".join([name, *(f"{k}={v:g}" if isinstance(v, float) else f"{k}={v}" for k, v in pairs)])
 
 

@@ -22,6 +22,7 @@ NETWORKS = {  # name -> entry
     "unet": Entry("unet", "UNet"),
     "mednext": Entry("mednext", "MedNeXt"),
     "mednext_b": Entry("mednext", "MedNeXtB"),
+    "window_vit": Entry("window_vit", "WindowViT"),
 }
 
 
