@@ -8,7 +8,7 @@ import nibabel
 import numpy as np
 import torch
 
-from benchmarks.race import furthest, race, stepper
+from benchmarks.race import furthest, race
 from ssl_utils.data.cache import Prepared
 from ssl_utils.data.datalists import Case
 from ssl_utils.data.windows import Windows, neighbours
@@ -38,7 +38,9 @@ def windows_per_second(*, repeats: int, shape: tuple[int, int, int] = SHAPE, fil
 
         def theirs() -> list[torch.Tensor]:
             paths = [folder / f"img0001_{i:03d}.nii.gz" for i in range(files)]
-            return [torch.from_numpy((nibabel.load(path).get_fdata(dtype=np.float32) / 4096 - 0.5) / 0.3) for path in paths]
+            return [
+                torch.from_numpy((nibabel.load(path).get_fdata(dtype=np.float32) / 4096 - 0.5) / 0.3) for path in paths
+            ]
 
         own = blocks[0]["image"]
         again = Windows([case], seed=0, depth=DEPTH, count=1)

@@ -29,6 +29,7 @@ BASELINES = {
     "mean": "mean of the visible voxels",
     "interpolation": "trilinear interpolation",
     "input": "the corrupted input itself",
+    "uniform": "the same probability for every cluster",
 }
 LIMITATIONS = """\
 For research and teaching, on images like these. **Not a medical device, not for clinical use.** Nothing is known of
@@ -67,7 +68,7 @@ def write_encoder_card(
     scores += [(BASELINES.get(name, name), value) for name, value in done["baselines"].items()]
     sections = {
         "Input": _input(pools[0][0], grid),
-        "Scores": _table(("reconstruction of held-out crops", "loss"), scores)
+        "Scores": _table(("held-out crops", "loss"), scores)
         + f"\n\nLower is better; the other rows are trivial baselines. {_probe(folder)}To measure whether pretraining "
         "helps, fine-tune this encoder and a random init with the same labels and steps.",
         "Load it": _in_monai(config) if network == "unetr" and "as_2d" not in config else _in_package(config),

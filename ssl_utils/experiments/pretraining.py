@@ -8,7 +8,6 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
-from ssl_utils.data.crops import Crops, FixedCrops
 from ssl_utils.experiments import model_card, runs
 from ssl_utils.experiments.building import build_task
 from ssl_utils.experiments.description import Pretraining
@@ -51,9 +50,10 @@ def pretrain(setup: Setup, run: Pretraining, *, team: Team | None = None) -> Pat
     if runs.begin(folder, setup.settings([], **settings), device=device(), first=team.first):
         return folder
     cases = [case for part in pools for case in part.prepared(part.pool)]
-    crops = Crops(cases, roi=setup.grid.roi, seed=run.seed)
+    crops = module.crops(cases, roi=setup.grid.roi, seed=run.seed)
     module.prepare(crops[i] for i in range(min(len(cases), PREPARING)))  # a crop of each case
-    loader = DataLoader(FixedCrops(setup.prepared(setup.datalist.validation), roi=setup.grid.roi), batch_size=1)
+    held_out = module.fixed_crops(setup.prepared(setup.datalist.validation), roi=setup.grid.roi)
+    loader = DataLoader(held_out, batch_size=1)
     watcher = inside.callback(
         folder,
         labelled=setup.prepared(setup.datalist.training[:8]),
