@@ -1,8 +1,8 @@
 """A plain 2D ViT, whose pretrained weights come under the names of the hubs.
 
 Weights of a 2D network are the largest pretraining that a 3D network can start from. Sizes are read off the tensors;
-what tensors do not say (heads, epsilon, image mean and standard deviation) off the file's metadata, or the `config.json`
-and `preprocessor_config.json` that a hub puts beside it.
+what tensors do not say (heads, epsilon, image mean and standard deviation) off the metadata of the file, or off the
+`config.json` and `preprocessor_config.json` that a hub puts beside it.
 """
 
 import json
