@@ -8,9 +8,10 @@ from torch.utils.data import DataLoader
 
 from ssl_utils.data.crops import Crops, FixedCrops
 from ssl_utils.experiments import model_card, runs
-from ssl_utils.experiments.building import build_task
+from ssl_utils.experiments.building import build_task, weights_of
 from ssl_utils.experiments.description import Pretraining
 from ssl_utils.experiments.setups import Setup, pool
+from ssl_utils.files import sha256
 from ssl_utils.networks import checkpoints
 from ssl_utils.pretext import inside, task_class
 from ssl_utils.training.devices import device, precision
@@ -42,12 +43,16 @@ def pretrain(setup: Setup, run: Pretraining, *, team: Team | None = None) -> Pat
         "precision": precision(),
         "data": "+".join(part.digest(part.pool) for part in pools),
     }
+    if weights := weights_of(setup, run):
+        settings["weights"] = sha256(weights)
     if runs.begin(folder, setup.settings([], **settings), device=device(), first=team.first):
         return folder
     cases = [case for part in pools for case in part.prepared(part.pool)]
+    held_out = setup.prepared(setup.datalist.validation)
+    cases, held_out = module.targets(cases, held_out, setup.folder / "targets")
     crops = Crops(cases, roi=setup.grid.roi, seed=run.seed)
     module.prepare(crops[i] for i in range(min(len(cases), PREPARING)))  # a crop of each case
-    loader = DataLoader(FixedCrops(setup.prepared(setup.datalist.validation), roi=setup.grid.roi), batch_size=1)
+    loader = DataLoader(FixedCrops(held_out, roi=setup.grid.roi), batch_size=1)
     watcher = inside.callback(
         folder,
         labelled=setup.prepared(setup.datalist.training[:8]),
