@@ -112,8 +112,8 @@ class WindowFeatures:
         grid = total / count  # (E, d, h, w)
 
         def maps(slices: Tensor) -> Tensor:
-            place = ((slices + 0.5) / patch[2] - 0.5).clamp(0, cells[2] - 1).to(grid)  # in cells
-            low, share = place.long(), place.frac()
+            position = ((slices + 0.5) / patch[2] - 0.5).clamp(0, cells[2] - 1).to(grid)  # in cells
+            low, share = position.long(), position.frac()
             between = grid[..., low] * (1 - share) + grid[..., (low + 1).clamp(max=cells[2] - 1)] * share
             return between.permute(3, 0, 1, 2)  # (n, E, d, h)
 

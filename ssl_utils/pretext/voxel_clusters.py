@@ -127,8 +127,8 @@ class VoxelClustersTask(SimMIMTask):
         """The case with its cluster map, which is computed unless it is in the folder."""
         path = folder / f"{case.folder.name}.npy"
         if not path.exists():
-            found = cluster_map(self.learnt[0], volume_of(case), self.centres, upsampling=self.upsampling)
-            _save(path, found.to(torch.int16))
+            clusters = cluster_map(self.learnt[0], volume_of(case), self.centres, upsampling=self.upsampling)
+            _save(path, clusters.to(torch.int16))
         return dataclasses.replace(case, target_file=path)
 
     @torch.no_grad()
@@ -197,9 +197,9 @@ class VoxelClustersTask(SimMIMTask):
 
 def draw_boxes(number: int, generator: torch.Generator) -> Tensor:
     """Lowest and highest corner (number, 2, 3) of random boxes in a crop, as shares of its sides."""
-    size, place = torch.rand(2, number, 3, generator=generator, device=generator.device)
+    size, offset = torch.rand(2, number, 3, generator=generator, device=generator.device)
     size = SMALLEST + (1 - SMALLEST) * size
-    low = (1 - size) * place
+    low = (1 - size) * offset
     return torch.stack([low, low + size], 1)
 
 
