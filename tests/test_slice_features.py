@@ -1,6 +1,7 @@
 """Learnt features: up-sampling is exact where it can be, the networks see what they expect, bad input is one line."""
 
 import dataclasses
+import json
 import math
 from pathlib import Path
 
@@ -12,8 +13,10 @@ from torch.nn import functional as F
 
 from ssl_utils import experiments
 from ssl_utils.data.crops import FixedCrops, crop_at
+from ssl_utils.data.datasets import LISTS
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import Pretraining, runs
+from ssl_utils.files import read_json
 from ssl_utils.networks.checkpoints import save_model
 from ssl_utils.networks.vit import ViT
 from ssl_utils.networks.vit2d import IMAGENET
@@ -386,3 +389,16 @@ def test_a_prepared_case_without_a_map_has_no_target(tiny_setup):
     (case,) = tiny_setup.prepared(tiny_setup.pool[:1])
     assert case.target is None and "target" not in crop_at(case, [0, 0, 0], (4, 4, 4))
     assert dataclasses.replace(case, target_file=None) == case
+
+
+def test_the_record_has_every_clustering_with_the_command_that_measured_it():
+    record = read_json(LISTS / "reference_cluster_anatomy.json")
+    for dataset, run in record.items():
+        assert run["command"].startswith(f"python -m benchmarks.cluster_anatomy {dataset} --weights ")
+        assert len(run["weights"]["sha256"]) == 64 and run["clusters"] == 48
+        rows = {row["clusters by"]: row for row in run["rows"]}
+        learnt = {f"{network}, {way}" for network in ("mae", "dino") for way in UPSAMPLING}
+        assert {*rows} == {"value", "position", "value and position", *learnt}
+        assert rows["position"]["position"] == pytest.approx({"homogeneity": 1, "NMI": 1, "ARI": 1})
+        held_out = json.dumps(read_json(LISTS / f"{dataset}.json")["validation"])
+        assert run["cases"] and all(case in held_out for case in run["cases"]), "never test cases"

@@ -131,21 +131,25 @@ def joint_bilateral(maps: Tensor, guide: Tensor, *, radius: int = 2, near: float
     The feature of a pixel is a mean over the cells around it, weighted by their distance (Gaussian, `near` cells) and
     by the difference between the pixel and the mean of each cell (Gaussian, `similar`, in units of the guide).
     """
-    coarse = F.interpolate(guide, maps.shape[2:], mode="area")  # (n, C, d, h)
-    axes = zip(maps.shape[2:], guide.shape[2:], strict=True)
-    rows, columns = ((torch.arange(n, device=maps.device) + 0.5) * cells / n - 0.5 for cells, n in axes)  # in cells
-    steps, exponents, cells = range(-radius, radius + 1), [], []
+    (n, _, d, h), size = maps.shape, guide.shape[2:]
+    coarse = F.interpolate(guide, (d, h), mode="area")  # (n, C, d, h)
+    rows, columns = (
+        (torch.arange(m, device=maps.device) + 0.5) * c / m - 0.5 for c, m in zip((d, h), size, strict=True)
+    )
+    cells, exponents, steps = [], [], range(-radius, radius + 1)
     for i, j in product(steps, steps):
-        row, column = rows.round().long() + i, columns.round().long() + j
-        inside = ((row >= 0) & (row < maps.shape[2]))[:, None] & (column >= 0) & (column < maps.shape[3])  # (D, H)
-        at = row.clamp(0, maps.shape[2] - 1)[:, None], column.clamp(0, maps.shape[3] - 1)
-        distance = (row - rows).square()[:, None] + (column - columns).square()
-        contrast = (coarse[:, :, *at] - guide).square().mean(1)  # (n, D, H)
+        row, column = (rows.round().long() + i)[:, None], columns.round().long() + j
+        inside = (row >= 0) & (row < d) & (column >= 0) & (column < h)  # (D, H)
+        distance = (row - rows[:, None]).square() + (column - columns).square()
+        row, column = row.clamp(0, d - 1), column.clamp(0, h - 1)
+        contrast = (coarse[:, :, row, column] - guide).square().mean(1)  # (n, D, H)
         exponent = -distance / (2 * near**2) - contrast / (2 * similar**2)
         exponents.append(exponent.masked_fill(~inside, -torch.inf))
-        cells.append(at)
-    weights = torch.stack(exponents).softmax(0)[:, :, None]  # (cells, n, 1, D, H), sum to 1
-    return sum(weight * maps[:, :, *at] for weight, at in zip(weights, cells, strict=True))
+        cells.append(row * h + column + torch.arange(n, device=maps.device)[:, None, None] * d * h)  # (n, D, H)
+    weights, cells = torch.stack(exponents, -1).softmax(-1), torch.stack(cells, -1)  # (n, D, H, cells) each
+    table = maps.movedim(1, -1).flatten(0, 2)  # (n d h, F)
+    sums = F.embedding_bag(cells.flatten(0, 2), table, per_sample_weights=weights.flatten(0, 2), mode="sum")
+    return sums.unflatten(0, (n, *size)).movedim(-1, 1)
 
 
 UPSAMPLING = {"bilinear": bilinear, "bilateral": joint_bilateral}
