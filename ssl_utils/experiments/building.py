@@ -11,7 +11,7 @@ from ssl_utils.data.formats.stored import shape_text
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
 from ssl_utils.experiments.description import NETWORK, RANDOM, Finetuning, Pretraining
-from ssl_utils.experiments.naming import base
+from ssl_utils.experiments.naming import WEIGHTS, base
 from ssl_utils.experiments.setups import Setup
 from ssl_utils.networks import checkpoints, network_class
 from ssl_utils.networks.interface import SegmentationNetwork
@@ -36,10 +36,24 @@ def build_task(setup: Setup, run: Pretraining):
     torch.manual_seed(run.seed)
     encoder = network.new_encoder(**config)
     steps = run.steps or setup.scale.pretrain_steps
-    module = task(encoder=encoder, lr=setup.scale.pretrain_lr, steps=steps, seed=run.seed, **run.options)
+    source = weights_of(setup, run)
+    options = dict(run.options) | ({"weights": str(source)} if source else {})
+    module = task(encoder=encoder, lr=setup.scale.pretrain_lr, steps=steps, seed=run.seed, **options)
     if (run.scope or task.scope) == "network":
         module.reconstruct_with(network(**config, out_channels=module.out_channels))
     return module
+
+
+def weights_of(setup: Setup, run: Pretraining) -> Path | None:
+    """The file of the weights that the pretext task reads; None for most tasks. Raises CourseError when they are those
+    of a pretraining run that has not finished."""
+    name = task_class(run.task).reads(run.options)
+    if name is None or Path(name).is_file() or Path(name).suffix in WEIGHTS:
+        return name and Path(name)
+    path = runs.pretrain_dir(setup.dataset.name, setup.scale.name, name) / "encoder.safetensors"
+    if not path.exists():
+        raise CourseError(f"weights={name!r}: {path} does not exist; pretrain {base(name)} first, or give a file")
+    return path
 
 
 def load_task(setup: Setup, run: Pretraining):

@@ -1,12 +1,15 @@
 """The common part of pretext tasks: optimiser, fixed validation, trivial baselines."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssl_utils.data.cache import Prepared
 from ssl_utils.data.crops import Crops, FixedCrops
 from ssl_utils.networks.interface import Encoder, SegmentationNetwork
 from ssl_utils.training.loop import adamw, parameter_groups
@@ -52,6 +55,18 @@ class PretextTask(SharedStep, ABC):
     def score(self, prediction: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
         """The reconstruction loss of any prediction, such as a trivial one."""
         raise NotImplementedError
+
+    @classmethod
+    def reads(cls, options: Mapping[str, Any]) -> str | None:
+        """The weights that a task with these options reads, as its option `weights`: a file, or the name of a
+        pretraining run of the same course."""
+        return options.get("weights")
+
+    def targets(
+        self, pool: Sequence[Prepared], held_out: Sequence[Prepared], folder: Path
+    ) -> tuple[Sequence[Prepared], Sequence[Prepared]]:
+        """Both with the `target` of each case, where that is computed once per volume and kept in this folder."""
+        return pool, held_out
 
     def prepare(self, crops: Iterable[dict]) -> None:
         """Prepare from some crops of the pool before the first step."""
