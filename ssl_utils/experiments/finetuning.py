@@ -52,8 +52,8 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
         "precision": precision(),
         "encoder": sha256(weights) if weights else None,
     }
-    if not run.deep_supervision:
-        del settings["deep_supervision"]  # runs from before this option stay valid
+    for option in {"deep_supervision", "freeze"} - {*run.changed()}:
+        del settings[option]  # runs from before these options stay valid
     used = [*labelled, *setup.datalist.validation, *setup.datalist.test]
     if runs.begin(folder, setup.settings(used, **settings), device=device(), first=team.first):
         return folder
@@ -70,6 +70,7 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
         shares=class_shares([case.label for case in cases], values, dataset.regions),
         held_out=held_out,
         freeze_epochs=run.freeze_epochs,
+        freeze=run.freeze,
         layer_decay=run.layer_decay,
     )
     recorder = fit(
