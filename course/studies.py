@@ -11,7 +11,7 @@ from ssl_utils.data import datasets
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments.description import RANDOM
 from ssl_utils.experiments.scales import Scale
-from ssl_utils.pretext import TASKS
+from ssl_utils.pretext import TASKS, task_class
 
 
 def _pool(task: str, value: str, context: Context) -> Point | None:
@@ -41,6 +41,19 @@ def _control(task: str, value: str, context: Context) -> Point | None:
     if (value == "permuted" and task == RANDOM) or (from_scratch and task != RANDOM):
         return None
     return Point(task, value, finetuning=CONTROLS[value])
+
+
+TRANSFER = {"network": {}, "encoder": {"scope": "encoder"}, "none": {}}
+TRAINABLE = {"all": {}, "decoder": {"freeze_epochs": -1}, "last": {"freeze_epochs": -1, "freeze": "network"}}
+
+
+def _transfer(task: str, value: str, context: Context) -> Point | None:
+    """`network` is only transferred where one was pretrained; from scratch there is nothing to transfer."""
+    what, trainable = value.split(", ")
+    if (what == "none") != (task == RANDOM):
+        return None
+    whole = task == RANDOM or task_class(task).scope == "network"
+    return Point(task, value, {} if whole else {"scope": "network"}, TRANSFER[what] | TRAINABLE[trainable])
 
 
 MASKED = {"smoke": ("simmim",), "laptop": ("simmim", "mae")}
@@ -126,6 +139,16 @@ STUDIES = {
             tasks={"smoke": (RANDOM, "simmim"), "laptop": (RANDOM, "simmim", "mae", "voxel_clusters")},
             values={"smoke": tuple(CONTROLS)},
         ),
+        Study(
+            name="transfer",
+            title="Transfer and training, part by part",
+            varied="what is transferred, what is trained",
+            question="Does the pretrained decoder help too, and how much of the network must be trained?",
+            tasks={"smoke": ("voxel_clusters",), "laptop": (RANDOM, "voxel_clusters", "genesis", "pcrlv2")},
+            point=_transfer,
+            values={"smoke": tuple(f"{what}, {trainable}" for what in TRANSFER for trainable in TRAINABLE)},
+            labels={"smoke": (6,), "laptop": (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 1.0)},
+        ),
     )
 }
 
@@ -148,6 +171,7 @@ def plan(
     dataset: str,
     data: str | None,
     num_labeled: list[int],
+    training: int | None = None,
     all_labels: bool = False,
     tasks: tuple[str, ...] = (),
 ) -> dict[str, Any]:
@@ -155,6 +179,7 @@ def plan(
 
     Args:
         num_labeled: the label counts that this dataset has at this scale.
+        training: how many labelled training cases there are, for studies of shares; None: the most in `num_labeled`.
         all_labels: whether the study takes them all, because they were given on the command line.
         tasks: instead of the study's own.
 
@@ -173,7 +198,9 @@ def plan(
     if len(points) < 2:
         raise CourseError(f"study {name}: the channels of {other} and {dataset} differ; try another dataset")
     usual = num_labeled if all_labels else of_scale(study.labels, scale.name)
-    counts = [n for n in num_labeled if n in usual] or list(num_labeled[:1])
+    cases = training or max(num_labeled)
+    shares = sorted({max(round(n * cases), 1) for n in usual if isinstance(n, float)})
+    counts = shares or [n for n in num_labeled if n in usual] or list(num_labeled[:1])
     pools = {point.options.get("pool") for point in points} - {None}
     return {
         "name": name,

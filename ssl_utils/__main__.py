@@ -170,6 +170,23 @@ def pretrain(**options) -> None:
     console.print(f"Encoder in {folder / 'encoder.safetensors'}", soft_wrap=True)
 
 
+@app.command()
+def adopt(
+    name: Annotated[str, typer.Argument(help="what to call them: the init of fine-tunings")],
+    weights: Annotated[Path, typer.Argument(help="weights saved by this course, Models Genesis or RadioSSL")],
+    dataset: DatasetOption = "phantom",
+    scale: ScaleOption = "laptop",
+    data: DataOption = None,
+) -> None:
+    """Take pretrained weights from elsewhere into a course, as a pretraining run that costs no time."""
+    from ssl_utils import experiments
+
+    setup = setups.setup(dataset=dataset, scale=scales.get(scale), data=data)
+    report = experiments.adopt(setup, name, weights)
+    console.print(report.table(), soft_wrap=True, markup=False, highlight=False)
+    console.print(f"Fine-tune from it: python -m ssl_utils finetune {name} --dataset {dataset} --scale {scale}")
+
+
 @app.command(context_settings=MORE)
 @with_options(Finetuning, _train)
 def finetune(**options) -> None:

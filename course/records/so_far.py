@@ -22,6 +22,8 @@ def pretraining(course: Path) -> pd.DataFrame:
     rows = {}
     for path in sorted(course.glob("pretrain/*/metrics.json")):
         run = runs.metrics(path.parent)
+        if "last" not in run:  # weights from elsewhere
+            continue
         first, last, baselines = run["first"], run["last"], run["baselines"]
         row = {"steps": last["step"], "seconds": run["seconds"], "first loss": first["validation_loss"]}
         row["loss"] = last["validation_loss"]

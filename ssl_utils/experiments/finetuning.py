@@ -70,6 +70,7 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
         shares=class_shares([case.label for case in cases], values, dataset.regions),
         held_out=held_out,
         freeze_epochs=run.freeze_epochs,
+        freeze=run.freeze,
         layer_decay=run.layer_decay,
         encoder_lr=encoder_lr,
     )

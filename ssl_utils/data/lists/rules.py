@@ -108,13 +108,13 @@ def split(cases: Sequence[Case], rule: Rule, root: Path) -> dict[str, tuple[Case
 
 def _draw(splits: dict[str, list[Case]], rule: Rule, root: Path) -> None:
     """Fill the empty splits with whole patients of training, whose rest is put in order."""
-    left, place = by_patient(splits["training"], seed=0), {case: i for i, case in enumerate(splits["training"])}
+    left, position = by_patient(splits["training"], seed=0), {case: i for i, case in enumerate(splits["training"])}
     missing = {name: max(1, round(share * len(left))) for name, share in rule.drawn.items() if not splits[name]}
     if len(left) <= sum(missing.values()):
         why = f"cases of {len(left)} patients are there, {sum(missing.values()) + 1} are needed"
         raise CourseError(f"{root}: {why} for training, {' and '.join(missing) or 'no other split'}; complete the copy")
     for name, count in missing.items():
-        splits[name] = sorted((case for group in left[:count] for case in group), key=place.get)
+        splits[name] = sorted((case for group in left[:count] for case in group), key=position.get)
         left = left[count:]
-    rest = sorted((case for group in left for case in group), key=place.get)
+    rest = sorted((case for group in left for case in group), key=position.get)
     splits["training"] = rest if rule.in_order else [*in_turn(rest, seed=0)]
