@@ -8,7 +8,6 @@ import hashlib
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -20,11 +19,10 @@ from course.records.study_report import gain_text
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
 from ssl_utils.figures.look import GREY, error_bars, init_styles, legend, sheet
-from ssl_utils.files import atomic, read_json
+from ssl_utils.files import atomic
 from ssl_utils.statistics import tables
 
 PICTURE = runs.PROJECT / "figures" / "fine_tuning_length.png"
-TRIALS = runs.PROJECT / "json_files" / "recipe_trials.json"
 SCALE, FEW = "laptop", 6  # labelled cases
 PHANTOM = "phantom_v1"  # of the recorded studies
 SETS = {PHANTOM: "first phantom, CT", "hippocampus": "hippocampus MRI", "sarcoma": "sarcoma CT, T1, PET"}
@@ -79,16 +77,6 @@ def single_runs() -> pd.DataFrame:
     return table[(table["dataset"] == PHANTOM) & table["init"].isin(RECONSTRUCTION) & (table["runs"] == 1)]
 
 
-def encoder_rate() -> tuple[float, float]:
-    """Mean Dice of the trials from scratch on the phantom: one learning rate, and a tenth of it for the encoder."""
-    trials = [t for t in read_json(TRIALS)["trials"] if t["dataset"] == PHANTOM and t["start"].startswith("random")]
-    usual, lower = (
-        np.mean([d for t in trials if t["learning_rate"] == rate for d in t["dice"]])
-        for rate in ("4e-3", "4e-3, encoder x 0.1")
-    )
-    return float(usual), float(lower)
-
-
 def seconds(dataset: str) -> tuple[float, float]:
     """Of one fine-tuning from scratch with four times the steps, and of the pretraining on voxel clusters."""
     recorded, key = entries.recorded(record.REFERENCE), {"dataset": dataset, "scale": SCALE}
@@ -115,13 +103,11 @@ def _longer(lengths_of: dict[str, pd.DataFrame]) -> str:
     }
     names = ("first phantom", "hippocampus")
     rises = " and ".join(f"from {a} to {b} on the {name}" for name, (a, b) in zip(names, ends.values(), strict=True))
-    (longer, pretraining), (usual, lower) = seconds(PHANTOM), encoder_rate()
+    longer, pretraining = seconds(PHANTOM)
     return (
         "**Training longer helps more than pretraining.** With four times the steps, UNETR from scratch rises "
         f"{rises}. On the phantom this takes {longer:.0f} seconds, while the pretraining on voxel clusters alone takes "
-        f"{pretraining:.0f}. In trials on the phantom, a tenth of the learning rate in the encoder gave "
-        f"{tables.signed(lower - usual)} points. On the sarcomas, neither longer training nor pretraining gave a "
-        "measurable gain."
+        f"{pretraining:.0f}. On the sarcomas, neither longer training nor pretraining gave a measurable gain."
     )
 
 
