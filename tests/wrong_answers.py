@@ -258,6 +258,14 @@ WRONG = {
         chapter_07._purity,
         lambda clusters, labels: 1.0,
     ],
+    "07.3": [
+        lambda features, pixels: chapter_07._upsample(features, pixels, divide=False),
+        lambda features, pixels: chapter_07._upsample(features, pixels, similar=0.0),
+        lambda features, pixels: chapter_07._upsample(features, pixels, near=0.0),
+        lambda features, pixels: chapter_07._upsample(features, pixels, shift=0.0),
+        lambda features, pixels: features.repeat_interleave(len(pixels) // len(features)),
+        lambda features, pixels: pixels,
+    ],
     "16.1": [
         lambda both, predicted, reference, absent=None: 2 * both.sum() / (predicted + reference).sum(),
         lambda both, predicted, reference, absent=None: chapter_16._case_dice(both, predicted, reference, 0.0),
