@@ -22,7 +22,15 @@ from ssl_utils.networks.vit import ViT
 from ssl_utils.networks.vit2d import IMAGENET
 from ssl_utils.pretext import cluster_maps
 from ssl_utils.pretext.cluster_maps import agreement, cluster_map, fit, minibatch_kmeans, volume_of
-from ssl_utils.pretext.slice_features import STRIDE, SliceFeatures, WindowFeatures, at_voxels, bilinear, joint_bilateral
+from ssl_utils.pretext.slice_features import (
+    STRIDE,
+    UPSAMPLING,
+    SliceFeatures,
+    WindowFeatures,
+    at_voxels,
+    bilinear,
+    joint_bilateral,
+)
 from ssl_utils.pretext.voxel_clusters import VoxelClustersTask, box_grid, draw_boxes
 from tests.test_vit2d import PATCH, E, hub_weights
 

@@ -273,6 +273,14 @@ WRONG = {
         chapter_07._purity,
         lambda clusters, labels: 1.0,
     ],
+    "07.3": [
+        lambda features, pixels: chapter_07._upsample(features, pixels, divide=False),
+        lambda features, pixels: chapter_07._upsample(features, pixels, similar=0.0),
+        lambda features, pixels: chapter_07._upsample(features, pixels, near=0.0),
+        lambda features, pixels: chapter_07._upsample(features, pixels, shift=0.0),
+        lambda features, pixels: features.repeat_interleave(len(pixels) // len(features)),
+        lambda features, pixels: pixels,
+    ],
     "09.1": [
         lambda tokens, prototypes: tokens @ prototypes.T,
         lambda tokens, prototypes: F.normalize(tokens, dim=1) @ prototypes.T,

@@ -98,9 +98,9 @@ class WindowFeatures:
         patch, window = network.patch_size, network.grid
         cells = [n // p for n, p in zip(volume.shape[1:], patch, strict=True)]
         total, count = volume.new_zeros(self.width, *cells), volume.new_zeros(cells)
-        starts = [{*range(0, n - g, max(g // 2, 1)), n - g} for n, g in zip(cells, window, strict=True)]
+        firsts = [{*range(0, n - g, max(g // 2, 1)), n - g} for n, g in zip(cells, window, strict=True)]
         boxes = [
-            tuple(slice(a, a + g) for a, g in zip(at, window, strict=True)) for at in product(*map(sorted, starts))
+            tuple(slice(a, a + g) for a, g in zip(at, window, strict=True)) for at in product(*map(sorted, firsts))
         ]
         for i in range(0, len(boxes), WINDOWS):
             some = boxes[i : i + WINDOWS]
