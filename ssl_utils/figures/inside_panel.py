@@ -47,7 +47,7 @@ def sentences(table: pd.DataFrame) -> list[str]:
 
 def _against_interpolation(last: pd.Series) -> str:
     psnr, baseline, mean = last["psnr"], last["psnr_interpolation"], last["psnr_mean"]
-    if pd.isna(psnr):
+    if pd.isna(baseline):
         return "This task reconstructs no voxels."
     start = f"At step {int(last['step'])} hidden voxels are reconstructed at {psnr:.1f} dB"
     if psnr > baseline + MARGIN_DB:
@@ -161,7 +161,7 @@ def _loss(axes: Axes, history: pd.DataFrame | None) -> None:
 
 
 def _psnr(axes: Axes, table: pd.DataFrame) -> None:
-    if table["psnr"].isna().all():
+    if table["psnr_interpolation"].isna().all():
         _empty(axes, "this task reconstructs no voxels")
     else:
         _line(axes, table["step"], table["psnr"], "network", BLUE)
