@@ -23,15 +23,8 @@ from ssl_utils.training import processes
 PROJECT = Path(__file__).resolve().parents[2]
 OF_ONE_RUN = ("init", "num_labeled", "subset", "seed")  # what identifies a fine-tuning of a course
 OF_A_COURSE = re.compile(r"random(__.+)?|((?!__).)+(__permuted=True|__budget=[\d.]+)?")  # inits and controls
-OF_AN_INIT = {
-    "budget",
-    "steps",
-    "freeze_epochs",
-    "freeze",
-    "permuted",
-    "network",
-}  # may differ between runs of one init
-OF_AN_INIT |= {"scope", "layer_decay", "deep_supervision"}
+OF_AN_INIT = {"budget", "steps", "freeze_epochs", "freeze", "permuted", "network", "scope"}
+OF_AN_INIT |= {"layer_decay", "deep_supervision"}  # options in which the runs of one initialisation may differ
 RECIPE = 2  # version of the training; runs of an earlier version are made again
 LAYOUT = 3  # version of the names and settings of run folders; runs of another version are neither read nor changed
 PACKAGES = ("torch", "monai", "lightning", "numpy", "nibabel")
