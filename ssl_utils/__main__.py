@@ -184,7 +184,8 @@ def adopt(
     setup = setups.setup(dataset=dataset, scale=scales.get(scale), data=data)
     report = experiments.adopt(setup, name, weights)
     console.print(report.table(), soft_wrap=True, markup=False, highlight=False)
-    console.print(f"Fine-tune from it: python -m ssl_utils finetune {name} --dataset {dataset} --scale {scale}")
+    command = f"python -m ssl_utils finetune {name} --dataset {dataset} --scale {scale}"
+    console.print(f"Fine-tune from it: {command}", soft_wrap=True)
 
 
 @app.command(context_settings=MORE)

@@ -53,6 +53,14 @@ def test_an_untrained_network_predicts_classes_as_often_as_they_occur(tiny_setup
     np.testing.assert_allclose(logits.sigmoid().mean((0, 2, 3, 4)).detach(), core, atol=1e-4)
 
 
+def test_a_list_without_a_test_set_is_scored_on_validation(tiny_setup, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
+    setup = replace(tiny_setup, scale=replace(tiny_setup.scale, finetune_steps=1))
+    setup.__dict__["datalist"] = replace(tiny_setup.datalist, test=())  # as in the published protocol of BTCV
+    folder = experiments.finetune(setup, Finetuning(init="random", num_labeled=2))
+    assert {*runs.read_scores(folder / "per_case.csv")["case"]} == {case.id for case in setup.datalist.validation}
+
+
 @pytest.mark.parametrize(("freeze_epochs", "epochs"), [(0, []), (2, [0, 1]), (ALWAYS, [0, 1, 2, 3, 4])])
 def test_the_encoder_is_frozen_as_long_as_asked(tiny_setup, tmp_path, monkeypatch, freeze_epochs, epochs):
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))

@@ -154,6 +154,8 @@ def test_without_labels_nothing_is_said_of_a_probe(tmp_path):
         ("CC-BY-SA 4.0", "share-alike"),
         ("MIT (repository ababier/open-kbp)", "name the source"),
         ("Synapse terms of use, registration needed", "ask before"),
+        ("CC-BY-NC-SA 4.0, registration needed", "no commercial use"),
+        ("CC-BY-NC-ND 4.0, registration needed", "ask before"),
         ("not stated", "ask before"),
     ],
 )

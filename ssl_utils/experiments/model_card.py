@@ -19,8 +19,8 @@ DEMANDS = {  # beginning of a licence -> what it demands of those who pass the w
     "CC-BY": "name the source and say that the weights were trained on it",
     "CC-BY-SA": "name the source; share-alike: pass on what was made from the data under the same licence. Whether "
     "weights count as that is not settled; to be safe, pass these on under the same licence too",
-    "CC-BY-NC": "name the source; no commercial use; under ND nothing made from the data may be passed on: ask before",
-    "CC-BY-NC-SA": "name the source; no commercial use; share-alike: pass on what was made of the data under the same "
+    "CC-BY-NC": "name the source; no commercial use; not all that is made from it may be passed on: ask before",
+    "CC-BY-NC-SA": "name the source; no commercial use; share-alike: pass on what was made from it under the same "
     "licence",
     "MIT": "name the source and pass its licence text on with the data",
     "": "its terms are its owner's: ask before you pass the weights on",

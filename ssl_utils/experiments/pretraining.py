@@ -99,7 +99,7 @@ def _measured(recorder: Recorder, looking: float) -> dict[str, Any]:
 
 @torch.no_grad()
 def _untrained(folder: Path, module: Any, loader: DataLoader, watcher: Any) -> dict[str, Any]:
-    """The same for a task that needs no step, as its weights come from a file: one validation and one evaluation inside."""
+    """The same for a task that needs no step, as its weights come from a file: one validation."""
     watcher.look(module, 0)
     batches = [(batch["image"], module.generator(int(batch["seed"][0])), module.extra(batch)) for batch in loader]
     losses = [float(module.losses(images, generator, **extra)["loss"]) for images, generator, extra in batches]

@@ -65,7 +65,7 @@ DATASETS = (
     Dataset(
         name="adni",
         title="Alzheimer's Disease Neuroimaging Initiative, or any folder of T1 MRI of the head",
-        source="adni.loni.usc.edu; Jack et al. 2008, J Magn Reson Imaging 27:685",
+        source="adni.loni.usc.edu; Jack et al. 2008, JMRI 27:685",
         licence="ADNI data use agreement, registration needed",
         faces=True,
         channels=("MRI",),
