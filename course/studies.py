@@ -43,6 +43,29 @@ def _control(task: str, value: str, context: Context) -> Point | None:
     return Point(task, value, finetuning=CONTROLS[value])
 
 
+INFLATED = {  # -> options of the pretraining, and of the fine-tuning
+    "volume": ({}, {}),
+    "window": ({"network": "window_vit"}, {}),
+    "slice": ({"network": "window_vit", "depth": 1}, {}),
+    "average": ({"how": "average"}, {}),
+    "untrained": ({"how": "random"}, {}),
+    "permuted": ({}, {"permuted": True}),
+    "frozen": ({}, {"freeze_epochs": -1}),
+}
+
+
+def _source(task: str, value: str, _: Context) -> Point | None:
+    """DINOv2 where its file is: dinov2_s14/dinov2_s14.safetensors in the folder of the data."""
+    if task == RANDOM:
+        return Point(task, value) if value == "volume" else None
+    kind = value.removeprefix("DINOv2, ")
+    options, finetuning = INFLATED[kind]
+    path = datasets.data_root() / "dinov2_s14" / "dinov2_s14.safetensors"
+    if kind == value:
+        return Point(task, value, options, finetuning)
+    return Point(task, value, options | {"weights": str(path)}, finetuning) if path.is_file() else None
+
+
 MASKED = {"smoke": ("simmim",), "laptop": ("simmim", "mae")}
 CLUSTERS = {"smoke": ("simmim",), "laptop": ("voxel_clusters",), "workstation": tuple(TASKS)}
 AND_CLUSTERS = MASKED | {"laptop": (*MASKED["laptop"], "voxel_clusters")}
@@ -125,6 +148,16 @@ STUDIES = {
             point=_control,
             tasks={"smoke": (RANDOM, "simmim"), "laptop": (RANDOM, "simmim", "mae", "voxel_clusters")},
             values={"smoke": tuple(CONTROLS)},
+        ),
+        Study(
+            name="pretraining_source",
+            title="Photographs or slices, inflated",
+            varied="weights of the 2D network, and what it is inflated to",
+            question="What are weights of a 2D network worth in 3D, and is it what they have learnt?",
+            point=_source,
+            tasks={"smoke": ("inflation",), "laptop": (RANDOM, "inflation")},
+            values={"smoke": tuple(INFLATED), "laptop": (*INFLATED, *(f"DINOv2, {kind}" for kind in INFLATED))},
+            labels={"smoke": (6,), "workstation": (2, 6, 12, 24)},
         ),
     )
 }
