@@ -75,7 +75,7 @@ def test_readme_and_chapters_say_what_is_recorded():
             if cell["cell_type"] == "markdown" and costs.BOX.search(text):
                 boxed += 1
                 assert costs.boxes(text, recorded) == text, f"{path.name}: run the command that fills README"
-    assert boxed == 9
+    assert boxed == 10
 
 
 def test_a_course_that_was_measured_with_other_parts_is_called_a_guide(tmp_path):
