@@ -6,55 +6,13 @@ options is a run of the course itself, and two studies share their common runs.
 
 from typing import Any
 
+from course import points
 from course.study import Context, Point, Study, of_scale
 from ssl_utils.data import datasets
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments.description import RANDOM
 from ssl_utils.experiments.scales import Scale
-from ssl_utils.pretext import TASKS, task_class
-
-
-def _pool(task: str, value: str, context: Context) -> Point | None:
-    pool = {"this set": None, "other set": context.other, "both": f"own+{context.other}"}[value]
-    return Point(task, value, {"pool": pool}) if value == "this set" or context.equal_channels else None
-
-
-def _length(task: str, value: float, context: Context) -> Point:
-    steps = max(round(value * context.scale.pretrain_steps / 100), 1) if value != 100 else None
-    return Point(task, f"{value} %", {"steps": steps})
-
-
-CONTROLS = {
-    "as in the course": {},
-    "4 x the steps": {"budget": 4},
-    "frozen": {"freeze_epochs": -1},
-    "permuted": {"permuted": True},
-    "plain U-Net": {"network": "unet"},
-}
-FREEZING = {"never": 0, "first epoch": 1, "always": -1}
-CONTRAST = {"none": "L1", "latent": "L1 + latent", "published": "published"}
-
-
-def _control(task: str, value: str, context: Context) -> Point | None:
-    """Budget and another network are controls of training from scratch, where there is nothing to permute."""
-    from_scratch = value in ("4 x the steps", "plain U-Net")
-    if (value == "permuted" and task == RANDOM) or (from_scratch and task != RANDOM):
-        return None
-    return Point(task, value, finetuning=CONTROLS[value])
-
-
-TRANSFER = {"network": {}, "encoder": {"scope": "encoder"}, "none": {}}
-TRAINABLE = {"all": {}, "decoder": {"freeze_epochs": -1}, "last": {"freeze_epochs": -1, "freeze": "network"}}
-
-
-def _transfer(task: str, value: str, context: Context) -> Point | None:
-    """`network` is only transferred where one was pretrained; from scratch there is nothing to transfer."""
-    what, trainable = value.split(", ")
-    if (what == "none") != (task == RANDOM):
-        return None
-    whole = task == RANDOM or task_class(task).scope == "network"
-    return Point(task, value, {} if whole else {"scope": "network"}, TRANSFER[what] | TRAINABLE[trainable])
-
+from ssl_utils.pretext import TASKS
 
 MASKED = {"smoke": ("simmim",), "laptop": ("simmim", "mae")}
 CLUSTERS = {"smoke": ("simmim",), "laptop": ("voxel_clusters",), "workstation": tuple(TASKS)}
@@ -82,8 +40,8 @@ STUDIES = {
             varied="how long the encoder is frozen in fine-tuning",
             question="Should the pretrained encoder be protected from the first steps, or from all?",
             tasks=MASKED,
-            point=lambda task, value, _: Point(task, value, finetuning={"freeze_epochs": FREEZING[value]}),
-            values={"smoke": tuple(FREEZING)},
+            point=lambda task, value, _: Point(task, value, finetuning={"freeze_epochs": points.FREEZING[value]}),
+            values={"smoke": tuple(points.FREEZING)},
         ),
         Study(
             name="pretraining_data",
@@ -91,7 +49,7 @@ STUDIES = {
             varied="volumes that were pretrained on",
             question="Do volumes of another organ help, alone or together with one's own?",
             tasks=AND_CLUSTERS,
-            point=_pool,
+            point=points.of_pool,
             values={"smoke": ("this set", "other set", "both")},
         ),
         Study(
@@ -109,15 +67,15 @@ STUDIES = {
             varied="loss of the pretraining",
             question="Does a contrastive loss between two views help, and which one?",
             tasks={"smoke": ("restoration",)},
-            point=lambda task, value, _: Point(task, CONTRAST[value], {"contrast": value}),
-            values={"smoke": tuple(CONTRAST)},
+            point=lambda task, value, _: Point(task, points.CONTRAST[value], {"contrast": value}),
+            values={"smoke": tuple(points.CONTRAST)},
         ),
         Study(
             name="pretraining_length",
             title="Pretraining length",
             varied="share of the pretraining steps",
             question="When does pretraining begin to help, and does it stop?",
-            point=_length,
+            point=points.of_length,
             tasks=AND_CLUSTERS | {"workstation": tuple(TASKS)},
             values={"smoke": (10, 100), "laptop": (1, 3, 10, 30, 100, 300)},
         ),
@@ -135,9 +93,9 @@ STUDIES = {
             title="Controls",
             varied="change",
             question="Does the gain come from what was learnt, or from budget, scale of the weights or network?",
-            point=_control,
+            point=points.of_control,
             tasks={"smoke": (RANDOM, "simmim"), "laptop": (RANDOM, "simmim", "mae", "voxel_clusters")},
-            values={"smoke": tuple(CONTROLS)},
+            values={"smoke": tuple(points.CONTROLS)},
         ),
         Study(
             name="transfer",
@@ -145,9 +103,24 @@ STUDIES = {
             varied="what is transferred, what is trained",
             question="Does the pretrained decoder help too, and how much of the network must be trained?",
             tasks={"smoke": ("voxel_clusters",), "laptop": (RANDOM, "voxel_clusters", "genesis", "pcrlv2")},
-            point=_transfer,
-            values={"smoke": tuple(f"{what}, {trainable}" for what in TRANSFER for trainable in TRAINABLE)},
+            point=points.of_transfer,
+            values={
+                "smoke": tuple(f"{what}, {trainable}" for what in points.TRANSFER for trainable in points.TRAINABLE)
+            },
             labels={"smoke": (6,), "laptop": (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 1.0)},
+        ),
+        Study(
+            name="pretraining_source",
+            title="Photographs or slices, inflated",
+            varied="weights of the 2D network, and what it is inflated to",
+            question="What are weights of a 2D network worth in 3D, and is it what they have learnt?",
+            point=points.of_source,
+            tasks={"smoke": ("inflation",), "laptop": (RANDOM, "inflation")},
+            values={
+                "smoke": tuple(points.INFLATED),
+                "laptop": (*points.INFLATED, *(f"DINOv2, {kind}" for kind in points.INFLATED)),
+            },
+            labels={"smoke": (6,), "workstation": (2, 6, 12, 24)},
         ),
     )
 }

@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import __main__ as benchmarks, crops, gpu, pairs, pretraining, race, segmentation
+from benchmarks import __main__ as benchmarks, crops, gpu, inflation, pairs, pretraining, race, segmentation
 from ssl_utils.data.dataset import Grid
 from ssl_utils.networks import checkpoints
 from ssl_utils.pretext import TASKS
@@ -126,3 +126,12 @@ def test_rows_are_kept_by_name_and_device(tmp_path, monkeypatch):
     benchmarks.keep([{"name": "a", "device": "H200, bf16", "ratio": 9}])
     kept = [(row["name"], row["ratio"]) for row in json.loads((tmp_path / "rows.json").read_text())]
     assert sorted(kept) == [("a", 2), ("a", 9), ("b", 1)]
+
+
+def test_windows_and_inflated_tokens_are_those_of_their_rivals(monkeypatch):
+    said = {}
+    monkeypatch.setattr(inflation, "race", lambda name, *work, equality, **_: said.update({name: equality}))
+    inflation.inflated_step(repeats=1, side=32, sizes=TINY)
+    assert float(said["inflated_step"].split()[-1]) < 1e-5
+    inflation.windows_per_second(repeats=1, shape=(8, 8, 12), files=2)
+    assert float(said["windows_per_second"].split()[5].rstrip(",")) < 0.002

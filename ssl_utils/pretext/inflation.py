@@ -65,7 +65,7 @@ class InflationTask(PretextTask):
         trained = not network and how != SCRATCH
         super().__init__(encoder=encoder.requires_grad_(False), lr=lr, steps=steps if trained else 0, seed=seed)
         self.check_options(how=how, slices=slices, depth=depth)
-        self.how, self.slices, self.windows = how, slices, windows
+        self.how, self.slices, self.depth, self.weights, self.windows = how, slices, depth, weights, windows
         (*plane, _), (*patch, _) = (getattr(self.deep, name) for name in ("img_size", "patch_size"))
         sizes = {key: config[key] for key in (*SIZES, "as_2d", "in_channels") if key in config}
         flat = vit_3d(img_size=[*plane, 1], patch_size=[*patch, 1], **sizes)
