@@ -144,7 +144,7 @@ def test_the_encoder_alone_is_that_of_the_network(where, name):
 def test_the_registry_needs_no_torch_and_names_what_there_is():
     look = "import sys; from ssl_utils.networks import NETWORKS; print({'torch', 'monai'} & {*sys.modules})"
     assert subprocess.run([sys.executable, "-c", look], capture_output=True, text=True).stdout == "set()\n"
-    one_line(lambda: network_class("vnet"), "network='vnet'.*unetr, unet, mednext, mednext_b")
+    one_line(lambda: network_class("vnet"), "network='vnet'.*unetr, unet, unet_plain, mednext, mednext_b")
 
 
 @every_network
@@ -236,7 +236,7 @@ def test_what_is_moved_computes_the_same(where, name, scope):
         assert torch.equal(tokens, theirs) and all(map(torch.equal, hidden, layers))
         assert not torch.equal(untouched.eval().encoder(images)[0], tokens)
         if scope == "network":
-            assert all(map(torch.equal, network.features(images), source.decoder.maps(images, theirs, layers)))
+            assert all(map(torch.equal, network.eval().features(images), source.decoder.maps(images, theirs, layers)))
     start, now = untouched.state_dict(), network.state_dict()
     assert all(torch.equal(now[key], start[key]) for key in start if key.startswith("out")), "no output layer is moved"
     inside = f"{network.encoder_name}."
@@ -328,6 +328,22 @@ def test_freezing_stops_the_encoder_alone(where, name):
     module.freeze_epochs = 0
     module.on_train_epoch_start()
     assert all(weight.requires_grad for weight in module.parameters())
+
+
+@every_network
+def test_freezing_the_network_leaves_its_output_layer(where, name):
+    network = fresh(where, name)
+    module = segmentation(where, network, freeze_epochs=ALWAYS, freeze="network")
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    module.on_train_epoch_start()
+    module.training_step({"image": crop(where), "label": torch.randint(0, 3, (1, 1, *where.grid.roi))}, 0).backward()
+    learnt = {key for key, weight in network.named_parameters() if weight.grad is not None}
+    assert learnt == {key for key, _ in network.named_parameters() if key.startswith("out")} and learnt
+    after = network.state_dict()
+    assert all(torch.equal(after[key], before[key]) for key in after), "nor do statistics of batch norm change"
+    module.freeze_epochs = 0
+    module.on_train_epoch_start()
+    assert all(weight.requires_grad for weight in module.parameters()) and all(m.training for m in network.modules())
 
 
 @every_network

@@ -40,20 +40,20 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
     weights, scope = pretrained_weights(setup, run.init, run.scope)
     network, report = build_network(setup, run)
     steps = max(round(scale.finetune_steps * run.budget), 1)
+    encoder_lr = run.encoder_lr or (scale.transformer_lr if network.transformer else 1.0)
     settings = run.record() | {
         "init": run.name,
         "recipe": runs.RECIPE,
         "steps": steps,
         "batch_size": scale.finetune_batch_size,
         "lr": scale.finetune_lr,
+        "encoder_lr": encoder_lr,
         "feature_size": scale.feature_size,
         "scope": scope,
         "network": network.config["network"],
         "precision": precision(),
         "encoder": sha256(weights) if weights else None,
     }
-    if not run.deep_supervision:
-        del settings["deep_supervision"]  # runs from before this option stay valid
     used = [*labelled, *setup.datalist.validation, *setup.datalist.test]
     if runs.begin(folder, setup.settings(used, **settings), device=device(), first=team.first):
         return folder
@@ -70,7 +70,9 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
         shares=class_shares([case.label for case in cases], values, dataset.regions),
         held_out=held_out,
         freeze_epochs=run.freeze_epochs,
+        freeze=run.freeze,
         layer_decay=run.layer_decay,
+        encoder_lr=encoder_lr,
     )
     recorder = fit(
         module,
@@ -88,7 +90,8 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
     network.load_state_dict(module.best["weights"])
     save_network(folder / "model.safetensors", network, setup, init=run.name)
     started = time.perf_counter()
-    table = evaluate(setup, network.to(device()), setup.datalist.test)
+    scored = setup.datalist.test or setup.datalist.validation  # published protocols may have no test set
+    table = evaluate(setup, network.to(device()), scored)
     runs.write_table(folder / "per_case.csv", table)
     done = {
         **{key: settings[key] for key in runs.OF_ONE_RUN},

@@ -8,9 +8,8 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
-from ssl_utils.data.crops import Crops, FixedCrops
 from ssl_utils.experiments import model_card, runs
-from ssl_utils.experiments.building import build_task
+from ssl_utils.experiments.building import build_task, weights_of
 from ssl_utils.experiments.description import Pretraining
 from ssl_utils.experiments.setups import Setup, pool
 from ssl_utils.files import sha256
@@ -46,14 +45,16 @@ def pretrain(setup: Setup, run: Pretraining, *, team: Team | None = None) -> Pat
         "precision": precision(),
         "data": "+".join(part.digest(part.pool) for part in pools),
     }
-    if weights := run.options.get("weights"):
-        settings["weights"] = sha256(Path(weights))
+    if weights := weights_of(setup, run):
+        settings["weights"] = sha256(weights)
     if runs.begin(folder, setup.settings([], **settings), device=device(), first=team.first):
         return folder
     cases = [case for part in pools for case in part.prepared(part.pool)]
-    crops = Crops(cases, roi=setup.grid.roi, seed=run.seed)
+    held_out = setup.prepared(setup.datalist.validation)
+    cases, held_out = module.targets(cases, held_out, setup.folder / "targets")
+    crops = module.crops(cases, roi=setup.grid.roi, seed=run.seed)
     module.prepare(crops[i] for i in range(min(len(cases), PREPARING)))  # a crop of each case
-    loader = DataLoader(FixedCrops(setup.prepared(setup.datalist.validation), roi=setup.grid.roi), batch_size=1)
+    loader = DataLoader(module.fixed_crops(held_out, roi=setup.grid.roi), batch_size=1)
     watcher = inside.callback(
         folder,
         labelled=setup.prepared(setup.datalist.training[:8]),
@@ -98,7 +99,7 @@ def _measured(recorder: Recorder, looking: float) -> dict[str, Any]:
 
 @torch.no_grad()
 def _untrained(folder: Path, module: Any, loader: DataLoader, watcher: Any) -> dict[str, Any]:
-    """The same for a task that needs no step, as its weights come from a file: one validation and one look."""
+    """The same for a task that needs no step, as its weights come from a file: one validation."""
     watcher.look(module, 0)
     batches = [(batch["image"], module.generator(int(batch["seed"][0])), module.extra(batch)) for batch in loader]
     losses = [float(module.losses(images, generator, **extra)["loss"]) for images, generator, extra in batches]

@@ -23,6 +23,7 @@ class Scale:
     num_layers: int
     num_heads: int
     feature_size: int
+    image_skips: bool  # of UNETR
     # training
     pretrain_steps: int
     pretrain_batch_size: int
@@ -30,6 +31,7 @@ class Scale:
     finetune_steps: int
     finetune_batch_size: int
     finetune_lr: float
+    transformer_lr: float  # factor on it for an encoder that is a transformer
     # the experiment
     num_labeled: tuple[int, ...]
     subsets: int
@@ -50,12 +52,14 @@ NUMBERS = {  # one value per name
     "num_layers": (3, 6, 6, 12),
     "num_heads": (3, 4, 4, 12),
     "feature_size": (4, 8, 8, 16),
+    "image_skips": (True, True, True, False),
     "pretrain_steps": (20, 700, 10_000, 22_500),
     "pretrain_batch_size": (2, 8, 8, 8),
     "pretrain_lr": (1e-3, 1e-3, 1e-3, 1e-4),
     "finetune_steps": (10, 200, 1500, 30_000),
     "finetune_batch_size": (1, 2, 4, 4),
     "finetune_lr": (4e-3, 4e-3, 4e-3, 1e-4),
+    "transformer_lr": (0.1, 0.1, 0.1, 1.0),
     "num_labeled": ((6, 12, 24),) * 4,
     "subsets": (1, 1, 3, 5),
     "seeds": (1, 1, 3, 3),

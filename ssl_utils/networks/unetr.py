@@ -6,14 +6,18 @@ joined by a hidden state of the ViT, the last one by a convolution of the image:
     level        1 (full size)   2 ... k                        k + 1 (token grid)
     encoder      encoder1(x)     encoder{i}(hidden state)       last tokens
     decoder      decoder2   <-   decoder3 ... decoder{k}   <-   decoder{k+1}
+
+With `image_skips`, which the paper does not have, image{i}(x, average-pooled to level i) is added to encoder{i}.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
 import torch.nn as nn
-from monai.networks.blocks.dynunet_block import UnetOutBlock
+import torch.nn.functional as F
+from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetOutBlock
 from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrPrUpBlock, UnetrUpBlock
 from torch import Tensor
 
@@ -21,13 +25,19 @@ from ssl_utils.networks.inflate import vit_3d
 from ssl_utils.networks.interface import SegmentationNetwork, Size, strides
 from ssl_utils.networks.vit import ViT, parts_of
 
-BLOCK = {"spatial_dims": 3, "kernel_size": 3, "norm_name": "instance", "res_block": True}
+PLAIN = {"spatial_dims": 3, "kernel_size": 3, "norm_name": "instance"}
+BLOCK = PLAIN | {"res_block": True}
 
 
 class UNETR(SegmentationNetwork):
-    """Image (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W)."""
+    """Image (B, in_channels, D, H, W) to logits (B, out_channels, D, H, W).
+
+    `image_skips`: in the paper all skips but the first come from the transformer alone, which says little about where
+    an edge is before it is trained. Two convolutions of the pooled image in each of them make up for that.
+    """
 
     encoder_name = "vit"
+    transformer = True
     patch_per_axis = True
 
     def __init__(
@@ -43,6 +53,7 @@ class UNETR(SegmentationNetwork):
         num_layers: int = 12,
         num_heads: int = 12,
         dropout: float = 0.0,
+        image_skips: bool = False,
         as_2d: bool = False,
     ) -> None:
         super().__init__()
@@ -67,6 +78,13 @@ class UNETR(SegmentationNetwork):
         for i, stride in enumerate(steps, start=2):
             if min(stride) == 1:
                 self.narrow(i, stride)
+        self.image_skips = image_skips
+        if image_skips:
+            self.config["image_skips"] = True
+            self.pooled = [tuple(math.prod(axis) for axis in zip(*steps[:i], strict=True)) for i in range(1, k)]
+            for i in range(2, k + 1):
+                size = {"in_channels": in_channels, "out_channels": feature_size * 2 ** (i - 1)}
+                self.add_module(f"image{i}", UnetBasicBlock(**size, stride=1, **PLAIN))
         if feature_size <= 8:  # the same numbers, twice as fast; wider networks gain nothing
             self.to(memory_format=torch.channels_last_3d)
 
@@ -94,10 +112,10 @@ class UNETR(SegmentationNetwork):
     @classmethod
     def sizes(cls, scale: Mapping[str, Any]) -> dict[str, Any]:
         names = ("patch_size", "hidden_size", "mlp_dim", "num_layers", "num_heads", "feature_size")
-        return {name: scale[name] for name in names}
+        return {name: scale[name] for name in names} | ({"image_skips": True} if scale["image_skips"] else {})
 
     @classmethod
-    def new_encoder(cls, *, feature_size: int = 0, **sizes) -> ViT:
+    def new_encoder(cls, *, feature_size: int = 0, image_skips: bool = False, **sizes) -> ViT:
         return vit_3d(**sizes)
 
     def encoder_parts(self) -> dict[str, nn.Module]:
@@ -112,6 +130,8 @@ class UNETR(SegmentationNetwork):
         for i, tap in enumerate(self.taps, start=2):
             lift = self.get_submodule(f"encoder{i}")
             skips.append(lift(self.on_grid(hidden[tap])))  # level i: (B, F 2^(i-1), D / 2^(i-1), ...)
+            if self.image_skips:
+                skips[-1] = skips[-1] + self.get_submodule(f"image{i}")(F.avg_pool3d(images, self.pooled[i - 2]))
         levels = [self.on_grid(tokens)]  # level k + 1: (B, E, d, h, w)
         for i in range(self.levels + 1, 1, -1):
             up = self.get_submodule(f"decoder{i}")

@@ -104,6 +104,7 @@ class WindowViT(SegmentationNetwork):
     """
 
     encoder_name = "windows"
+    transformer = True
     patch_per_axis = True
 
     def __init__(
