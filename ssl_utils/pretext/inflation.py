@@ -48,7 +48,7 @@ class InflationTask(PretextTask):
         weights: Annotated[str | None, Option("file of a 2D ViT instead of a 2D MAE of slices")] = None,
         how: Annotated[str, Option("kernels over depth; random: from scratch", choices=(*HOW, SCRATCH))] = "centre",
         depth: Annotated[int | None, Option("slices of a window of window_vit, odd; else 5", low=1)] = None,
-        slices: Annotated[int, Option("of a crop in each step of the 2D MAE", low=1)] = 8,
+        slices: Annotated[int, Option("of a crop in each step of the 2D MAE", low=1)] = 4,
         mask_ratio: MaskRatio = 0.75,
     ) -> None:
         windows = isinstance(encoder, WindowEncoder)
