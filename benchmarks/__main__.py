@@ -18,7 +18,7 @@ REFERENCE = PROJECT / "json_files" / "reference_benchmarks.json"
 
 def rows() -> dict[str, Callable[[], dict | list[dict]]]:
     """What is measured under each name; the large sizes once, for a step of theirs takes a minute there."""
-    from benchmarks import crops, levers, pretraining, segmentation
+    from benchmarks import crops, inflation, levers, pairs, pretraining, segmentation
 
     return {
         "crops_per_second": lambda: crops.crops_per_second(repeats=3),
@@ -34,6 +34,11 @@ def rows() -> dict[str, Callable[[], dict | list[dict]]]:
         "pretraining_step_simmim": lambda: pretraining.simmim(216, repeats=3),
         "pretraining_step_simmim_512": lambda: pretraining.simmim(512, repeats=2),
         "pretraining_step_simmim_1728": lambda: pretraining.simmim(1728, repeats=1),
+        "crop_pairs_per_second": lambda: pairs.pairs_per_second(repeats=3),
+        "pretraining_step_patch_clusters": lambda: pairs.step(repeats=5),
+        "sinkhorn": lambda: pairs.assignment(repeats=9),
+        "windows_per_second": lambda: inflation.windows_per_second(repeats=5),
+        "inflated_step": lambda: inflation.inflated_step(repeats=7),
         "finetuning_step": lambda: segmentation.finetuning_step(repeats=5),
         "sliding_window": lambda: segmentation.sliding_window(repeats=3),
         "matrix_products": lambda: levers.matrix_products(repeats=9),

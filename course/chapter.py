@@ -20,6 +20,7 @@ from ssl_utils.experiments.description import Finetuning, Pretraining, task_opti
 from ssl_utils.files import atomic, write_json
 from ssl_utils.live import live
 from ssl_utils.pretext import TASKS
+from ssl_utils.training import processes
 from ssl_utils.training.options import Option, known, options_of
 
 PARAMETERS = {  # of every chapter; the others are options of the runs that it makes
@@ -75,7 +76,7 @@ class Chapter:
         Raises:
             CourseError: a result has the name of an entry that every chapter has.
         """
-        seconds, memory = round(time.perf_counter() - self.started, 1), runs.peak_memory_gb()
+        seconds, memory = round(time.perf_counter() - self.started, 1), processes.peak_memory_gb()
         entries = {"chapter": self.name, "seconds": seconds, "peak_memory_gb": memory, "versions": runs.versions()}
         if taken := sorted(entries.keys() & results.keys()):
             raise CourseError(f"finish({taken[0]}=...): done.json has this entry already; choose another name")

@@ -13,7 +13,7 @@ from ssl_utils.data import datasets
 from ssl_utils.experiments import scales
 
 Scale = Annotated[str, typer.Option(help=", ".join(scales.SCALES))]
-DatasetName = Annotated[str, typer.Option(help=", ".join(datasets.NAMES))]
+DatasetName = Annotated[str, typer.Option(help=", ".join(datasets.SHORT))]
 Data = Annotated[str | None, typer.Option(help="your own MSD-style folder, for --dataset folder")]
 Repeats = Annotated[int | None, typer.Option(min=1, help="label subsets and seeds of every fine-tuning, n x n runs")]
 Labels = Annotated[str | None, typer.Option(help="numbers of labelled volumes, such as 1,2,3,6,12,24")]

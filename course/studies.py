@@ -6,42 +6,13 @@ options is a run of the course itself, and two studies share their common runs.
 
 from typing import Any
 
+from course import points
 from course.study import Context, Point, Study, of_scale
 from ssl_utils.data import datasets
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments.description import RANDOM
 from ssl_utils.experiments.scales import Scale
 from ssl_utils.pretext import TASKS
-
-
-def _pool(task: str, value: str, context: Context) -> Point | None:
-    pool = {"this set": None, "other set": context.other, "both": f"own+{context.other}"}[value]
-    return Point(task, value, {"pool": pool}) if value == "this set" or context.equal_channels else None
-
-
-def _length(task: str, value: float, context: Context) -> Point:
-    steps = max(round(value * context.scale.pretrain_steps / 100), 1) if value != 100 else None
-    return Point(task, f"{value} %", {"steps": steps})
-
-
-CONTROLS = {
-    "as in the course": {},
-    "4 x the steps": {"budget": 4},
-    "frozen": {"freeze_epochs": -1},
-    "permuted": {"permuted": True},
-    "plain U-Net": {"network": "unet"},
-}
-FREEZING = {"never": 0, "first epoch": 1, "always": -1}
-CONTRAST = {"none": "L1", "latent": "L1 + latent", "published": "published"}
-
-
-def _control(task: str, value: str, context: Context) -> Point | None:
-    """Budget and another network are controls of training from scratch, where there is nothing to permute."""
-    from_scratch = value in ("4 x the steps", "plain U-Net")
-    if (value == "permuted" and task == RANDOM) or (from_scratch and task != RANDOM):
-        return None
-    return Point(task, value, finetuning=CONTROLS[value])
-
 
 MASKED = {"smoke": ("simmim",), "laptop": ("simmim", "mae")}
 CLUSTERS = {"smoke": ("simmim",), "laptop": ("voxel_clusters",), "workstation": tuple(TASKS)}
@@ -69,8 +40,8 @@ STUDIES = {
             varied="how long the encoder is frozen in fine-tuning",
             question="Should the pretrained encoder be protected from the first steps, or from all?",
             tasks=MASKED,
-            point=lambda task, value, _: Point(task, value, finetuning={"freeze_epochs": FREEZING[value]}),
-            values={"smoke": tuple(FREEZING)},
+            point=lambda task, value, _: Point(task, value, finetuning={"freeze_epochs": points.FREEZING[value]}),
+            values={"smoke": tuple(points.FREEZING)},
         ),
         Study(
             name="pretraining_data",
@@ -78,7 +49,7 @@ STUDIES = {
             varied="volumes that were pretrained on",
             question="Do volumes of another organ help, alone or together with one's own?",
             tasks=AND_CLUSTERS,
-            point=_pool,
+            point=points.of_pool,
             values={"smoke": ("this set", "other set", "both")},
         ),
         Study(
@@ -96,26 +67,15 @@ STUDIES = {
             varied="loss of the pretraining",
             question="Does a contrastive loss between two views help, and which one?",
             tasks={"smoke": ("restoration",)},
-            point=lambda task, value, _: Point(task, CONTRAST[value], {"contrast": value}),
-            values={"smoke": tuple(CONTRAST)},
-        ),
-        Study(
-            name="deformations",
-            title="Models Genesis without one of its deformations",
-            varied="deformation that is left out",
-            question="Which deformation does the gain depend on?",
-            tasks={"smoke": ("genesis",)},
-            point=lambda task, value, _: Point(
-                task, f"no {value}" if value else "all", {value: False} if value else {}
-            ),
-            values={"smoke": ("", "flips", "shuffling", "intensity", "painting")},
+            point=lambda task, value, _: Point(task, points.CONTRAST[value], {"contrast": value}),
+            values={"smoke": tuple(points.CONTRAST)},
         ),
         Study(
             name="pretraining_length",
             title="Pretraining length",
             varied="share of the pretraining steps",
             question="When does pretraining begin to help, and does it stop?",
-            point=_length,
+            point=points.of_length,
             tasks=AND_CLUSTERS | {"workstation": tuple(TASKS)},
             values={"smoke": (10, 100), "laptop": (1, 3, 10, 30, 100, 300)},
         ),
@@ -133,9 +93,34 @@ STUDIES = {
             title="Controls",
             varied="change",
             question="Does the gain come from what was learnt, or from budget, scale of the weights or network?",
-            point=_control,
+            point=points.of_control,
             tasks={"smoke": (RANDOM, "simmim"), "laptop": (RANDOM, "simmim", "mae", "voxel_clusters")},
-            values={"smoke": tuple(CONTROLS)},
+            values={"smoke": tuple(points.CONTROLS)},
+        ),
+        Study(
+            name="transfer",
+            title="Transfer and training, part by part",
+            varied="what is transferred, what is trained",
+            question="Does the pretrained decoder help too, and how much of the network must be trained?",
+            tasks={"smoke": ("voxel_clusters",), "laptop": (RANDOM, "voxel_clusters", "genesis", "pcrlv2")},
+            point=points.of_transfer,
+            values={
+                "smoke": tuple(f"{what}, {trainable}" for what in points.TRANSFER for trainable in points.TRAINABLE)
+            },
+            labels={"smoke": (6,), "laptop": (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 1.0)},
+        ),
+        Study(
+            name="pretraining_source",
+            title="Photographs or slices, inflated",
+            varied="weights of the 2D network, and what it is inflated to",
+            question="What are weights of a 2D network worth in 3D, and is it what they have learnt?",
+            point=points.of_source,
+            tasks={"smoke": ("inflation",), "laptop": (RANDOM, "inflation")},
+            values={
+                "smoke": tuple(points.INFLATED),
+                "laptop": (*points.INFLATED, *(f"DINOv2, {kind}" for kind in points.INFLATED)),
+            },
+            labels={"smoke": (6,), "workstation": (2, 6, 12, 24)},
         ),
     )
 }
@@ -159,6 +144,7 @@ def plan(
     dataset: str,
     data: str | None,
     num_labeled: list[int],
+    training: int | None = None,
     all_labels: bool = False,
     tasks: tuple[str, ...] = (),
 ) -> dict[str, Any]:
@@ -166,6 +152,7 @@ def plan(
 
     Args:
         num_labeled: the label counts that this dataset has at this scale.
+        training: how many labelled training cases there are, for studies of shares; None: the most in `num_labeled`.
         all_labels: whether the study takes them all, because they were given on the command line.
         tasks: instead of the study's own.
 
@@ -184,7 +171,9 @@ def plan(
     if len(points) < 2:
         raise CourseError(f"study {name}: the channels of {other} and {dataset} differ; try another dataset")
     usual = num_labeled if all_labels else of_scale(study.labels, scale.name)
-    counts = [n for n in num_labeled if n in usual] or list(num_labeled[:1])
+    cases = training or max(num_labeled)
+    shares = sorted({max(round(n * cases), 1) for n in usual if isinstance(n, float)})
+    counts = shares or [n for n in num_labeled if n in usual] or list(num_labeled[:1])
     pools = {point.options.get("pool") for point in points} - {None}
     return {
         "name": name,

@@ -44,7 +44,8 @@ class Point:
 
 @dataclass(frozen=True)
 class Study:
-    """What is varied, and why. `values`, `tasks` and `labels` are given by scale, see `of_scale`."""
+    """What is varied, and why. `values`, `tasks` and `labels` are given by scale, see `of_scale`. Labels are counts, or
+    shares (float) of the labelled training cases."""
 
     name: str
     title: str
@@ -53,7 +54,7 @@ class Study:
     point: Callable[[str, Any, Context], Point | None]  # of a task and a value; None: that task has no such point
     values: Mapping[str, tuple]
     tasks: Mapping[str, tuple[str, ...]]
-    labels: Mapping[str, tuple[int, ...]] = field(default_factory=lambda: {"smoke": (6,), "workstation": (6, 12, 24)})
+    labels: Mapping[str, tuple[float, ...]] = field(default_factory=lambda: {"smoke": (6,), "workstation": (6, 12, 24)})
     option: str | None = None  # of the task; its default is always among the values
 
     def points(self, context: Context) -> list[Point]:

@@ -50,6 +50,7 @@ def bring_up(
             config["num_labeled"] = [n for n in counts if n <= most] or [most]
         if study:
             chosen = {"num_labeled": config["num_labeled"], "all_labels": bool(counts), "tasks": tasks}
+            chosen["training"] = config["cases"]["training"]
             config["study"] = studies.plan(study, scale=numbers, dataset=dataset, data=data, **chosen)
             for other in config["study"]["needs"]:
                 prepare(other, scale)

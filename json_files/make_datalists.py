@@ -1,11 +1,12 @@
 """Make the datalists of this folder anew: python json_files/make_datalists.py
 
-BTCV and hippocampus follow from rules; the published TCIA split follows no rule that anybody could find, so its facts
-stand in tcia_covid19_volumes.csv (volume, patient, published side). Equal input gives equal bytes.
+BTCV, LiTS and hippocampus follow from rules; the published TCIA split follows no rule that anybody could find, so its
+facts stand in tcia_covid19_volumes.csv (volume, patient, published side). Equal input gives equal bytes. Splits that
+depend on the files in a folder are rules in ssl_utils/data/registry.
 """
 
 import csv
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -33,6 +34,8 @@ BTCV_ORGANS = (
 )
 BTCV_LABELED = [*range(1, 11), *range(21, 41)]
 BTCV_UNLABELED = range(61, 81)
+BTCV_TRANSSEG = (1, 2, 3, 4, 8, 22, 25, 29, 32, 35, 36, 38)  # its validation set
+LITS_PUBLISHED = range(28, 48)  # its validation set
 # The Task04 training ids of which image and label could be checked; ids 2k-1 and 2k are one scan.
 HIPPOCAMPUS = """
 1 3-4 6-8 11 15 17 23-26 35-36 39-42 44-46 48-53 57-58 60 70 74-75 77 83-84 87-88 93-99 101-102 104-109 114 123-127 130
@@ -62,7 +65,8 @@ def main(folder: Path = HERE) -> list[Path]:
     """Write every list into `folder`."""
     lists = {f"btcv_{count:02d}": btcv(count) for count in (6, 12, 24)}
     lists |= {"btcv_06_honest": btcv(6, honest=True), "hippocampus": hippocampus(), "sarcoma": sarcoma()}
-    lists |= {"headneck": headneck()}
+    lists |= {"btcv_transseg": btcv_transseg(), "btcv_by_patient": btcv_by_patient(), "headneck": headneck()}
+    lists |= {"lits17_by_patient": lits_by_patient(), "lits17_published": lits_published()}
     lists |= {"tcia_covid19_published": tcia_published(), "tcia_covid19_by_patient": tcia_by_patient()}
     for name, datalist in lists.items():
         write(datalist, folder / f"{name}.json", root=ROOT)
@@ -71,31 +75,93 @@ def main(folder: Path = HERE) -> list[Path]:
 
 def btcv(num_labeled: int, *, honest: bool = False) -> Datalist:
     """The published protocol; `honest` adds the labelled cases it leaves unused as a test set."""
+    training, unused, validation = BTCV_LABELED[:num_labeled], BTCV_LABELED[num_labeled:-6], BTCV_LABELED[-6:]
+    description = (
+        f"Training and validation of the published protocol for {num_labeled} labelled volumes, the first in the order "
+        "of their numbers. The published protocol has no test set: it chooses the checkpoint and reports its figure on "
+        "the same six validation volumes."
+    )
+    if honest:
+        description += f" Here the {len(unused)} labelled volumes that protocol leaves unused are the test set."
+    name = "btcv_06_honest" if honest else f"btcv_{num_labeled:02d}"
+    return _btcv(name, description, training=training, validation=validation, test=unused if honest else ())
 
+
+def btcv_transseg() -> Datalist:
+    return _btcv(
+        "btcv_transseg",
+        "The split of TransSeg, 18 volumes for training and 12 for validation, on which it both chooses the checkpoint "
+        "and reports its figure. Nine of the 12 are training volumes of the MONAI tutorial: never compare across.",
+        training=[number for number in BTCV_LABELED if number not in BTCV_TRANSSEG],
+        validation=BTCV_TRANSSEG,
+    )
+
+
+def btcv_by_patient() -> Datalist:
+    found = _btcv("", "", training=BTCV_LABELED)
+    sides = _drawn(split_by_patient(found.training, sizes={"test": 10, "validation": 4}, seed=SEED))
+    description = "A split of the 30 labelled volumes, one per patient, into 16, 4 and 10: test is read once."
+    ids = {side: [int(case.patient) for case in cases] for side, cases in sides.items()}
+    return _btcv("btcv_by_patient", description, **ids)
+
+
+def _btcv(name: str, description: str, **sides: Sequence[int]) -> Datalist:
     def case(number: int, labeled: bool = True) -> Case:
         image = ROOT / ("imagesTr" if labeled else "imagesTs") / f"img{number:04d}.nii.gz"
         label = ROOT / "labelsTr" / f"label{number:04d}.nii.gz" if labeled else None
         return Case(f"img{number:04d}", image, label, patient=f"{number:04d}")
 
-    training, unused, validation = BTCV_LABELED[:num_labeled], BTCV_LABELED[num_labeled:-6], BTCV_LABELED[-6:]
-    description = (
-        f"Abdominal CT with 13 organs. Training and validation of the published protocol for {num_labeled} labelled "
-        "volumes. The published protocol has no test set: it chooses the checkpoint and reports its figure on the same "
-        "six validation volumes. "
-    )
-    if honest:
-        description += f"Here the {len(unused)} labelled volumes that protocol leaves unused are the test set. "
     return Datalist(
-        name="btcv_06_honest" if honest else f"btcv_{num_labeled:02d}",
-        description=description + "The 20 volumes of the challenge's own test set come without labels: unlabeled.",
+        name=name,
+        description=f"Abdominal CT with 13 organs. {description} The 20 volumes of the challenge's own test set come "
+        "without labels: unlabeled.",
         licence="terms of use of Synapse project syn3193805; registration needed",
         reference="Landman et al. 2015, Multi-Atlas Labeling Beyond the Cranial Vault, Synapse syn3193805",
         channels=("CT",),
         labels=dict(enumerate(BTCV_ORGANS)),
-        training=tuple(map(case, training)),
-        validation=tuple(map(case, validation)),
-        test=tuple(map(case, unused)) if honest else (),
+        **{side: tuple(map(case, numbers)) for side, numbers in sides.items()},
         unlabeled=tuple(case(number, labeled=False) for number in BTCV_UNLABELED),
+    )
+
+
+def lits_by_patient() -> Datalist:
+    cases = [_lits_case(number) for number in range(131)]
+    return _lits(
+        "lits17_by_patient",
+        "A split of the 131 volumes into 92, 13 and 26, drawn by volume: validation chooses the checkpoint, test is "
+        "read once.",
+        **_drawn(split_by_patient(cases, sizes={"test": 26, "validation": 13}, seed=SEED)),
+    )
+
+
+def lits_published() -> Datalist:
+    cases = [_lits_case(number) for number in range(131)]
+    return _lits(
+        "lits17_published",
+        "The split of RadioSSL: volumes 28 to 47 are validation and test at once, so that the reported figure chose "
+        "its own checkpoint. Its label shares were the first N files as the system happened to list them, so that they "
+        "differ between machines; here they are the first N by number.",
+        training=tuple(case for number, case in enumerate(cases) if number not in LITS_PUBLISHED),
+        validation=tuple(cases[number] for number in LITS_PUBLISHED),
+    )
+
+
+def _lits_case(number: int) -> Case:
+    folder = ROOT / ("val" if number in LITS_PUBLISHED else "train")
+    image, label = folder / "ct" / f"volume-{number}.nii", folder / "seg" / f"segmentation-{number}.nii"
+    return Case(f"volume-{number}", image, label, patient=f"{number:03d}")
+
+
+def _lits(name: str, description: str, **sides: tuple[Case, ...]) -> Datalist:
+    return Datalist(
+        name=name,
+        description=f"Abdominal CT with liver and tumours. {description} The names of the volumes do not say whose "
+        "they are. The Decathlon's Task03 has the same volumes: do not pretrain on one and test on the other.",
+        licence="CC-BY-NC-ND 4.0; registration needed",
+        reference="Bilic et al. 2023, The Liver Tumor Segmentation Benchmark, Med Image Anal 84:102680",
+        channels=("CT",),
+        labels={0: "background", 1: "liver", 2: "tumour"},
+        **sides,
     )
 
 

@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from ssl_utils.data import datasets
 from ssl_utils.errors import CourseError, out_of_memory, replace_unprintable
 from ssl_utils.experiments import runs, scales, setups
 from ssl_utils.experiments.command_line import MORE, with_options
@@ -22,7 +23,9 @@ app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_
 console = Console()
 ScaleOption = Annotated[str, typer.Option(help="smoke, laptop, workstation or paper")]
 DataOption = Annotated[str | None, typer.Option(help="path of your own folder, with dataset 'folder'")]
-DatasetOption = Annotated[str, typer.Option(help="phantom, hippocampus, headneck, sarcoma, btcv, tcia_covid19, folder")]
+DatasetOption = Annotated[
+    str, typer.Option(help=f"{', '.join(datasets.SHORT)}, or one of their lists (docs/own_data.md)")
+]
 
 
 SpacingOption = Annotated[str | None, typer.Option(help="mm along the three axes, as in 1.5,1.5,8; else by the data")]
@@ -54,8 +57,6 @@ def data(
     patch_size: PatchOption = None,
 ) -> None:
     """Fetch or generate a dataset, check its list, and write data.json, which the chapters read."""
-    from ssl_utils.data import datasets
-
     described, numbers = datasets.get(dataset, data), scales.get(scale)
     with bar(f"{described.name}: volumes") as progress:
         root = datasets.fetch(described, phantom_sizes=numbers.phantom_sizes, progress=progress)
@@ -65,6 +66,8 @@ def data(
     _warn(setup)
     counts = ", ".join(f"{len(cases)} {split}" for split, cases in setup.datalist.sides().items() if cases)
     console.print(f"{described.title}: {counts}. Licence {described.licence}. In {root}", soft_wrap=True)
+    if dataset != "folder" and setup.datalist.description:
+        console.print(setup.datalist.description, soft_wrap=True)
     setups.write_plan(setup)
 
 
@@ -165,6 +168,24 @@ def pretrain(**options) -> None:
     """Pretrain without labels. Options of the pretext task follow: --mask-ratio 0.3; `options TASK` lists them."""
     folder = _train(**options)
     console.print(f"Encoder in {folder / 'encoder.safetensors'}", soft_wrap=True)
+
+
+@app.command()
+def adopt(
+    name: Annotated[str, typer.Argument(help="what to call them: the init of fine-tunings")],
+    weights: Annotated[Path, typer.Argument(help="weights saved by this course, Models Genesis or RadioSSL")],
+    dataset: DatasetOption = "phantom",
+    scale: ScaleOption = "laptop",
+    data: DataOption = None,
+) -> None:
+    """Take pretrained weights from elsewhere into a course, as a pretraining run that costs no time."""
+    from ssl_utils import experiments
+
+    setup = setups.setup(dataset=dataset, scale=scales.get(scale), data=data)
+    report = experiments.adopt(setup, name, weights)
+    console.print(report.table(), soft_wrap=True, markup=False, highlight=False)
+    command = f"python -m ssl_utils finetune {name} --dataset {dataset} --scale {scale}"
+    console.print(f"Fine-tune from it: {command}", soft_wrap=True)
 
 
 @app.command(context_settings=MORE)

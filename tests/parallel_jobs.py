@@ -27,6 +27,7 @@ RUNS = {
     "mae": {"task": "mae"},
     "latent": {"task": "restoration", "contrast_weight": 0.5},
     "published": {"task": "restoration", "contrast": "published"},
+    "patch_clusters": {"task": "patch_clusters", "clusters": 8},
     "finetune": {"init": "random", "num_labeled": 3, "freeze_epochs": 1, "layer_decay": 0.9},
 }
 

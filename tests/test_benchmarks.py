@@ -2,11 +2,12 @@
 
 import json
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from benchmarks import __main__ as benchmarks, crops, gpu, pretraining, race, segmentation
+from benchmarks import __main__ as benchmarks, crops, gpu, inflation, pairs, pretraining, race, segmentation
 from ssl_utils.data.dataset import Grid
 from ssl_utils.networks import checkpoints
 from ssl_utils.pretext import TASKS
@@ -53,6 +54,24 @@ def test_rivals_hold_the_same_weights(monkeypatch):
     pretraining.mae("mae", TINY, side=32, patch=8, batch=2, repeats=1)
     assert said["mae"].endswith("True")
     assert float(said["pretraining_step_simmim_8"].split()[5]) < 1e-5
+
+
+def test_pairs_of_both_ways_have_one_size_and_assignments_are_equal(tmp_path, monkeypatch):
+    said = {}
+    monkeypatch.setattr(pairs, "race", lambda name, *ways, equality, **_: said.update({name: equality}) or ways[1]())
+    pairs.assignment(repeats=1, rows=96, clusters=5)
+    assert float(said["sinkhorn"].split()[2]) < 1e-5
+    pairs.step(repeats=1, side=(16, 16, 16), batch=2)
+    assert float(said["pretraining_step_patch_clusters"].split()[2]) == 0
+    monkeypatch.setattr(crops, "SHAPE", (120, 100, 60))
+    monkeypatch.setattr(crops, "SPACING", 3.0)
+    monkeypatch.setattr(pairs, "SIZES", ((40, 40, 20), (30, 30, 20)))
+    monkeypatch.setattr(pairs, "PAIRS", 2)
+    image, _ = crops.write_ct(tmp_path)
+    first, second = map(np.load, pairs.written_pairs(image, tmp_path))
+    assert (
+        first.shape == (2, *pairs.ROI) and first.min() >= 0 and first.max() <= 1 and not np.array_equal(first, second)
+    )
 
 
 class Bright(nn.Module):
@@ -107,3 +126,12 @@ def test_rows_are_kept_by_name_and_device(tmp_path, monkeypatch):
     benchmarks.keep([{"name": "a", "device": "H200, bf16", "ratio": 9}])
     kept = [(row["name"], row["ratio"]) for row in json.loads((tmp_path / "rows.json").read_text())]
     assert sorted(kept) == [("a", 2), ("a", 9), ("b", 1)]
+
+
+def test_windows_and_inflated_tokens_are_those_of_their_rivals(monkeypatch):
+    said = {}
+    monkeypatch.setattr(inflation, "race", lambda name, *work, equality, **_: said.update({name: equality}))
+    inflation.inflated_step(repeats=1, side=32, sizes=TINY)
+    assert float(said["inflated_step"].split()[-1]) < 1e-5
+    inflation.windows_per_second(repeats=1, shape=(8, 8, 12), files=2)
+    assert float(said["windows_per_second"].split()[5].rstrip(",")) < 0.002

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from faulty_files import DATA, nifti_bytes
 
-from ssl_utils.data import datalists, datasets
+from ssl_utils.data import datalists, datasets, volumes
 from ssl_utils.data.datalists import Case, Datalist
 from ssl_utils.errors import CourseError
 
@@ -105,7 +105,7 @@ def test_the_script_makes_the_shipped_lists_byte_for_byte(tmp_path):
     script = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(script)
     made = script.main(tmp_path)
-    assert len(made) == 9
+    assert len(made) == 13
     for path in made:
         assert path.read_bytes() == (LISTS / path.name).read_bytes(), path.name
 
@@ -320,6 +320,15 @@ def test_a_folder_without_a_list_is_split(tmp_path):
     assert found.name == "mine" and datalists.faults(found) == []
     assert {case.id for case in found.unlabeled} == {"bare", "other"}
     assert found == datalists.from_folder(tmp_path / "mine")
+
+
+def test_labels_are_read_once_to_learn_their_values(tmp_path, monkeypatch):
+    root, read, read_label = make_folder(tmp_path / "mine", ["a", "b", "c", "d"]), [], volumes.read_label
+    monkeypatch.setattr(volumes, "read_label", lambda path: read.append(path.name) or read_label(path))
+    first = datalists.from_folder(root)
+    assert datalists.from_folder(root) == first and sorted(read) == ["a.nii", "b.nii", "c.nii", "d.nii"]
+    (root / "labelsTr/b.nii").write_bytes(nifti_bytes(np.full((4, 4, 4), 7, np.uint8)))
+    assert datalists.from_folder(root).labels[7] == "label 7" and read[4:] == ["b.nii"]
 
 
 def test_a_folder_with_a_list_keeps_patients_together(tmp_path):

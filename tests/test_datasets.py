@@ -25,7 +25,7 @@ def test_every_dataset_says_what_a_reader_needs(name):
     assert known.licence and known.source and known.title and known.channels and set(known.grids) == {"coarse", "fine"}
     for grid in known.grids.values():
         assert all(r % 8 == 0 for r in grid.roi), "patches of 8 fit"
-    assert known.archive or known.how_to_get or name == "phantom"
+    assert known.archive or known.how_to_get or known.phantom
     for listed in known.lists:
         assert datalists.read(datasets.LISTS / f"{listed}.json", root=datasets.data_root()).training
 

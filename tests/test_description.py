@@ -24,6 +24,7 @@ IMPOSSIBLE = [  # kind of run, option, value, what the line says
     (Finetuning, "subset", -1, "subset=-1: must be at least 0"),
     (Finetuning, "num_labeled", 0, "num_labeled=0: must be at least 1"),
     (Finetuning, "freeze_epochs", -2, "freeze_epochs=-2: must be at least -1"),
+    (Finetuning, "freeze", "network", "freeze='network': nothing is frozen at freeze_epochs=0; choose -1"),
     (Finetuning, "layer_decay", -1, "layer_decay=-1.*: must be above 0 and at most 1"),
     (Finetuning, "layer_decay", float("nan"), "layer_decay=nan: must be a number"),
     (Finetuning, "budget", 0, "budget=0.*: must be at least 0.01 and at most 1000"),

@@ -53,6 +53,14 @@ def test_an_untrained_network_predicts_classes_as_often_as_they_occur(tiny_setup
     np.testing.assert_allclose(logits.sigmoid().mean((0, 2, 3, 4)).detach(), core, atol=1e-4)
 
 
+def test_a_list_without_a_test_set_is_scored_on_validation(tiny_setup, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
+    setup = replace(tiny_setup, scale=replace(tiny_setup.scale, finetune_steps=1))
+    setup.__dict__["datalist"] = replace(tiny_setup.datalist, test=())  # as in the published protocol of BTCV
+    folder = experiments.finetune(setup, Finetuning(init="random", num_labeled=2))
+    assert {*runs.read_scores(folder / "per_case.csv")["case"]} == {case.id for case in setup.datalist.validation}
+
+
 @pytest.mark.parametrize(("freeze_epochs", "epochs"), [(0, []), (2, [0, 1]), (ALWAYS, [0, 1, 2, 3, 4])])
 def test_the_encoder_is_frozen_as_long_as_asked(tiny_setup, tmp_path, monkeypatch, freeze_epochs, epochs):
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
@@ -126,3 +134,15 @@ def test_several_channels_go_from_file_to_prediction(tiny_setup, tmp_path, monke
     experiments.pretrain(where, Pretraining.of("simmim"))
     folder = experiments.finetune(where, Finetuning(init="simmim", num_labeled=2))
     assert runs.metrics(folder)["transfer_share"] == 1.0
+
+
+@pytest.mark.parametrize(
+    ("network", "chosen", "factor"), [("unetr", None, 0.1), ("unetr", 0.5, 0.5), ("unet", None, 1)]
+)
+def test_a_transformer_is_trained_at_the_rate_of_the_scale(tiny_setup, monkeypatch, network, chosen, factor):
+    made = []
+    monkeypatch.setattr("ssl_utils.experiments.finetuning.fit", lambda module, **_: made.append(module) or exit())
+    tiny = replace(tiny_setup, scale=replace(tiny_setup.scale, transformer_lr=0.1))
+    with pytest.raises(SystemExit):
+        experiments.finetune(tiny, Finetuning(network=network, num_labeled=2, encoder_lr=chosen))
+    assert made[0].layers()[0][1] == factor and made[0].layers()[-1][1] == 1

@@ -76,7 +76,7 @@ def _work(words: list[str], root: Path, fits: int | None, megabytes: int | None,
     cli.main()
 
 
-def _small_volume(seed: int, *, kind: str, abnormal: bool) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _small_volume(seed: int, **recipe) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     rng = np.random.default_rng(seed)
     return rng.integers(-100, 200, (40,) * 3).astype(np.int16), rng.integers(0, 14, (40,) * 3, np.uint8), np.eye(4)
 

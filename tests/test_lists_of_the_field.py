@@ -500,6 +500,18 @@ def test_predict_names_results_as_nnunet_names_labels(tmp_path, monkeypatch):
     assert [path.name for path in out.iterdir()] == ["hippocampus_007.nii.gz"]
 
 
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_no_label_map_is_written_beside_the_images(tmp_path, monkeypatch, layout):
+    root = LAYOUTS[layout](tmp_path / "data")
+    folder = datalists.from_folder(root).test[0].files[0][1].parent
+    before, aside = sorted(folder.iterdir()), tmp_path / "aside"
+    aside.symlink_to(folder)
+    for output in (folder, aside):
+        code, line = command(monkeypatch, "predict", saved_model(root), folder, "--output", output, "--overwrite")
+        assert code == 1 and sorted(folder.iterdir()) == before
+        assert "choose another --output folder" in line and "\n" not in line.strip()
+
+
 def test_names_of_channel_files_have_four_digits():
     assert nnunet.is_channel(Path("CASE_0000.nii.gz")) and not nnunet.is_channel(Path("CASE_000.nii.gz"))
 

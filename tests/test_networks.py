@@ -25,7 +25,7 @@ from ssl_utils.segmentation.finetune import ALWAYS, SegmentationTask
 
 TASKS = {"restoration": {}, "simmim": {}, "voxel_clusters": {"clusters": 4}}
 SCOPES = ("encoder", "network")
-CONVOLUTIONS = [name for name in NETWORKS if name != "unetr"]
+CONVOLUTIONS = [name for name in NETWORKS if "vit" not in name and name != "unetr"]
 every_network = pytest.mark.parametrize("name", NETWORKS)
 every_scope = pytest.mark.parametrize("scope", SCOPES)
 
@@ -105,12 +105,16 @@ def test_features_go_from_coarse_to_fine(where, name):
         tokens, hidden = network.encoder(images)
         assert torch.equal(network.decode(images, tokens, hidden), logits)
     doublings = len(levels) - 1
-    shapes = [tuple(n // 2 ** (doublings - i) for n in where.grid.roi) for i in range(len(levels))]
+    halved = [2 if side > 1 else 1 for side in network.encoder.patch_size]  # slices of window_vit are not
+    shapes = [
+        tuple(n // h ** (doublings - i) for n, h in zip(where.grid.roi, halved, strict=True))
+        for i in range(len(levels))
+    ]
     assert [tuple(level.shape[2:]) for level in levels] == shapes and len({*shapes}) == len(shapes)
     assert logits.shape == (2, 3, *where.grid.roi) and all(len(level) == 2 for level in levels)
     encoder = network.encoder
-    assert shapes[0] == encoder.grid and encoder.patch_size == (2**doublings,) * 3
-    assert encoder.patch_size == (where.scale.patch_size,) * 3, "a token is a patch of the scale"
+    assert shapes[0] == encoder.grid and encoder.patch_size == tuple(h**doublings for h in halved)
+    assert encoder.patch_size[:2] == (where.scale.patch_size,) * 2, "a token is a patch of the scale"
     assert tokens.shape == (2, np.prod(encoder.grid), encoder.hidden_size)
 
 
@@ -140,7 +144,7 @@ def test_the_encoder_alone_is_that_of_the_network(where, name):
 def test_the_registry_needs_no_torch_and_names_what_there_is():
     look = "import sys; from ssl_utils.networks import NETWORKS; print({'torch', 'monai'} & {*sys.modules})"
     assert subprocess.run([sys.executable, "-c", look], capture_output=True, text=True).stdout == "set()\n"
-    one_line(lambda: network_class("vnet"), "network='vnet'.*unetr, unet, mednext, mednext_b")
+    one_line(lambda: network_class("vnet"), "network='vnet'.*unetr, unet, unet_plain, mednext, mednext_b")
 
 
 @every_network
@@ -232,7 +236,7 @@ def test_what_is_moved_computes_the_same(where, name, scope):
         assert torch.equal(tokens, theirs) and all(map(torch.equal, hidden, layers))
         assert not torch.equal(untouched.eval().encoder(images)[0], tokens)
         if scope == "network":
-            assert all(map(torch.equal, network.features(images), source.decoder.maps(images, theirs, layers)))
+            assert all(map(torch.equal, network.eval().features(images), source.decoder.maps(images, theirs, layers)))
     start, now = untouched.state_dict(), network.state_dict()
     assert all(torch.equal(now[key], start[key]) for key in start if key.startswith("out")), "no output layer is moved"
     inside = f"{network.encoder_name}."
@@ -324,6 +328,22 @@ def test_freezing_stops_the_encoder_alone(where, name):
     module.freeze_epochs = 0
     module.on_train_epoch_start()
     assert all(weight.requires_grad for weight in module.parameters())
+
+
+@every_network
+def test_freezing_the_network_leaves_its_output_layer(where, name):
+    network = fresh(where, name)
+    module = segmentation(where, network, freeze_epochs=ALWAYS, freeze="network")
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    module.on_train_epoch_start()
+    module.training_step({"image": crop(where), "label": torch.randint(0, 3, (1, 1, *where.grid.roi))}, 0).backward()
+    learnt = {key for key, weight in network.named_parameters() if weight.grad is not None}
+    assert learnt == {key for key, _ in network.named_parameters() if key.startswith("out")} and learnt
+    after = network.state_dict()
+    assert all(torch.equal(after[key], before[key]) for key in after), "nor do statistics of batch norm change"
+    module.freeze_epochs = 0
+    module.on_train_epoch_start()
+    assert all(weight.requires_grad for weight in module.parameters()) and all(m.training for m in network.modules())
 
 
 @every_network

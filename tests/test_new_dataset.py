@@ -9,7 +9,7 @@ from tests.contributor import Copy, register, write
 def copy(tmp_path_factory):
     copy = Copy(tmp_path_factory.mktemp("contributor"))
     write(copy, "tests/test_balls.py")
-    register(copy, "ssl_utils/data/datasets.py", "REGISTRY", "REGISTRY = {\n", "\n    )\n}\n")
+    register(copy, "ssl_utils/data/registry/ct.py", "DATASETS", "DATASETS = (\n", "\n)\n")
     return copy
 
 

@@ -27,4 +27,5 @@ def test_its_own_test_and_those_of_every_network_pass(copy):
 
 
 def test_the_command_line_knows_it(copy):
-    assert "unetr, unet, mednext, mednext_b, plain" in copy("-m", "ssl_utils", "options").replace("\n", " ")
+    said = copy("-m", "ssl_utils", "finetune", "random", "--network=nope", good=False).strip()
+    assert said.startswith("error: network='nope': unknown; choose one of unetr, unet, ") and said.endswith(", plain")

@@ -134,12 +134,38 @@ def test_no_volume_is_less_than_a_quarter_of_the_roi():
 def test_two_patches_fit_into_a_short_stack(slices, side):
     extents = np.array([[180.0, 180.0, 8.0 * slices]])
     grid = own_grid.choose(extents, np.array([1.4, 1.4, 8.0]), {})["coarse"]
-    assert (grid.patch_size or (8, 8, 8)) == (8, 8, side) and slices <= grid.roi[2] < slices + side
+    assert (grid.patch_size or (8, 8, 8)) == (8, 8, side) and 2 * side <= grid.roi[2] < slices + side
 
 
-def test_budgets_are_those_of_the_scales():
+def test_budgets_are_those_of_the_scales_and_of_the_named_datasets():
     patches = {(scale.grid, scale.patch_size) for scale in scales.SCALES.values()}
     assert patches == {(kind, budget.patch) for kind, budget in own_grid.BUDGETS.items()}
+    for kind, budget in own_grid.BUDGETS.items():
+        assert budget.voxels == max(math.prod(dataset.grids[kind].roi) for dataset in datasets.REGISTRY.values())
+
+
+def test_the_coarsest_readable_spacing_is_taken_that_labels_survive():
+    extents, native, tried = np.array([[445.0, 267.0, 178.0]]), np.array([3.906, 3.906, 2.5]), []
+
+    def survive(spacing) -> bool:
+        tried.append(spacing)
+        return max(spacing) < 4.3
+
+    grid = own_grid.choose(extents, native, {}, survive)["coarse"]
+    assert tried == [(size,) * 3 for size in (8, 6, 5, 4)] and grid.spacing == (4, 4, 4)
+    assert own_grid.choose(extents, native, {}, lambda _: False)["coarse"].spacing == (6, 6, 6), "none will do"
+
+
+def test_a_crop_covers_much_of_the_volume_with_sides_alike():
+    body, limb = np.array([[445.0, 267.0, 178.0]]), np.array([[120.0, 120.0, 900.0]])
+    given = {"spacing": (4.0, 4.0, 4.0)}
+    assert own_grid.choose(body, np.ones(3), given)["coarse"].roi == (48, 48, 32)
+    assert own_grid.choose(limb, np.ones(3), given)["coarse"].roi == (32, 32, 72), "cut along one axis alone"
+
+
+def test_a_volume_that_one_crop_holds_is_not_cut():
+    extents = np.array([[35.0, 50.0, 35.0]])
+    assert own_grid.choose(extents, np.ones(3), {}, lambda _: True)["coarse"] == Grid((1.2, 1.2, 1.2), (32, 48, 32))
 
 
 @pytest.mark.parametrize(("around", "factors"), [(True, (1, 1.4, 2)), (False, (1, 1, 1)), (False, (1, 1.4, 2))])

@@ -249,6 +249,7 @@ TASKS = [
     ("voxel_clusters", {}),
     ("voxel_clusters", {"scope": "encoder"}),
     ("genesis", {}),
+    ("patch_clusters", {}),
 ]
 
 

@@ -44,9 +44,9 @@ def test_the_plain_interval_is_the_packages(shape):
 @pytest.mark.parametrize(
     ("cell", "numbers"),
     [
-        ("conclusion", gain("phantom", "simmim")),
-        ("repeated-read", gain("phantom", "restoration")),
-        ("controls-read", control("phantom", "random__budget=4")),
+        ("conclusion", gain("phantom_v1", "simmim")),
+        ("repeated-read", gain("phantom_v1", "restoration")),
+        ("controls-read", control("phantom_v1", "random__budget=4")),
         ("controls-read", control("sarcoma", "simmim__permuted=True")),
         ("controls-read", control("sarcoma", "simmim")),
         ("steps-read", control("sarcoma", "random__budget=4")),
@@ -60,14 +60,14 @@ def test_gains_in_the_prose_are_recorded(cell, numbers):
 
 
 def test_single_runs_contradict_each_other_with_small_p():
-    rows = [row for row in record("reference_results")["gains"] if row["dataset"] == "phantom"]
+    rows = [row for row in record("reference_results")["gains"] if row["dataset"] == "phantom_v1"]
     rows = [row for row in rows if row["init"] in ("restoration", "simmim") and row["subsets"] * row["seeds"] == 1]
     assert len(rows) == 5 and max(row["p"] for row in rows) <= 0.0001
     assert {(row["init"], row["num_labeled"]) for row in rows if row["gain"] < 0} == {("simmim", 24)}
 
 
 def test_the_tuned_baseline_is_four_to_six_points_better():
-    trials = [t for t in record("recipe_trials")["trials"] if t["dataset"] == "phantom" and "random" in t["start"]]
+    trials = [t for t in record("recipe_trials")["trials"] if t["dataset"] == "phantom_v1" and "random" in t["start"]]
     means = {(t["start"], t["learning_rate"]): np.mean(t["dice"]) for t in trials if t["num_labeled"] == 6}
     for start, before, after in (("random", ".597", ".633"), ("random, again", ".578", ".638")):
         usual, tuned = means[start, "4e-3"], means[start, "4e-3, encoder x 0.1"]

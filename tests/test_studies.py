@@ -46,7 +46,8 @@ def test_a_study_is_consistent_and_holds_the_course_itself(name, scale):
     assert set(made["finetune"]) == {*names, "random"}
     assert {words[0] for words in made["finetune"].values()} <= {"random", *tasks, *made["pretrain"]}
     assert all("__" in run and run.split("__")[0] == words[0] for run, words in made["pretrain"].items())
-    assert set(made["num_labeled"]) <= {6, 12, 24} and json.loads(json.dumps(made)) == made
+    assert set(made["num_labeled"]) <= ({6, 12, 24} | ({1, 2, 5, 7, 10} if name == "transfer" else set()))
+    assert json.loads(json.dumps(made)) == made
 
 
 def test_a_larger_scale_has_no_fewer_points():
@@ -81,6 +82,30 @@ def test_fine_tunings_of_any_length_start_from_both_and_share_the_runs_of_the_co
     controls = {p["name"] for p in plan("controls", "laptop")["points"]}
     assert controls & set(found.values()) == {"random", "random__budget=4", "voxel_clusters"}
     assert plan("finetuning_length")["finetune"]["random__budget=0.5"] == ["random", "--budget=0.5"]
+
+
+def test_transfer_and_training_are_crossed_and_labels_are_shares_of_the_cases():
+    found = {(p["task"], p["value"]): p["name"] for p in plan("transfer", "laptop")["points"]}
+    own = {value: name for (task, value), name in found.items() if task == "voxel_clusters"}
+    last = "__freeze=network__freeze_epochs=-1"
+    assert own == {
+        "network, all": "voxel_clusters",
+        "network, decoder": "voxel_clusters__freeze_epochs=-1",
+        "network, last": f"voxel_clusters{last}",
+        "encoder, all": "voxel_clusters__scope=encoder",
+        "encoder, decoder": "voxel_clusters__freeze_epochs=-1__scope=encoder",
+        "encoder, last": f"voxel_clusters{last}__scope=encoder",
+    }
+    scratch = [value for task, value in found if task == "random"]
+    assert scratch == ["none, all", "none, decoder", "none, last"] and found["random", "none, last"] == f"random{last}"
+    numbers = {"scale": scales.get("laptop"), "dataset": "brats18", "data": None, "num_labeled": [6, 12, 24]}
+    assert studies.plan("transfer", **numbers)["num_labeled"] == [1, 2, 5, 7, 10, 24]
+    assert studies.plan("transfer", **numbers, training=214)["num_labeled"] == [2, 11, 21, 43, 64, 86, 214]
+    assert studies.plan("transfer", **numbers, all_labels=True)["num_labeled"] == [6, 12, 24]
+    asked = studies.plan("transfer", **numbers, tasks=("simmim",))
+    assert [*asked["pretrain"]] == ["simmim__scope=network"], (
+        "where the encoder alone is usual, a network is pretrained"
+    )
 
 
 def test_a_study_of_the_tasks_that_were_asked_for():

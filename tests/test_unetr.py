@@ -72,3 +72,22 @@ def test_config_rebuilds_the_model():
 def test_patch_that_is_no_power_of_two_is_refused(patch_size):
     with pytest.raises(CourseError, match="patch_size"):
         UNETR(in_channels=1, out_channels=2, img_size=48, patch_size=patch_size, **SMALL)
+
+
+@pytest.mark.parametrize("patch_size", [8, (8, 8, 2)])
+def test_image_skips_add_the_pooled_image_to_the_skips_of_tokens(patch_size):
+    sizes = {"in_channels": 2, "out_channels": 3, "img_size": (16, 24, 8), "patch_size": patch_size, **SMALL}
+    sizes |= {"num_layers": 3}
+    plain, skips = UNETR(**sizes).eval(), build({"network": "unetr", **sizes, "image_skips": True}).eval()
+    missing, unexpected = skips.load_state_dict(plain.state_dict(), strict=False)
+    assert not unexpected and {name.split(".")[0] for name in missing} == {"image2", "image3"}
+    x = torch.randn(1, 2, 16, 24, 8)
+    with torch.no_grad():
+        grids = [tuple(level.shape[2:]) for level in reversed(skips.features(x))]
+        pooled = [tuple(torch.nn.functional.avg_pool3d(x, size).shape[2:]) for size in skips.pooled]
+        assert pooled == grids[1:-1], "the pooled image lies on the grid of its level"
+        assert not torch.allclose(skips(x), plain(x))
+        for block in (skips.image2, skips.image3):
+            block.conv2.conv.weight.zero_()
+        torch.testing.assert_close(skips(x), plain(x))
+    assert build(skips.config).image_skips and "image_skips" not in plain.config

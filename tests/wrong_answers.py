@@ -8,7 +8,16 @@ import torch
 from sklearn.metrics import completeness_score, homogeneity_score, mutual_info_score
 from torch.nn import functional as F
 
-from course.exercises import chapter_02, chapter_04, chapter_06, chapter_07, chapter_08, chapter_16
+from course.exercises import (
+    chapter_02,
+    chapter_04,
+    chapter_06,
+    chapter_07,
+    chapter_08,
+    chapter_09,
+    chapter_11,
+    chapter_16,
+)
 from course.exercises.chapter_03 import _hidden
 
 
@@ -57,6 +66,13 @@ def _fixed(checkpoint, wanted, prefix="module.net.encoder."):
     return {name.removeprefix(prefix): tensor for name, tensor in checkpoint.items() if name.startswith(prefix)}
 
 
+def _to_one_side(kernel, depth, share):
+    factors = torch.zeros(depth)
+    factors[0] = 1 - share
+    factors[depth // 2] += share
+    return kernel[..., None] * factors
+
+
 def _of_first(checkpoint, wanted):
     first = next(name for name in checkpoint if name.endswith(wanted[-1]))
     return _fixed(checkpoint, wanted, first.removesuffix(wanted[-1]))
@@ -97,6 +113,14 @@ def _shuffles_in_place(metric, scores) -> bool:
     before = metric(scores)
     np.random.default_rng(0).shuffle(scores)
     return bool(abs(before - metric(scores)) > 1e-9)
+
+
+def _without_logarithms(scores, iterations):
+    q = (scores / 0.05).exp()
+    for _ in range(iterations):
+        q = q / q.sum(0)
+        q = q / q.sum(1, keepdim=True)
+    return q / q.sum(1, keepdim=True)
 
 
 WRONG = {
@@ -258,6 +282,14 @@ WRONG = {
         chapter_07._purity,
         lambda clusters, labels: 1.0,
     ],
+    "07.3": [
+        lambda features, pixels: chapter_07._upsample(features, pixels, divide=False),
+        lambda features, pixels: chapter_07._upsample(features, pixels, similar=0.0),
+        lambda features, pixels: chapter_07._upsample(features, pixels, near=0.0),
+        lambda features, pixels: chapter_07._upsample(features, pixels, shift=0.0),
+        lambda features, pixels: features.repeat_interleave(len(pixels) // len(features)),
+        lambda features, pixels: pixels,
+    ],
     "08.1": [
         lambda values, points, falling: chapter_08._map(values, points, not falling),
         lambda values, points, falling: chapter_08._map(values, points, False),
@@ -279,6 +311,55 @@ WRONG = {
         lambda p_u, p_v, z_u, z_v: chapter_08._agreement(p_u.detach(), p_v.detach(), z_u, z_v),
         lambda p_u, p_v, z_u, z_v: chapter_08._agreement(p_u, p_v.detach(), z_u, z_v),
         lambda p_u, p_v, z_u, z_v: chapter_08._agreement(p_u, p_v, z_u, z_v) + 1,
+    ],
+    "09.1": [
+        lambda tokens, prototypes: tokens @ prototypes.T,
+        lambda tokens, prototypes: F.normalize(tokens, dim=1) @ prototypes.T,
+        lambda tokens, prototypes: tokens @ F.normalize(prototypes, dim=1).T,
+        lambda tokens, prototypes: F.normalize(tokens, dim=0) @ F.normalize(prototypes, dim=0).T,
+        lambda tokens, prototypes: chapter_09._cosines(tokens, prototypes).T,
+        lambda tokens, prototypes: -torch.cdist(F.normalize(tokens, dim=1), F.normalize(prototypes, dim=1)),
+    ],
+    "09.2": [
+        lambda scores, iterations: (scores / 0.05).softmax(1),
+        lambda scores, iterations: chapter_09.sinkhorn(scores),
+        lambda scores, iterations: chapter_09.sinkhorn(scores, iterations=min(iterations, 1)),
+        lambda scores, iterations: chapter_09.sinkhorn(scores, iterations=iterations, epsilon=0.1),
+        lambda scores, iterations: chapter_09.sinkhorn(scores.T, iterations=iterations).T,
+        lambda scores, iterations: chapter_09.sinkhorn(scores, iterations=iterations).T.reshape(scores.shape),
+        _without_logarithms,
+    ],
+    "09.3": [
+        lambda logits, targets: -(targets * logits.log_softmax(2)).sum(2).mean(),
+        lambda logits, targets: -(targets.flip(0) * logits.log_softmax(2)).mean(),
+        lambda logits, targets: -(targets[0] * logits[1].log_softmax(1)).sum(1).mean(),
+        lambda logits, targets: -(targets.flip(0) * logits.log_softmax(1)).sum(2).mean(),
+        lambda logits, targets: (targets.flip(0) * logits.log_softmax(2)).sum(2).mean(),
+        lambda logits, targets: -(targets.flip(0) * logits.softmax(2).log()).sum(2).mean(),
+        lambda logits, targets: -(targets.flip(0) * (logits.softmax(2) + 1e-8).log()).sum(2).mean(),
+        lambda logits, targets: (targets.flip(0) - logits.softmax(2)).square().sum(2).mean(),
+    ],
+    "11.1": [
+        lambda kernel, depth, share: kernel[..., None].repeat(1, 1, 1, 1, depth),
+        lambda kernel, depth, share: kernel[..., None] * torch.eye(depth)[depth // 2],
+        lambda kernel, depth, share: kernel[..., None] * torch.eye(depth)[depth // 2] * share,
+        lambda kernel, depth, share: kernel[..., None] * torch.eye(depth)[0],
+        _to_one_side,
+    ],
+    "11.2": [
+        lambda positions, old, new: chapter_11._resize(positions, old, new, align_corners=True),
+        lambda positions, old, new: chapter_11._resize(positions, old, new, mode="bilinear"),
+        lambda positions, old, new: chapter_11._resize(positions, old[::-1], new),
+        lambda positions, old, new: chapter_11._resize(positions, old, new).roll(-1, 1),
+        lambda positions, old, new: chapter_11._resize(positions, old, new)[:, 1:],
+    ],
+    "11.3": [
+        lambda tokens, E, M, L, patch, depth: 4 * patch**2 / (L * (4 * E + 2 * M)),
+        lambda tokens, E, M, L, patch, depth: depth * patch**2 / (patch**2 + L * (4 * E + 2 * M + 2 * tokens)),
+        lambda tokens, E, M, L, patch, depth: (
+            100 * (depth - 1) * patch**2 / (patch**2 + L * (4 * E + 2 * M + 2 * tokens))
+        ),
+        lambda tokens, E, M, L, patch, depth: depth - 1,
     ],
     "16.1": [
         lambda both, predicted, reference, absent=None: 2 * both.sum() / (predicted + reference).sum(),

@@ -80,3 +80,49 @@ def _(answer):
         refuse(value, mistakes, case=case, tolerance=1e-4)
         raise Wrong(f"{case} your homogeneity is too {'high' if value > right else 'low'}.")
     return "The same as scikit-learn's, independent of the indices; it rises with the number of clusters."
+
+
+LINES = (  # features of cells, intensities of pixels
+    ([0.0, 1.0], [0.0, 0.0, 0.0, 3.0]),
+    ([1.0, 0.0, 2.0], [0.0, 0.5, 0.5, 2.0, 2.0, 2.0]),
+    ([5.0, 5.0], [0.0, 1.0, 2.0, 3.0]),
+)
+
+
+def _upsample(features, pixels, *, shift: float = 0.5, near: float = 1.0, similar: float = 1.0, divide: bool = True):
+    features, pixels = np.asarray(features), np.asarray(pixels)
+    means = pixels.reshape(len(features), -1).mean(1)
+    position = (np.arange(len(pixels)) + shift) * len(features) / len(pixels) - shift
+    exponent = near * (position[:, None] - np.arange(len(features))) ** 2 + similar * (pixels[:, None] - means) ** 2
+    weights = np.exp(-exponent / 2)
+    return weights @ features / (weights.sum(1) if divide else 1)
+
+
+@exercise("07.3")
+def _(answer):
+    for features, pixels in LINES:
+        result, right = answer(torch.tensor(features), torch.tensor(pixels)), _upsample(features, pixels)
+        values = array(result, right.shape)
+        if np.allclose(values, right, atol=1e-4):
+            continue
+        mistakes = {
+            "The weights of a pixel do not sum to 1.": _upsample(features, pixels, divide=False),
+            "The intensities have no effect: these are weights by distance alone.": _upsample(
+                features, pixels, similar=0.0
+            ),
+            "The distances have no effect: these are weights by intensity alone.": _upsample(
+                features, pixels, near=0.0
+            ),
+            "The pixels are shifted: a cell and its pixels have the same centre.": _upsample(
+                features, pixels, shift=0.0
+            ),
+            "The exponents lack the factor 1/2.": _upsample(features, pixels, near=2.0, similar=2.0),
+            "Every pixel has the feature of its own cell: nothing is weighted.": np.repeat(
+                features, len(pixels) // len(features)
+            ),
+        }
+        for mistake, wrong in mistakes.items():
+            if np.allclose(values, wrong, atol=1e-4) and not np.allclose(wrong, right, atol=1e-4):
+                raise Wrong(mistake)
+        raise Wrong(f"For the features {features} and the pixels {pixels} your result is wrong.")
+    return "Two neighbouring pixels on either side of an edge take their features from different cells."

@@ -51,7 +51,7 @@ def record(course_dir: Path | str, *, into: Path = REFERENCE) -> None:
         "data": entries.data(made),
         "cases": int(per_case["case"].nunique()),
         "patients": int(per_case["patient"].nunique()),
-        "pretraining": {task: {key: m[key] for key in OF_PRETRAINING} for task, m in pretrained.items()},
+        "pretraining": {task: {key: m[key] for key in OF_PRETRAINING if key in m} for task, m in pretrained.items()},
     }
     cells = [  # seconds: of one fine-tuning and its test, without the pretraining
         {**name, **row, **_made(entries.matching(made, {key: row[key] for key in statistics.CELL}))}

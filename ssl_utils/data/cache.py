@@ -35,6 +35,7 @@ class Prepared:
     patient: str
     folder: Path
     source: Case
+    target_file: Path | None = None  # what a pretext task predicts, where that is computed once per volume
 
     @cached_property
     def meta(self) -> dict:
@@ -50,6 +51,11 @@ class Prepared:
     def label(self) -> np.ndarray | None:
         """(D, H, W) uint8, or None for an unlabelled case."""
         return None if self.source.label is None else _mapped(self.folder / "label.npy")
+
+    @property
+    def target(self) -> np.ndarray | None:
+        """(D, H, W) integers, or None without such a file."""
+        return None if self.target_file is None else _mapped(self.target_file)
 
     @cached_property
     def positions(self) -> dict[int, np.ndarray]:

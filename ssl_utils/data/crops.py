@@ -13,8 +13,8 @@ from ssl_utils.data.cache import Prepared
 
 
 def crop_at(case: Prepared, corner: Sequence[int], roi: Sequence[int]) -> dict[str, torch.Tensor]:
-    """The crop whose lowest corner is `corner`: image (C, d, h, w) float32 standardised, label (1, d, h, w) if any, and
-    bounds (2, 3), the lowest and highest corner relative to the size of the volume."""
+    """The crop whose lowest corner is `corner`: image (C, d, h, w) float32 standardised, label (1, d, h, w) and target
+    (d, h, w) if any, and bounds (2, 3), the lowest and highest corner relative to the size of the volume."""
     box = tuple(slice(c, c + r) for c, r in zip(corner, roi, strict=True))
     corners = torch.tensor([(one.start, one.stop) for one in box]).T
     crop = {
@@ -23,6 +23,8 @@ def crop_at(case: Prepared, corner: Sequence[int], roi: Sequence[int]) -> dict[s
     }
     if case.label is not None:
         crop["label"] = torch.from_numpy(case.label[box][None].astype(np.int64))
+    if case.target is not None:
+        crop["target"] = torch.from_numpy(case.target[box].astype(np.int64))
     return crop
 
 
@@ -84,7 +86,8 @@ class FixedCrops(Dataset):
         seed = crc32(case.id.encode())
         corner = random_corner(case, self.roi, np.random.default_rng(seed), False)
         crop = crop_at(case, corner, self.roi)
-        return {"image": crop["image"], "bounds": crop["bounds"], "seed": seed, "id": case.id}
+        crop.pop("label", None)
+        return crop | {"seed": seed, "id": case.id}
 
 
 class Consecutive(Sampler[int]):

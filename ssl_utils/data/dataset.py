@@ -1,6 +1,7 @@
 """The description of a dataset: channels and labels, preprocessing rule, and source."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from ssl_utils.data.download import Archive
@@ -39,8 +40,46 @@ class Grid:
 
 
 @dataclass(frozen=True)
+class Layout:
+    """Where the files of a dataset are, by regular expressions for their paths without ending, from its folder on.
+
+    Attributes:
+        image, label: their groups are `case`, and where they apply `patient` and `channel`.
+        channels: the values of the group `channel`, in the order of the dataset's channels.
+        example: the path of an image, for the error when there is none.
+    """
+
+    image: str
+    label: str | None = None
+    channels: tuple[str, ...] = ()
+    example: str = ""
+
+
+@dataclass(frozen=True)
+class Rule:
+    """Which labelled cases of a folder are in which split; without labels, which images. The others are for training.
+
+    Attributes:
+        about: what the split is, and what is wrong with it.
+        fixed: split -> pattern found in the path of its images.
+        positions: split -> numbers of its cases in the folder's own list.
+        drawn: split -> share of the patients, for splits that have no case yet.
+        in_order: training is in the order of paths; else patients take turns.
+
+    Cases of a split of another name ("left out") are not used.
+    """
+
+    about: str
+    fixed: Mapping[str, str] = field(default_factory=dict)
+    positions: Mapping[str, tuple[int, ...]] = field(default_factory=dict)
+    drawn: Mapping[str, float] = field(default_factory=dict)
+    in_order: bool = False
+
+
+@dataclass(frozen=True)
 class Dataset:
-    """One named dataset. `folders` are the names it may have under the data root; `lists` names its datalists."""
+    """One named dataset. `folders` are the names it may have under the data root; `lists` and `rules` name its
+    datalists, those in json_files and those that follow from its folder by rules; the first one is the default."""
 
     name: str
     title: str
@@ -52,11 +91,14 @@ class Dataset:
     grids: dict[str, Grid]
     folders: tuple[str, ...]
     lists: tuple[str, ...] = ()
+    layout: Layout | None = None  # with rules; None: the folder has a layout that `lists.layouts` knows
+    rules: Mapping[str, Rule] = field(default_factory=dict)
     tolerance: float = 2.0  # mm, of the normalised surface Dice
     regions: dict[str, tuple[int, ...]] | None = None  # overlapping regions as unions of label values (sigmoid)
     archive: Archive | None = None
     how_to_get: str = ""
     faces: bool = False  # its scans show faces, which are not to be rendered in three dimensions
+    phantom: int | None = None  # its version, where it is generated
     root: Path | None = None  # a person's own folder
 
     @property

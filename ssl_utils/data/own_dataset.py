@@ -11,6 +11,7 @@ import numpy as np
 from ssl_utils.data import own_grid, round_trip, volumes
 from ssl_utils.data.cases import Datalist
 from ssl_utils.data.dataset import ABDOMEN, PERCENTILES, Dataset
+from ssl_utils.data.formats.names import state
 from ssl_utils.data.lists.own_folder import from_folder
 from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json, write_json
@@ -80,7 +81,7 @@ class _Labels:
         self.paths = [case.label for case in datalist.training if case.label and case.label.exists()]
         self.values = round_trip.structures(datalist.labels, datalist.regions)
         self.cache, self.answers, self.parts = cache, {}, None
-        states = [(str(path), path.stat().st_size, path.stat().st_mtime_ns) for path in self.paths]
+        states = [state(path) for path in self.paths]
         self.key = hashlib.sha256(f"{RULE}{self.values}{states}".encode()).hexdigest()[:16]
         with suppress(CourseError, AttributeError):  # not there, or damaged: measured again
             before = read_json(cache)

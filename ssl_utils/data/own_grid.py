@@ -1,7 +1,8 @@
 """The grid of a person's own folder: spacing, ROI and patch that its volumes need and its scale can afford.
 
-A coarse grid has no more voxels in a crop than that of the phantom. It is refined, with more crops to a volume, until
-labels survive the round trip through it or the windows of a prediction become too many.
+A coarse grid has no more voxels in a crop than those of the named datasets. It is refined, with more crops to a volume,
+until labels survive the round trip through it. If a prediction would then take too many windows, it stays coarse: with
+few training steps, crops that show more of the body beat finer voxels (docs/own_data.md).
 """
 
 import math
@@ -12,7 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from ssl_utils.data.dataset import COARSE_CT, FILLED, Grid
+from ssl_utils.data.dataset import FILLED, Grid
 from ssl_utils.errors import CourseError
 
 KEYS = {  # what a person may choose: in what, and as in
@@ -21,8 +22,9 @@ KEYS = {  # what a person may choose: in what, and as in
     "patch_size": ("1, 2, 4, 8, 16 or 32 voxels", "8,8,2"),
 }
 LEAST = 0.9  # round-trip Dice of the worst structure
-STEP = 2**0.25  # between two spacings that are tried
-FEW, MOST = 8, 27  # windows of a volume: without labels, and while labels ask for more
+SPACINGS = [digits * 10.0**power for power in range(-2, 3) for digits in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)]  # mm
+FEW, MOST = 8, 12  # windows of a volume: at most, and at most where labels then survive
+ALIKE = 1.5  # longest side of a crop over the shortest that cuts the volume; beyond, it counts against the ROI
 FINEST = 50  # times finer than the volumes a given spacing may be; more would not fit into memory
 TOKENS = 256  # of a crop at most
 OVERLAP = 0.25  # of neighbouring windows at scale laptop
@@ -35,7 +37,7 @@ class Budget(NamedTuple):
     patch: int
 
 
-BUDGETS = {"coarse": Budget(math.prod(COARSE_CT.roi), 8), "fine": Budget(96**3, 16)}
+BUDGETS = {"coarse": Budget(48 * 48 * 32, 8), "fine": Budget(96**3, 16)}  # the largest ROIs of named datasets
 Survive = Callable[[Sequence[float]], bool]
 
 
@@ -45,7 +47,8 @@ def choose(
     """The coarse and the fine grid for volumes of these extents (n, 3) in mm and this median spacing (3,).
 
     The fine one has the median spacing. The coarse one is the first, from about one crop per volume downwards, at whose
-    spacing labels `survive`; else the finest that at most `MOST` windows cover. Without labels: that of `FEW` windows.
+    spacing labels `survive` and that at most `MOST` windows cover; where there is none, and without labels, the finest
+    that `FEW` windows cover.
     `chosen`: values under `KEYS` that a person has given.
 
     Raises:
@@ -56,23 +59,23 @@ def choose(
             own, given = (",".join(f"{size:.3g}" for size in sizes) for sizes in (native, chosen["spacing"]))
             raise CourseError(f"spacing={given}: is far below {own} mm, that of the volumes; write it in millimetres")
         native = np.array(chosen["spacing"])
-    median, coarse, target = np.median(extents, axis=0), [], native.min()
+    median, coarse = np.median(extents, axis=0), []
     fine = changed(_fit(extents, native, BUDGETS["fine"]), chosen, patch=BUDGETS["fine"].patch)
     reach = np.minimum(median, extents.min(0) / FILLED)  # mm that one crop can cover at most
     coarsest = 1.25 * np.cbrt(reach.prod() / BUDGETS["coarse"].voxels)  # ROIs grow by whole patches
-    while not coarse or (target < coarsest and windows(median, coarse[-1]) > 1 and "spacing" not in chosen):
-        spacing = np.maximum(native, float(f"{target:.3g}"))
-        coarse.append(changed(_fit(extents, spacing, BUDGETS["coarse"]), chosen, patch=BUDGETS["coarse"].patch))
-        target *= STEP
-    limit = FEW if survive is None else MOST
-    affordable = [grid for grid in coarse if windows(median, grid) <= limit] or coarse[-1:]
-    good = (grid for grid in reversed(affordable) if survive and survive(grid.spacing))
-    return {"coarse": next(good, affordable[0]), "fine": fine}
+    for size in (0, *(size for size in SPACINGS if size > native.min())):
+        grid = _fit(extents, np.maximum(native, size), BUDGETS["coarse"])
+        coarse.append(changed(grid, chosen, patch=BUDGETS["coarse"].patch))
+        if size > coarsest or windows(median, coarse[-1]) == 1 or "spacing" in chosen:
+            break
+    few, most = ([grid for grid in coarse if windows(median, grid) <= n] or coarse[-1:] for n in (FEW, MOST))
+    good = (grid for grid in reversed(most) if survive and survive(grid.spacing))
+    return {"coarse": next(good, few[0]), "fine": fine}
 
 
 def _fit(extents: np.ndarray, spacing: np.ndarray, budget: Budget) -> Grid:
-    """The ROI within the budget that covers the median volume with few windows and has sides of like length in mm, in
-    patches of which two fit along every axis. Every volume fills `FILLED` of it."""
+    """The ROI within the budget that covers most of the median volume, equally along its axes, with sides in mm that
+    are `ALIKE`, in patches of which two fit along every axis. Every volume fills `FILLED` of it."""
     voxels, smallest = np.maximum(np.rint(np.median(extents, axis=0) / spacing), 1), extents.min(0) / spacing
     patch = [min(budget.patch, 1 << max(int(n).bit_length() - 2, 0)) for n in voxels]
     most = [
@@ -82,11 +85,12 @@ def _fit(extents: np.ndarray, spacing: np.ndarray, budget: Budget) -> Grid:
     largest = min(budget.voxels, TOKENS * math.prod(patch))
     affordable = [roi for roi in rois if math.prod(roi) <= largest or roi == rois[0]]
 
-    def cost(roi: tuple[int, ...]) -> tuple[float, int]:
-        sides = [(min(r, n) * s, r < n) for r, s, n in zip(roi, spacing, voxels, strict=True)]
-        longest = max(side for side, _ in sides)
-        shortest = min((side for side, cut in sides if cut), default=longest)
-        return round(_windows(voxels, roi) * longest / shortest, 6), -math.prod(roi)
+    def cost(roi: tuple[int, ...]) -> tuple[float, float, int]:
+        covered = np.minimum(roi, voxels)
+        sides, cut = covered * spacing, covered < voxels
+        ratio = sides.max() / sides[cut].min() if cut.any() else 1
+        times = voxels / covered
+        return round(max(ratio, ALIKE) * times.prod(), 6), times.max(), math.prod(roi)
 
     own = None if set(patch) == {budget.patch} else tuple(patch)
     return Grid(tuple(np.round(spacing, 3).tolist()), min(affordable, key=cost), patch_size=own)

@@ -6,6 +6,7 @@ from importlib import import_module
 # takes seconds.
 EXPORTS = {
     "setups": ("Setup", "examined", "setup", "write_plan"),
+    "adopting": ("adopt",),
     "building": ("build_network", "build_task", "load_task"),
     "prediction": ("predict", "predict_case"),
     "description": ("Finetuning", "Pretraining"),

@@ -1,8 +1,10 @@
 """Networks before training: a pretext task, or a segmentation network with pretrained weights."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -11,23 +13,28 @@ from ssl_utils.data.formats.stored import shape_text
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
 from ssl_utils.experiments.description import NETWORK, RANDOM, Finetuning, Pretraining
-from ssl_utils.experiments.naming import base
+from ssl_utils.experiments.naming import WEIGHTS, base
 from ssl_utils.experiments.setups import Setup
-from ssl_utils.networks import checkpoints, network_class
+from ssl_utils.networks import checkpoints, network_class, released
 from ssl_utils.networks.interface import SegmentationNetwork
 from ssl_utils.networks.transfer import TransferReport, load_encoder, load_network, permute_weights
 from ssl_utils.pretext import TASKS, task_class
 
 
-def network_config(setup: Setup, network: str = NETWORK) -> dict[str, Any]:
-    """Arguments of a network at this setup, except `out_channels`. Raises CourseError for an unknown network,
-    or one whose patch must be a cube where that of the grid is not."""
+def network_config(
+    setup: Setup, network: str = NETWORK, saved: Mapping[str, Any] = MappingProxyType({})
+) -> dict[str, Any]:
+    """Arguments of a network at this setup, except `out_channels`; released weights bring their width (`saved`).
+
+    Raises CourseError for an unknown network, or one whose patch must be a cube where that of the grid is not.
+    """
     shape, chosen = {"in_channels": len(setup.dataset.channels), "img_size": setup.grid.roi}, network_class(network)
     patch = setup.encoder_config()["patch_size"]
     if not (isinstance(patch, int) or chosen.patch_per_axis):
         fix = "choose network=unetr or unet, or a cube with --patch-size 8"
         raise CourseError(f"network={network!r}: cannot take patches of {shape_text(patch)} voxels; {fix}")
-    return shape | chosen.sizes(asdict(setup.scale) | {"patch_size": patch})
+    sizes = chosen.sizes(asdict(setup.scale) | {"patch_size": patch})
+    return shape | sizes | ({"feature_size": saved["feature_size"]} if saved and network == released.NETWORK else {})
 
 
 def build_task(setup: Setup, run: Pretraining):
@@ -36,10 +43,24 @@ def build_task(setup: Setup, run: Pretraining):
     torch.manual_seed(run.seed)
     encoder = network.new_encoder(**config)
     steps = run.steps or setup.scale.pretrain_steps
-    module = task(encoder=encoder, lr=setup.scale.pretrain_lr, steps=steps, seed=run.seed, **run.options)
+    source = weights_of(setup, run)
+    options = dict(run.options) | ({"weights": str(source)} if source else {})
+    module = task(encoder=encoder, lr=setup.scale.pretrain_lr, steps=steps, seed=run.seed, **options)
     if (run.scope or task.scope) == "network":
         module.reconstruct_with(network(**config, out_channels=module.out_channels))
     return module
+
+
+def weights_of(setup: Setup, run: Pretraining) -> Path | None:
+    """The file of the weights that the pretext task reads; None for most tasks. Raises CourseError when they are those
+    of a pretraining run that has not finished."""
+    name = task_class(run.task).reads(run.options)
+    if name is None or Path(name).is_file() or Path(name).suffix in WEIGHTS:
+        return name and Path(name)
+    path = runs.pretrain_dir(setup.dataset.name, setup.scale.name, name) / "encoder.safetensors"
+    if not path.exists():
+        raise CourseError(f"weights={name!r}: {path} does not exist; pretrain {base(name)} first, or give a file")
+    return path
 
 
 def load_task(setup: Setup, run: Pretraining):
@@ -71,10 +92,14 @@ def pretrained_weights(setup: Setup, init: str, scope: str | None = None) -> tup
     return path, part
 
 
-def network_of(path: Path | None) -> str:
-    """The network that a weights file was pretrained for."""
-    config = json.loads(checkpoints.read_metadata(path).get("config", "{}")) if path else {}
-    return config.get("network", NETWORK)
+def saved_config(path: Path | None) -> dict[str, Any]:
+    """The config of the network or encoder in a weights file."""
+    return json.loads(checkpoints.read_metadata(path).get("config", "{}")) if path else {}
+
+
+def own_sizes(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """The sizes that a pretrained encoder brings with it, where they are not those of the scale: of inflation."""
+    return {name: value for name, value in saved.items() if name not in ("network", "in_channels", "img_size")}
 
 
 def build_network(setup: Setup, run: Finetuning) -> tuple[SegmentationNetwork, TransferReport | None]:
@@ -84,13 +109,16 @@ def build_network(setup: Setup, run: Finetuning) -> tuple[SegmentationNetwork, T
     no deep supervision.
     """
     path, scope = pretrained_weights(setup, run.init, run.scope)
-    pretrained, seed = network_of(path), 1000 * run.subset + run.seed
+    saved, seed = saved_config(path), 1000 * run.subset + run.seed
+    pretrained = saved.get("network", NETWORK)
     name = run.network or pretrained
     if path and pretrained != name:
         raise CourseError(
             f"network={name!r}: {run.init} was pretrained for {pretrained}; choose that network, or init=random"
         )
-    config = network_config(setup, name) | {"out_channels": setup.dataset.out_channels}
+    config = network_config(setup, name, saved) | {"out_channels": setup.dataset.out_channels}
+    if scope == "encoder":
+        config |= own_sizes(saved)
     if run.deep_supervision:
         if not network_class(name).supports_deep_supervision:
             raise CourseError(f"deep_supervision=True: {name} does not support it; choose network=mednext or mednext_b")

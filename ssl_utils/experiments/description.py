@@ -8,6 +8,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Self
 
+from ssl_utils.errors import CourseError
 from ssl_utils.experiments.naming import given, variant
 from ssl_utils.networks import NETWORKS
 from ssl_utils.pretext import TASKS, task_class
@@ -96,8 +97,9 @@ class Finetuning(Description):
     subset: Annotated[int, Option("number of the label subset", low=0)] = 0
     seed: Annotated[int, Option("of weights and crops", low=0, high=10**9)] = 0
     freeze_epochs: Annotated[int, Option("epochs with a frozen encoder; -1: all", low=-1)] = 0
+    freeze: Annotated[str, Option("what is frozen then; network: all but the output layer", choices=SCOPES)] = "encoder"
     layer_decay: Annotated[float, Option("learning rate of a block over that of the next one", above=0, high=1)] = 1.0
-    encoder_lr: Annotated[float | None, Option("factor on the encoder's rate; else the scale's", above=0, high=1)] = None
+    encoder_lr: Annotated[float | None, Option("factor on its rate; else of the scale", above=0, high=1)] = None
     scope: Annotated[str | None, Option("what to transfer; else all that was pretrained", choices=SCOPES)] = None
     budget: Annotated[float, Option("factor on the training steps of the scale", low=0.01, high=1000)] = 1
     permuted: Annotated[bool, Option("shuffle the transferred weights within each tensor (a control)")] = False
@@ -106,6 +108,8 @@ class Finetuning(Description):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.freeze != "encoder" and not self.freeze_epochs:
+            raise CourseError(f"freeze={self.freeze!r}: nothing is frozen at freeze_epochs=0; choose -1 for all epochs")
         if self.network == NETWORK and self.init == RANDOM:  # the default
             object.__setattr__(self, "network", None)
 

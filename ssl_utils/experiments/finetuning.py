@@ -70,6 +70,7 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
         shares=class_shares([case.label for case in cases], values, dataset.regions),
         held_out=held_out,
         freeze_epochs=run.freeze_epochs,
+        freeze=run.freeze,
         layer_decay=run.layer_decay,
         encoder_lr=encoder_lr,
     )
@@ -89,7 +90,8 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
     network.load_state_dict(module.best["weights"])
     save_network(folder / "model.safetensors", network, setup, init=run.name)
     started = time.perf_counter()
-    table = evaluate(setup, network.to(device()), setup.datalist.test)
+    scored = setup.datalist.test or setup.datalist.validation  # published protocols may have no test set
+    table = evaluate(setup, network.to(device()), scored)
     runs.write_table(folder / "per_case.csv", table)
     done = {
         **{key: settings[key] for key in runs.OF_ONE_RUN},

@@ -68,7 +68,8 @@ def predict(
     and CASE.nii.gz is its result.
 
     Raises CourseError when a file cannot be read, the model was not saved by this package, or a result would overwrite
-    an image, another result, or without `overwrite` any file that is not a result of an earlier call.
+    an image, another result, or without `overwrite` any file that is not a result of an earlier call, or `output` holds
+    the images.
     """
     network, setup = load_saved(model)
     image_of = _targets(_cases(images, setup.dataset.channels), output)
@@ -126,6 +127,9 @@ def _targets(cases: Sequence[tuple[str, Image]], output: Path) -> dict[Path, Ima
         target = output / (name + (ending if ending.lower() in formats.NIFTI else ".nii.gz"))
         if target.resolve() in [file.resolve() for file in files]:
             raise CourseError(f"{files[0]}: its label map would overwrite it; choose another --output folder")
+        if output.resolve() in [file.parent.resolve() for file in files]:
+            why = "holds the images, and label maps beside them would be read as images"
+            raise CourseError(f"{output}: {why}; choose another --output folder")
         if target in targets:
             raise CourseError(f"{files[0]}: its label map would overwrite another, {target}; rename one of them")
         targets[target] = image

@@ -4,19 +4,22 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
+import torch
 from torch.utils.data import DataLoader
 
-from ssl_utils.data.crops import Crops, FixedCrops
 from ssl_utils.experiments import model_card, runs
-from ssl_utils.experiments.building import build_task
+from ssl_utils.experiments.building import build_task, weights_of
 from ssl_utils.experiments.description import Pretraining
 from ssl_utils.experiments.setups import Setup, pool
+from ssl_utils.files import sha256
 from ssl_utils.networks import checkpoints
 from ssl_utils.pretext import inside, task_class
 from ssl_utils.training.devices import device, precision
 from ssl_utils.training.loop import fit
 from ssl_utils.training.parallel import Team
 from ssl_utils.training.recorder import Recorder
+from ssl_utils.training.stopwatch import PARTS
 
 PREPARING = 100  # at most so many crops are passed to `PretextTask.prepare`
 VALIDATIONS = 10  # evenly spread over the steps
@@ -42,12 +45,16 @@ def pretrain(setup: Setup, run: Pretraining, *, team: Team | None = None) -> Pat
         "precision": precision(),
         "data": "+".join(part.digest(part.pool) for part in pools),
     }
+    if weights := weights_of(setup, run):
+        settings["weights"] = sha256(weights)
     if runs.begin(folder, setup.settings([], **settings), device=device(), first=team.first):
         return folder
     cases = [case for part in pools for case in part.prepared(part.pool)]
-    crops = Crops(cases, roi=setup.grid.roi, seed=run.seed)
+    held_out = setup.prepared(setup.datalist.validation)
+    cases, held_out = module.targets(cases, held_out, setup.folder / "targets")
+    crops = module.crops(cases, roi=setup.grid.roi, seed=run.seed)
     module.prepare(crops[i] for i in range(min(len(cases), PREPARING)))  # a crop of each case
-    loader = DataLoader(FixedCrops(setup.prepared(setup.datalist.validation), roi=setup.grid.roi), batch_size=1)
+    loader = DataLoader(module.fixed_crops(held_out, roi=setup.grid.roi), batch_size=1)
     watcher = inside.callback(
         folder,
         labelled=setup.prepared(setup.datalist.training[:8]),
@@ -55,7 +62,7 @@ def pretrain(setup: Setup, run: Pretraining, *, team: Team | None = None) -> Pat
         roi=setup.grid.roi,
         values=sorted(setup.dataset.labels),
     )
-    recorder = fit(
+    recorder = module.steps and fit(
         module,
         crops=crops,
         validation=loader,
@@ -70,7 +77,10 @@ def pretrain(setup: Setup, run: Pretraining, *, team: Team | None = None) -> Pat
     if team.first:
         module.cpu().eval()
         done = {"task": run.name, "volumes": len(cases), "processes": team.size, "device": device()}
-        done |= _measured(recorder, round(watcher.seconds, 3)) | {"baselines": module.baselines(loader)}
+        done |= (
+            _measured(recorder, round(watcher.seconds, 3)) if recorder else _untrained(folder, module, loader, watcher)
+        )
+        done["baselines"] = module.baselines(loader)
         _save(folder, setup, module, pools, done)
         runs.finish(folder, done)
     return team.wait(folder)
@@ -85,6 +95,18 @@ def _measured(recorder: Recorder, looking: float) -> dict[str, Any]:
         "first": recorder.rows[0],
         "last": last,
     }
+
+
+@torch.no_grad()
+def _untrained(folder: Path, module: Any, loader: DataLoader, watcher: Any) -> dict[str, Any]:
+    """The same for a task that needs no step, as its weights come from a file: one validation."""
+    watcher.look(module, 0)
+    batches = [(batch["image"], module.generator(int(batch["seed"][0])), module.extra(batch)) for batch in loader]
+    losses = [float(module.losses(images, generator, **extra)["loss"]) for images, generator, extra in batches]
+    loss = sum(losses) / len(losses)
+    row = {"step": 0, "epoch": 0, "train_loss": loss, "validation_loss": loss, "lr": 0.0, "seconds": 0.0}
+    runs.write_table(folder / "history.csv", pd.DataFrame([row]))
+    return {"seconds": 0.0, "spent": dict.fromkeys((*PARTS, "looking"), 0.0), "first": row, "last": row}
 
 
 def _save(folder: Path, setup: Setup, module: Any, pools: list[Setup], done: dict[str, Any]) -> None:

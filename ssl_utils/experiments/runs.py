@@ -4,7 +4,6 @@ import json
 import os
 import platform
 import re
-import resource
 import subprocess
 import time
 from collections import Counter, defaultdict
@@ -16,25 +15,17 @@ from typing import Any
 import pandas as pd
 
 from ssl_utils.errors import CourseError
+from ssl_utils.experiments.description import Finetuning
 from ssl_utils.experiments.naming import base
 from ssl_utils.files import atomic, read_json, write_json
 from ssl_utils.training import processes
+from ssl_utils.training.options import options_of
 
 PROJECT = Path(__file__).resolve().parents[2]
 OF_ONE_RUN = ("init", "num_labeled", "subset", "seed")  # what identifies a fine-tuning of a course
 OF_A_COURSE = re.compile(r"random(__.+)?|((?!__).)+(__permuted=True|__budget=[\d.]+)?")  # inits and controls
 # options in which the runs of one initialisation may differ
-OF_AN_INIT = (
-    "budget",
-    "steps",
-    "freeze_epochs",
-    "permuted",
-    "network",
-    "scope",
-    "layer_decay",
-    "encoder_lr",
-    "deep_supervision",
-)
+OF_AN_INIT = ("steps", *(name for name in options_of(Finetuning) if name not in OF_ONE_RUN))
 RECIPE = 3  # version of the training; runs of an earlier version are made again
 LAYOUT = 3  # version of the names and settings of run folders; runs of another version are neither read nor changed
 PACKAGES = ("torch", "monai", "lightning", "numpy", "nibabel")
@@ -129,7 +120,7 @@ def _opened(folder: Path, settings: dict[str, Any], *, seconds: float = 600) -> 
 
 def finish(folder: Path, metrics: dict[str, Any]) -> None:
     """Write metrics.json, the last file of a run, and delete the checkpoint, which is no longer needed."""
-    metrics = {**metrics, "peak_memory_gb": peak_memory_gb(), "finished": _now()}
+    metrics = {**metrics, "peak_memory_gb": processes.peak_memory_gb(), "finished": _now()}
     write_json(folder / "config.json", read_json(folder / "config.json") | {"metrics": metrics})
     write_json(folder / "metrics.json", metrics)
     (folder / "last.ckpt").unlink(missing_ok=True)
@@ -235,12 +226,6 @@ def spent(folder: Path) -> pd.DataFrame:
         pretraining = 0.0 if base(run["init"]) == "random" else pretraining
         rows.append([*(run[key] for key in OF_ONE_RUN), run["seconds"], pretraining, run["seconds"] + pretraining])
     return pd.DataFrame(rows, columns=[*OF_ONE_RUN, "finetuning", "pretraining", "seconds"])
-
-
-def peak_memory_gb() -> float:
-    """Peak resident memory of this process in GB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (1e9 if platform.system() == "Darwin" else 1e6), 2)
 
 
 def commit() -> str | None:

@@ -45,7 +45,7 @@ class Setup:
         """The dataset's list, with every split cut to the size of the scale."""
         datalist, scale = datasets.datalist(self.dataset), self.scale
         sizes = {"unlabeled": None, "training": None, "validation": scale.max_validation, "test": scale.max_test}
-        if self.dataset.name == "phantom":  # the folder may contain the volumes of a larger scale
+        if self.dataset.phantom:  # the folder may contain the volumes of a larger scale
             generated = zip(sizes.items(), scale.phantom_sizes, strict=True)
             sizes = {split: min(count, limit or count) for (split, limit), count in generated}
         return replace(datalist, **{split: cases[: sizes[split]] for split, cases in datalist.sides().items()})

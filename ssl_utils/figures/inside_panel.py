@@ -47,6 +47,8 @@ def sentences(table: pd.DataFrame) -> list[str]:
 
 def _against_interpolation(last: pd.Series) -> str:
     psnr, baseline, mean = last["psnr"], last["psnr_interpolation"], last["psnr_mean"]
+    if pd.isna(baseline):
+        return "This task reconstructs no voxels."
     start = f"At step {int(last['step'])} hidden voxels are reconstructed at {psnr:.1f} dB"
     if psnr > baseline + MARGIN_DB:
         return f"{start}, {psnr - baseline:.1f} dB above the interpolation baseline ({baseline:.1f} dB)."
@@ -159,10 +161,13 @@ def _loss(axes: Axes, history: pd.DataFrame | None) -> None:
 
 
 def _psnr(axes: Axes, table: pd.DataFrame) -> None:
-    _line(axes, table["step"], table["psnr"], "network", BLUE)
-    _baseline(axes, table["psnr_mean"].iloc[-1], "mean")  # dashes as in the curve of the loss
-    _baseline(axes, table["psnr_interpolation"].iloc[-1], "interpolation", ":")
-    axes.margins(y=0.1)
+    if table["psnr_interpolation"].isna().all():
+        _empty(axes, "this task reconstructs no voxels")
+    else:
+        _line(axes, table["step"], table["psnr"], "network", BLUE)
+        _baseline(axes, table["psnr_mean"].iloc[-1], "mean")  # dashes as in the curve of the loss
+        _baseline(axes, table["psnr_interpolation"].iloc[-1], "interpolation", ":")
+        axes.margins(y=0.1)
     _frame(axes, "reconstruction, fixed masks", "PSNR over hidden voxels (dB)")
 
 

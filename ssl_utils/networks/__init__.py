@@ -20,8 +20,10 @@ class Entry(NamedTuple):
 NETWORKS = {  # name -> entry
     "unetr": Entry("unetr", "UNETR"),
     "unet": Entry("unet", "UNet"),
+    "unet_plain": Entry("unet_plain", "PlainUNet"),
     "mednext": Entry("mednext", "MedNeXt"),
     "mednext_b": Entry("mednext", "MedNeXtB"),
+    "window_vit": Entry("window_vit", "WindowViT"),
 }
 
 

@@ -1,5 +1,6 @@
 """Weights on disk: written atomically, read without executing code from the file."""
 
+import argparse
 import json
 import re
 import warnings
@@ -19,8 +20,9 @@ from ssl_utils.files import atomic
 
 # where training scripts put the weights inside their file
 NESTS = ("state_dict", "model_state_dict", "model", "net", "network", "encoder")
-# NumPy numbers, such as a best score, are common in checkpoints and harmless
-NUMPY_SCALARS = [
+# common in checkpoints and harmless: NumPy numbers, such as a best score, and the options of a command
+HARMLESS = [
+    argparse.Namespace,
     (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
     (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
     np.dtype,
@@ -80,7 +82,7 @@ def read(path: Path | str) -> tuple[dict[str, Tensor], dict[str, str]]:
         if path.suffix == ".safetensors":
             with safe_open(path, framework="pt") as file:
                 return {name: file.get_tensor(name) for name in file.keys()}, file.metadata() or {}  # noqa: SIM118
-        with torch.serialization.safe_globals(NUMPY_SCALARS), warnings.catch_warnings(action="ignore"):
+        with torch.serialization.safe_globals(HARMLESS), warnings.catch_warnings(action="ignore"):
             content = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can raise anything
         if out_of_memory(error):

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from torch.nn.functional import interpolate
 
 from ssl_utils.errors import CourseError
+from ssl_utils.networks import released
 from ssl_utils.networks.checkpoints import read, state_dict_in
 from ssl_utils.networks.interface import Encoder, SegmentationNetwork, Size, triple
 from ssl_utils.networks.transfer_report import TransferReport, shown, some
@@ -39,9 +40,9 @@ def load_encoder(
 ) -> TransferReport:
     """Load the encoder of a checkpoint file or state dict into this one, all or nothing.
 
-    Names may have any prefix (`net.encoder.`, `vit.`, `module.`, ...). Positions of another token grid are interpolated
-    trilinearly. Layers that read the image are averaged for another number of channels, and scaled so that an image
-    equal in all channels gives the same tokens as before.
+    Names may have any prefix (`net.encoder.`, `vit.`, `module.`, ...), or be those of `released` weights. Positions of
+    another token grid are interpolated trilinearly. Layers that read the image are averaged for another number of
+    channels, and scaled so that an image equal in all channels gives the same tokens as before.
 
     Args:
         minimum_share: share of the encoder's parameters that must be loaded, 0..1; 0: load whatever fits.
@@ -57,9 +58,10 @@ def load_encoder(
     name = "a state dict" if isinstance(source, Mapping) else str(source)
     tensors, metadata = (state_dict_in(source), {}) if isinstance(source, Mapping) else read(source)
     _check_settings(encoder, metadata, name)
-    source = {
-        ".".join(part for part in key.split(".") if part not in WRAPPERS): value for key, value in tensors.items()
-    }
+    source = released.renamed(
+        {".".join(part for part in key.split(".") if part not in WRAPPERS): value for key, value in tensors.items()}
+    )
+    released.check(source, encoder.config.get("network", ""), name)
     if prefix is None:
         prefix = _prefix(source, encoder, name)
     elif prefix:
@@ -79,7 +81,8 @@ def load_network(network: SegmentationNetwork, source: Path | str) -> TransferRe
     Raises:
         CourseError: as `load_encoder`, or a decoder of another size.
     """
-    prefix, tensors = f"{network.encoder_name}.", read(source)[0]
+    prefix, tensors = f"{network.encoder_name}.", released.renamed(read(source)[0])
+    released.check(tensors, network.config["network"], str(source))
     targets = {key: value for key, value in network.state_dict().items() if not key.startswith((prefix, "out"))}
     decoder = {key: value for key, value in tensors.items() if key in targets}
     if odd := [key for key, value in targets.items() if key not in decoder or decoder[key].shape != value.shape]:

@@ -21,8 +21,9 @@ from monai.networks.blocks.dynunet_block import UnetBasicBlock, UnetOutBlock
 from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrPrUpBlock, UnetrUpBlock
 from torch import Tensor
 
+from ssl_utils.networks.inflate import vit_3d
 from ssl_utils.networks.interface import SegmentationNetwork, Size, strides, token_grid
-from ssl_utils.networks.vit import ViT
+from ssl_utils.networks.vit import ViT, parts_of
 
 PLAIN = {"spatial_dims": 3, "kernel_size": 3, "norm_name": "instance"}
 BLOCK = PLAIN | {"res_block": True}
@@ -53,12 +54,13 @@ class UNETR(SegmentationNetwork):
         num_heads: int = 12,
         dropout: float = 0.0,
         image_skips: bool = False,
+        as_2d: bool = False,
     ) -> None:
         super().__init__()
         steps = strides(patch_size)
         self.levels = k = len(steps)
         self.taps = [min(round(i * num_layers / k), num_layers - 1) for i in range(1, k)]  # 3, 6, 9 of 12 at patch 16
-        self.vit = ViT(
+        self.vit = vit_3d(
             in_channels=in_channels,
             img_size=img_size,
             patch_size=patch_size,
@@ -67,6 +69,7 @@ class UNETR(SegmentationNetwork):
             num_layers=num_layers,
             num_heads=num_heads,
             dropout=dropout,
+            as_2d=as_2d,
         )
         self.grid = self.vit.grid
         outputs = {"out_channels": out_channels, "feature_size": feature_size}
@@ -113,11 +116,10 @@ class UNETR(SegmentationNetwork):
 
     @classmethod
     def new_encoder(cls, *, feature_size: int = 0, image_skips: bool = False, **sizes) -> ViT:
-        return ViT(**sizes)
+        return vit_3d(**sizes)
 
     def encoder_parts(self) -> dict[str, nn.Module]:
-        blocks = {f"block {i}": block for i, block in enumerate(self.vit.blocks)}
-        return {"patch embedding": self.vit.patch_embedding, **blocks, "norm": self.vit.norm}
+        return parts_of(self.vit)
 
     def on_grid(self, tokens: Tensor, images: Tensor) -> Tensor:  # (B, N, E); images may be smaller than its crop
         grid = token_grid(images.shape[2:], self.config["patch_size"])

@@ -114,6 +114,12 @@ class ViT(Encoder):
         return self.encode(self.embed(x) + self.positions)
 
 
+def parts_of(vit: ViT) -> dict[str, nn.Module]:
+    """As `SegmentationNetwork.encoder_parts`."""
+    blocks = {f"block {i}": block for i, block in enumerate(vit.blocks)}
+    return {"patch embedding": vit.patch_embedding, **blocks, "norm": vit.norm}
+
+
 def initialise(module: nn.Module) -> None:
     # A convolution whose stride is its kernel is a linear layer on flattened patches; Xavier needs that shape.
     if isinstance(module, nn.Linear | nn.Conv3d):

@@ -20,6 +20,8 @@ TASKS = {
     "voxel_clusters": Entry("VoxelClustersTask", "07_voxel_clusters"),
     "genesis": Entry("GenesisTask", "08_genesis_pcrlv2"),
     "pcrlv2": Entry("PCRLv2Task", "08_genesis_pcrlv2"),
+    "patch_clusters": Entry("PatchClustersTask", "09_patch_clusters"),
+    "inflation": Entry("InflationTask", "11_weight_inflation"),
 }
 
 

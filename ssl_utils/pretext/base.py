@@ -1,12 +1,16 @@
 """The common part of pretext tasks: optimiser, fixed validation, trivial baselines."""
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssl_utils.data.cache import Prepared
+from ssl_utils.data.crops import Crops, FixedCrops
 from ssl_utils.networks.interface import Encoder, SegmentationNetwork
 from ssl_utils.training.loop import adamw, parameter_groups
 from ssl_utils.training.options import options_of
@@ -14,7 +18,8 @@ from ssl_utils.training.parallel import SharedStep
 
 
 class PretextTask(SharedStep, ABC):
-    """A task implements `losses`, `reconstruct` and `score`; corruption and masks come from the generator only.
+    """A task implements `losses`, and `reconstruct` and `score` unless it overrides `baselines` because it reconstructs
+    nothing; corruption and masks come from the generator only.
 
     It is seeded by (seed, step) in training and by the case in validation, so validation losses of all epochs and runs
     are over the same hidden voxels. Processes that share a step each draw for all of its crops and take their `own`.
@@ -23,6 +28,7 @@ class PretextTask(SharedStep, ABC):
     head: nn.Module | None  # set by the task
     scope = "encoder"  # pretrained by default: the encoder with a light head, or the segmentation `network`
     batch_share = 1.0  # of the scale's batch size; less for a task whose step is expensive
+    crops, fixed_crops = Crops, FixedCrops  # how volumes are cut in training and in validation
 
     def __init__(self, *, encoder: Encoder, lr: float, steps: int, weight_decay: float = 0.05, seed: int = 0) -> None:
         super().__init__()
@@ -41,13 +47,26 @@ class PretextTask(SharedStep, ABC):
         """Losses of a batch of clean standardised crops (B, C, D, H, W): `loss` is minimised, `reconstruction` (in
         validation) is compared between runs."""
 
-    @abstractmethod
     def reconstruct(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
-        """For figures: `corrupted` (B, C, D, H, W), `hidden` (bool, same shape), `reconstruction`."""
+        """For figures: `corrupted` (B, C, D, H, W), `hidden` (bool, same shape), `reconstruction`; empty for a task
+        that reconstructs nothing."""
+        return {}
 
-    @abstractmethod
     def score(self, prediction: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
         """The reconstruction loss of any prediction, such as a trivial one."""
+        raise NotImplementedError
+
+    @classmethod
+    def reads(cls, options: Mapping[str, Any]) -> str | None:
+        """The weights that a task with these options reads, as its option `weights`: a file, or the name of a
+        pretraining run of the same course."""
+        return options.get("weights")
+
+    def targets(
+        self, pool: Sequence[Prepared], held_out: Sequence[Prepared], folder: Path
+    ) -> tuple[Sequence[Prepared], Sequence[Prepared]]:
+        """Both with the `target` of each case, where that is computed once per volume and kept in this folder."""
+        return pool, held_out
 
     def prepare(self, crops: Iterable[dict]) -> None:
         """Prepare from some crops of the pool before the first step."""

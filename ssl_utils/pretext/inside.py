@@ -128,10 +128,12 @@ class Inside(L.Callback):
         return row
 
     def _reconstruction(self, module: PretextTask) -> dict[str, float]:
-        """Mean PSNR over cases; those of the baselines are measured once."""
+        """Mean PSNR over cases; those of the baselines are measured once. NaN for a task that reconstructs nothing."""
         scores = {"psnr": [], **({} if self.rows else {column: [] for column in BASELINES})}
         for image, seed in zip(self.held_out.images.to(module.device).split(1), self.held_out.seeds, strict=True):
             shown = module.reconstruct(image, module.generator(seed))
+            if not shown:
+                return dict.fromkeys(("psnr", *BASELINES), nan)
             guesses = {"psnr": shown["reconstruction"]}
             if not self.rows:
                 guesses |= trivial(module, image, shown["hidden"])

@@ -49,6 +49,7 @@ class SegmentationTask(SharedStep):
         held_out: the validation cases; the loader yields their numbers.
         regions: name -> label values of overlapping regions, one sigmoid channel each; None for plain labels.
         freeze_epochs: epochs (from one validation to the next) with a frozen encoder; 0 never, -1 always.
+        freeze: what is frozen then: `encoder`, or `network`, which is all but the output layers.
         layer_decay: learning rate of a part of the encoder over that of the next part inwards; the innermost part has
             `encoder_lr` times the rate of the decoder.
     """
@@ -66,6 +67,7 @@ class SegmentationTask(SharedStep):
         lr: float,
         steps: int,
         freeze_epochs: int = 0,
+        freeze: str = "encoder",
         layer_decay: float = 1.0,
         encoder_lr: float = 1.0,
         weight_decay: float = 0.01,
@@ -75,7 +77,7 @@ class SegmentationTask(SharedStep):
         self.lr, self.steps, self.roi, self.overlap, self.held_out = lr, steps, tuple(roi), overlap, list(held_out)
         self.freeze_epochs, self.layer_decay, self.encoder_lr = freeze_epochs, layer_decay, encoder_lr
         self.weight_decay = weight_decay
-        self.freezes = freeze_epochs != 0
+        self.freeze, self.freezes = freeze, freeze_epochs != 0
         # batch=True, because a structure may be absent from a single crop. With the class weights all 13 organs of the
         # phantom were predicted in our trial, without them 8
         weight = torch.from_numpy(shares).float().clamp(min=1e-5).rsqrt()
@@ -106,8 +108,10 @@ class SegmentationTask(SharedStep):
 
     def on_train_epoch_start(self) -> None:
         frozen = self.freeze_epochs == ALWAYS or self.current_epoch < self.freeze_epochs
-        for part in self.network.encoder_parts().values():
-            part.requires_grad_(not frozen)
+        decoder = [part for name, part in self.network.named_children() if not name.startswith("out")]
+        parts = decoder if self.freeze == "network" else self.network.encoder_parts().values()
+        for part in parts:
+            part.requires_grad_(not frozen).train(not frozen)  # batch norm keeps its statistics, too
 
     def validation_step(self, batch: Tensor, batch_idx: int) -> None:
         # every process scores every case; sync, because rounding must not differ between them

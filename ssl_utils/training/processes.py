@@ -3,6 +3,7 @@
 import ctypes
 import os
 import platform
+import resource
 
 import psutil
 
@@ -15,6 +16,12 @@ def here() -> dict[str, str | int | None]:
 def gone(process: dict) -> bool:
     """Whether a process (of `here`) of this machine has ended; False for other machines, where nothing is known."""
     return process.get("host") == platform.node() and not psutil.pid_exists(process["process"])
+
+
+def peak_memory_gb() -> float:
+    """Peak resident memory of this process in GB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (1e9 if platform.system() == "Darwin" else 1e6), 2)
 
 
 def keep_freed_memory() -> None:

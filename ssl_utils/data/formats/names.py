@@ -90,6 +90,12 @@ def parts(path: Path | tuple[Path, ...]) -> list[Path]:
     return [path] + [p for p in sorted(path.parent.glob(f"{path.stem}.*")) if p != path]  # the voxels are beside it
 
 
+def state(path: Path) -> tuple[tuple[str, int, int], ...]:
+    """Name, size and time of the last change of every file of a volume that is there: another state, other voxels."""
+    stats = [(str(file), file.stat()) for file in parts(path) if file.exists()]
+    return tuple((name, stat.st_size, stat.st_mtime_ns) for name, stat in stats)
+
+
 def volumes_in(folder: Path, *, deep: bool = False) -> list[Path]:
     """Volumes in a folder, sorted: files, and folders with a DICOM series. Hidden ones are left out.
 

@@ -1,5 +1,6 @@
 """Your own volumes: a datalist from a folder, without writing code."""
 
+import functools
 import os
 from collections import Counter
 from contextlib import suppress
@@ -9,7 +10,7 @@ from typing import Any
 
 from ssl_utils.data import volumes
 from ssl_utils.data.cases import Case, Datalist, by_patient, split_by_patient
-from ssl_utils.data.formats.names import is_series, strangers, volumes_in
+from ssl_utils.data.formats.names import is_series, state, strangers, volumes_in
 from ssl_utils.data.lists import keys, layouts
 from ssl_utils.data.lists.msd import parse
 from ssl_utils.errors import CourseError
@@ -141,8 +142,7 @@ def _named(datalist: Datalist) -> Datalist:
     if not datalist.labels and any(case.label for case in cases):
         values = {0}
         for label in (case.label for case in cases if case.label is not None):
-            with suppress(CourseError):
-                values.update(volumes.present_values(volumes.read_label(label).array))
+            values.update(_values_in(label, state(label)))
         names = {value: f"label {value}" if value else "background" for value in sorted(values)}
         datalist = replace(datalist, labels=names)
     if datalist.channels == ("image",):
@@ -150,6 +150,14 @@ def _named(datalist: Datalist) -> Datalist:
         names = tuple(f"channel {number}" for number in range(count)) if count > 1 else ("image",)
         datalist = replace(datalist, channels=names)
     return datalist
+
+
+@functools.cache
+def _values_in(label: Path, state: tuple) -> list[int]:
+    """Cached, since the list is made several times, and to read all labels takes minutes."""
+    with suppress(CourseError):
+        return volumes.present_values(volumes.read_label(label).array)
+    return []
 
 
 def _most_common_count(cases: list[Case]) -> int:

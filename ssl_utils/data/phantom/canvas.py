@@ -63,15 +63,22 @@ def part_of(outer: Box, inner: Box) -> Box:
 class Canvas:
     """The volume being painted: bent coordinates X, Y, Z (mm), HU, labels, and the random generator of the case."""
 
-    def __init__(self, *, rng, size, spacing, low, scale, phase: int, findings: set[str]) -> None:
+    def __init__(
+        self, *, rng, size, spacing, low, scale, phase: int, findings: set[str], bends=(5.0, 1.3), lean: float = 0.0
+    ) -> None:
         self.rng, self.spacing, self.findings = rng, spacing, findings
+        self.parts: dict[str, tuple[float, np.ndarray]] = {}  # part: its size over the usual one, its shift (mm)
+        self.spread, self.urine, self.mottle = 1.0, 15.0, 0.0
         self.tissue = {name: hu[phase] * rng.uniform(0.92, 1.08) for name, hu in CONTRAST.items()}
         self.edge = float(np.mean(spacing))
         shape = [round(s / h) for s, h in zip(size, spacing, strict=True)]
         self.axes, self.reach, bent = [], [], []
         for axis, (n, h) in enumerate(zip(shape, spacing, strict=True)):
             line = ((low[axis] + h * (np.arange(n) + 0.5)) / scale[axis]).astype(np.float32)
-            bend = 5.0 * smooth_noise(rng, size, spacing, 90.0) + 1.3 * smooth_noise(rng, size, spacing, 32.0)
+            bend = bends[0] * smooth_noise(rng, size, spacing, 90.0) + bends[1] * smooth_noise(rng, size, spacing, 32.0)
+            if lean and axis == 0:  # the spine and all around it bent to a side
+                height = low[2] + spacing[2] * (np.arange(shape[2]) + 0.5)
+                bend += (lean * np.cos(height / 75)).astype(np.float32)
             self.axes.append(line)
             self.reach.append(float(np.abs(bend).max()))
             bent.append(bend + line.reshape([-1 if a == axis else 1 for a in range(3)]))
@@ -148,7 +155,12 @@ class Canvas:
             hu = self.tissue[hu] if isinstance(hu, str) else hu
             self.paint(self.tube(np.multiply(points, (side, 1, 1)), radii, pieces=pieces), hu, label, halo=halo)
 
-    def jitter(self, shift: float, scale: float = 0.06, turn: float = 4.0):
+    def has(self, part: str) -> bool:
+        return self.parts.get(part, (1.0,))[0] > 0
+
+    def jitter(self, shift: float, scale: float = 0.06, turn: float = 4.0, *, part: str = ""):
         """Pose of one organ: (mm, factor, degrees)."""
-        move = np.clip(self.rng.standard_normal(3), -2, 2) * shift
-        return move, float(np.exp(np.clip(self.rng.standard_normal(), -2, 2) * scale)), self.rng.uniform(-turn, turn, 3)
+        size, displaced = self.parts.get(part, (1.0, np.zeros(3)))
+        move = np.clip(self.rng.standard_normal(3), -2, 2) * shift * self.spread + displaced
+        size *= float(np.exp(np.clip(self.rng.standard_normal(), -2, 2) * scale * self.spread))
+        return move, size, self.rng.uniform(-turn, turn, 3) * self.spread
