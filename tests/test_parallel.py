@@ -248,6 +248,7 @@ TASKS = [
     ("restoration", {"contrast": "published", "scope": "network"}),
     ("voxel_clusters", {}),
     ("voxel_clusters", {"scope": "encoder"}),
+    ("genesis", {}),
     ("patch_clusters", {}),
 ]
 

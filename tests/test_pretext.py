@@ -16,6 +16,7 @@ from ssl_utils.pretext.restoration import RestorationTask, corrupt, local_shuffl
 from ssl_utils.pretext.simmim import SimMIMTask, block_mask
 
 ROI = (16, 24, 16)  # 2 x 3 x 2 tokens of 8^3 voxels
+UNCHANGED = {"genesis": {"flips": False, "intensity": False}, "pcrlv2": {"intensity": False}}  # but for lost voxels
 RECONSTRUCTING = [name for name in TASKS if task_class(name).reconstruct is not PretextTask.reconstruct]
 
 
@@ -272,7 +273,8 @@ def test_validation_is_the_same_in_every_epoch_and_training_is_not(name):
 @pytest.mark.parametrize("name", TASKS)
 @pytest.mark.parametrize("channels", [1, 2])
 def test_a_task_learns_one_crop_by_heart(name, channels):
-    task = task_class(name)(encoder=encoder(in_channels=channels), lr=3e-3, steps=60)
+    options = UNCHANGED.get(name, {})
+    task = task_class(name)(encoder=encoder(in_channels=channels), lr=3e-3, steps=60, **options)
     images, optimizer = torch.randn(2, channels, *ROI).cumsum(2) / 4, torch.optim.AdamW(task.parameters(), lr=3e-3)
     task.prepare({"image": image} for image in images)
     values = []
@@ -281,13 +283,14 @@ def test_a_task_learns_one_crop_by_heart(name, channels):
         optimizer.zero_grad()
         losses["loss"].backward()
         optimizer.step()
-        values.append(losses.get("reconstruction", losses["loss"]).item())  # painting kinds waits for validation
+        values.append(losses["loss"].item())
     assert sum(values[-5:]) < 0.8 * sum(values[:5])
 
 
 @pytest.mark.parametrize("name", RECONSTRUCTING)
 def test_reconstruct_says_what_was_hidden(name):
-    task, images = task_class(name)(encoder=encoder(), lr=1e-3, steps=10).eval(), torch.randn(2, 1, *ROI)
+    task = task_class(name)(encoder=encoder(), lr=1e-3, steps=10, **UNCHANGED.get(name, {})).eval()
+    images = torch.randn(2, 1, *ROI)
     seen = task.reconstruct(images, generator())
     assert {key: value.shape for key, value in seen.items()} == dict.fromkeys(seen, images.shape)
     assert seen["hidden"].dtype == torch.bool

@@ -8,7 +8,16 @@ import torch
 from sklearn.metrics import completeness_score, homogeneity_score, mutual_info_score
 from torch.nn import functional as F
 
-from course.exercises import chapter_02, chapter_04, chapter_06, chapter_07, chapter_09, chapter_11, chapter_16
+from course.exercises import (
+    chapter_02,
+    chapter_04,
+    chapter_06,
+    chapter_07,
+    chapter_08,
+    chapter_09,
+    chapter_11,
+    chapter_16,
+)
 from course.exercises.chapter_03 import _hidden
 
 
@@ -280,6 +289,28 @@ WRONG = {
         lambda features, pixels: chapter_07._upsample(features, pixels, shift=0.0),
         lambda features, pixels: features.repeat_interleave(len(pixels) // len(features)),
         lambda features, pixels: pixels,
+    ],
+    "08.1": [
+        lambda values, points, falling: chapter_08._map(values, points, not falling),
+        lambda values, points, falling: chapter_08._map(values, points, False),
+        lambda values, points, falling: chapter_08._map(values, points[::-1], falling),
+        chapter_08._inverse,
+        lambda values, points, falling: abs(falling - chapter_08._map(values, points, False)),
+        lambda values, points, falling: values,
+        lambda values, points, falling: values**2,
+    ],
+    "08.2": [
+        lambda p_u, p_v, z_u, z_v: -chapter_08._agreement(p_u, p_v, z_u, z_v),
+        lambda p_u, p_v, z_u, z_v: 2 * chapter_08._agreement(p_u, p_v, z_u, z_v),
+        lambda p_u, p_v, z_u, z_v: chapter_08._agreement(p_u, p_v, z_v, z_u),
+        lambda p_u, p_v, z_u, z_v: -(p_u * z_v + p_v * z_u).sum(1).mean() / 2,
+        lambda p_u, p_v, z_u, z_v: -F.cosine_similarity(p_u, z_v, dim=1).mean(),
+        lambda p_u, p_v, z_u, z_v: (
+            -(F.cosine_similarity(p_u, z_v, dim=1) + F.cosine_similarity(p_v, z_u, dim=1)).mean() / 2
+        ),
+        lambda p_u, p_v, z_u, z_v: chapter_08._agreement(p_u.detach(), p_v.detach(), z_u, z_v),
+        lambda p_u, p_v, z_u, z_v: chapter_08._agreement(p_u, p_v.detach(), z_u, z_v),
+        lambda p_u, p_v, z_u, z_v: chapter_08._agreement(p_u, p_v, z_u, z_v) + 1,
     ],
     "09.1": [
         lambda tokens, prototypes: tokens @ prototypes.T,

@@ -19,7 +19,8 @@ from ssl_utils.live import live
 PALETTE = ("#E69F00", "#56B4E9", "#009E73", "#F0E442", "#D55E00", "#CC79A7", "#0072B2")
 LINES = [PALETTE[i] for i in (6, 0, 2, 4, 5, 1)]  # yellow does not show on white
 GREY, GRID, DASHES = "#444444", {"color": "#dddddd", "linewidth": 0.8}, ("--", ":", "-.")
-_INITS = ("random", "restoration", "simmim", "mae", "genesis", "pcrl", "patch_clusters", "voxel_clusters", "inflation")
+_INITS = ("random", "restoration", "simmim", "mae", "genesis", "pcrlv2")
+_INITS += ("patch_clusters", "voxel_clusters", "inflation")
 _INIT_COLOURS = (GREY, "#E69F00", "#0072B2", "#009E73", "#D55E00", "#CC79A7", "#56B4E9", "#999933", "#882255")
 _MARKERS = "osD^vP*Xh"
 

@@ -22,7 +22,7 @@ from monai.networks.blocks.unetr_block import UnetrBasicBlock, UnetrPrUpBlock, U
 from torch import Tensor
 
 from ssl_utils.networks.inflate import vit_3d
-from ssl_utils.networks.interface import SegmentationNetwork, Size, strides
+from ssl_utils.networks.interface import SegmentationNetwork, Size, strides, token_grid
 from ssl_utils.networks.vit import ViT, parts_of
 
 PLAIN = {"spatial_dims": 3, "kernel_size": 3, "norm_name": "instance"}
@@ -121,18 +121,19 @@ class UNETR(SegmentationNetwork):
     def encoder_parts(self) -> dict[str, nn.Module]:
         return parts_of(self.vit)
 
-    def on_grid(self, tokens: Tensor) -> Tensor:  # (B, N, E)
-        return tokens.transpose(1, 2).unflatten(2, self.grid)  # (B, E, d, h, w)
+    def on_grid(self, tokens: Tensor, images: Tensor) -> Tensor:  # (B, N, E); images may be smaller than its crop
+        grid = token_grid(images.shape[2:], self.config["patch_size"])
+        return tokens.transpose(1, 2).unflatten(2, grid)  # (B, E, d, h, w)
 
     def maps(self, images: Tensor, tokens: Tensor, hidden: list[Tensor]) -> list[Tensor]:
         """From the image (B, C, D, H, W), the encoder's last tokens (B, N, E) and those after every block."""
         skips = [self.encoder1(images)]  # level 1: (B, F, D, H, W)
         for i, tap in enumerate(self.taps, start=2):
             lift = self.get_submodule(f"encoder{i}")
-            skips.append(lift(self.on_grid(hidden[tap])))  # level i: (B, F 2^(i-1), D / 2^(i-1), ...)
+            skips.append(lift(self.on_grid(hidden[tap], images)))  # level i: (B, F 2^(i-1), D / 2^(i-1), ...)
             if self.image_skips:
                 skips[-1] = skips[-1] + self.get_submodule(f"image{i}")(F.avg_pool3d(images, self.pooled[i - 2]))
-        levels = [self.on_grid(tokens)]  # level k + 1: (B, E, d, h, w)
+        levels = [self.on_grid(tokens, images)]  # level k + 1: (B, E, d, h, w)
         for i in range(self.levels + 1, 1, -1):
             up = self.get_submodule(f"decoder{i}")
             levels.append(up(levels[-1], skips[i - 2]))  # level i - 1: (B, F 2^(i-2), D / 2^(i-2), ...)

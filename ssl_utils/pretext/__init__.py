@@ -18,6 +18,8 @@ TASKS = {
     "simmim": Entry("SimMIMTask", "03_simmim_masking"),
     "mae": Entry("MAETask", "06_mae"),
     "voxel_clusters": Entry("VoxelClustersTask", "07_voxel_clusters"),
+    "genesis": Entry("GenesisTask", "08_genesis_pcrlv2"),
+    "pcrlv2": Entry("PCRLv2Task", "08_genesis_pcrlv2"),
     "patch_clusters": Entry("PatchClustersTask", "09_patch_clusters"),
     "inflation": Entry("InflationTask", "11_weight_inflation"),
 }

@@ -109,6 +109,11 @@ class PretextTask(SharedStep, ABC):
             mixed = (mixed * 6_364_136_223_846_793_005 + number + 1_442_695_040_888_963_407) % 2**63
         return torch.Generator(self.device).manual_seed(mixed)
 
+    def generators(self, crops: int, generator: torch.Generator) -> list[torch.Generator]:
+        """One per crop of this process, so that it can corrupt its own crops alone."""
+        seeds = torch.randint(2**62, (crops * self.processes,), generator=generator, device=generator.device)
+        return [torch.Generator(generator.device).manual_seed(seed) for seed in self.own(seeds).tolist()]
+
     def training_step(self, batch: dict, batch_idx: int) -> Tensor:
         return self.losses(batch["image"], self.generator(self.seed, self.global_step), **self.extra(batch))["loss"]
 
