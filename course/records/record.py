@@ -20,6 +20,7 @@ EXPECTED = {  # an expected figure -> its chapter, and its name there
     "restoration_curve": ("02_augmentation_pretraining", "curve"),
     "simmim_curve": ("03_simmim_masking", "curve"),
     "voxel_clusters_cross_entropy": ("07_voxel_clusters", "cross_entropy"),
+    "weight_inflation_curve": ("11_weight_inflation", "curve"),
     "finetuning_validation": ("04_unetr_finetuning", "validation_random_n6_subset0_seed0"),
 }
 NUMBERS = {  # table of the record -> its columns in points
