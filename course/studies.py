@@ -71,6 +71,17 @@ STUDIES = {
             values={"smoke": tuple(points.CONTRAST)},
         ),
         Study(
+            name="deformations",
+            title="Models Genesis without one of its deformations",
+            varied="deformation that is left out",
+            question="Which deformation does the gain depend on?",
+            tasks={"smoke": ("genesis",)},
+            point=lambda task, value, _: Point(
+                task, f"no {value}" if value else "all", {value: False} if value else {}
+            ),
+            values={"smoke": ("", "flips", "shuffling", "intensity", "painting")},
+        ),
+        Study(
             name="pretraining_length",
             title="Pretraining length",
             varied="share of the pretraining steps",
