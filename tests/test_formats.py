@@ -8,6 +8,7 @@ import pytest
 from faulty_files import dicom_slices, mgh_bytes, mha_bytes, nrrd_bytes, write_series
 
 from ssl_utils.data import cache, datalists, datasets, formats, volumes
+from ssl_utils.data.dataset import Grid
 from ssl_utils.data.formats import names, reading
 from ssl_utils.errors import CourseError
 
@@ -135,7 +136,7 @@ def test_an_own_folder_may_mix_formats(tmp_path):
     found = datasets.datalist(datasets.get("folder", tmp_path))
     cases = [case for side in found.sides().values() for case in side]
     assert sorted(case.id for case in cases) == list("abcd") and all(case.label for case in cases)
-    grid = datasets.Grid((2.0, 2.0, 2.0), (6, 6, 6))
+    grid = Grid((2.0, 2.0, 2.0), (6, 6, 6))
     done = cache.prepare(cases, dataset=datasets.get("folder", tmp_path), grid=grid, root=tmp_path / "cache")
     first = done[0]
     assert all(np.array_equal(first.image, other.image) and np.array_equal(first.label, other.label) for other in done)

@@ -14,6 +14,7 @@ import torch
 from ssl_utils import experiments
 from ssl_utils.data import datasets, doctor, own_grid, round_trip, volumes
 from ssl_utils.data.dataset import FILLED, Grid, Intensity
+from ssl_utils.data.registry import recorded
 from ssl_utils.data.transforms import preprocess
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import Finetuning, Pretraining, Setup, prediction, scales, setups
@@ -141,7 +142,7 @@ def test_budgets_are_those_of_the_scales_and_of_the_named_datasets():
     patches = {(scale.grid, scale.patch_size) for scale in scales.SCALES.values()}
     assert patches == {(kind, budget.patch) for kind, budget in own_grid.BUDGETS.items()}
     for kind, budget in own_grid.BUDGETS.items():
-        assert budget.voxels == max(math.prod(dataset.grids[kind].roi) for dataset in datasets.REGISTRY.values())
+        assert budget.voxels == max(math.prod(dataset.grids[kind].roi) for dataset in recorded.DATASETS)
 
 
 def test_the_coarsest_readable_spacing_is_taken_that_labels_survive():
@@ -266,6 +267,7 @@ def test_thick_slices_are_halved_last():
 @pytest.mark.parametrize("patch", [(8, 8, 2), (4, 8, 1)])
 def test_a_network_takes_a_patch_per_axis(name, patch):
     scale = {"hidden_size": 12, "mlp_dim": 24, "num_layers": 3, "num_heads": 2, "feature_size": 4, "patch_size": patch}
+    scale |= {"image_skips": True}
     roi, kind = tuple(2 * side for side in patch), network_class(name)
     network = kind(in_channels=1, out_channels=3, img_size=roi, **kind.sizes(scale)).eval()
     images = torch.randn(2, 1, *roi, requires_grad=True)

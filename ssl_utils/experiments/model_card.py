@@ -34,6 +34,7 @@ BASELINES = {
 LIMITATIONS = """\
 For research and teaching, on images like these. **Not a medical device, not for clinical use.** Nothing is known of
 other scanners, body parts, ages or diseases than those in the data."""
+STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of a batch norm: kept, not learnt
 
 
 def demands(licence: str) -> str:
@@ -128,7 +129,8 @@ def _sizes(path: Path) -> tuple[str, dict[str, Any]]:
     """Number of parameters and arguments of the network in a weights file, as text, and its config."""
     tensors, metadata = checkpoints.read(path)
     config = json.loads(metadata["config"])
-    return f"{sum(tensor.numel() for tensor in tensors.values()):,} parameters: {_arguments(config)}", config
+    learnt = [tensor for name, tensor in tensors.items() if not name.endswith(STATISTICS)]
+    return f"{sum(tensor.numel() for tensor in learnt):,} parameters: {_arguments(config)}", config
 
 
 def _data_rows(pools: Sequence[tuple[Dataset, int]]) -> dict[str, str]:
