@@ -6,6 +6,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from ssl_utils import experiments
+from ssl_utils.experiments import Finetuning, Pretraining, runs
 from ssl_utils.networks import build
 from ssl_utils.networks.vit import ViT
 from ssl_utils.pretext import pcrlv2, probes
@@ -213,6 +215,22 @@ def test_the_encoder_alone_can_be_pretrained():
     losses = task.losses(smooth(2), generator())
     losses["loss"].backward()
     assert "middle" not in losses and all(weight.grad is not None for weight in task.parameters())
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", ["genesis", "pcrlv2"])
+def test_a_whole_network_is_pretrained_validated_up_to_its_last_step_and_moved(name, tiny_setup, tmp_path, monkeypatch):
+    """In RadioSSL there was no validation loss, and a run of 150 epochs kept the weights of epoch 100 (its B17)."""
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
+    folder = experiments.pretrain(tiny_setup, Pretraining.of(name, steps=3))
+    done = runs.metrics(folder)
+    assert done["last"]["step"] == 3 and math.isfinite(done["last"]["validation_loss"])
+    assert done["baselines"].keys() == {"mean", "interpolation", "input"}
+    network, report = experiments.build_network(tiny_setup, Finetuning(init=folder.name))
+    assert report.share == 1
+    trained = experiments.load_task(tiny_setup, Pretraining.of(name, steps=3)).whole_network()
+    moved = {key: value for key, value in network.state_dict().items() if not key.startswith("out")}
+    assert all(torch.equal(value, trained[key]) for key, value in moved.items())
 
 
 # collapse
