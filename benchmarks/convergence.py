@@ -16,21 +16,16 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import torch
-from torch.utils.data import DataLoader
 
 from ssl_utils.data import datalists
-from ssl_utils.data.crops import Crops
-from ssl_utils.data.transforms import augmentation
 from ssl_utils.experiments import scales
 from ssl_utils.experiments.building import build_network
 from ssl_utils.experiments.description import Finetuning
-from ssl_utils.experiments.finetuning import VALIDATIONS
+from ssl_utils.experiments.finetuning import train
 from ssl_utils.experiments.runs import PROJECT
 from ssl_utils.experiments.setups import Setup, setup
 from ssl_utils.files import exclusively, read_json, write_json
-from ssl_utils.segmentation.finetune import SegmentationTask, class_shares
 from ssl_utils.training.devices import precision
-from ssl_utils.training.loop import fit
 
 RECORD = PROJECT / "json_files" / "reference_convergence.json"
 SCORED = 18  # at most so many training cases that were not labelled
@@ -41,36 +36,17 @@ NETWORKS = ("unetr", "unetr with image skips", "unet")
 def trial(made: Setup, point: dict[str, Any]) -> dict[str, Any]:
     """Fine-tune from a random initialisation and score the unlabelled training cases."""
     name, _, skips = point["network"].partition(" with ")
-    made = replace(made, scale=replace(made.scale, image_skips=bool(skips)))
+    sizes = {"image_skips": bool(skips), "finetune_lr": point["lr"], "finetune_steps": point["steps"]}
+    made = replace(made, scale=replace(made.scale, **sizes))
     run = Finetuning(network=name, **{key: point[key] for key in ("num_labeled", "subset", "seed", "encoder_lr")})
     training = made.datalist.training
     labelled = datalists.label_subset(training, run.num_labeled, run.subset)
     scored = [case for case in training if case not in labelled][-SCORED:]
     cases, held_out = made.prepared(labelled), made.prepared(scored)
-    values = sorted(made.dataset.labels)
-    module = SegmentationTask(
-        network=build_network(made, run)[0],
-        values=values,
-        regions=made.dataset.regions,
-        lr=point["lr"],
-        encoder_lr=run.encoder_lr,
-        steps=point["steps"],
-        roi=made.grid.roi,
-        overlap=made.scale.overlap,
-        shares=class_shares([case.label for case in cases], values, made.dataset.regions),
-        held_out=held_out,
-    )
+    print(" ".join(f"{key}={value}" for key, value in point.items()))
     with TemporaryDirectory() as folder:
-        recorder = fit(
-            module,
-            crops=Crops(cases, roi=made.grid.roi, seed=run.seed, balanced=True, augment=augmentation()),
-            validation=DataLoader(range(len(held_out))),
-            folder=Path(folder),
-            steps=point["steps"],
-            batch_size=made.scale.finetune_batch_size,
-            validations=VALIDATIONS,
-            headline=" ".join(f"{key}={value}" for key, value in point.items()),
-        )
+        network, _ = build_network(made, run)
+        _, recorder = train(made, run, network, cases=cases, held_out=held_out, folder=Path(folder))
     dice = [round(float(row["validation_dice"]), 4) for row in recorder.rows]
     return {"scored": len(scored), "dice": dice, "seconds": round(recorder.rows[-1]["seconds"], 1)}
 

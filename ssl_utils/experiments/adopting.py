@@ -8,7 +8,7 @@ import torch
 
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
-from ssl_utils.experiments.building import network_config
+from ssl_utils.experiments.building import network_config, own_sizes
 from ssl_utils.experiments.description import NETWORK, RANDOM
 from ssl_utils.experiments.setups import Setup
 from ssl_utils.files import sha256
@@ -37,7 +37,8 @@ def adopt(setup: Setup, name: str, source: Path) -> TransferReport:
         raise CourseError(f"{source}: {why}; load them with ssl_utils.networks.transfer.load_encoder")
     name_of_network = saved.get("network", NETWORK)
     torch.manual_seed(0)  # nothing drawn is kept but the output layer, which no fine-tuning takes
-    network = network_class(name_of_network)(**network_config(setup, name_of_network, saved), out_channels=1)
+    config = network_config(setup, name_of_network) | own_sizes(saved, "network")
+    network = network_class(name_of_network)(**config, out_channels=1)
     of_decoder = {key for key in network.state_dict() if not key.startswith(f"{network.encoder_name}.")}
     whole = bool(of_decoder & {*tensors})
     report = load_network(network, source) if whole else load_encoder(network.encoder, source)

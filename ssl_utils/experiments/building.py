@@ -4,7 +4,6 @@ import json
 from collections.abc import Mapping
 from dataclasses import asdict
 from pathlib import Path
-from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -21,20 +20,15 @@ from ssl_utils.networks.transfer import TransferReport, load_encoder, load_netwo
 from ssl_utils.pretext import TASKS, task_class
 
 
-def network_config(
-    setup: Setup, network: str = NETWORK, saved: Mapping[str, Any] = MappingProxyType({})
-) -> dict[str, Any]:
-    """Arguments of a network at this setup, except `out_channels`; released weights bring their width (`saved`).
-
-    Raises CourseError for an unknown network, or one whose patch must be a cube where that of the grid is not.
-    """
+def network_config(setup: Setup, network: str = NETWORK) -> dict[str, Any]:
+    """Arguments of a network at this setup, except `out_channels`. Raises CourseError for an unknown network,
+    or one whose patch must be a cube where that of the grid is not."""
     shape, chosen = {"in_channels": len(setup.dataset.channels), "img_size": setup.grid.roi}, network_class(network)
     patch = setup.encoder_config()["patch_size"]
     if not (isinstance(patch, int) or chosen.patch_per_axis):
         fix = "choose network=unetr or unet, or a cube with --patch-size 8"
         raise CourseError(f"network={network!r}: cannot take patches of {shape_text(patch)} voxels; {fix}")
-    sizes = chosen.sizes(asdict(setup.scale) | {"patch_size": patch})
-    return shape | sizes | ({"feature_size": saved["feature_size"]} if saved and network == released.NETWORK else {})
+    return shape | chosen.sizes(asdict(setup.scale) | {"patch_size": patch})
 
 
 def build_task(setup: Setup, run: Pretraining):
@@ -97,9 +91,12 @@ def saved_config(path: Path | None) -> dict[str, Any]:
     return json.loads(checkpoints.read_metadata(path).get("config", "{}")) if path else {}
 
 
-def own_sizes(saved: Mapping[str, Any]) -> dict[str, Any]:
-    """The sizes that a pretrained encoder brings with it, where they are not those of the scale: of inflation."""
-    return {name: value for name, value in saved.items() if name not in ("network", "in_channels", "img_size")}
+def own_sizes(saved: Mapping[str, Any], scope: str | None) -> dict[str, Any]:
+    """The sizes that weights of this scope and config bring with them, in place of those of the scale: all of an
+    encoder (of inflation), the width of a released network."""
+    if scope == "encoder":
+        return {name: value for name, value in saved.items() if name not in ("network", "in_channels", "img_size")}
+    return {"feature_size": saved["feature_size"]} if saved.get("network") == released.NETWORK else {}
 
 
 def build_network(setup: Setup, run: Finetuning) -> tuple[SegmentationNetwork, TransferReport | None]:
@@ -116,9 +113,7 @@ def build_network(setup: Setup, run: Finetuning) -> tuple[SegmentationNetwork, T
         raise CourseError(
             f"network={name!r}: {run.init} was pretrained for {pretrained}; choose that network, or init=random"
         )
-    config = network_config(setup, name, saved) | {"out_channels": setup.dataset.out_channels}
-    if scope == "encoder":
-        config |= own_sizes(saved)
+    config = network_config(setup, name) | own_sizes(saved, scope) | {"out_channels": setup.dataset.out_channels}
     if run.deep_supervision:
         if not network_class(name).supports_deep_supervision:
             raise CourseError(f"deep_supervision=True: {name} does not support it; choose network=mednext or mednext_b")

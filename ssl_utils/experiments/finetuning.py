@@ -9,6 +9,7 @@ from torch import nn
 from torch.utils.data import DataLoader
 
 from ssl_utils.data import datalists
+from ssl_utils.data.cache import Prepared
 from ssl_utils.data.crops import Crops
 from ssl_utils.data.datalists import Case
 from ssl_utils.data.transforms import augmentation
@@ -19,11 +20,13 @@ from ssl_utils.experiments.description import Finetuning
 from ssl_utils.experiments.prediction import predict_case, save_network
 from ssl_utils.experiments.setups import Setup
 from ssl_utils.files import sha256
+from ssl_utils.networks.interface import SegmentationNetwork
 from ssl_utils.segmentation import metrics
 from ssl_utils.segmentation.finetune import SegmentationTask, class_shares
 from ssl_utils.training.devices import device, precision
 from ssl_utils.training.loop import fit
 from ssl_utils.training.parallel import Team
+from ssl_utils.training.recorder import Recorder
 
 VALIDATIONS = 5  # evenly spread over the steps
 
@@ -39,15 +42,13 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
     labelled = datalists.label_subset(setup.datalist.training, run.num_labeled, run.subset)
     weights, scope = pretrained_weights(setup, run.init, run.scope)
     network, report = build_network(setup, run)
-    steps = max(round(scale.finetune_steps * run.budget), 1)
-    encoder_lr = run.encoder_lr or (scale.transformer_lr if network.transformer else 1.0)
     settings = run.record() | {
         "init": run.name,
         "recipe": runs.RECIPE,
-        "steps": steps,
+        "steps": steps_of(setup, run),
         "batch_size": scale.finetune_batch_size,
         "lr": scale.finetune_lr,
-        "encoder_lr": encoder_lr,
+        "encoder_lr": encoder_lr_of(setup, run, network),
         "feature_size": scale.feature_size,
         "scope": scope,
         "network": network.config["network"],
@@ -58,33 +59,7 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
     if runs.begin(folder, setup.settings(used, **settings), device=device(), first=team.first):
         return folder
     cases, held_out = setup.prepared(labelled), setup.prepared(setup.datalist.validation)
-    values = sorted(dataset.labels)
-    module = SegmentationTask(
-        network=network,
-        values=values,
-        regions=dataset.regions,
-        lr=scale.finetune_lr,
-        steps=steps,
-        roi=setup.grid.roi,
-        overlap=scale.overlap,
-        shares=class_shares([case.label for case in cases], values, dataset.regions),
-        held_out=held_out,
-        freeze_epochs=run.freeze_epochs,
-        freeze=run.freeze,
-        layer_decay=run.layer_decay,
-        encoder_lr=encoder_lr,
-    )
-    recorder = fit(
-        module,
-        crops=Crops(cases, roi=setup.grid.roi, seed=run.seed, balanced=True, augment=augmentation()),
-        validation=DataLoader(range(len(held_out))),
-        folder=folder,
-        steps=steps,
-        batch_size=scale.finetune_batch_size,
-        validations=VALIDATIONS,
-        headline=f"finetune {run.name} n={run.num_labeled}",
-        team=team,
-    )
+    module, recorder = train(setup, run, network, cases=cases, held_out=held_out, folder=folder, team=team)
     if not team.first:
         return team.wait(folder)
     network.load_state_dict(module.best["weights"])
@@ -109,6 +84,57 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
     model_card.write_network_card(folder, dataset=dataset, grid=setup.grid, done=done, weights=weights)
     runs.finish(folder, done)
     return team.wait(folder)
+
+
+def steps_of(setup: Setup, run: Finetuning) -> int:
+    return max(round(setup.scale.finetune_steps * run.budget), 1)
+
+
+def encoder_lr_of(setup: Setup, run: Finetuning, network: SegmentationNetwork) -> float:
+    """The factor on the learning rate of the encoder."""
+    return run.encoder_lr or (setup.scale.transformer_lr if network.transformer else 1.0)
+
+
+def train(
+    setup: Setup,
+    run: Finetuning,
+    network: SegmentationNetwork,
+    *,
+    cases: Sequence[Prepared],
+    held_out: Sequence[Prepared],
+    folder: Path,
+    team: Team | None = None,
+) -> tuple[SegmentationTask, Recorder]:
+    """Fine-tune a network on the labelled `cases`, and score it on those `held_out` at every validation."""
+    scale, dataset = setup.scale, setup.dataset
+    values = sorted(dataset.labels)
+    module = SegmentationTask(
+        network=network,
+        values=values,
+        regions=dataset.regions,
+        lr=scale.finetune_lr,
+        steps=steps_of(setup, run),
+        roi=setup.grid.roi,
+        overlap=scale.overlap,
+        shares=class_shares([case.label for case in cases], values, dataset.regions),
+        held_out=held_out,
+        freeze_epochs=run.freeze_epochs,
+        freeze=run.freeze,
+        layer_decay=run.layer_decay,
+        encoder_lr=encoder_lr_of(setup, run, network),
+    )
+    recorder = fit(
+        module,
+        crops=Crops(cases, roi=setup.grid.roi, seed=run.seed, balanced=True, augment=augmentation()),
+        validation=DataLoader(range(len(held_out))),
+        folder=folder,
+        steps=module.steps,
+        batch_size=scale.finetune_batch_size,
+        validations=VALIDATIONS,
+        headline=f"finetune {run.name} n={run.num_labeled}",
+        team=team,
+    )
+    return module, recorder
 
 
 def evaluate(setup: Setup, network: nn.Module, cases: Sequence[Case]) -> pd.DataFrame:
