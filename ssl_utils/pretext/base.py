@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from ssl_utils.data.cache import Prepared
 from ssl_utils.data.crops import Crops, FixedCrops
+from ssl_utils.errors import CourseError
 from ssl_utils.networks.interface import Encoder, SegmentationNetwork
 from ssl_utils.training.loop import adamw, parameter_groups
 from ssl_utils.training.options import options_of
@@ -18,8 +19,8 @@ from ssl_utils.training.parallel import SharedStep
 
 
 class PretextTask(SharedStep, ABC):
-    """A task implements `losses`, and `reconstruct` and `score` unless it overrides `baselines` because it reconstructs
-    nothing; corruption and masks come from the generator only.
+    """A task implements `losses`, and `reconstruct` unless it overrides `baselines` because it reconstructs nothing;
+    corruption and masks come from the generator only.
 
     It is seeded by (seed, step) in training and by the case in validation, so validation losses of all epochs and runs
     are over the same hidden voxels. Processes that share a step each draw for all of its crops and take their `own`.
@@ -27,6 +28,7 @@ class PretextTask(SharedStep, ABC):
 
     head: nn.Module | None  # set by the task
     scope = "encoder"  # pretrained by default: the encoder with a light head, or the segmentation `network`
+    encoder_only = ""  # why a whole network cannot be pretrained, and what to do instead
     batch_share = 1.0  # of the scale's batch size; less for a task whose step is expensive
     crops, fixed_crops = Crops, FixedCrops  # how volumes are cut in training and in validation
 
@@ -53,8 +55,8 @@ class PretextTask(SharedStep, ABC):
         return {}
 
     def score(self, prediction: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
-        """The reconstruction loss of any prediction, such as a trivial one."""
-        raise NotImplementedError
+        """The reconstruction loss of any prediction, such as a trivial one: here L1 over hidden voxels."""
+        return ((prediction - images).abs() * hidden).sum() / hidden.sum().clamp(min=1)
 
     @classmethod
     def reads(cls, options: Mapping[str, Any]) -> str | None:
@@ -76,7 +78,12 @@ class PretextTask(SharedStep, ABC):
         return {}
 
     def reconstruct_with(self, network: SegmentationNetwork) -> None:
-        """Pretrain this network, which has as many outputs as the head, in place of encoder and head."""
+        """Pretrain this network, which has as many outputs as the head, in place of encoder and head.
+
+        Raises CourseError where the task can pretrain an encoder only.
+        """
+        if self.encoder_only:
+            raise CourseError(f"scope='network': {self.encoder_only}")
         self.encoder, self.decoder, self.head = network.encoder, network.without_encoder(), None
 
     def decode(self, images: Tensor, last: Tensor, hidden: list[Tensor]) -> Tensor:

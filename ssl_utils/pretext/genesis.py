@@ -178,9 +178,6 @@ class GenesisTask(PretextTask):
         views, lost = zip(*map(self.deform, clean, generators), strict=True)
         return clean, torch.stack(views), torch.stack(lost), axes
 
-    def score(self, prediction: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
-        return ((prediction - images).abs() * hidden).sum() / hidden.sum().clamp(min=1)
-
     def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         clean, views, lost, _ = self.views(images, generator)
         restored = self(views)

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from ssl_utils.errors import CourseError
 from ssl_utils.networks.inflate import HOW, flat_weights, inflated, vit_3d
-from ssl_utils.networks.interface import Encoder, SegmentationNetwork
+from ssl_utils.networks.interface import Encoder
 from ssl_utils.networks.vit import ViT
 from ssl_utils.networks.vit2d import load_2d
 from ssl_utils.networks.window_vit import WindowEncoder
@@ -37,6 +37,8 @@ class InflationTask(PretextTask):
         CourseError: the network has no tokens, its patch is no square in the plane, `depth` is not an odd number or not
             for this network, or the file is refused.
     """
+
+    encoder_only = "only an encoder is inflated; choose scope='encoder'"
 
     def __init__(
         self,
@@ -106,6 +108,3 @@ class InflationTask(PretextTask):
 
     def score(self, prediction: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
         return self.mae.score(*(self.flat(one) for one in (prediction, images, hidden)))
-
-    def reconstruct_with(self, network: SegmentationNetwork) -> None:
-        raise CourseError("scope='network': only an encoder is inflated; choose scope='encoder'")

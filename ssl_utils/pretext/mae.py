@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from ssl_utils.errors import CourseError
 from ssl_utils.networks.heads import LinearHead
-from ssl_utils.networks.interface import Encoder, SegmentationNetwork
+from ssl_utils.networks.interface import Encoder
 from ssl_utils.networks.vit import Block, ViT, initialise, sincos_positions
 from ssl_utils.pretext.simmim import ForegroundWeight, MaskRatio, MaskUnit, NormaliseTarget, SimMIMTask
 from ssl_utils.training.options import Option
@@ -74,6 +74,11 @@ class MAETask(SimMIMTask):
         CourseError: as SimMIM, the network has no tokens, or the unit does not divide the token grid.
     """
 
+    encoder_only = (
+        "is not possible with MAE, whose encoder lacks the tokens at hidden positions that a UNETR's decoder needs; "
+        "choose scope='encoder', or the task simmim"
+    )
+
     def __init__(
         self,
         *,
@@ -121,9 +126,3 @@ class MAETask(SimMIMTask):
         encoded = self.narrow(encoded)  # (B, n, width)
         mask_tokens = self.mask_token.to(encoded.dtype).expand(*mask.shape, -1)  # (B, N, width)
         return self.head(put_back(encoded, indices, mask_tokens), self.encoder.grid)  # (B, C, D, H, W)
-
-    def reconstruct_with(self, network: SegmentationNetwork) -> None:
-        raise CourseError(
-            "scope='network': is not possible with MAE, whose encoder lacks the tokens at hidden positions that a "
-            "UNETR's decoder needs; choose scope='encoder', or the task simmim"
-        )

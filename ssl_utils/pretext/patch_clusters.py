@@ -14,7 +14,7 @@ from torch.nn import functional as F
 
 from ssl_utils.data.crop_pairs import FixedPairs, Pairs
 from ssl_utils.errors import CourseError
-from ssl_utils.networks.interface import Encoder, SegmentationNetwork
+from ssl_utils.networks.interface import Encoder
 from ssl_utils.pretext.base import PretextTask
 from ssl_utils.training.options import Option
 
@@ -98,6 +98,10 @@ class PatchClustersTask(PretextTask):
 
     batch_share = 0.5  # a pair is two crops
     crops, fixed_crops = Pairs, FixedPairs
+    encoder_only = (
+        "is not possible with patch clusters, which need the encoder alone; "
+        "choose scope='encoder', or the task voxel_clusters"
+    )
 
     def __init__(
         self,
@@ -165,9 +169,3 @@ class PatchClustersTask(PretextTask):
     def baselines(self, loader) -> dict[str, float]:
         """The loss of a uniform prediction."""
         return {"uniform": log(self.clusters)}
-
-    def reconstruct_with(self, network: SegmentationNetwork) -> None:
-        raise CourseError(
-            "scope='network': is not possible with patch clusters, which need the encoder alone; "
-            "choose scope='encoder', or the task voxel_clusters"
-        )

@@ -209,9 +209,6 @@ class PCRLv2Task(PretextTask):
         """Of the middle mask: from 1 to 0 along a cosine."""
         return 0.5 * (1 + math.cos(math.pi * min(self.global_step / self.steps, 1)))
 
-    def score(self, prediction: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
-        return ((prediction - images).abs() * hidden).sum() / hidden.sum().clamp(min=1)
-
     def losses(self, images: Tensor, generator: torch.Generator) -> dict[str, Tensor]:
         if not self.training:
             shown = self.reconstruct(images, generator)

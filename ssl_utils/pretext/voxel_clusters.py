@@ -97,7 +97,7 @@ class VoxelClustersTask(SimMIMTask):
         channels = encoder.config["in_channels"]
         # in a list: it is frozen, no part of the task's weights
         self.learnt = [LEARNT[features](weights, channels)] if weights else []
-        self.source = [features, sha256(weights)] if weights else []
+        self.features, self.weights = features, weights
         width = channels + self.learnt[0].width if self.learnt else 2 * channels + 3
         self.register_buffer("centres", torch.zeros(clusters, width))
         self.head = TransposedConvHead(
@@ -113,7 +113,8 @@ class VoxelClustersTask(SimMIMTask):
     ) -> tuple[Sequence[Prepared], Sequence[Prepared]]:
         if not self.learnt:
             return pool, held_out
-        settings = {"version": VERSION, "network": self.source, "stride": STRIDE, "upsampling": self.upsampling}
+        source = [self.features, sha256(self.weights)]
+        settings = {"version": VERSION, "network": source, "stride": STRIDE, "upsampling": self.upsampling}
         settings |= {"clusters": self.clusters, "seed": self.seed, "pool": [case.folder.name for case in pool]}
         folder = folder / hashlib.sha256(json.dumps(settings).encode()).hexdigest()[:16]
         with exclusively(folder, "centres"):  # of the processes that share a step, one computes
