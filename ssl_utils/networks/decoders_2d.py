@@ -50,7 +50,19 @@ class UNETR2D(nn.Module):
         return maps
 
 
-class SETRPUP(nn.Module):
+class StepByStep(nn.Module):
+    """From the last map alone, a doubling at every step."""
+
+    steps: nn.ModuleList
+
+    def forward(self, image: Tensor, last: Tensor, hidden: list[Tensor]) -> list[Tensor]:
+        maps = [last]
+        for step in self.steps:
+            maps.append(step(maps[-1]))
+        return maps
+
+
+class SETRPUP(StepByStep):
     """Progressive up-sampling of the last map (Zheng et al. 2021)."""
 
     def __init__(self, *, hidden_size: int, feature_size: int, levels: int, **_) -> None:
@@ -58,19 +70,16 @@ class SETRPUP(nn.Module):
         width = [hidden_size] + [feature_size * 8] * (levels - 1) + [feature_size]
         self.steps = nn.ModuleList(
             nn.Sequential(
-                nn.Conv2d(width[i], width[i + 1], 3, padding=1), nn.InstanceNorm2d(width[i + 1], affine=True), nn.ReLU()
+                nn.Conv2d(width[i], width[i + 1], 3, padding=1),
+                nn.InstanceNorm2d(width[i + 1], affine=True),
+                nn.ReLU(),
+                nn.Upsample(scale_factor=2, mode="bilinear"),
             )
             for i in range(levels)
         )
 
-    def forward(self, image: Tensor, last: Tensor, hidden: list[Tensor]) -> list[Tensor]:
-        maps = [last]
-        for step in self.steps:
-            maps.append(_doubled(step(maps[-1])))
-        return maps
 
-
-class ConvTrans(nn.Module):
+class ConvTrans(StepByStep):
     """Transposed convolutions of the last map, each after a norm and ReLU."""
 
     def __init__(self, *, hidden_size: int, feature_size: int, levels: int, **_) -> None:
@@ -84,12 +93,6 @@ class ConvTrans(nn.Module):
             )
             for i in range(levels)
         )
-
-    def forward(self, image: Tensor, last: Tensor, hidden: list[Tensor]) -> list[Tensor]:
-        maps = [last]
-        for step in self.steps:
-            maps.append(step(maps[-1]))
-        return maps
 
 
 class UperNet(nn.Module):

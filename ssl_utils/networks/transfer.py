@@ -6,7 +6,7 @@ A transfer that silently matches nothing looks like pretraining that does not he
 import json
 import re
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from math import prod
 from pathlib import Path
@@ -201,10 +201,10 @@ def _guess_grid(tokens: int, encoder: Encoder, name: str) -> Size:
     return side, side, side
 
 
-def resize_positions(positions: Tensor, old: Size, new: Size) -> Tensor:
-    """Interpolate positions (1, N, E) to another token grid (1, M, E) of the same field of view, trilinearly."""
-    volume = positions.float().transpose(1, 2).unflatten(2, old)  # (1, E, d, h, w)
-    return interpolate(volume, size=new, mode="trilinear", align_corners=False).flatten(2).transpose(1, 2)  # (1, M, E)
+def resize_positions(positions: Tensor, old: Sequence[int], new: Sequence[int], mode: str = "trilinear") -> Tensor:
+    """Interpolate positions (1, N, E) to another token grid (1, M, E) of the same field of view; `mode` for 3D."""
+    grid = positions.float().transpose(1, 2).unflatten(2, tuple(old))  # (1, E, d, h, w)
+    return interpolate(grid, size=tuple(new), mode=mode, align_corners=False).flatten(2).transpose(1, 2)  # (1, M, E)
 
 
 def adapt_channels(weight: Tensor, channels: int) -> Tensor:

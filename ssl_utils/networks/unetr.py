@@ -111,8 +111,8 @@ class UNETR(SegmentationNetwork):
 
     @classmethod
     def sizes(cls, scale: Mapping[str, Any]) -> dict[str, Any]:
-        names = ("patch_size", "hidden_size", "mlp_dim", "num_layers", "num_heads", "feature_size")
-        return {name: scale[name] for name in names} | ({"image_skips": True} if scale["image_skips"] else {})
+        names = ("patch_size", "hidden_size", "mlp_dim", "num_layers", "num_heads", "feature_size", "image_skips")
+        return {name: scale[name] for name in names}
 
     @classmethod
     def new_encoder(cls, *, feature_size: int = 0, image_skips: bool = False, **sizes) -> ViT:

@@ -15,10 +15,10 @@ from typing import Any
 import torch
 import torch.nn as nn
 from torch import Tensor
-from torch.nn.functional import interpolate
 
 from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json
+from ssl_utils.networks import transfer
 from ssl_utils.networks.checkpoints import read
 from ssl_utils.networks.transformer import Block2D
 
@@ -109,9 +109,8 @@ def resize_positions(positions: Tensor, old: tuple[int, int], new: tuple[int, in
     stays first: it has no place in the grid."""
     if tuple(new) == tuple(old):
         return positions
-    first, grid = positions[:, :1], positions[:, 1:].float().transpose(1, 2).unflatten(2, old)  # (1, E, h, w)
-    resized = interpolate(grid, size=tuple(new), mode="bicubic", align_corners=False)
-    return torch.cat([first, resized.flatten(2).transpose(1, 2).to(first.dtype)], 1)
+    resized = transfer.resize_positions(positions[:, 1:], old, new, mode="bicubic")
+    return torch.cat([positions[:, :1], resized.to(positions.dtype)], 1)
 
 
 def load_2d(path: Path | str, *, num_heads: int | None = None) -> tuple[ViT2D, tuple[float, ...], tuple[float, ...]]:

@@ -1,9 +1,8 @@
 """CT of the abdomen and of the chest."""
 
-from ssl_utils.data.dataset import ABDOMEN, BTCV_ORGANS, COARSE_CT, Dataset, Grid, Intensity, Layout, Rule
+from ssl_utils.data.dataset import ABDOMEN, BTCV_ORGANS, CT_GRIDS, Dataset, Intensity, Layout, Rule
 
 SERIES = "File names are ids of scans, not of patients: the few patients with two scans may be on both sides."
-FINE_CT = Grid((1.5, 1.5, 2.0), (96, 96, 96))
 DATASETS = (
     Dataset(
         name="btcv",
@@ -14,7 +13,7 @@ DATASETS = (
         labels=BTCV_ORGANS,
         intensity=ABDOMEN,
         folders=("btcv", "BTCV"),
-        grids={"coarse": COARSE_CT, "fine": FINE_CT},
+        grids=CT_GRIDS,
         lists=("btcv_24", "btcv_12", "btcv_06", "btcv_06_honest", "btcv_transseg", "btcv_by_patient"),
         how_to_get="1) make an account at synapse.org and accept the terms of project syn3193805; "
         "2) download Abdomen/RawData.zip; 3) put Training/img into {root}/imagesTr, "
@@ -29,7 +28,7 @@ DATASETS = (
         labels={},
         intensity=ABDOMEN,
         folders=("tcia_covid19", "TCIA"),
-        grids={"coarse": COARSE_CT, "fine": FINE_CT},
+        grids=CT_GRIDS,
         lists=("tcia_covid19_by_patient", "tcia_covid19_published"),
         how_to_get="1) open the collection CT-Images-in-COVID-19 at cancerimagingarchive.net; 2) download the "
         "NIfTI package (about 20 GB) with the Aspera link; 3) move all volume-covid19-A-*.nii.gz into {root}/data",
@@ -42,7 +41,7 @@ DATASETS = (
         channels=("CT",),
         labels={0: "background", 1: "liver", 2: "tumour"},
         intensity=ABDOMEN,
-        grids={"coarse": COARSE_CT, "fine": FINE_CT},
+        grids=CT_GRIDS,
         folders=("lits17", "LiTS17"),
         lists=("lits17_by_patient", "lits17_published"),
         how_to_get="1) register at codalab.org for competition 17094 and download the two training batches (about "
@@ -57,7 +56,7 @@ DATASETS = (
         channels=("CT",),
         labels={},
         intensity=Intensity("window", -1000, 1000),
-        grids={"coarse": COARSE_CT, "fine": FINE_CT},
+        grids=CT_GRIDS,
         folders=("luna16", "LUNA16"),
         layout=Layout(image=r"subset\d/(?P<case>[\d.]+)", example="subset0/1.3.6.1.4.mhd"),
         rules={

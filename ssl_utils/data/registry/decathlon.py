@@ -3,7 +3,7 @@
 import random
 from typing import Any
 
-from ssl_utils.data.dataset import ABDOMEN, COARSE_CT, PERCENTILES, Dataset, Grid, Intensity, Rule
+from ssl_utils.data.dataset import ABDOMEN, CT_GRIDS, PERCENTILES, Dataset, Grid, Intensity, Rule
 from ssl_utils.data.download import Archive
 from ssl_utils.data.registry.mri import BRAIN
 
@@ -12,7 +12,6 @@ COUNTS = (484, 20, 131, 260, 32, 63, 281, 303, 41, 126)  # labelled cases of tas
 OWN = (
     "A fifth of the labelled cases, drawn, is for test, a tenth for validation; the list of the Decathlon has neither."
 )
-CT = {"coarse": COARSE_CT, "fine": Grid((1.5, 1.5, 2.0), (96, 96, 96))}
 
 
 def shuffled(task: int, more: str = "") -> Rule:
@@ -42,7 +41,7 @@ def _task(number: int, organ: str, folder: str, size: str, **facts: Any) -> Data
         folders=(tar.removesuffix(".tar"), name),
         rules={name: Rule(OWN, drawn={"test": 0.2, "validation": 0.1}), f"{name}_transseg": shuffled(number)},
         how_to_get=by_hand,
-        **({"channels": ("CT",), "intensity": ABDOMEN, "grids": CT} | facts),
+        **({"channels": ("CT",), "intensity": ABDOMEN, "grids": CT_GRIDS} | facts),
     )
 
 
