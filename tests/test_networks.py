@@ -393,7 +393,7 @@ def test_a_run_is_fine_tuned_saved_and_predicts(where, name, scope, tmp_path):
 def test_the_card_of_an_encoder_names_its_network_and_its_code_runs(where, name, monkeypatch, capsys):
     folder = pretrained(where, name, scope="network")
     card = (folder / "README.md").read_text()
-    count = sum(tensor.numel() for tensor in checkpoints.read_checkpoint(folder / "encoder.safetensors").values())
+    count = sum(parameter.numel() for parameter in fresh(where, name).encoder.parameters())
     assert f"the encoder of `{name}`, {count:,} parameters" in card and f"the whole network (`{name}`)" in card
     monkeypatch.chdir(folder)
     (code,) = re.findall(r"^```python\n(.*?)^```$", card, re.DOTALL | re.MULTILINE)
