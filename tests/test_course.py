@@ -41,8 +41,11 @@ def test_every_chapter_runs_and_the_results_are_printed(phantom_course):
     assert (run / "results.md").read_text(encoding="utf-8").strip() in out
     assert len(re.findall(rf"^\[ ?\d+/{NUMBER}\] (?:\d\d_|table of part [23])", out, re.MULTILINE)) == NUMBER
     assert re.search(rf"{NUMBER} parts in \d+:\d\d on \d+ cores; peak memory [\d.]+ GB", out)
-    (first, second) = ((run / f"{name}.md").read_text(encoding="utf-8") for name in ("results", "results_part2"))
-    assert all(f"| {task} " in second for task in TASKS)
+    names = ("results", "results_part2", "results_part3")
+    first, *later = ((run / f"{name}.md").read_text(encoding="utf-8") for name in names)
+    for part, table in zip((2, 3), later, strict=True):
+        assert all(f"| {task} " in table for task in tasks_of([1, part]))
+    assert {*tasks_of([1, 2]), *tasks_of([3])} == {*TASKS}
     assert [task for task in TASKS if f"| {task} " in first] == tasks_of([1]), (
         "part I speaks of nothing that comes later"
     )

@@ -121,7 +121,6 @@ class Dataset:
 PERCENTILES = Intensity("percentile", 1, 99)  # of each volume, where values have no unit
 ABDOMEN = Intensity("window", -175, 250)  # one soft-tissue rule for pretraining and fine-tuning alike
 COARSE_CT = Grid((6.0, 6.0, 6.0), (48, 40, 32))
-CT_GRIDS = {"coarse": COARSE_CT, "fine": Grid((1.5, 1.5, 2.0), (96, 96, 96))}
 _BTCV = """background,spleen,right kidney,left kidney,gallbladder,esophagus,liver,stomach,aorta,inferior vena cava,\
 portal and splenic veins,pancreas,right adrenal gland,left adrenal gland"""
 BTCV_ORGANS = dict(enumerate(_BTCV.split(",")))

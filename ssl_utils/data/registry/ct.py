@@ -1,8 +1,9 @@
 """CT of the abdomen and of the chest."""
 
-from ssl_utils.data.dataset import ABDOMEN, BTCV_ORGANS, CT_GRIDS, Dataset, Intensity, Layout, Rule
+from ssl_utils.data.dataset import ABDOMEN, BTCV_ORGANS, COARSE_CT, Dataset, Grid, Intensity, Layout, Rule
 
 SERIES = "File names are ids of scans, not of patients: the few patients with two scans may be on both sides."
+CT_GRIDS = {"coarse": COARSE_CT, "fine": Grid((1.5, 1.5, 2.0), (96, 96, 96))}
 DATASETS = (
     Dataset(
         name="btcv",

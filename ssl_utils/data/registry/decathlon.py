@@ -3,8 +3,9 @@
 import random
 from typing import Any
 
-from ssl_utils.data.dataset import ABDOMEN, CT_GRIDS, PERCENTILES, Dataset, Grid, Intensity, Rule
+from ssl_utils.data.dataset import ABDOMEN, PERCENTILES, Dataset, Grid, Intensity, Rule
 from ssl_utils.data.download import Archive
+from ssl_utils.data.registry.ct import CT_GRIDS
 from ssl_utils.data.registry.mri import BRAIN
 
 SITE = "https://msd-for-monai.s3-us-west-2.amazonaws.com"
