@@ -14,14 +14,14 @@ import signal
 import socket
 import sys
 
-PLACE = "SSL_WARM_PROCESS"  # names the socket of the warm process
+ADDRESS = "SSL_WARM_PROCESS"  # names the socket of the warm process
 
 
 def handed_over(words: list[str]) -> int | None:
     """The exit code of these words in a fork; None, and nothing was run, without a warm process."""
     with socket.socket(socket.AF_UNIX) as warm:
         try:
-            warm.connect(os.environ[PLACE])
+            warm.connect(os.environ[ADDRESS])
             request = {"words": words, "folder": os.getcwd(), "environment": dict(os.environ)}
             content = json.dumps(request).encode()
             socket.send_fds(warm, [len(content).to_bytes(4, "big")], [0, 1, 2])

@@ -21,7 +21,7 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import NoReturn
 
-from course.start import PLACE, run_module
+from course.start import ADDRESS, run_module
 from course.watching import end
 
 # MONAI imports rfc3987_syntax where Jupyter has installed it, does not use it, and takes 1.2 s for it. And Python's
@@ -48,7 +48,7 @@ MODULES = (
 def offered(threads: int):
     """Offer a warm process with so many threads a part.
 
-    Yields the environment with which parts find it, and a function that starts it when a part has asked; call that one
+    Yields the environment in which parts find it, and a function that starts it when a part has asked; call that one
     often. Everything that it has forked ends with this block.
     """
     if not hasattr(os, "pidfd_open"):  # Linux has it
@@ -56,7 +56,7 @@ def offered(threads: int):
         return
     process = None
     with tempfile.TemporaryDirectory(prefix="ssl-warm-") as folder, socket.socket(socket.AF_UNIX) as listener:
-        listener.bind(place := f"{folder}/socket")
+        listener.bind(address := f"{folder}/socket")
         listener.listen(128)
 
         def look() -> None:
@@ -65,7 +65,7 @@ def offered(threads: int):
                 process = _started(listener, threads)
 
         try:
-            yield {PLACE: place}, look
+            yield {ADDRESS: address}, look
         finally:
             if process:
                 with suppress(ProcessLookupError):

@@ -12,7 +12,7 @@ import psutil
 import pytest
 
 from course import warm
-from course.start import PLACE
+from course.start import ADDRESS
 
 pytestmark = pytest.mark.long
 LOOK = """import json, os, sys
@@ -41,7 +41,7 @@ def looked_after():
 def start(folder, source: str, place: dict[str, str]) -> subprocess.Popen:
     """A module of this text, in this folder, by `course.start`."""
     (folder / "toy.py").write_text(source)
-    environment = {name: value for name, value in os.environ.items() if name != PLACE} | {"WORD": "héé"} | place
+    environment = {name: value for name, value in os.environ.items() if name != ADDRESS} | {"WORD": "héé"} | place
     streams = dict.fromkeys(("stdin", "stdout", "stderr"), subprocess.PIPE)
     words = [sys.executable, "-m", "course.start", "toy", "--a", "b c"]
     return subprocess.Popen(words, cwd=folder, env=environment, text=True, **streams)
