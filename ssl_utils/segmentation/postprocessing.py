@@ -1,4 +1,4 @@
-"""From probabilities of nested regions to masks: thresholds, filtered components, the rule for a small enhancing tumour.
+"""From probabilities of nested regions to masks: thresholds, filtered components, a rule for a small enhancing tumour.
 
 The regions of BraTS are nested: enhancing tumour (ET) in tumour core (TC) in whole tumour (WT). They are cleaned from
 the inside outwards. A component that holds what was kept inside it is kept; any other must be large and certain enough.
