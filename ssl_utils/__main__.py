@@ -84,6 +84,7 @@ def doctor(
     patch_size: PatchOption = None,
 ) -> None:
     """Check every file before training: what is wrong, where, how to fix it. Exits with 1 if a run would break."""
+    from ssl_utils import experiments
     from ssl_utils.data import datalists, doctor as data_doctor
     from ssl_utils.data.doctor import show as doctor_tables
     from ssl_utils.files import write_json
@@ -99,7 +100,7 @@ def doctor(
         else:
             chosen = {"spacing": spacing, "roi": roi, "patch_size": patch_size}
             report, setup = setups.whole(dataset=dataset, scale=sized, data=data, progress=progress, **chosen)
-    cost = _forecast(setup) if setup and report.labels and not report.errors else None  # of a fine-tuning
+    cost = experiments.forecast(setup) if setup and report.labels and not report.errors else None  # of a fine-tuning
     for table in doctor_tables.tables(report):
         show(table)
     for line in (report.grid, f"Scale {scale}: {cost.line()}" if cost else ""):
@@ -117,20 +118,6 @@ def _warn(setup: setups.Setup) -> None:
 
     for finding, more in gathered(setups.examined(setup)):
         console.print(f"{finding.severity}: {finding.line()}{more}", soft_wrap=True, markup=False, highlight=False)
-
-
-def _forecast(setup: setups.Setup):
-    from ssl_utils import experiments
-    from ssl_utils.data.doctor import forecast
-
-    return forecast.forecast(
-        lambda: experiments.build_network(setup, Finetuning())[0],
-        roi=setup.grid.roi,
-        channels=len(setup.dataset.channels),
-        patch_size=setup.patch_size,
-        batch_size=setup.scale.finetune_batch_size,
-        steps=setup.scale.finetune_steps,
-    )
 
 
 def _train(
@@ -195,6 +182,21 @@ def finetune(**options) -> None:
     folder = _train(**options)
     done = runs.metrics(folder)
     console.print(f"Dice {done['dice']:.3f} on {done['cases']} test cases. Run in {folder}", soft_wrap=True)
+
+
+@app.command()
+def soup(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN RUN ...", help="folders of finished fine-tunings")],
+    kind: Annotated[str, typer.Option(help="uniform, greedy or learned; chosen on the validation set")] = "greedy",
+    dataset: DatasetOption = "phantom",
+    scale: ScaleOption = "laptop",
+    data: DataOption = None,
+) -> None:
+    """Average the weights of fine-tunings into one network, and score it on the test set."""
+    from ssl_utils.experiments import souping
+
+    setup = setups.setup(dataset=dataset, scale=scales.get(scale), data=data)
+    console.print(souping.summary(souping.soup(setup, folders, kind=kind)), soft_wrap=True, highlight=False)
 
 
 @app.command()

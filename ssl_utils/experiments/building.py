@@ -8,6 +8,7 @@ from typing import Any
 
 import torch
 
+from ssl_utils.data.doctor import forecast as costs
 from ssl_utils.data.formats.stored import shape_text
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
@@ -126,3 +127,15 @@ def build_network(setup: Setup, run: Finetuning) -> tuple[SegmentationNetwork, T
     if run.permuted:
         permute_weights(network if scope == "network" else network.encoder, torch.Generator().manual_seed(seed))
     return network, report
+
+
+def forecast(setup: Setup) -> costs.Forecast:
+    """The time and memory that a fine-tuning of this setup will take."""
+    return costs.forecast(
+        lambda: build_network(setup, Finetuning())[0],
+        roi=setup.grid.roi,
+        channels=len(setup.dataset.channels),
+        patch_size=setup.patch_size,
+        batch_size=setup.scale.finetune_batch_size,
+        steps=setup.scale.finetune_steps,
+    )

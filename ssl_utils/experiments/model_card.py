@@ -89,11 +89,15 @@ def write_network_card(
         "network": f"`{config['network']}`, {sizes}",
         **_data_rows([(dataset, done["num_labeled"])]),
     }
+    if "members" in done:
+        rows["soup"] = " + ".join(f"{n:.3f} x `{m}`" for m, n in zip(done["members"], done["shares"], strict=True) if n)
     if weights:
         licence = checkpoints.read_metadata(weights).get("data_licence", "not stated")
         rows["licence of the pretraining data"] = f"{licence}: {demands(licence)}"
-    best = f"best at step {done['best_step']} by validation (Dice {done['validation_dice']:.3f})"
-    rows["training"] = f"{best}, {done['seconds']:.0f} s on {done['device']}"
+    best = f"best at step {done['best_step']} by validation" if "best_step" in done else "none: the weights are a mean"
+    rows["training"] = (
+        f"{best} (validation Dice {done['validation_dice']:.3f}), {done['seconds']:.0f} s on {done['device']}"
+    )
     scores = runs.read_scores(folder / "per_case.csv").groupby("class", sort=False)["dice"].mean()
     sections = {
         "Input": f"{_input(dataset, grid)} `predict` does all of this by itself.",

@@ -120,9 +120,11 @@ def learned(
     check_alike(members)
     logits = torch.zeros(len(members), requires_grad=True)
     optimiser = torch.optim.Adam([logits], lr=lr)
+    learnable = {name for name, _ in network.named_parameters()}
     network.eval()
     for images, targets in batches:
         mixed = mix(members, list(logits.softmax(0)))
+        mixed = {name: value if name in learnable else value.detach() for name, value in mixed.items()}
         value = loss(functional_call(network, mixed, (images,)), targets)
         optimiser.zero_grad()
         value.backward()
