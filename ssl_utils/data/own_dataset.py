@@ -54,6 +54,7 @@ def describe(root: Path, *, name: str, chosen: Mapping[str, tuple] | None = None
         channels=datalist.channels,
         labels=datalist.labels,
         regions=datalist.regions or None,
+        ignore=datalist.ignore,
         intensity=ABDOMEN if is_ct else PERCENTILES,
         grids=grids,
         tolerance=float(np.round(spacing.max(), 2)),
