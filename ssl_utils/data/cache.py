@@ -7,7 +7,7 @@ in 0..1, `label.npy` (D, H, W) uint8, `voxels.npz` (some positions of each label
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -96,7 +96,8 @@ def prepare(
 def rule(dataset: Dataset, grid: Grid) -> str:
     """All settings of the preprocessing, as text, and the size of a patch where it is the grid's own."""
     of_grid = {key: value for key, value in asdict(grid).items() if value is not None}
-    return json.dumps([VERSION, asdict(dataset.intensity), of_grid])
+    ignored = [] if dataset.ignore is None else [dataset.ignore]
+    return json.dumps([VERSION, asdict(dataset.intensity), of_grid, *ignored])
 
 
 def content(case: Case) -> str:
@@ -122,7 +123,7 @@ def _write(case: Case, dataset: Dataset, grid: Grid, folder: Path) -> None:
     from ssl_utils.data.transforms import preprocess  # imports MONAI, which takes seconds
 
     image = volumes.read_image(case.image, channels=len(dataset.channels))
-    label = volumes.read_label(case.label, values=dataset.labels) if case.label else None
+    label = volumes.read_label(case.label, values=dataset.names) if case.label else None
     if label:
         volumes.check_pair(image, label)
     volume = preprocess(image, label, grid=grid, intensity=dataset.intensity)
@@ -132,7 +133,7 @@ def _write(case: Case, dataset: Dataset, grid: Grid, folder: Path) -> None:
     if volume.label is not None:
         _save(folder / "label.npy", volume.label)
         with atomic(folder / "voxels.npz") as temporary:
-            np.savez(temporary, **_positions(volume.label))
+            np.savez(temporary, **_positions(volume.label, dataset.labels))
     write_json(folder / "case.json", meta | {"mean": mean, "std": std})  # last: its presence means the case is complete
 
 
@@ -144,9 +145,9 @@ def _save(path: Path, array: np.ndarray) -> None:
         stream.write(array.data)
 
 
-def _positions(label: np.ndarray) -> dict[str, np.ndarray]:
+def _positions(label: np.ndarray, values: Iterable[int]) -> dict[str, np.ndarray]:
     rng, positions = np.random.default_rng(0), {}
-    for value in np.unique(label):
+    for value in np.intersect1d(label, [*values]):
         flat = np.flatnonzero(label == value)
         flat = rng.choice(flat, POSITIONS, replace=False) if len(flat) > POSITIONS else flat
         positions[str(value)] = np.stack(np.unravel_index(flat, label.shape), 1).astype(np.int32)

@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ssl_utils.data.cases import with_ignored
 from ssl_utils.data.download import Archive
 
 FILLED = 0.25  # share of the ROI that every volume must cover along each axis; the rest is padded
@@ -100,11 +101,17 @@ class Dataset:
     faces: bool = False  # its scans show faces, which are not to be rendered in three dimensions
     phantom: int | None = None  # its version, where it is generated
     root: Path | None = None  # a person's own folder
+    ignore: int | None = None  # label value of voxels without annotation, which count nowhere; not among `labels`
 
     @property
     def is_folder(self) -> bool:
         """Whether it is a person's own folder and not one of the named datasets."""
         return self.name.startswith("folder_")
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Value -> name of all that a label file may contain."""
+        return with_ignored(self.labels, self.ignore)
 
     @property
     def classes(self) -> dict[int, str]:

@@ -116,6 +116,7 @@ def train(
         steps=steps_of(setup, run),
         roi=setup.grid.roi,
         overlap=scale.overlap,
+        ignore=dataset.ignore,
         shares=class_shares([case.label for case in cases], values, dataset.regions),
         held_out=held_out,
         freeze_epochs=run.freeze_epochs,

@@ -182,11 +182,12 @@ def _files(dataset: Dataset) -> str:
 
 def _values(dataset: Dataset) -> str:
     """Which label values `predict` writes where regions overlap."""
+    ignored = "" if dataset.ignore is None else " The value that labels ignore is never written."
     if not dataset.regions:
-        return ""
+        return ignored
     written = metrics.written_values(dataset.labels, dataset.regions)
     rows = [(value, dataset.labels[value], region) for value, region in written.items()]
-    return " Label values are those of the data set, from the regions:\n\n" + _table(
+    return f"{ignored} Label values are those of the data set, from the regions:\n\n" + _table(
         ("value", "label", "written"), rows
     )
 

@@ -74,8 +74,9 @@ class Setup:
 
     def settings(self, cases: Sequence[Case], **more) -> dict:
         """Everything that a result depends on: a run with other settings is another run."""
-        data = self.digest(cases)
-        return {"dataset": self.dataset.name, "scale": self.scale.name, "data": data, **self.encoder_config(), **more}
+        named = {"dataset": self.dataset.name, "scale": self.scale.name, "data": self.digest(cases)}
+        ignored = {} if self.dataset.ignore is None else {"ignore": self.dataset.ignore}
+        return {**named, **ignored, **self.encoder_config(), **more}
 
     def digest(self, cases: Sequence[Case]) -> str:
         """Fingerprint of the files of the cases and of their preprocessing."""

@@ -7,7 +7,8 @@
 | empty | has voxels | 0 | diagonal of the volume |
 | empty | empty | not counted (NaN), flagged | not counted (NaN) |
 
-Background is never a structure. A case's Dice is the mean over its counted structures; a run's is the mean over cases.
+Background is never a structure. Voxels that the label ignores belong to neither mask. A case's Dice is the mean over
+its counted structures; a run's is the mean over cases.
 """
 
 import warnings
@@ -54,10 +55,11 @@ def evaluate(
     rows = []
     for case in cases:
         image = volumes.read_image(case.image, channels=len(dataset.channels))
-        label = volumes.read_label(case.label, values=dataset.labels)
+        label = volumes.read_label(case.label, values=dataset.names)
         volumes.check_pair(image, label)
         truth = masks(label.array[0], structures(dataset), dataset.regions)
-        scored = evaluate_case(predict(image), truth, spacing=label.spacing, tolerance=dataset.tolerance)
+        predicted = counted(predict(image), label.array[0], dataset.ignore)
+        scored = evaluate_case(predicted, truth, spacing=label.spacing, tolerance=dataset.tolerance)
         rows += [{"case": case.id, "patient": case.patient, **row} for row in scored]
     return pd.DataFrame(rows)
 
@@ -122,6 +124,19 @@ def masks(labels: np.ndarray, classes: Mapping[int, str], regions: Mapping[str, 
     if regions:
         return {name: np.isin(labels, values) for name, values in regions.items()}
     return {name: labels == value for value, name in classes.items()}
+
+
+def annotated(labels: np.ndarray, ignore: int | None) -> np.ndarray:
+    """The voxels of a label map that count: all whose value is not `ignore`."""
+    return np.broadcast_to(True, labels.shape) if ignore is None else labels != ignore
+
+
+def counted(prediction: Mapping[str, np.ndarray], labels: np.ndarray, ignore: int | None) -> Mapping[str, np.ndarray]:
+    """A prediction (boolean masks by name) without the voxels that its label ignores; no structure of the label has
+    them either."""
+    if ignore is None:
+        return prediction
+    return {name: mask & annotated(labels, ignore) for name, mask in prediction.items()}
 
 
 def decided_masks(decided: np.ndarray, dataset: Dataset) -> dict[str, np.ndarray]:

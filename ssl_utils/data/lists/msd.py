@@ -19,7 +19,7 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ssl_utils.data import own_grid
-from ssl_utils.data.cases import SIDES, Case, Datalist, Image
+from ssl_utils.data.cases import IGNORE, SIDES, Case, Datalist, Image
 from ssl_utils.data.formats.names import NAMES, stem, suffix
 from ssl_utils.data.lists import keys, nnunet
 from ssl_utils.data.lists.patients import patients_of
@@ -62,7 +62,7 @@ def write(datalist: Datalist, path: Path | str, *, root: Path | str) -> None:
     content: dict[str, Any] = {key: getattr(datalist, key) for key in ("name", "description", "licence", "reference")}
     content["channels"] = list(datalist.channels)
     if datalist.labels:
-        content["labels"] = {str(value): name for value, name in datalist.labels.items()}
+        content["labels"] = {str(value): name for value, name in datalist.names.items()}
     if datalist.regions:
         content["regions"] = {name: list(values) for name, values in datalist.regions.items()}
     content |= {key: list(numbers) for key, numbers in datalist.grid.items()}
@@ -83,7 +83,8 @@ def parse(content: Any, path: Path, *, root: Path) -> Datalist:
     _check_ending(path, content.get("file_ending"), entries)
     entries |= _by_fold(path, content.get("fold"), entries)
     name_of = _ids([entry["image"] for split in SIDES for entry in entries[split]])
-    channels, labels = _channels(path, content.get("channels") or []), _labels(path, content.get("labels") or {})
+    channels, names = _channels(path, content.get("channels") or []), _labels(path, content.get("labels") or {})
+    labels = {value: name for value, name in names.items() if name.lower() != IGNORE}
     regions = _regions(path, content.get("regions") or {}, labels)
     nnunet.check_order(content.get("regions_class_order"), regions, path)
     cases = iter(_cases([entry for split in SIDES for entry in entries[split]], root, name_of, channels))
@@ -95,6 +96,7 @@ def parse(content: Any, path: Path, *, root: Path) -> Datalist:
         channels=channels or ("image",),
         labels=labels,
         regions=regions,
+        ignore=next((value for value in names if value not in labels), None),
         grid=own_grid.parsed(content, f"{path}: "),
         **{split: tuple(next(cases) for _ in entries[split]) for split in SIDES},
     )
@@ -201,7 +203,7 @@ def _relative(path: Path, root: Path | str) -> str:
 
 
 def _labels(path: Path, labels: Any) -> dict[int, str]:
-    """value -> name with the background; nnU-Net's name -> value is inverted."""
+    """value -> name with the background, and nnU-Net's `ignore`; its name -> value is inverted."""
     try:
         pairs = [(key, name) if isinstance(name, str) else (name, key) for key, name in labels.items()]
         names = {_whole(value): str(name).strip() for value, name in pairs}
@@ -213,9 +215,10 @@ def _labels(path: Path, labels: Any) -> dict[int, str]:
     for name in names.values():  # scores are kept by name
         if [*names.values()].count(name) > 1:
             raise CourseError(f"{path}: two labels are called {name!r}; give each value a name of its own")
-        if name.lower() == "ignore":
-            why = "labels has 'ignore', which nnU-Net leaves out of training and scores and this course cannot"
-            raise CourseError(f"{path}: {why}; make those voxels background, or give the label another name")
+    ignored = [value for value, name in names.items() if name.lower() == IGNORE]
+    if ignored and ignored != [max(names)]:  # as in nnU-Net
+        why = f"ignore is {', '.join(map(str, ignored))}, not one value above all others"
+        raise CourseError(f"{path}: {why}; renumber the labels, or give it another name")
     return dict(sorted(names.items()))
 
 
