@@ -143,5 +143,8 @@ def _generate(dataset: Dataset, sizes: tuple[int, int, int, int], progress) -> P
     if (root / "dataset.json").exists():  # a smaller scale must not remove volumes of a larger one
         present = datalists.read(root / "dataset.json", root=root)
         wanted = {side: max(n, len(present.sides()[side])) for side, n in wanted.items()}
-    phantom.write_dataset(root, **wanted, version=dataset.phantom, progress=progress)
+    if dataset.name == "brain_phantom":
+        phantom.write_brains(root, **wanted, progress=progress)
+    else:
+        phantom.write_dataset(root, **wanted, version=dataset.phantom, progress=progress)
     return root

@@ -57,7 +57,8 @@ def write(datalist: Datalist, path: Path | str, *, root: Path | str) -> None:
         image = image_of(case)
         label = {} if case.label is None else {"label": _relative(case.label, root)}
         named = {} if default[image] == case.id else {"id": case.id}
-        return {"image": image, **label, "patient": case.patient, **named}
+        site = {"site": case.site} if case.site else {}
+        return {"image": image, **label, "patient": case.patient, **site, **named}
 
     content: dict[str, Any] = {key: getattr(datalist, key) for key in ("name", "description", "licence", "reference")}
     content["channels"] = list(datalist.channels)
@@ -161,7 +162,8 @@ def _cases(entries: list[dict[str, Any]], root: Path, name_of: dict[Any, str], c
     patients = patients_of(list(zip(names, firsts, given, strict=True)))
     images = [_files(entry["image"], root, channels) for entry in entries]
     labels = [root / entry["label"] if entry.get("label") else None for entry in entries]
-    return [Case(*fields) for fields in zip(names, images, labels, patients, strict=True)]
+    sites = [entry.get("site", "") for entry in entries]
+    return [Case(*fields) for fields in zip(names, images, labels, patients, sites, strict=True)]
 
 
 def _files(image: str | tuple[str, ...], root: Path, channels: Sequence[str]) -> Image:
