@@ -45,7 +45,7 @@ class Layout:
     """Where the files of a dataset are, by regular expressions for their paths without ending, from its folder on.
 
     Attributes:
-        image, label: their groups are `case`, and where they apply `patient` and `channel`.
+        image, label: their groups are `case`, and where they apply `patient`, `site` and `channel`.
         channels: the values of the group `channel`, in the order of the dataset's channels.
         example: the path of an image, for the error when there is none.
     """

@@ -55,7 +55,7 @@ def make_brain(
     """One patient: image int16 (4, D, H, W) in the order of `SEQUENCES`, label uint8 (D, H, W), affine (4, 4) in mm.
 
     Axes are right, anterior, superior (RAS). Voxels outside the brain are 0, in it at least 1, in a unit that differs
-    from case to case. Label values: 1 necrotic core, 2 oedema, 3 enhancing tumour; one of them is missing in some cases.
+    from case to case. Label values: 1 necrotic core, 2 oedema, 3 enhancing tumour; in some cases one is missing.
     The same seed at another spacing is the same patient with other noise; at another site, with another scanner too.
 
     Raises:
