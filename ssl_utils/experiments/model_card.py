@@ -165,10 +165,13 @@ def _input(dataset: Dataset, grid: Grid) -> str:
     rule = {
         "window": f"clipped to [{low}, {high}] HU and scaled to 0..1",
         "percentile": f"clipped to percentiles {low} and {high} of the volume and scaled to 0..1 in each channel",
+        "nonzero": f"clipped to percentiles {low} and {high} of the voxels that are not 0 and scaled to 0..1 in each "
+        "channel, where 0 stays 0",
     }[dataset.intensity.kind]
+    over = "these voxels, in each channel" if dataset.intensity.kind == "nonzero" else "the volume"
     return (
         f"Channels {channels}. A volume in RAS orientation (axes x, y, z), {space}; intensities {rule}; then less the "
-        f"mean of the volume, divided by its standard deviation. Crops of {roi} voxels."
+        f"mean of {over}, divided by its standard deviation. Crops of {roi} voxels."
     )
 
 

@@ -21,7 +21,7 @@ from typing import Any
 from ssl_utils.data import own_grid
 from ssl_utils.data.cases import IGNORE, SIDES, Case, Datalist, Image
 from ssl_utils.data.formats.names import NAMES, stem, suffix
-from ssl_utils.data.lists import keys, nnunet
+from ssl_utils.data.lists import keys, nnunet, sequences
 from ssl_utils.data.lists.patients import patients_of
 from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json, write_json
@@ -57,7 +57,8 @@ def write(datalist: Datalist, path: Path | str, *, root: Path | str) -> None:
         image = image_of(case)
         label = {} if case.label is None else {"label": _relative(case.label, root)}
         named = {} if default[image] == case.id else {"id": case.id}
-        return {"image": image, **label, "patient": case.patient, **named}
+        site = {"site": case.site} if case.site else {}
+        return {"image": image, **label, "patient": case.patient, **site, **named}
 
     content: dict[str, Any] = {key: getattr(datalist, key) for key in ("name", "description", "licence", "reference")}
     content["channels"] = list(datalist.channels)
@@ -146,7 +147,7 @@ def _by_fold(path: Path, fold: Any, entries: dict[str, list[dict[str, Any]]]) ->
     chosen = str(0 if fold is None else fold)
     if not folds and fold is None:
         return {}
-    if chosen not in folds:
+    if chosen not in folds or chosen == "-1":  # which is always training
         there = f"of folds {', '.join(folds)}" if folds else "without a fold"
         fix = 'name the fold that is validation at the top, as in "fold": 1, or delete it'
         raise CourseError(f"{path}: validation would be fold {chosen}, and the training cases are {there}; {fix}")
@@ -163,12 +164,13 @@ def _cases(entries: list[dict[str, Any]], root: Path, name_of: dict[Any, str], c
     patients = patients_of(list(zip(names, firsts, given, strict=True)))
     images = [_files(entry["image"], root, channels) for entry in entries]
     labels = [root / entry["label"] if entry.get("label") else None for entry in entries]
-    return [Case(*fields) for fields in zip(names, images, labels, patients, strict=True)]
+    sites = [entry.get("site", "") for entry in entries]
+    return [Case(*fields) for fields in zip(names, images, labels, patients, sites, strict=True)]
 
 
 def _files(image: str | tuple[str, ...], root: Path, channels: Sequence[str]) -> Image:
     if isinstance(image, tuple):
-        return tuple(root / path for path in image)
+        return sequences.ordered([root / path for path in image], channels)
     return nnunet.on_disk(root / image, channels)
 
 
