@@ -58,6 +58,7 @@ class Pretraining(Description):
     network: Annotated[str, Option("network to pretrain", choices=lambda: tuple(NETWORKS))] = NETWORK
     scope: Annotated[str | None, Option("its encoder or all of it; else the task's default", choices=SCOPES)] = None
     steps: Annotated[int | None, Option("training steps; else those of the scale", low=1, high=10**9)] = None
+    seconds: Annotated[int | None, Option("as many steps as fit, by a timed one; in place of steps", low=1)] = None
     pool: Annotated[str | None, Option("volumes of own, of another dataset, or own+another")] = None
     volumes: Annotated[int | None, Option("use only so many volumes of each pool", low=1)] = None
     seed: Annotated[int, Option("of weights, crops and masks", low=0, high=10**9)] = 0
@@ -66,6 +67,8 @@ class Pretraining(Description):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.steps and self.seconds:
+            raise CourseError(f"seconds={self.seconds}: steps={self.steps} are given too; leave one of them out")
         own = given(self.options)
         specs = task_options(self.task) if own else {}  # which imports the task, and PyTorch with it
         for name, value in own.items():
