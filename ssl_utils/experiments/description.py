@@ -105,6 +105,7 @@ class Finetuning(Description):
     permuted: Annotated[bool, Option("shuffle the transferred weights within each tensor (a control)")] = False
     network: Annotated[str | None, Option("else that of the init, or unetr", choices=lambda: tuple(NETWORKS))] = None
     deep_supervision: Annotated[bool, Option("loss on every level of the decoder; mednext only")] = False
+    all_axes: Annotated[bool, Option("test on windows along all three axes, averaged; window_vit only")] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
