@@ -220,6 +220,7 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="volumes, folders of them, DICOM series, channel files")],
     output: Annotated[Path, typer.Option(help="folder for the label maps")] = Path("predictions"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files that predict did not write")] = False,
+    all_axes: Annotated[bool, typer.Option("--all-axes", help="slices along three axes; window_vit only")] = False,
 ) -> None:
     """Segment volumes: each result is a NIfTI file with the shape and affine of its image."""
     from ssl_utils import experiments
@@ -227,7 +228,7 @@ def predict(
 
     with bar("predicting") as progress:
         paths = formats.collected(images)
-        written = experiments.predict(model, paths, output, progress=progress, overwrite=overwrite)
+        written = experiments.predict(model, paths, output, progress=progress, overwrite=overwrite, all_axes=all_axes)
     console.print(f"{len(written)} label maps in {output}", soft_wrap=True)
 
 

@@ -21,6 +21,7 @@ from ssl_utils.networks.interface import SegmentationNetwork
 from ssl_utils.networks.transfer import TransferReport, load_encoder, load_network, permute_weights
 from ssl_utils.pretext import TASKS, task_class
 from ssl_utils.training.optimisers import DEFAULT, OPTIMISERS
+from ssl_utils.segmentation.axes import check_slices
 
 
 def network_config(setup: Setup, network: str = NETWORK) -> dict[str, Any]:
@@ -118,7 +119,7 @@ def build_network(setup: Setup, run: Finetuning) -> tuple[SegmentationNetwork, T
     """The segmentation network before fine-tuning, and the report on the weights transferred into it.
 
     Raises CourseError when there is no such run, it is of another network, its weights do not fit, or the network has
-    no deep supervision.
+    no deep supervision or reads no slices.
     """
     path, scope = pretrained_weights(setup, run.init, run.scope)
     saved, seed = saved_config(path), 1000 * run.subset + run.seed
@@ -136,6 +137,8 @@ def build_network(setup: Setup, run: Finetuning) -> tuple[SegmentationNetwork, T
     torch.manual_seed(seed)
     network = network_class(name)(**config)
     check_averages(network, run.optimizer, name)
+    if run.all_axes:
+        check_slices(network)
     if path is None:
         return network, None
     report = load_network(network, path) if scope == "network" else load_encoder(network.encoder, path)

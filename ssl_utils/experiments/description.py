@@ -113,6 +113,7 @@ class Finetuning(Description):
     deep_supervision: Annotated[bool, Option("loss on every level of the decoder; mednext only")] = False
     optimizer: Annotated[str, OPTIMIZER] = DEFAULT
     lr: Annotated[float | None, Option("learning rate; else of optimizer or scale", above=0, high=1)] = None
+    all_axes: Annotated[bool, Option("test on windows along all three axes, averaged; window_vit only")] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()

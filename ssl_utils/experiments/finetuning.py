@@ -67,7 +67,7 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
     save_network(folder / "model.safetensors", network, setup, init=run.name)
     started = time.perf_counter()
     scored = setup.datalist.test or setup.datalist.validation  # published protocols may have no test set
-    table = evaluate(setup, network.to(device()), scored)
+    table = evaluate(setup, network.to(device()), scored, all_axes=run.all_axes)
     runs.write_table(folder / "per_case.csv", table)
     done = {
         **{key: settings[key] for key in runs.OF_ONE_RUN},
@@ -145,12 +145,12 @@ def train(
     return module, recorder
 
 
-def evaluate(setup: Setup, network: nn.Module, cases: Sequence[Case]) -> pd.DataFrame:
-    """One row per case and structure, scored in the space of the label file."""
+def evaluate(setup: Setup, network: nn.Module, cases: Sequence[Case], *, all_axes: bool = False) -> pd.DataFrame:
+    """One row per case and structure, scored in the space of the label file. `all_axes` as for `predict_case`."""
     dataset = setup.dataset
 
     def predict(image: Volume) -> dict:
-        predicted = predict_case(setup, network, image)
+        predicted = predict_case(setup, network, image, all_axes=all_axes)
         if dataset.regions:
             return dict(zip(dataset.regions, predicted, strict=True))
         return metrics.masks(predicted, metrics.structures(dataset), None)
