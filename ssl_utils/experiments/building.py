@@ -20,8 +20,8 @@ from ssl_utils.networks import checkpoints, network_class, released
 from ssl_utils.networks.interface import SegmentationNetwork
 from ssl_utils.networks.transfer import TransferReport, load_encoder, load_network, permute_weights
 from ssl_utils.pretext import TASKS, task_class
-from ssl_utils.training.optimisers import DEFAULT, OPTIMISERS
 from ssl_utils.segmentation.axes import check_slices
+from ssl_utils.training.optimisers import DEFAULT, OPTIMISERS
 
 
 def network_config(setup: Setup, network: str = NETWORK) -> dict[str, Any]:
