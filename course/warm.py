@@ -30,7 +30,8 @@ LIGHTER = (
     "import gc, sys; gc.set_threshold(50_000, 50, 100); sys.modules.setdefault('rfc3987_syntax', None); del gc, sys"
 )
 MODULES = (
-    "course.__main__",
+    "course.request",
+    "course.workflow",
     "papermill",
     "ipykernel.kernelapp",
     "course.chapter",
