@@ -126,6 +126,7 @@ def test_a_run_is_frozen_and_its_record_is_plain():
         "pool": None,
         "volumes": None,
         "seed": 0,
+        "optimizer": "adamw_cosine",
         "contrast": "none",
     }
 

@@ -43,7 +43,7 @@ def pretrain(setup: Setup, run: Pretraining, *, team: Team | None = None) -> Pat
     pools = pool(setup, run.pool, run.volumes)
     settings = run.record() | {
         "recipe": runs.RECIPE,
-        "lr": setup.scale.pretrain_lr,
+        "lr": module.lr,
         "steps": module.steps,
         "batch_size": batch_size,
         "precision": precision(),
