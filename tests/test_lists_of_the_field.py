@@ -475,11 +475,11 @@ def test_predict_takes_the_channel_files_of_a_case(tmp_path, monkeypatch):
     root = brats(tmp_path / "data")
     model, out, seen = saved_model(root), tmp_path / "out", []
     monkeypatch.setattr(
-        prediction, "predict_case", lambda setup, net, image: seen.append(image) or np.ones((3, 1, 1, 1))
+        prediction, "predict_case", lambda setup, net, image, **_: seen.append(image) or np.ones((3, 1, 1, 1))
     )
     whole = np.stack([volumes.read_image(path).array[0] for path in sorted(root.glob("imagesTr/*00003_*"))], -1)
     volumes.nib.save(volumes.nib.Nifti1Image(whole, np.eye(4)), root / "imagesTr/fourd_0001.nii.gz")
-    monkeypatch.setattr(prediction.metrics, "label_map", lambda *_: np.zeros((SIZE,) * 3, np.uint8))
+    monkeypatch.setattr(prediction.metrics, "label_map", lambda *_, **__: np.zeros((SIZE,) * 3, np.uint8))
     assert command(monkeypatch, "predict", model, root / "imagesTr", "--output", out) == (0, "")
     names = [*(f"BraTS2021_{case:05d}" for case in range(4)), "fourd_0001"]
     assert sorted(path.name for path in out.iterdir()) == [f"{name}.nii.gz" for name in names]
@@ -493,7 +493,7 @@ def test_predict_takes_the_channel_files_of_a_case(tmp_path, monkeypatch):
 def test_predict_names_results_as_nnunet_names_labels(tmp_path, monkeypatch):
     root = hippocampus(tmp_path / "data")
     model, out = saved_model(root), tmp_path / "out"
-    monkeypatch.setattr(prediction, "predict_case", lambda *_: np.zeros((SIZE,) * 3, np.uint8))
+    monkeypatch.setattr(prediction, "predict_case", lambda *_, **__: np.zeros((SIZE,) * 3, np.uint8))
     assert command(monkeypatch, "predict", model, root / "imagesTs", "--output", out) == (0, "")
     assert [path.name for path in out.iterdir()] == ["hippocampus_007.nii.gz"]
 

@@ -249,7 +249,7 @@ def brats(tmp_path_factory) -> tuple[Path, Path]:
 def test_predict_writes_label_values_and_replaces_only_what_it_wrote(brats, tmp_path, monkeypatch):
     root, model = shutil.copytree(brats[0], tmp_path / "data"), brats[1]
     decided = np.stack([np.full((20, 20, 20), name != "ET") for name in REGIONS])
-    monkeypatch.setattr(prediction, "predict_case", lambda *_: decided)
+    monkeypatch.setattr(prediction, "predict_case", lambda *_, **__: decided)
     expert = (root / "labelsTr/c0.nii.gz").read_bytes()
     over = ("predict", model, root / "imagesTr", "--output", root / "labelsTr")
     code, line = command(monkeypatch, *over)

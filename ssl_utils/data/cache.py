@@ -39,7 +39,7 @@ class Prepared:
 
     @cached_property
     def meta(self) -> dict:
-        """mean, std (of the image in 0..1), affine, label_values."""
+        """mean, std (of the image in 0..1, or of each of its channels), affine, shape."""
         return read_json(self.folder / "case.json")
 
     @property
@@ -64,8 +64,16 @@ class Prepared:
         return {int(k): v for k, v in np.load(path).items()} if path.exists() else {}
 
     def standardised(self, crop: np.ndarray) -> np.ndarray:
-        """A crop of `image` as network input: zero mean, unit standard deviation over the volume; float32."""
-        return (crop.astype(np.float32) - self.meta["mean"]) / self.meta["std"]
+        """A crop of `image` as network input: zero mean, unit standard deviation over the volume (rule `nonzero`: over
+        the brain, in each channel); float32."""
+        mean, std = self.moments
+        return (crop.astype(np.float32) - mean) / std
+
+    @property
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the image in 0..1: one number each, or (C, 1, 1, 1) by the rule `nonzero`."""
+        pair = (np.array(self.meta[name], np.float32) for name in ("mean", "std"))
+        return tuple(numbers.reshape(-1, 1, 1, 1) if numbers.ndim else numbers for numbers in pair)
 
 
 @functools.lru_cache(OPEN)
@@ -127,7 +135,7 @@ def _write(case: Case, dataset: Dataset, grid: Grid, folder: Path) -> None:
     if label:
         volumes.check_pair(image, label)
     volume = preprocess(image, label, grid=grid, intensity=dataset.intensity)
-    mean, std = volume.moments()
+    mean, std = (np.squeeze(numbers).tolist() for numbers in volume.moments())
     meta = {"id": case.id, "patient": case.patient, "affine": volume.affine.tolist(), "shape": list(volume.image.shape)}
     _save(folder / "image.npy", volume.image.astype(np.float16))
     if volume.label is not None:

@@ -16,12 +16,13 @@ Image = Path | tuple[Path, ...]  # one file, or one for each channel, in the ord
 
 @dataclass(frozen=True)
 class Case:
-    """One image, its label if it has one, and the patient it came from."""
+    """One image, its label if it has one, the patient it came from, and the scanner or hospital where it is known."""
 
     id: str
     image: Image
     label: Path | None
     patient: str
+    site: str = ""
 
     @property
     def files(self) -> list[tuple[str, Path]]:

@@ -25,6 +25,7 @@ from ssl_utils.segmentation import metrics
 from ssl_utils.segmentation.finetune import SegmentationTask, class_shares
 from ssl_utils.training.devices import device, precision
 from ssl_utils.training.loop import fit
+from ssl_utils.training.optimisers import OPTIMISERS
 from ssl_utils.training.parallel import Team
 from ssl_utils.training.recorder import Recorder
 
@@ -47,7 +48,7 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
         "recipe": runs.RECIPE,
         "steps": steps_of(setup, run),
         "batch_size": scale.finetune_batch_size,
-        "lr": scale.finetune_lr,
+        "lr": lr_of(setup, run),
         "encoder_lr": encoder_lr_of(setup, run, network),
         "feature_size": scale.feature_size,
         "scope": scope,
@@ -66,7 +67,7 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
     save_network(folder / "model.safetensors", network, setup, init=run.name)
     started = time.perf_counter()
     scored = setup.datalist.test or setup.datalist.validation  # published protocols may have no test set
-    table = evaluate(setup, network.to(device()), scored)
+    table = evaluate(setup, network.to(device()), scored, all_axes=run.all_axes)
     runs.write_table(folder / "per_case.csv", table)
     done = {
         **{key: settings[key] for key in runs.OF_ONE_RUN},
@@ -88,6 +89,11 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
 
 def steps_of(setup: Setup, run: Finetuning) -> int:
     return max(round(setup.scale.finetune_steps * run.budget), 1)
+
+
+def lr_of(setup: Setup, run: Finetuning) -> float:
+    """The learning rate of the decoder."""
+    return run.lr or OPTIMISERS[run.optimizer].lr or setup.scale.finetune_lr
 
 
 def encoder_lr_of(setup: Setup, run: Finetuning, network: SegmentationNetwork) -> float:
@@ -112,7 +118,7 @@ def train(
         network=network,
         values=values,
         regions=dataset.regions,
-        lr=scale.finetune_lr,
+        lr=lr_of(setup, run),
         steps=steps_of(setup, run),
         roi=setup.grid.roi,
         overlap=scale.overlap,
@@ -123,6 +129,7 @@ def train(
         freeze=run.freeze,
         layer_decay=run.layer_decay,
         encoder_lr=encoder_lr_of(setup, run, network),
+        optimizer=run.optimizer,
     )
     recorder = fit(
         module,
@@ -138,12 +145,12 @@ def train(
     return module, recorder
 
 
-def evaluate(setup: Setup, network: nn.Module, cases: Sequence[Case]) -> pd.DataFrame:
-    """One row per case and structure, scored in the space of the label file."""
+def evaluate(setup: Setup, network: nn.Module, cases: Sequence[Case], *, all_axes: bool = False) -> pd.DataFrame:
+    """One row per case and structure, scored in the space of the label file. `all_axes` as for `predict_case`."""
     dataset = setup.dataset
 
     def predict(image: Volume) -> dict:
-        predicted = predict_case(setup, network, image)
+        predicted = predict_case(setup, network, image, all_axes=all_axes)
         if dataset.regions:
             return dict(zip(dataset.regions, predicted, strict=True))
         return metrics.masks(predicted, metrics.structures(dataset), None)

@@ -19,19 +19,23 @@ from ssl_utils.experiments import scales
 from ssl_utils.experiments.setups import Setup
 from ssl_utils.networks import build, checkpoints
 from ssl_utils.networks.interface import SegmentationNetwork
-from ssl_utils.segmentation import inference, metrics
+from ssl_utils.segmentation import axes, inference, metrics
 from ssl_utils.training.devices import device
 
 MARK = "label map by ssl_utils predict"
 
 
-def predict_case(setup: Setup, network: nn.Module, image: Volume) -> np.ndarray:
-    """Label map (D, H, W) uint8 of label values on the voxels of `image`; for regions bool (K, D, H, W)."""
+def predict_case(setup: Setup, network: nn.Module, image: Volume, *, all_axes: bool = False) -> np.ndarray:
+    """Label map (D, H, W) uint8 of label values on the voxels of `image`; for regions bool (K, D, H, W). `all_axes`:
+    the mean over windows along all three axes (`axes.predict_along_axes`), for a network that reads slices."""
     prepared = preprocess(image, None, grid=setup.grid, intensity=setup.dataset.intensity)
     mean, std = prepared.moments()
     crop = (prepared.image - mean) / std
-    logits = inference.predict_logits(network, crop, roi=setup.grid.roi, overlap=setup.scale.overlap)
-    regions = setup.dataset.regions is not None
+    regions, sliding = setup.dataset.regions is not None, {"roi": setup.grid.roi, "overlap": setup.scale.overlap}
+    if all_axes:
+        logits = axes.predict_along_axes(network, crop, regions=regions, **sliding)
+    else:
+        logits = inference.predict_logits(network, crop, **sliding)
     channels = inference.to_original(
         logits, affine=prepared.affine, target_affine=image.affine, target_shape=image.shape, regions=regions
     )
@@ -62,11 +66,12 @@ def predict(
     progress: Callable[[int, int], None] | None = None,
     *,
     overwrite: bool = False,
+    all_axes: bool = False,
 ) -> list[Path]:
     """Segment volumes with a saved model; each result is a NIfTI file with the shape and affine of its image.
 
     For a model with several channels, files CASE_0000.nii.gz, CASE_0001.nii.gz ... with one channel each are one image,
-    and CASE.nii.gz is its result.
+    and CASE.nii.gz is its result. `all_axes` as for `predict_case`.
 
     Raises CourseError when a file cannot be read, the model was not saved by this package, or a result would overwrite
     an image, another result, or without `overwrite` any file that is not a result of an earlier call, or `output` holds
@@ -79,7 +84,7 @@ def predict(
         raise CourseError(f"{other}: is there and was not written by predict; choose another --output, or --overwrite")
     for done, (target, path) in enumerate(image_of.items(), 1):
         image = volumes.read_image(path, channels=len(setup.dataset.channels))
-        label = predict_case(setup, network.to(device()), image)
+        label = predict_case(setup, network.to(device()), image, all_axes=all_axes)
         if setup.dataset.regions:
             label = metrics.label_map(label, setup.dataset.regions)
         volumes.write_nifti(target, label, image.affine, mark=MARK)

@@ -11,7 +11,8 @@ from ssl_utils.data.cache import Prepared
 from ssl_utils.networks.interface import SegmentationNetwork
 from ssl_utils.segmentation.inference import decide, predict_logits
 from ssl_utils.segmentation.metrics import dice
-from ssl_utils.training.loop import adamw, parameter_groups
+from ssl_utils.training.loop import parameter_groups
+from ssl_utils.training.optimisers import DEFAULT, configured
 from ssl_utils.training.parallel import SharedStep
 
 ALWAYS = -1  # of freeze_epochs
@@ -92,12 +93,13 @@ class SegmentationTask(SharedStep):
         layer_decay: float = 1.0,
         encoder_lr: float = 1.0,
         weight_decay: float = 0.01,
+        optimizer: str = DEFAULT,
     ) -> None:
         super().__init__()
         self.network, self.values, self.regions, self.ignore = network, list(values), regions, ignore
         self.lr, self.steps, self.roi, self.overlap, self.held_out = lr, steps, tuple(roi), overlap, list(held_out)
         self.freeze_epochs, self.layer_decay, self.encoder_lr = freeze_epochs, layer_decay, encoder_lr
-        self.weight_decay = weight_decay
+        self.weight_decay, self.optimizer = weight_decay, optimizer
         self.freeze, self.freezes = freeze, freeze_epochs != 0
         # batch=True, because a structure may be absent from a single crop. With the class weights all 13 organs of the
         # phantom were predicted in our trial, without them 8
@@ -172,7 +174,7 @@ class SegmentationTask(SharedStep):
 
     def configure_optimizers(self) -> dict:
         groups = parameter_groups(self.layers(), lr=self.lr, weight_decay=self.weight_decay)
-        return adamw(groups, steps=self.steps, betas=(0.9, 0.999))
+        return configured(self.optimizer, groups, steps=self.steps, betas=(0.9, 0.999))
 
     def layers(self) -> list[tuple[nn.Module, float]]:
         """(module, learning-rate factor): 1 for the decoder, `encoder_lr` for the innermost part of the encoder, times

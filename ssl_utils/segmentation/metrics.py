@@ -78,20 +78,38 @@ def _structure(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[
     if row["reference_empty"] or row["prediction_empty"]:
         diagonal = float(np.linalg.norm(np.multiply(reference.shape, spacing)))
         return {**row, "nsd": 0.0, "hd95": diagonal}
-    box = _common_box(prediction | reference)
+    distances = surface_distances(prediction, reference, spacing)
+    near = sum((d <= tolerance).sum() for d in distances)
+    return {**row, "nsd": float(near / sum(map(len, distances))), "hd95": _largest_95(distances)}
+
+
+def hd95(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float]) -> float:
+    """95th percentile of the distances between the surfaces of two masks in mm, the larger of both directions."""
+    return _largest_95(surface_distances(prediction, reference, spacing))
+
+
+def _largest_95(distances: Sequence[torch.Tensor]) -> float:
+    return float(max(d.quantile(0.95) for d in distances))
+
+
+def surface_distances(
+    prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Distances in mm from every surface voxel of one mask (D, H, W), not empty, to the surface of the other; both
+    directions."""
+    box = common_box(prediction | reference, margin=2)
     pair = [torch.from_numpy(np.ascontiguousarray(m[box])) for m in (prediction, reference)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # MONAI 1.6 calls itself with an argument it has deprecated
-        # in mm, from each surface voxel of one mask to the surface of the other; the full mask avoids a second crop
+        # the full mask avoids a second crop
         _, distances, _ = get_edge_surface_distance(
             *pair, spacing=list(spacing), symmetric=True, mask=torch.ones_like(pair[0])
         )
-    near = sum((d <= tolerance).sum() for d in distances)
-    nsd, hd95 = near / sum(map(len, distances)), max(d.quantile(0.95) for d in distances)
-    return {**row, "nsd": float(nsd), "hd95": float(hd95)}
+    return distances
 
 
-def _common_box(mask: np.ndarray, margin: int = 2) -> tuple[slice, ...]:
+def common_box(mask: np.ndarray, *, margin: int) -> tuple[slice, ...]:
+    """The box of all voxels of a mask, which is not empty, and `margin` voxels around it, cut at the faces."""
     spans = [np.flatnonzero(mask.any(tuple(a for a in range(3) if a != axis))) for axis in range(3)]
     return tuple(slice(max(int(s[0]) - margin, 0), int(s[-1]) + 1 + margin) for s in spans)
 
