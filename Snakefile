@@ -153,7 +153,7 @@ for CHAPTER in LAST:
 
     rule:
         name: CHAPTER[3:]
-        input: finetunings([1])
+        input: finetunings(LAST[CHAPTER])
         output: f"chapters/{CHAPTER}/done.json"
         log: notebook=f"chapters/{CHAPTER}/notebook.ipynb"
         params: chapter=CHAPTER, code=code(CHAPTER), parameters=parameters()

@@ -10,7 +10,7 @@ from ssl_utils.pretext import TASKS
 
 FIRST = ("00_start_here", "01_data_inspection")  # one after the other, before everything else
 FINETUNING = "04_unetr_finetuning"  # once per init, number of labels, subset and seed
-LAST = ("05_results", "16_dice_conventions")  # these evaluate the fine-tunings of part I
+LAST = {"05_results": (1,), "10_all_tasks": (1, 2), "16_dice_conventions": (1,)}  # -> parts whose fine-tunings it reads
 PARTS = (1, 2, 3)
 
 

@@ -303,11 +303,9 @@ def test_the_order_of_regions_gives_back_the_label_values_or_is_refused(tmp_path
         datalists.read(root / "dataset.json", root=root)
 
 
-def test_regions_are_named_once_and_ignore_is_refused(tmp_path):
+def test_regions_are_named_once_and_have_values(tmp_path):
     both = {"labels": BRATS, "regions": {"WT": [1, 2, 3]}, "training": ["a.nii"]}
     assert "has regions twice" in refusal(write_list(tmp_path, both))
-    ignored = {"labels": BRATS | {"ignore": 4}, "training": ["a.nii"]}
-    assert "labels has 'ignore'" in refusal(write_list(tmp_path, ignored))
     assert "labels must look like" in refusal(write_list(tmp_path, {"labels": {"a": [[1]]}, "training": ["a.nii"]}))
 
 

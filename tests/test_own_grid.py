@@ -183,6 +183,14 @@ def test_crops_around_a_structure_are_resampled_to_the_roi(tmp_path, around, fac
     assert not datasets.get("folder", tmp_path / "data", chosen=chosen, cache=tmp_path / "x.json").grids["coarse"].fit
 
 
+def test_volumes_differ_by_all_headers_and_not_by_the_few_labels_that_are_read():
+    sides = [20, 22, 24, 26, 28]
+    of_labels = [round_trip.Part(np.ones((n // 2,) * 3, bool), (n // 4,) * 3, (2.0,) * 3, (n,) * 3) for n in sides]
+    assert round_trip.crops({"tumour": of_labels})
+    extents = np.array([[2.0 * n] * 3 for n in (*sides, 12, 14, 40, 44)])
+    assert round_trip.differ(extents) and not round_trip.differ(extents[: len(sides)])
+
+
 def test_labels_are_measured_once(tmp_path, monkeypatch):
     root, cache = folder(tmp_path / "data", (48, 48, 48), (2.0, 2.0, 2.0), 9, count=3), tmp_path / "spacings.json"
     first = datasets.get("folder", root, cache=cache).grids

@@ -12,7 +12,8 @@ from ssl_utils import experiments
 from ssl_utils.data.crops import Crops
 from ssl_utils.experiments import Pretraining, runs
 from ssl_utils.training.devices import autocast
-from ssl_utils.training.loop import adamw, parameter_groups
+from ssl_utils.training.loop import parameter_groups
+from ssl_utils.training.optimisers import configured
 
 CHAPTER = Path(__file__).parents[1] / "notebooks" / "03_simmim_masking.ipynb"
 
@@ -47,7 +48,8 @@ def test_the_loop_of_the_chapter_trains_as_the_package_does(tiny_setup, shown, n
 @pytest.mark.parametrize("steps", [1, 7, 20, 700])
 def test_the_schedule_of_the_chapter_is_the_packages(shown, steps):
     layer = nn.Linear(1, 1)
-    made = adamw(parameter_groups([(layer, 1.0)], lr=0.5, weight_decay=0.05), steps=steps)
+    groups = parameter_groups([(layer, 1.0)], lr=0.5, weight_decay=0.05)
+    made = configured("adamw_cosine", groups, steps=steps, betas=(0.9, 0.95))
     schedule = made["lr_scheduler"]["scheduler"]
     for step in range(steps):
         assert schedule.get_last_lr()[0] == 0.5 * shown["learning_rate"](step, steps)

@@ -5,7 +5,6 @@ import math
 import re
 from dataclasses import replace
 
-import numpy as np
 import pandas as pd
 import pytest
 import torch
@@ -15,7 +14,7 @@ from ssl_utils.errors import CourseError
 from ssl_utils.experiments import Finetuning, Pretraining, pretraining, runs
 from ssl_utils.networks.checkpoints import read_checkpoint
 from ssl_utils.training import loop as training
-from ssl_utils.training.loop import Clip, adamw, parameter_groups
+from ssl_utils.training.loop import Clip, parameter_groups
 from ssl_utils.training.recorder import Recorder
 
 RUNS = {
@@ -132,18 +131,6 @@ def test_weight_decay_spares_norms_biases_positions_and_tokens():
     decayed, spared = parameter_groups([(module, 0.5)], lr=0.1, weight_decay=0.05)
     assert [p.shape for p in decayed["params"]] == [(2, 2)] and decayed["weight_decay"] == 0.05
     assert len(spared["params"]) == 3 and spared["weight_decay"] == 0 and spared["lr"] == 0.05
-
-
-def test_the_schedule_warms_up_and_ends_at_zero():
-    found = adamw([{"params": [torch.nn.Parameter(torch.ones(1))], "lr": 1.0}], steps=100)
-    optimizer, schedule = found["optimizer"], found["lr_scheduler"]["scheduler"]
-    rates = []
-    for _ in range(100):
-        rates.append(optimizer.param_groups[0]["lr"])
-        optimizer.step()
-        schedule.step()
-    assert rates[0] == pytest.approx(0.1) and np.argmax(rates) in (9, 10) and rates[-1] < 1e-3
-    assert all(np.diff(rates[10:]) <= 0)
 
 
 def test_gradients_have_a_norm_of_at_most_one():

@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from scipy.stats import rankdata
 from sklearn.metrics import completeness_score, homogeneity_score, mutual_info_score
 from torch.nn import functional as F
 
@@ -19,6 +20,7 @@ from course.exercises import (
     chapter_16,
 )
 from course.exercises.chapter_03 import _hidden
+from ssl_utils.pretext.probes import rankme
 
 
 def _dropped(datalist):
@@ -30,6 +32,11 @@ def _moved(datalist):
     known = {case.patient for case in datalist.training}
     moved = tuple(case for case in datalist.validation if case.patient in known)
     return replace(_dropped(datalist), training=datalist.training + moved)
+
+
+def _shares(tokens, power=1):
+    sigma = torch.linalg.svdvals(tokens) ** power
+    return sigma / sigma.sum()
 
 
 _LPS = np.diag([-1, -1, 1, 1])
@@ -338,6 +345,35 @@ WRONG = {
         lambda logits, targets: -(targets.flip(0) * logits.softmax(2).log()).sum(2).mean(),
         lambda logits, targets: -(targets.flip(0) * (logits.softmax(2) + 1e-8).log()).sum(2).mean(),
         lambda logits, targets: (targets.flip(0) - logits.softmax(2)).square().sum(2).mean(),
+    ],
+    "10.1": [
+        lambda dice: rankdata(dice),
+        lambda dice: rankdata(-dice) - 1,
+        lambda dice: rankdata(-dice, method="min"),
+        lambda dice: rankdata(-dice, method="max"),
+        lambda dice: rankdata(-dice, method="dense"),
+        lambda dice: np.argsort(np.argsort(-dice, kind="stable")) + 1,
+        lambda dice: np.argsort(-dice) + 1,
+        lambda dice: (dice[None, :] > dice[:, None]).sum(1) + (dice[None, :] == dice[:, None]).sum(1),
+    ],
+    "10.2": [
+        lambda budget, spent: round(budget / np.median(spent[2:])),
+        lambda budget, spent: max(1, round(budget / np.median(spent))),
+        lambda budget, spent: max(1, round(budget / np.mean(spent[2:]))),
+        lambda budget, spent: max(1, round(budget / np.mean(spent))),
+        lambda budget, spent: max(1, round(budget / min(spent))),
+        lambda budget, spent: max(1, budget / np.median(spent[2:])),
+        lambda budget, spent: max(1, round(budget * np.median(spent[2:]))),
+    ],
+    "10.3": [
+        lambda tokens: torch.special.entr(_shares(tokens)).sum(),
+        lambda tokens: torch.special.entr(_shares(tokens, power=2)).sum().exp(),
+        lambda tokens: -(_shares(tokens) * _shares(tokens).log()).sum(),
+        lambda tokens: (torch.linalg.svdvals(tokens) > 1e-9).sum(),
+        lambda tokens: (-torch.special.entr(_shares(tokens)).sum()).exp(),
+        lambda tokens: rankme(tokens - tokens.mean(0)),
+        lambda tokens: torch.special.entr(torch.linalg.svdvals(tokens)).sum().exp(),
+        lambda tokens: _shares(tokens).max(),
     ],
     "11.1": [
         lambda kernel, depth, share: kernel[..., None].repeat(1, 1, 1, 1, depth),

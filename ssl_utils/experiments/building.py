@@ -7,7 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import nn
 
+from ssl_utils.data.doctor import forecast as costs
 from ssl_utils.data.formats.stored import shape_text
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
@@ -19,6 +21,7 @@ from ssl_utils.networks.interface import SegmentationNetwork
 from ssl_utils.networks.transfer import TransferReport, load_encoder, load_network, permute_weights
 from ssl_utils.pretext import TASKS, task_class
 from ssl_utils.segmentation.axes import check_slices
+from ssl_utils.training.optimisers import DEFAULT, OPTIMISERS
 
 
 def network_config(setup: Setup, network: str = NETWORK) -> dict[str, Any]:
@@ -40,10 +43,22 @@ def build_task(setup: Setup, run: Pretraining):
     steps = run.steps or setup.scale.pretrain_steps
     source = weights_of(setup, run)
     options = dict(run.options) | ({"weights": str(source)} if source else {})
-    module = task(encoder=encoder, lr=setup.scale.pretrain_lr, steps=steps, seed=run.seed, **options)
+    lr = OPTIMISERS[run.optimizer].lr or setup.scale.pretrain_lr
+    module = task(encoder=encoder, lr=lr, steps=steps, seed=run.seed, **options)
+    module.optimizer = run.optimizer
     if (run.scope or task.scope) == "network":
         module.reconstruct_with(network(**config, out_channels=module.out_channels))
+    check_averages(module, run.optimizer, f"{run.task} on {run.network}")
     return module
+
+
+def check_averages(module: nn.Module, optimizer: str, name: str) -> None:
+    """Raises CourseError when the averaged weights of a schedule-free optimiser would be validated with statistics of
+    batch norm that were collected under other weights."""
+    batch_norm = any(isinstance(layer, nn.modules.batchnorm._BatchNorm) for layer in module.modules())
+    if batch_norm and OPTIMISERS[optimizer].schedule is None:
+        why = f"{name} has batch norm, whose statistics are not those of the averaged weights"
+        raise CourseError(f"optimizer={optimizer!r}: {why}; choose optimizer={DEFAULT}, or another network")
 
 
 def weights_of(setup: Setup, run: Pretraining) -> Path | None:
@@ -121,6 +136,7 @@ def build_network(setup: Setup, run: Finetuning) -> tuple[SegmentationNetwork, T
         config["deep_supervision"] = True
     torch.manual_seed(seed)
     network = network_class(name)(**config)
+    check_averages(network, run.optimizer, name)
     if run.all_axes:
         check_slices(network)
     if path is None:
@@ -129,3 +145,15 @@ def build_network(setup: Setup, run: Finetuning) -> tuple[SegmentationNetwork, T
     if run.permuted:
         permute_weights(network if scope == "network" else network.encoder, torch.Generator().manual_seed(seed))
     return network, report
+
+
+def forecast(setup: Setup) -> costs.Forecast:
+    """The time and memory that a fine-tuning of this setup will take."""
+    return costs.forecast(
+        lambda: build_network(setup, Finetuning())[0],
+        roi=setup.grid.roi,
+        channels=len(setup.dataset.channels),
+        patch_size=setup.patch_size,
+        batch_size=setup.scale.finetune_batch_size,
+        steps=setup.scale.finetune_steps,
+    )

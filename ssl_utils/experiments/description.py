@@ -12,11 +12,13 @@ from ssl_utils.errors import CourseError
 from ssl_utils.experiments.naming import given, variant
 from ssl_utils.networks import NETWORKS
 from ssl_utils.pretext import TASKS, task_class
+from ssl_utils.training.optimisers import DEFAULT, OPTIMISERS
 from ssl_utils.training.options import Option, known, options_of
 
 RANDOM = "random"  # the init without pretraining
 NETWORK = "unetr"  # the default
 SCOPES = ("encoder", "network")
+OPTIMIZER = Option("AdamW with a schedule, or schedule-free", choices=tuple(OPTIMISERS))
 OF_ALL_TASKS = ("encoder", "network", "lr", "steps", "seed", "weight_decay")  # parameters that are no options of a task
 
 
@@ -56,13 +58,17 @@ class Pretraining(Description):
     network: Annotated[str, Option("network to pretrain", choices=lambda: tuple(NETWORKS))] = NETWORK
     scope: Annotated[str | None, Option("its encoder or all of it; else the task's default", choices=SCOPES)] = None
     steps: Annotated[int | None, Option("training steps; else those of the scale", low=1, high=10**9)] = None
+    seconds: Annotated[int | None, Option("as many steps as fit, by a timed one; in place of steps", low=1)] = None
     pool: Annotated[str | None, Option("volumes of own, of another dataset, or own+another")] = None
     volumes: Annotated[int | None, Option("use only so many volumes of each pool", low=1)] = None
     seed: Annotated[int, Option("of weights, crops and masks", low=0, high=10**9)] = 0
+    optimizer: Annotated[str, OPTIMIZER] = DEFAULT
     options: Mapping[str, Any] = field(default_factory=dict)  # of this task alone
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.steps and self.seconds:
+            raise CourseError(f"seconds={self.seconds}: steps={self.steps} are given too; leave one of them out")
         own = given(self.options)
         specs = task_options(self.task) if own else {}  # which imports the task, and PyTorch with it
         for name, value in own.items():
@@ -105,6 +111,8 @@ class Finetuning(Description):
     permuted: Annotated[bool, Option("shuffle the transferred weights within each tensor (a control)")] = False
     network: Annotated[str | None, Option("else that of the init, or unetr", choices=lambda: tuple(NETWORKS))] = None
     deep_supervision: Annotated[bool, Option("loss on every level of the decoder; mednext only")] = False
+    optimizer: Annotated[str, OPTIMIZER] = DEFAULT
+    lr: Annotated[float | None, Option("learning rate; else of optimizer or scale", above=0, high=1)] = None
     all_axes: Annotated[bool, Option("test on windows along all three axes, averaged; window_vit only")] = False
 
     def __post_init__(self) -> None:

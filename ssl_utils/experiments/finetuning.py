@@ -25,6 +25,7 @@ from ssl_utils.segmentation import metrics
 from ssl_utils.segmentation.finetune import SegmentationTask, class_shares
 from ssl_utils.training.devices import device, precision
 from ssl_utils.training.loop import fit
+from ssl_utils.training.optimisers import OPTIMISERS
 from ssl_utils.training.parallel import Team
 from ssl_utils.training.recorder import Recorder
 
@@ -47,7 +48,7 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
         "recipe": runs.RECIPE,
         "steps": steps_of(setup, run),
         "batch_size": scale.finetune_batch_size,
-        "lr": scale.finetune_lr,
+        "lr": lr_of(setup, run),
         "encoder_lr": encoder_lr_of(setup, run, network),
         "feature_size": scale.feature_size,
         "scope": scope,
@@ -90,6 +91,11 @@ def steps_of(setup: Setup, run: Finetuning) -> int:
     return max(round(setup.scale.finetune_steps * run.budget), 1)
 
 
+def lr_of(setup: Setup, run: Finetuning) -> float:
+    """The learning rate of the decoder."""
+    return run.lr or OPTIMISERS[run.optimizer].lr or setup.scale.finetune_lr
+
+
 def encoder_lr_of(setup: Setup, run: Finetuning, network: SegmentationNetwork) -> float:
     """The factor on the learning rate of the encoder."""
     return run.encoder_lr or (setup.scale.transformer_lr if network.transformer else 1.0)
@@ -112,16 +118,18 @@ def train(
         network=network,
         values=values,
         regions=dataset.regions,
-        lr=scale.finetune_lr,
+        lr=lr_of(setup, run),
         steps=steps_of(setup, run),
         roi=setup.grid.roi,
         overlap=scale.overlap,
+        ignore=dataset.ignore,
         shares=class_shares([case.label for case in cases], values, dataset.regions),
         held_out=held_out,
         freeze_epochs=run.freeze_epochs,
         freeze=run.freeze,
         layer_decay=run.layer_decay,
         encoder_lr=encoder_lr_of(setup, run, network),
+        optimizer=run.optimizer,
     )
     recorder = fit(
         module,

@@ -89,11 +89,15 @@ def write_network_card(
         "network": f"`{config['network']}`, {sizes}",
         **_data_rows([(dataset, done["num_labeled"])]),
     }
+    if "members" in done:
+        rows["soup"] = " + ".join(f"{n:.3f} x `{m}`" for m, n in zip(done["members"], done["shares"], strict=True) if n)
     if weights:
         licence = checkpoints.read_metadata(weights).get("data_licence", "not stated")
         rows["licence of the pretraining data"] = f"{licence}: {demands(licence)}"
-    best = f"best at step {done['best_step']} by validation (Dice {done['validation_dice']:.3f})"
-    rows["training"] = f"{best}, {done['seconds']:.0f} s on {done['device']}"
+    best = f"best at step {done['best_step']} by validation" if "best_step" in done else "none: the weights are a mean"
+    rows["training"] = (
+        f"{best} (validation Dice {done['validation_dice']:.3f}), {done['seconds']:.0f} s on {done['device']}"
+    )
     scores = runs.read_scores(folder / "per_case.csv").groupby("class", sort=False)["dice"].mean()
     sections = {
         "Input": f"{_input(dataset, grid)} `predict` does all of this by itself.",
@@ -161,10 +165,13 @@ def _input(dataset: Dataset, grid: Grid) -> str:
     rule = {
         "window": f"clipped to [{low}, {high}] HU and scaled to 0..1",
         "percentile": f"clipped to percentiles {low} and {high} of the volume and scaled to 0..1 in each channel",
+        "nonzero": f"clipped to percentiles {low} and {high} of the voxels that are not 0 and scaled to 0..1 in each "
+        "channel, where 0 stays 0",
     }[dataset.intensity.kind]
+    over = "these voxels, in each channel" if dataset.intensity.kind == "nonzero" else "the volume"
     return (
         f"Channels {channels}. A volume in RAS orientation (axes x, y, z), {space}; intensities {rule}; then less the "
-        f"mean of the volume, divided by its standard deviation. Crops of {roi} voxels."
+        f"mean of {over}, divided by its standard deviation. Crops of {roi} voxels."
     )
 
 
@@ -178,11 +185,12 @@ def _files(dataset: Dataset) -> str:
 
 def _values(dataset: Dataset) -> str:
     """Which label values `predict` writes where regions overlap."""
+    ignored = "" if dataset.ignore is None else " The value that labels ignore is never written."
     if not dataset.regions:
-        return ""
+        return ignored
     written = metrics.written_values(dataset.labels, dataset.regions)
     rows = [(value, dataset.labels[value], region) for value, region in written.items()]
-    return " Label values are those of the data set, from the regions:\n\n" + _table(
+    return f"{ignored} Label values are those of the data set, from the regions:\n\n" + _table(
         ("value", "label", "written"), rows
     )
 

@@ -52,6 +52,7 @@ def save_network(path: Path, network: SegmentationNetwork, setup: Setup, *, init
         "channels": dataset.channels,
         "labels": dataset.labels,
         "regions": dataset.regions,
+        "ignore": dataset.ignore,
         "overlap": setup.scale.overlap,
     }
     meta = {"course": json.dumps(about), "init": init, "dataset": dataset.name, "data_licence": dataset.licence}
@@ -151,6 +152,7 @@ def _setup_of(about: dict) -> Setup:
         channels=tuple(about["channels"]),
         labels={int(k): v for k, v in about["labels"].items()},
         regions=about["regions"],
+        ignore=about.get("ignore"),
         intensity=Intensity(**about["intensity"]),
         grids={"coarse": grid},
         folders=(),

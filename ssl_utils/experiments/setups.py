@@ -14,6 +14,7 @@ from ssl_utils.data.datalists import Case, Datalist
 from ssl_utils.data.dataset import Dataset, Grid
 from ssl_utils.data.doctor import Finding, Report
 from ssl_utils.data.formats.names import parts
+from ssl_utils.data.lists import sequences
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
 from ssl_utils.experiments.scales import Scale
@@ -74,8 +75,9 @@ class Setup:
 
     def settings(self, cases: Sequence[Case], **more) -> dict:
         """Everything that a result depends on: a run with other settings is another run."""
-        data = self.digest(cases)
-        return {"dataset": self.dataset.name, "scale": self.scale.name, "data": data, **self.encoder_config(), **more}
+        named = {"dataset": self.dataset.name, "scale": self.scale.name, "data": self.digest(cases)}
+        ignored = {} if self.dataset.ignore is None else {"ignore": self.dataset.ignore}
+        return {**named, **ignored, **self.encoder_config(), **more}
 
     def digest(self, cases: Sequence[Case]) -> str:
         """Fingerprint of the files of the cases and of their preprocessing."""
@@ -204,9 +206,11 @@ def pool(setup: Setup, name: str | None = None, volumes: int | None = None) -> l
 
 def _with_roi(name: str, setup: Setup) -> Setup:
     dataset, grid = datasets.get(name), setup.scale.grid
-    other, own = len(dataset.channels), len(setup.dataset.channels)
-    if other != own:
+    if (other := len(dataset.channels)) != (own := len(setup.dataset.channels)):
         raise CourseError(f"pool={name!r}: has {other} channels, {setup.dataset.name} {own}; choose one with as many")
+    if sequences.exchanged(dataset.channels, setup.dataset.channels):
+        why = f"its channels are {', '.join(dataset.channels)}, not {', '.join(setup.dataset.channels)}"
+        raise CourseError(f"pool={name!r}: {why}; choose one with the same sequences in this order")
     _refuse_held_out(Setup(dataset, setup.scale), setup)
     roi = replace(dataset.grids[grid], roi=setup.grid.roi)
     return Setup(replace(dataset, grids={**dataset.grids, grid: roi}), setup.scale)

@@ -13,7 +13,8 @@ from ssl_utils.data.cache import Prepared
 from ssl_utils.data.crops import Crops, FixedCrops
 from ssl_utils.errors import CourseError
 from ssl_utils.networks.interface import Encoder, SegmentationNetwork
-from ssl_utils.training.loop import adamw, parameter_groups
+from ssl_utils.training.loop import parameter_groups
+from ssl_utils.training.optimisers import configured
 from ssl_utils.training.options import options_of
 from ssl_utils.training.parallel import SharedStep
 
@@ -142,7 +143,8 @@ class PretextTask(SharedStep, ABC):
         return sums
 
     def configure_optimizers(self) -> dict:
-        return adamw(parameter_groups([(self, 1.0)], lr=self.lr, weight_decay=self.weight_decay), steps=self.steps)
+        groups = parameter_groups([(self, 1.0)], lr=self.lr, weight_decay=self.weight_decay)
+        return configured(self.optimizer, groups, steps=self.steps, betas=(0.9, 0.95))
 
 
 def trivial_predictions(images: Tensor, hidden: Tensor) -> dict[str, Tensor]:

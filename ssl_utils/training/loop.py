@@ -1,4 +1,4 @@
-"""The training loop of every pretext task and of fine-tuning: optimiser, schedule, checkpoints, resuming.
+"""The training loop of every pretext task and of fine-tuning: parameter groups, checkpoints, resuming.
 
 An epoch ends with a validation and a checkpoint. Crops, masks and corruptions are functions of the step number, so a
 resumed run ends with the same numbers.
@@ -21,7 +21,8 @@ from torch.utils.data import DataLoader
 from ssl_utils.data.crops import Ahead, Consecutive, Crops
 from ssl_utils.errors import CourseError
 from ssl_utils.training.devices import device, precision
-from ssl_utils.training.parallel import Team
+from ssl_utils.training.optimisers import DEFAULT, averages
+from ssl_utils.training.parallel import SharedStep, Team
 from ssl_utils.training.processes import give_back_memory, keep_freed_memory
 from ssl_utils.training.recorder import Recorder
 from ssl_utils.training.stopwatch import Stopwatch
@@ -42,18 +43,26 @@ def parameter_groups(modules: Iterable[tuple[nn.Module, float]], *, lr: float, w
     return groups
 
 
-def adamw(groups: list[dict], *, steps: int, warmup: float = 0.1, betas: tuple[float, float] = (0.9, 0.95)) -> dict:
-    """Fused AdamW with linear warm-up over a share of the steps, then a cosine to zero, stepped every batch."""
-    optimizer = torch.optim.AdamW(groups, betas=betas, fused=True)
-    peak = max(round(warmup * steps), 1)
+class Averages(L.Callback):
+    """With a schedule-free optimiser, validate, choose and save the averaged weights, and train the others.
 
-    def factor(step: int) -> float:
-        if step < peak:
-            return (step + 1) / peak
-        return 0.5 * (1 + math.cos(math.pi * min((step - peak) / max(steps - peak, 1), 1)))
+    Lightning has no hook for it. It must be the first callback, so that all others see the averages too. A checkpoint
+    is written after a validation, so it holds the averages, and the weights to train follow from the optimiser's state.
+    """
 
-    schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, factor)
-    return {"optimizer": optimizer, "lr_scheduler": {"scheduler": schedule, "interval": "step"}}
+    def on_train_epoch_start(self, trainer, module) -> None:
+        averages(trainer.optimizers, show=False)
+
+    def on_validation_start(self, trainer, module) -> None:
+        averages(trainer.optimizers, show=True)
+
+    def on_save_checkpoint(self, trainer, module, checkpoint) -> None:
+        checkpoint["optimizer"] = module.optimizer
+
+    def on_load_checkpoint(self, trainer, module, checkpoint) -> None:
+        if (saved := checkpoint.get("optimizer", DEFAULT)) != module.optimizer:
+            fix = f"resume with optimizer={saved}, or delete the file to start over"
+            raise CourseError(f"{trainer.ckpt_path}: was written with optimizer={saved}, not {module.optimizer}; {fix}")
 
 
 class Clip(L.Callback):
@@ -65,7 +74,7 @@ class Clip(L.Callback):
 
 
 def fit(
-    module: L.LightningModule,
+    module: SharedStep,
     *,
     crops: Crops,
     validation: DataLoader,
@@ -101,7 +110,7 @@ def fit(
     by_recorder = ("logger", "enable_checkpointing", "enable_progress_bar", "enable_model_summary")
     trainer = L.Trainer(
         max_epochs=validations,
-        callbacks=[stopwatch, Clip(), *callbacks, recorder],
+        callbacks=[Averages(), stopwatch, Clip(), *callbacks, recorder],
         precision=precision(),
         default_root_dir=folder,
         num_sanity_val_steps=0,

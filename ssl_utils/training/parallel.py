@@ -21,6 +21,7 @@ from lightning.pytorch.strategies import DDPStrategy
 from torch import Tensor
 
 from ssl_utils.errors import CourseError
+from ssl_utils.training.optimisers import DEFAULT
 
 TESTING = timedelta(days=7)  # how long the other processes may wait for the first one, which evaluates
 _TORCHRUN = environments.TorchElasticEnvironment
@@ -138,6 +139,7 @@ class SharedStep(L.LightningModule):
     """A module whose training step may be shared by a team. Validation is not shared: every process does all of it."""
 
     freezes = False  # whether some parameters take no part in some steps
+    optimizer = DEFAULT  # in the registry
 
     @property
     def processes(self) -> int:

@@ -19,9 +19,9 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ssl_utils.data import own_grid
-from ssl_utils.data.cases import SIDES, Case, Datalist, Image
+from ssl_utils.data.cases import IGNORE, SIDES, Case, Datalist, Image
 from ssl_utils.data.formats.names import NAMES, stem, suffix
-from ssl_utils.data.lists import keys, nnunet
+from ssl_utils.data.lists import keys, nnunet, sequences
 from ssl_utils.data.lists.patients import patients_of
 from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json, write_json
@@ -57,12 +57,13 @@ def write(datalist: Datalist, path: Path | str, *, root: Path | str) -> None:
         image = image_of(case)
         label = {} if case.label is None else {"label": _relative(case.label, root)}
         named = {} if default[image] == case.id else {"id": case.id}
-        return {"image": image, **label, "patient": case.patient, **named}
+        site = {"site": case.site} if case.site else {}
+        return {"image": image, **label, "patient": case.patient, **site, **named}
 
     content: dict[str, Any] = {key: getattr(datalist, key) for key in ("name", "description", "licence", "reference")}
     content["channels"] = list(datalist.channels)
     if datalist.labels:
-        content["labels"] = {str(value): name for value, name in datalist.labels.items()}
+        content["labels"] = {str(value): name for value, name in datalist.names.items()}
     if datalist.regions:
         content["regions"] = {name: list(values) for name, values in datalist.regions.items()}
     content |= {key: list(numbers) for key, numbers in datalist.grid.items()}
@@ -83,7 +84,8 @@ def parse(content: Any, path: Path, *, root: Path) -> Datalist:
     _check_ending(path, content.get("file_ending"), entries)
     entries |= _by_fold(path, content.get("fold"), entries)
     name_of = _ids([entry["image"] for split in SIDES for entry in entries[split]])
-    channels, labels = _channels(path, content.get("channels") or []), _labels(path, content.get("labels") or {})
+    channels, names = _channels(path, content.get("channels") or []), _labels(path, content.get("labels") or {})
+    labels = {value: name for value, name in names.items() if name.lower() != IGNORE}
     regions = _regions(path, content.get("regions") or {}, labels)
     nnunet.check_order(content.get("regions_class_order"), regions, path)
     cases = iter(_cases([entry for split in SIDES for entry in entries[split]], root, name_of, channels))
@@ -95,6 +97,7 @@ def parse(content: Any, path: Path, *, root: Path) -> Datalist:
         channels=channels or ("image",),
         labels=labels,
         regions=regions,
+        ignore=next((value for value in names if value not in labels), None),
         grid=own_grid.parsed(content, f"{path}: "),
         **{split: tuple(next(cases) for _ in entries[split]) for split in SIDES},
     )
@@ -144,7 +147,7 @@ def _by_fold(path: Path, fold: Any, entries: dict[str, list[dict[str, Any]]]) ->
     chosen = str(0 if fold is None else fold)
     if not folds and fold is None:
         return {}
-    if chosen not in folds:
+    if chosen not in folds or chosen == "-1":  # which is always training
         there = f"of folds {', '.join(folds)}" if folds else "without a fold"
         fix = 'name the fold that is validation at the top, as in "fold": 1, or delete it'
         raise CourseError(f"{path}: validation would be fold {chosen}, and the training cases are {there}; {fix}")
@@ -161,12 +164,13 @@ def _cases(entries: list[dict[str, Any]], root: Path, name_of: dict[Any, str], c
     patients = patients_of(list(zip(names, firsts, given, strict=True)))
     images = [_files(entry["image"], root, channels) for entry in entries]
     labels = [root / entry["label"] if entry.get("label") else None for entry in entries]
-    return [Case(*fields) for fields in zip(names, images, labels, patients, strict=True)]
+    sites = [entry.get("site", "") for entry in entries]
+    return [Case(*fields) for fields in zip(names, images, labels, patients, sites, strict=True)]
 
 
 def _files(image: str | tuple[str, ...], root: Path, channels: Sequence[str]) -> Image:
     if isinstance(image, tuple):
-        return tuple(root / path for path in image)
+        return sequences.ordered([root / path for path in image], channels)
     return nnunet.on_disk(root / image, channels)
 
 
@@ -201,7 +205,7 @@ def _relative(path: Path, root: Path | str) -> str:
 
 
 def _labels(path: Path, labels: Any) -> dict[int, str]:
-    """value -> name with the background; nnU-Net's name -> value is inverted."""
+    """value -> name with the background, and nnU-Net's `ignore`; its name -> value is inverted."""
     try:
         pairs = [(key, name) if isinstance(name, str) else (name, key) for key, name in labels.items()]
         names = {_whole(value): str(name).strip() for value, name in pairs}
@@ -213,9 +217,10 @@ def _labels(path: Path, labels: Any) -> dict[int, str]:
     for name in names.values():  # scores are kept by name
         if [*names.values()].count(name) > 1:
             raise CourseError(f"{path}: two labels are called {name!r}; give each value a name of its own")
-        if name.lower() == "ignore":
-            why = "labels has 'ignore', which nnU-Net leaves out of training and scores and this course cannot"
-            raise CourseError(f"{path}: {why}; make those voxels background, or give the label another name")
+    ignored = [value for value, name in names.items() if name.lower() == IGNORE]
+    if ignored and ignored != [max(names)]:  # as in nnU-Net
+        why = f"ignore is {', '.join(map(str, ignored))}, not one value above all others"
+        raise CourseError(f"{path}: {why}; renumber the labels, or give it another name")
     return dict(sorted(names.items()))
 
 

@@ -42,13 +42,14 @@ def scan(root: Path, layout: Layout) -> list[Case]:
     images: dict[str, dict[str, Path]] = defaultdict(dict)
     labels: dict[str, Path] = {}
     patient: dict[str, str | None] = {}
+    site: dict[str, str] = {}
     for path, is_label, groups in _matches(root, layout):
         case, key = groups["case"], groups["case"] if is_label else groups.get("channel", "")
         files = labels if is_label else images[case]
         if (first := files.setdefault(key, path)) != path:
             raise CourseError(f"{path}: is the same file of {case} as {first}; move one of the two elsewhere")
         if not is_label:
-            patient[case] = groups.get("patient")
+            patient[case], site[case] = groups.get("patient"), groups.get("site") or ""
     if not images:
         raise CourseError(
             f"{root}: has no image like {layout.example}; arrange the files as in the dataset's own archive"
@@ -58,7 +59,7 @@ def scan(root: Path, layout: Layout) -> list[Case]:
     paths = {case: _in_channels(case, files, layout) for case, files in images.items()}
     patients = patients_of([(case, str(files[0].relative_to(root)), patient[case]) for case, files in paths.items()])
     return [
-        Case(case, files if len(files) > 1 else files[0], labels.get(case), who)
+        Case(case, files if len(files) > 1 else files[0], labels.get(case), who, site[case])
         for (case, files), who in zip(paths.items(), patients, strict=True)
     ]
 
