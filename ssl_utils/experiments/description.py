@@ -121,10 +121,8 @@ class Finetuning(Description):
         if self.freeze != "encoder" and not self.freeze_epochs:
             raise CourseError(f"freeze={self.freeze!r}: nothing is frozen at freeze_epochs=0; choose -1 for all epochs")
         if self.repeated_crops and (self.freeze_epochs != -1 or self.deep_supervision):
-            fix = "choose freeze_epochs=-1, without deep supervision"
-            raise CourseError(
-                f"repeated_crops={self.repeated_crops}: is for an encoder that is frozen throughout; {fix}"
-            )
+            needs = "needs an encoder that is frozen throughout; choose freeze_epochs=-1, without deep supervision"
+            raise CourseError(f"repeated_crops={self.repeated_crops}: {needs}")
         if self.network == NETWORK and self.init == RANDOM:  # the default
             object.__setattr__(self, "network", None)
 
