@@ -12,7 +12,7 @@ from ssl_utils.data.dataset import SKULL_STRIPPED, Grid
 from ssl_utils.data.lists import folds, sequences
 from ssl_utils.data.transforms import FAINTEST, preprocess, rescale
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import scales, setups
+from ssl_utils.experiments import pools, scales
 from ssl_utils.experiments.setups import Setup
 from ssl_utils.segmentation.inference import to_original
 
@@ -87,7 +87,7 @@ def test_files_are_put_in_the_order_of_the_channels_by_name():
 def test_a_pool_with_the_sequences_in_another_order_is_refused(data_root):
     setup = Setup(datasets.get("brain_phantom"), scales.get("smoke"))
     with pytest.raises(CourseError, match="pool='msd_brain': its channels are FLAIR, T1w, T1gd, T2w, not t1n"):
-        setups.pool(setup, "own+msd_brain")
+        pools.pool(setup, "own+msd_brain")
 
 
 def cases(counts: dict[str, int], visits: int = 1) -> list[Case]:

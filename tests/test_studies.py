@@ -18,7 +18,7 @@ from course.records import claims, study_report as results
 from course.study import Context
 from ssl_utils import experiments
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import Finetuning, runs, scales, setups
+from ssl_utils.experiments import Finetuning, pools, runs, scales
 from ssl_utils.files import read_json, write_json
 from ssl_utils.training.options import options_of
 
@@ -140,14 +140,14 @@ def test_other_volumes_are_fetched_and_have_equal_channels():
 
 
 def test_only_the_first_volumes_are_pretrained_on(tiny_setup):
-    (part,) = setups.pool(tiny_setup, volumes=2)
+    (part,) = pools.pool(tiny_setup, volumes=2)
     assert part.pool == tiny_setup.pool[:2] and part.datalist.sides() == tiny_setup.datalist.sides()
-    assert setups.pool(tiny_setup) == [tiny_setup]
+    assert pools.pool(tiny_setup) == [tiny_setup]
     most = len(tiny_setup.pool)
     for volumes in (0, most + 1):
         said = f"volumes={volumes}: the pool of {tiny_setup.dataset.name} has {most}; choose 1 to {most}"
         with pytest.raises(CourseError, match=said):
-            setups.pool(tiny_setup, volumes=volumes)
+            pools.pool(tiny_setup, volumes=volumes)
 
 
 def test_a_set_with_few_labels_uses_those_it_has():

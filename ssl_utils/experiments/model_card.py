@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from ssl_utils.data.dataset import Dataset, Grid
-from ssl_utils.experiments import runs
+from ssl_utils.experiments import card_code, runs
 from ssl_utils.files import read_json, write_text
-from ssl_utils.networks import NETWORKS, checkpoints
+from ssl_utils.networks import checkpoints
 from ssl_utils.segmentation import metrics
 
 DEMANDS = {  # beginning of a licence -> what it demands of those who pass the weights on; the longest match counts
@@ -72,7 +72,9 @@ def write_encoder_card(
         "Scores": _table(("held-out crops", "loss"), scores)
         + f"\n\nLower is better; the other rows are trivial baselines. {_probe(folder)}To measure whether pretraining "
         "helps, fine-tune this encoder and a random init with the same labels and steps.",
-        "Load it": _in_monai(config) if network == "unetr" and "as_2d" not in config else _in_package(config),
+        "Load it": card_code.in_monai(config)
+        if network == "unetr" and "as_2d" not in config
+        else card_code.in_package(config),
     }
     title = f"Encoder pretrained by `{done['task']}` on {pools[0][0].name}"
     return _write(folder, title, rows, sections, [dataset for dataset, _ in pools])
@@ -122,19 +124,12 @@ def _write(
     return folder / "README.md"
 
 
-def _arguments(config: Mapping[str, Any], *without: str) -> str:
-    """The sizes of a network as arguments of its class."""
-    left_out = ("network", "dropout", *without)
-    sizes = {key: tuple(v) if isinstance(v, list) else v for key, v in config.items() if key not in left_out}
-    return ", ".join(f"{key}={value!r}" for key, value in sizes.items())
-
-
 def _sizes(path: Path) -> tuple[str, dict[str, Any]]:
     """Number of parameters and arguments of the network in a weights file, as text, and its config."""
     tensors, metadata = checkpoints.read(path)
     config = json.loads(metadata["config"])
     learnt = [tensor for name, tensor in tensors.items() if not name.endswith(STATISTICS)]
-    return f"{sum(tensor.numel() for tensor in learnt):,} parameters: {_arguments(config)}", config
+    return f"{sum(tensor.numel() for tensor in learnt):,} parameters: {card_code.arguments(config)}", config
 
 
 def _data_rows(pools: Sequence[tuple[Dataset, int]]) -> dict[str, str]:
@@ -206,44 +201,6 @@ def _probe(folder: Path) -> str:
         f"A linear probe predicts the label shares of frozen tokens with Dice {last['linear']:.3f}; before training "
         f"{first['linear']:.3f}, from the position alone {last['position']:.3f}. "
     )
-
-
-def _in_monai(config: Mapping[str, Any]) -> str:
-    """Code that needs MONAI and safetensors alone, except for a UNETR that MONAI lacks; a test runs it."""
-    encoder = f"""\
-```python
-from monai.networks.nets import ViT
-from safetensors.torch import load_file
-
-vit = ViT({_arguments(config)})
-left = vit.load_state_dict(load_file("encoder.safetensors"), strict=False)
-assert not left.unexpected_keys and all("cross_attn" in key for key in left.missing_keys)  # MONAI does not use those
-```
-`tokens, hidden = vit(crop)` then gives the tokens of this encoder."""
-    if config["patch_size"] == [16, 16, 16] and config["num_layers"] == 12:
-        return f"""{encoder} Into MONAI's UNETR:
-
-```python
-from monai.networks.nets import UNETR
-
-unetr = UNETR(out_channels=2, {_arguments(config, "patch_size", "num_layers")})
-unetr.vit.load_state_dict(vit.state_dict())
-```"""
-    return f"""{encoder} MONAI's UNETR is limited to patches of 16 voxels and 12 blocks; that of this package takes it:
-
-{_in_package(config)}"""
-
-
-def _in_package(config: Mapping[str, Any]) -> str:
-    module, network = NETWORKS[config.get("network", "unetr")]
-    return f"""\
-```python
-from ssl_utils.networks.transfer import load_encoder
-from ssl_utils.networks.{module} import {network}
-
-{module} = {network}(out_channels=2, {_arguments(config)})
-print(load_encoder({module}.encoder, "encoder.safetensors").table())
-```"""
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence]) -> str:

@@ -12,7 +12,8 @@ from ssl_utils.errors import CourseError
 from ssl_utils.experiments import model_card, runs
 from ssl_utils.experiments.building import build_task, weights_of
 from ssl_utils.experiments.description import Pretraining
-from ssl_utils.experiments.setups import Setup, pool
+from ssl_utils.experiments.pools import pool
+from ssl_utils.experiments.setups import Setup
 from ssl_utils.files import sha256
 from ssl_utils.networks import checkpoints
 from ssl_utils.pretext import inside, task_class
