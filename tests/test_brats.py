@@ -8,7 +8,8 @@ import pytest
 
 from ssl_utils.data import cache, datalists, datasets, volumes
 from ssl_utils.data.cases import Case
-from ssl_utils.data.dataset import SKULL_STRIPPED, Grid
+from ssl_utils.data.dataset import PERCENTILES, SKULL_STRIPPED, Grid
+from ssl_utils.data.doctor import examine_datalist
 from ssl_utils.data.lists import folds, sequences
 from ssl_utils.data.transforms import FAINTEST, preprocess, rescale
 from ssl_utils.errors import CourseError
@@ -199,3 +200,13 @@ def test_a_real_case_of_four_sequences_is_prepared():
     assert done.image.shape[0] == 4 and done.label.any() and done.image.max() == 1
     mean, std = done.moments()
     assert mean.shape == std.shape == (4, 1, 1, 1) and (std > 0.05).all()
+
+
+def test_the_doctor_judges_a_brain_by_its_own_rule(tmp_path):
+    image = brain()
+    sparse = np.pad(image.array[0], 60)  # 98 of 100 voxels are background
+    volumes.write_nifti(tmp_path / "a.nii.gz", sparse, image.affine)
+    listed = datalists.Datalist("one", training=(Case("a", tmp_path / "a.nii.gz", None, "a"),))
+    by_rule = {rule.kind: [*examine_datalist(listed, roi=None, rule=rule)] for rule in (SKULL_STRIPPED, PERCENTILES)}
+    said = {kind: [one for one in report if "0 or 1" in one.reason] for kind, report in by_rule.items()}
+    assert not said["nonzero"] and said["percentile"]
