@@ -106,7 +106,7 @@ def run_graph(run: Path, config: dict, *, cores: int, cluster: Cluster | None = 
         while running:
             running = snakemake.poll() is None
             look()
-            if ticks % 10 == 0:  # every two seconds
+            if ticks % 5 == 0:  # once a second
                 memory.look()
             ticks += 1
             if not progress.total:
