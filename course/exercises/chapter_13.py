@@ -27,12 +27,12 @@ RISING = {
 TIED = {members: score if len(members) == 1 else 0.80 for members, score in RISING.items()}
 
 
-def _scorer(table: dict, asked: list) -> Callable[[Collection[int]], float]:
+def _scorer(table: dict, queries: list) -> Callable[[Collection[int]], float]:
     def score(members: Collection[int]) -> float:
-        asked.append(tuple(sorted(int(member) for member in members)))
-        if asked[-1] not in table:
-            raise Wrong(f"There is no soup of the members {asked[-1]}; each of 0 to 3 can be in it once.")
-        return table[asked[-1]]
+        queries.append(tuple(sorted(int(member) for member in members)))
+        if queries[-1] not in table:
+            raise Wrong(f"There is no soup of the members {queries[-1]}; each of 0 to 3 can be in it once.")
+        return table[queries[-1]]
 
     return score
 
@@ -40,8 +40,8 @@ def _scorer(table: dict, asked: list) -> Callable[[Collection[int]], float]:
 @exercise("13.1")
 def _(answer):
     for table, right in ((RISING, {1, 2, 3}), (TIED, {1})):
-        asked: list[tuple[int, ...]] = []
-        kept = {int(member) for member in array(answer(4, _scorer(table, asked))).ravel()}
+        queries: list[tuple[int, ...]] = []
+        kept = {int(member) for member in array(answer(4, _scorer(table, queries))).ravel()}
         if kept != right:
             start = f"You keep {sorted(kept)}, with the score {table.get(tuple(sorted(kept)), 0):.3f}."
             if table is TIED:
@@ -55,7 +55,7 @@ def _(answer):
             if kept == {1, 2}:
                 raise Wrong(f"{start} A member that was refused is left out, and the next one is tried without it.")
             raise Wrong(start)
-        if len(asked) > len({*asked}):
+        if len(queries) > len({*queries}):
             raise Wrong("The choice is right, but a soup is scored twice; a score costs a whole validation set.")
     return "Seven scores for four members: 2 k - 1 of k."
 
@@ -125,12 +125,12 @@ def _(answer):
         if abs(yours - _lesionwise(lesions, false)) < 1e-6:
             continue
         start = f"For the lesions {lesions} and {false} false components"
-        found = [lesion for lesion in lesions if lesion[1]]
+        touched = [lesion for lesion in lesions if lesion[1]]
         mistakes = {
             "the small lesions are counted; only those of more than 50 voxels are.": _lesionwise(lesions, false, 0),
             "a lesion of 50 voxels is counted; it needs more.": _lesionwise(lesions, false, 49),
             "false components cost nothing; each adds a 0 to the mean.": _lesionwise(lesions, false, 50, False),
-            "missed lesions are left out; each adds a 0 to the mean.": _lesionwise(found, false),
+            "missed lesions are left out; each adds a 0 to the mean.": _lesionwise(touched, false),
             "there is nothing to count, and nothing was done wrong; which score is that?": 0.0,
         }
         for mistake, result in mistakes.items():
