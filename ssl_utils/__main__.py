@@ -173,7 +173,7 @@ def pretrain(**options) -> None:
 @app.command()
 def adopt(
     name: Annotated[str, typer.Argument(help="what to call them: the init of fine-tunings")],
-    weights: Annotated[Path, typer.Argument(help="weights saved by this course, Models Genesis or RadioSSL")],
+    weights: Annotated[Path, typer.Argument(help="weights saved by this course, Models Genesis, RadioSSL or MedNeXt")],
     dataset: DatasetOption = "phantom",
     scale: ScaleOption = "laptop",
     data: DataOption = None,

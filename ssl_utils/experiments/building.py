@@ -107,17 +107,19 @@ def saved_config(path: Path | None) -> dict[str, Any]:
 
 def own_sizes(saved: Mapping[str, Any], scope: str | None) -> dict[str, Any]:
     """The sizes that weights of this scope and config bring with them, in place of those of the scale: all of an
-    encoder (of inflation), the width of a released network."""
+    encoder (of inflation), width, depth and kernels of a released network."""
     if scope == "encoder":
         return {name: value for name, value in saved.items() if name not in ("network", "in_channels", "img_size")}
-    return {"feature_size": saved["feature_size"]} if saved.get("network") == released.NETWORK else {}
+    if saved.get("network") not in released.NETWORKS:
+        return {}
+    return {name: saved[name] for name in ("feature_size", "levels", "kernel_size") if name in saved}
 
 
 def build_network(setup: Setup, run: Finetuning) -> tuple[SegmentationNetwork, TransferReport | None]:
     """The segmentation network before fine-tuning, and the report on the weights transferred into it.
 
-    Raises CourseError when there is no such run, it is of another network, its weights do not fit, or the network has
-    no deep supervision.
+    Raises CourseError when there is no such run, it is of another network, its weights do not fit, or the network lacks
+    an option such as deep supervision.
     """
     path, scope = pretrained_weights(setup, run.init, run.scope)
     saved, seed = saved_config(path), 1000 * run.subset + run.seed
@@ -128,10 +130,10 @@ def build_network(setup: Setup, run: Finetuning) -> tuple[SegmentationNetwork, T
             f"network={name!r}: {run.init} was pretrained for {pretrained}; choose that network, or init=random"
         )
     config = network_config(setup, name) | own_sizes(saved, scope) | {"out_channels": setup.dataset.out_channels}
-    if run.deep_supervision:
-        if not network_class(name).supports_deep_supervision:
-            raise CourseError(f"deep_supervision=True: {name} does not support it; choose network=mednext or mednext_b")
-        config["deep_supervision"] = True
+    for option, value in run.of_network().items():
+        if option not in network_class(name).run_options:
+            raise CourseError(f"{option}={value}: {name} does not support it; choose network=mednext or mednext_b")
+        config[option] = value
     torch.manual_seed(seed)
     network = network_class(name)(**config)
     check_averages(network, run.optimizer, name)

@@ -108,6 +108,8 @@ class Finetuning(Description):
     permuted: Annotated[bool, Option("shuffle the transferred weights within each tensor (a control)")] = False
     network: Annotated[str | None, Option("else that of the init, or unetr", choices=lambda: tuple(NETWORKS))] = None
     deep_supervision: Annotated[bool, Option("loss on every level of the decoder; mednext only")] = False
+    kernel_size: Annotated[int | None, Option("of MedNeXt's blocks, else 3", low=3, high=7)] = None
+    checkpointing: Annotated[bool, Option("less memory for more time; mednext only")] = False
     optimizer: Annotated[str, OPTIMIZER] = DEFAULT
     lr: Annotated[float | None, Option("learning rate; else of optimizer or scale", above=0, high=1)] = None
 
@@ -117,6 +119,14 @@ class Finetuning(Description):
             raise CourseError(f"freeze={self.freeze!r}: nothing is frozen at freeze_epochs=0; choose -1 for all epochs")
         if self.network == NETWORK and self.init == RANDOM:  # the default
             object.__setattr__(self, "network", None)
+
+    def of_network(self) -> dict[str, Any]:
+        """The options that only some networks have, where they are set."""
+        return {
+            name: value
+            for name in ("deep_supervision", "kernel_size", "checkpointing")
+            if (value := getattr(self, name))
+        }
 
     @property
     def name(self) -> str:

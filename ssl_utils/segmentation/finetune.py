@@ -39,6 +39,12 @@ def start_from_prior(network: SegmentationNetwork, shares: np.ndarray, *, region
         bias.copy_(shares.logit() if regions else shares.log())
 
 
+def level_weights(levels: int) -> list[float]:
+    """Weights of the losses of deep supervision, full resolution first: each half the one before. Their sum is 1, so
+    that the loss can be compared with one without deep supervision."""
+    return [2.0 ** (levels - 1 - level) / (2**levels - 1) for level in range(levels)]
+
+
 class SegmentationTask(SharedStep):
     """Train a segmentation network on a few labelled volumes, and keep the best by validation Dice.
 
@@ -105,7 +111,8 @@ class SegmentationTask(SharedStep):
     def training_step(self, batch: dict, batch_idx: int) -> Tensor:
         logits, targets = self.network(batch["image"]), self.gathered(self.targets(batch["label"].long()))
         if isinstance(logits, list):
-            return DeepSupervisionLoss(self.loss)([self.gathered(level.float()) for level in logits], targets.float())
+            loss = DeepSupervisionLoss(self.loss, weights=level_weights(len(logits)))
+            return loss([self.gathered(level.float()) for level in logits], targets.float())
         return self.loss(self.gathered(logits.float()), targets)  # sums over the batch of all processes
 
     def on_train_epoch_start(self) -> None:
