@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping
+from copy import deepcopy
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,7 @@ from ssl_utils.networks import checkpoints, network_class, released
 from ssl_utils.networks.interface import SegmentationNetwork
 from ssl_utils.networks.transfer import TransferReport, load_encoder, load_network, permute_weights
 from ssl_utils.pretext import TASKS, task_class
+from ssl_utils.segmentation.freezing import chosen
 from ssl_utils.training.optimisers import DEFAULT, OPTIMISERS
 
 
@@ -139,7 +141,10 @@ def build_network(setup: Setup, run: Finetuning) -> tuple[SegmentationNetwork, T
     check_averages(network, run.optimizer, name)
     if path is None:
         return network, None
+    kept = [(part, deepcopy(part.state_dict())) for part in chosen(network, run.reset, "reset")] if run.reset else []
     report = load_network(network, path) if scope == "network" else load_encoder(network.encoder, path)
     if run.permuted:
         permute_weights(network if scope == "network" else network.encoder, torch.Generator().manual_seed(seed))
+    for part, untrained in kept:
+        part.load_state_dict(untrained)
     return network, report

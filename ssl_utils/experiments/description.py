@@ -101,6 +101,8 @@ class Finetuning(Description):
     seed: Annotated[int, Option("of weights and crops", low=0, high=10**9)] = 0
     freeze_epochs: Annotated[int, Option("epochs with a frozen encoder; -1: all", low=-1)] = 0
     freeze: Annotated[str, Option("what is frozen then; network: all but the output layer", choices=SCOPES)] = "encoder"
+    trainable: Annotated[str | None, Option("train these stages alone, up_2+out, or a share of the parameters")] = None
+    reset: Annotated[str | None, Option("stages that keep their untrained weights, up_2+out")] = None
     layer_decay: Annotated[float, Option("learning rate of a block over that of the next one", above=0, high=1)] = 1.0
     encoder_lr: Annotated[float | None, Option("factor on its rate; else of the scale", above=0, high=1)] = None
     scope: Annotated[str | None, Option("what to transfer; else all that was pretrained", choices=SCOPES)] = None
@@ -117,6 +119,10 @@ class Finetuning(Description):
         super().__post_init__()
         if self.freeze != "encoder" and not self.freeze_epochs:
             raise CourseError(f"freeze={self.freeze!r}: nothing is frozen at freeze_epochs=0; choose -1 for all epochs")
+        if self.trainable and self.freeze_epochs:
+            raise CourseError(f"trainable={self.trainable!r}: excludes freeze_epochs; leave one of the two out")
+        if self.reset and self.init == RANDOM:
+            raise CourseError(f"reset={self.reset!r}: all weights are untrained at init=random; leave it out")
         if self.network == NETWORK and self.init == RANDOM:  # the default
             object.__setattr__(self, "network", None)
 

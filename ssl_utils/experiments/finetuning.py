@@ -126,10 +126,13 @@ def train(
         held_out=held_out,
         freeze_epochs=run.freeze_epochs,
         freeze=run.freeze,
+        trainable=run.trainable,
         layer_decay=run.layer_decay,
         encoder_lr=encoder_lr_of(setup, run, network),
         optimizer=run.optimizer,
     )
+    if run.trainable and (team or Team()).first:
+        print(f"{module.trained:,} of {module.total:,} parameters are trained", flush=True)
     recorder = fit(
         module,
         crops=Crops(cases, roi=setup.grid.roi, seed=run.seed, balanced=True, augment=augmentation()),

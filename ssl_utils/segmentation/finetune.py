@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ssl_utils.data.cache import Prepared
 from ssl_utils.networks.interface import SegmentationNetwork
+from ssl_utils.segmentation.freezing import frozen_layers, train_only
 from ssl_utils.segmentation.inference import decide, predict_logits
 from ssl_utils.segmentation.metrics import dice
 from ssl_utils.training.loop import parameter_groups
@@ -57,6 +58,7 @@ class SegmentationTask(SharedStep):
         regions: name -> label values of overlapping regions, one sigmoid channel each; None for plain labels.
         freeze_epochs: epochs (from one validation to the next) with a frozen encoder; 0 never, -1 always.
         freeze: what is frozen then: `encoder`, or `network`, which is all but the output layers.
+        trainable: what is trained alone, as in `freezing.train_only`, in place of `freeze`; None: all.
         layer_decay: learning rate of a part of the encoder over that of the next part inwards; the innermost part has
             `encoder_lr` times the rate of the decoder.
     """
@@ -75,6 +77,7 @@ class SegmentationTask(SharedStep):
         steps: int,
         freeze_epochs: int = 0,
         freeze: str = "encoder",
+        trainable: str | None = None,
         layer_decay: float = 1.0,
         encoder_lr: float = 1.0,
         weight_decay: float = 0.01,
@@ -86,6 +89,7 @@ class SegmentationTask(SharedStep):
         self.freeze_epochs, self.layer_decay, self.encoder_lr = freeze_epochs, layer_decay, encoder_lr
         self.weight_decay, self.optimizer = weight_decay, optimizer
         self.freeze, self.freezes = freeze, freeze_epochs != 0
+        self.trained, self.total = train_only(network, trainable) if trainable else (None, None)
         # batch=True, because a structure may be absent from a single crop. With the class weights all 13 organs of the
         # phantom were predicted in our trial, without them 8
         weight = torch.from_numpy(shares).float().clamp(min=1e-5).rsqrt()
@@ -116,6 +120,10 @@ class SegmentationTask(SharedStep):
         return self.loss(self.gathered(logits.float()), targets)  # sums over the batch of all processes
 
     def on_train_epoch_start(self) -> None:
+        if self.trained is not None:
+            for layer in frozen_layers(self.network):
+                layer.eval()
+            return
         frozen = self.freeze_epochs == ALWAYS or self.current_epoch < self.freeze_epochs
         decoder = [part for name, part in self.network.named_children() if not name.startswith("out")]
         parts = decoder if self.freeze == "network" else self.network.encoder_parts().values()
