@@ -26,8 +26,6 @@ DataOption = Annotated[str | None, typer.Option(help="path of your own folder, w
 DatasetOption = Annotated[
     str, typer.Option(help=f"{', '.join(datasets.SHORT)}, or one of their lists (docs/own_data.md)")
 ]
-
-
 SpacingOption = Annotated[str | None, typer.Option(help="mm along the three axes, as in 1.5,1.5,8; else by the data")]
 RoiOption = Annotated[str | None, typer.Option(help="voxels of a crop, as in 64,64,8; else by the data")]
 PatchOption = Annotated[str | None, typer.Option(help="voxels of a patch, as in 8,8,2; else by the scale")]
@@ -218,6 +216,9 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="volumes, folders of them, DICOM series, channel files")],
     output: Annotated[Path, typer.Option(help="folder for the label maps")] = Path("predictions"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files that predict did not write")] = False,
+    flips: Annotated[
+        str | None, typer.Option(help="average over flips, as in left-right; where anatomy allows")
+    ] = None,
 ) -> None:
     """Segment volumes: each result is a NIfTI file with the shape and affine of its image."""
     from ssl_utils import experiments
@@ -225,7 +226,7 @@ def predict(
 
     with bar("predicting") as progress:
         paths = formats.collected(images)
-        written = experiments.predict(model, paths, output, progress=progress, overwrite=overwrite)
+        written = experiments.predict(model, paths, output, progress=progress, overwrite=overwrite, flips=flips)
     console.print(f"{len(written)} label maps in {output}", soft_wrap=True)
 
 

@@ -25,13 +25,17 @@ from ssl_utils.training.devices import device
 MARK = "label map by ssl_utils predict"
 
 
-def predict_case(setup: Setup, network: nn.Module, image: Volume) -> np.ndarray:
-    """Label map (D, H, W) uint8 of label values on the voxels of `image`; for regions bool (K, D, H, W)."""
+def predict_case(setup: Setup, network: nn.Module, image: Volume, *, flips: Sequence[str] = ()) -> np.ndarray:
+    """Label map (D, H, W) uint8 of label values on the voxels of `image`; for regions bool (K, D, H, W). With `flips`
+    along axes of `inference.AXES`, the mean of the probabilities over flipped copies decides."""
     prepared = preprocess(image, None, grid=setup.grid, intensity=setup.dataset.intensity)
     mean, std = prepared.moments()
     crop = (prepared.image - mean) / std
-    logits = inference.predict_logits(network, crop, roi=setup.grid.roi, overlap=setup.scale.overlap)
-    regions = setup.dataset.regions is not None
+    windows, regions = {"roi": setup.grid.roi, "overlap": setup.scale.overlap}, setup.dataset.regions is not None
+    if flips:
+        logits = inference.predict_flipped(network, crop, axes=flips, regions=regions, **windows)
+    else:
+        logits = inference.predict_logits(network, crop, **windows)
     channels = inference.to_original(
         logits, affine=prepared.affine, target_affine=image.affine, target_shape=image.shape, regions=regions
     )
@@ -48,6 +52,7 @@ def save_network(path: Path, network: SegmentationNetwork, setup: Setup, *, init
         "channels": dataset.channels,
         "labels": dataset.labels,
         "regions": dataset.regions,
+        "mirrored": dataset.mirrored,
         "overlap": setup.scale.overlap,
     }
     meta = {"course": json.dumps(about), "init": init, "dataset": dataset.name, "data_licence": dataset.licence}
@@ -61,30 +66,43 @@ def predict(
     progress: Callable[[int, int], None] | None = None,
     *,
     overwrite: bool = False,
+    flips: str | None = None,
 ) -> list[Path]:
     """Segment volumes with a saved model; each result is a NIfTI file with the shape and affine of its image.
 
     For a model with several channels, files CASE_0000.nii.gz, CASE_0001.nii.gz ... with one channel each are one image,
-    and CASE.nii.gz is its result.
+    and CASE.nii.gz is its result. `flips`: axes to flip along, joined by `+`, as in `left-right`.
 
-    Raises CourseError when a file cannot be read, the model was not saved by this package, or a result would overwrite
-    an image, another result, or without `overwrite` any file that is not a result of an earlier call, or `output` holds
-    the images.
+    Raises CourseError when the dataset of the model does not allow a flip, a file cannot be read, the model was not
+    saved by this package, or a result would overwrite an image, another result, or without `overwrite` any file that is
+    not a result of an earlier call, or `output` holds the images.
     """
     network, setup = load_saved(model)
+    axes = _allowed(flips, setup.dataset, model) if flips else ()
     image_of = _targets(_cases(images, setup.dataset.channels), output)
     targets = list(image_of)
     if other := next((t for t in targets if t.exists() and not (overwrite or volumes.has_mark(t, MARK))), None):
         raise CourseError(f"{other}: is there and was not written by predict; choose another --output, or --overwrite")
     for done, (target, path) in enumerate(image_of.items(), 1):
         image = volumes.read_image(path, channels=len(setup.dataset.channels))
-        label = predict_case(setup, network.to(device()), image)
+        label = predict_case(setup, network.to(device()), image, flips=axes)
         if setup.dataset.regions:
             label = metrics.label_map(label, setup.dataset.regions)
         volumes.write_nifti(target, label, image.affine, mark=MARK)
         if progress:
             progress(done, len(targets))
     return targets
+
+
+def _allowed(flips: str, dataset: Dataset, model: Path) -> list[str]:
+    """The axes. Raises CourseError when a flipped volume of this dataset would be no patient's, or for another word."""
+    for axis in flips.split("+"):
+        if axis not in inference.AXES:
+            raise CourseError(f"flips={flips}: {axis} is no axis; choose of {', '.join(inference.AXES)}, joined by +")
+        if axis not in dataset.mirrored:
+            allowed = f"only {' and '.join(dataset.mirrored)}" if dataset.mirrored else "none"
+            raise CourseError(f"flips={flips}: the dataset of {model} allows {allowed}; leave {axis} out")
+    return flips.split("+")
 
 
 def load_saved(model: Path) -> tuple[SegmentationNetwork, Setup]:
@@ -146,6 +164,7 @@ def _setup_of(about: dict) -> Setup:
         channels=tuple(about["channels"]),
         labels={int(k): v for k, v in about["labels"].items()},
         regions=about["regions"],
+        mirrored=tuple(about.get("mirrored", ())),
         intensity=Intensity(**about["intensity"]),
         grids={"coarse": grid},
         folders=(),

@@ -34,6 +34,7 @@ DATASETS = (
     replace(PHANTOM, name="phantom_v1", title=EARLIER, folders=("phantom_v1",), phantom=1),
     Dataset(
         name="hippocampus",
+        mirrored=("left-right",),  # crops of left and of right ones
         title="Medical Segmentation Decathlon, Task04 hippocampus (T1 MRI)",
         source="Simpson et al. 2019, arXiv:1902.09063; images from Vanderbilt University Medical Center",
         licence="CC-BY-SA 4.0",
