@@ -3,7 +3,7 @@
 import json
 from collections.abc import Mapping
 from copy import deepcopy
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -115,6 +115,21 @@ def own_sizes(saved: Mapping[str, Any], scope: str | None) -> dict[str, Any]:
     if saved.get("network") not in released.NETWORKS:
         return {}
     return {name: saved[name] for name in ("feature_size", "levels", "kernel_size") if name in saved}
+
+
+def with_crop(setup: Setup, factor: float) -> Setup:
+    """The setup with larger or smaller crops, in whole patches; nothing else differs, batch size and steps included.
+
+    Raises CourseError where a volume is resampled to the crop, so that other crops would have other voxels.
+    """
+    if factor == 1:
+        return setup
+    if setup.grid.fit:
+        raise CourseError(f"crop={factor:g}: volumes of {setup.dataset.name} are resampled to the crop; leave it at 1")
+    sides = zip(setup.grid.roi, setup.patch_size, strict=True)
+    roi = tuple(max(round(side * factor / patch), 1) * patch for side, patch in sides)
+    grids = setup.dataset.grids | {setup.scale.grid: replace(setup.grid, roi=roi)}
+    return replace(setup, dataset=replace(setup.dataset, grids=grids))
 
 
 def build_network(setup: Setup, run: Finetuning) -> tuple[SegmentationNetwork, TransferReport | None]:

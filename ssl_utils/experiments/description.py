@@ -107,6 +107,7 @@ class Finetuning(Description):
     encoder_lr: Annotated[float | None, Option("factor on its rate; else of the scale", above=0, high=1)] = None
     scope: Annotated[str | None, Option("what to transfer; else all that was pretrained", choices=SCOPES)] = None
     budget: Annotated[float, Option("factor on the training steps of the scale", low=0.01, high=1000)] = 1
+    crop: Annotated[float, Option("factor on the sides of the crops of the grid", low=0.1, high=4)] = 1
     permuted: Annotated[bool, Option("shuffle the transferred weights within each tensor (a control)")] = False
     network: Annotated[str | None, Option("else that of the init, or unetr", choices=lambda: tuple(NETWORKS))] = None
     deep_supervision: Annotated[bool, Option("loss on every level of the decoder; mednext only")] = False

@@ -32,8 +32,8 @@ def chosen(network: SegmentationNetwork, names: str, option: str) -> list[nn.Mod
 
 
 def train_only(network: SegmentationNetwork, what: str) -> tuple[int, int]:
-    """Freeze all parameters but those of the stages `what`, as in `up_3+out`, or for a number such as 0.005 all but those
-    of the last layers that have together at most this share of the parameters, and at least one layer.
+    """Freeze all parameters but those of stages `what`, as in `up_3+out`, or for a number such as 0.005 but those of
+    the last layers that have together at most this share of the parameters, and at least one layer.
 
     Returns how many parameters are trained, and how many there are. Raises CourseError for an unknown stage, or a share
     that is not between 0 and 1.
