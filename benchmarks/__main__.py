@@ -18,7 +18,7 @@ REFERENCE = PROJECT / "json_files" / "reference_benchmarks.json"
 
 def rows() -> dict[str, Callable[[], dict | list[dict]]]:
     """What is measured under each name; the large sizes once, for a step of theirs takes a minute there."""
-    from benchmarks import crops, inflation, levers, pairs, pretraining, segmentation
+    from benchmarks import crops, inflation, levers, mednext, pairs, pretraining, segmentation
 
     return {
         "crops_per_second": lambda: crops.crops_per_second(repeats=3),
@@ -40,6 +40,7 @@ def rows() -> dict[str, Callable[[], dict | list[dict]]]:
         "windows_per_second": lambda: inflation.windows_per_second(repeats=5),
         "inflated_step": lambda: inflation.inflated_step(repeats=7),
         "finetuning_step": lambda: segmentation.finetuning_step(repeats=5),
+        "mednext_step": lambda: mednext.step(repeats=5),
         "sliding_window": lambda: segmentation.sliding_window(repeats=3),
         "matrix_products": lambda: levers.matrix_products(repeats=9),
         "lever_bf16": lambda: levers.bf16(repeats=9),
@@ -50,6 +51,7 @@ def rows() -> dict[str, Callable[[], dict | list[dict]]]:
         "lever_channels_last": lambda: levers.channels_last(repeats=9),
         "lever_freed_memory": lambda: levers.freed_memory(repeats=3),
         "lever_fused_adamw": lambda: levers.fused_adamw(repeats=5),
+        "lever_checkpointing": lambda: mednext.checkpointing(repeats=3),
         "lever_straight_axes": lambda: levers.straight_axes(repeats=9),
     }
 

@@ -63,7 +63,7 @@ def test_a_prediction_flips_where_its_dataset_allows(tiny_setup, tmp_path):
     assert np.array_equal(np.asarray(nib.load(written).dataobj), expected)
     for flips, words in (
         ("left-right+up-down", "allows only left-right; leave up-down out"),
-        ("sideways", "sideways is no axis; choose of left-right, front-back, up-down"),
+        ("sideways", "unknown axis sideways; choose of left-right, front-back, up-down"),
     ):
         with pytest.raises(CourseError, match=words):
             experiments.predict(model, [image], tmp_path / "no", flips=flips)

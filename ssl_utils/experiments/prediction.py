@@ -98,7 +98,7 @@ def _allowed(flips: str, dataset: Dataset, model: Path) -> list[str]:
     """The axes. Raises CourseError when a flipped volume of this dataset would be no patient's, or for another word."""
     for axis in flips.split("+"):
         if axis not in inference.AXES:
-            raise CourseError(f"flips={flips}: {axis} is no axis; choose of {', '.join(inference.AXES)}, joined by +")
+            raise CourseError(f"flips={flips}: unknown axis {axis}; choose of {', '.join(inference.AXES)}, joined by +")
         if axis not in dataset.mirrored:
             allowed = f"only {' and '.join(dataset.mirrored)}" if dataset.mirrored else "none"
             raise CourseError(f"flips={flips}: the dataset of {model} allows {allowed}; leave {axis} out")

@@ -90,10 +90,10 @@ def _sizes_of_mednext(tensors: Mapping[str, Tensor], name: str) -> dict[str, Any
     expanding += [f"down.{level}.0.conv2.weight" for level in range(1, levels)]
     if not {*expanding} <= tensors.keys():
         return {}  # the transfer says what is missing
-    found = [len(tensors[weight]) // tensors[weight].shape[1] for weight in expanding]
+    expanded = [len(tensors[weight]) // tensors[weight].shape[1] for weight in expanding]
     for variant in VARIANTS.values():
         expansion, counts = of_levels(variant.expansion, levels), of_levels(variant.blocks, levels)
-        if found == [*expansion, *expansion[1:]] and blocks == dict(enumerate(counts)):
+        if expanded == [*expansion, *expansion[1:]] and blocks == dict(enumerate(counts)):
             shape = {"feature_size": len(first), "levels": levels, "kernel_size": first.shape[-1]}
             return {"network": variant.network, **shape}
     why = (
@@ -104,12 +104,12 @@ def _sizes_of_mednext(tensors: Mapping[str, Tensor], name: str) -> dict[str, Any
 
 def check(tensors: Mapping[str, Tensor], network: str, name: str) -> None:
     """Raises CourseError when a network of the registry would compute something else with renamed tensors."""
-    found = sizes(tensors, name).get("network")
-    if found is None:
+    right = sizes(tensors, name).get("network")
+    if right is None:
         return
-    kind = "is a plain U-Net, as of Models Genesis or RadioSSL" if found == NETWORK else f"is a MedNeXt, {found}"
-    if network != found:
-        raise CourseError(f"{name}: {kind}, and {network} has other blocks; choose network={found}")
-    if found == NETWORK and not any(key.endswith("running_mean") for key in tensors):
+    kind = "is a plain U-Net, as of Models Genesis or RadioSSL" if right == NETWORK else f"is a MedNeXt, {right}"
+    if network != right:
+        raise CourseError(f"{name}: {kind}, and {network} has other blocks; choose network={right}")
+    if right == NETWORK and not any(key.endswith("running_mean") for key in tensors):
         why = f"has norms without running statistics, as after RadioSSL's fine-tuning, and {NETWORK} has batch norm"
         raise CourseError(f"{name}: {why}; take the weights from before fine-tuning")

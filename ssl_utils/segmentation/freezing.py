@@ -77,10 +77,10 @@ def last_layers(network: nn.Module, count: int, layer: str) -> list[str]:
     `module` in it, `leaf` (a module without others in it), or `tensor` of parameters. Four readings of one sentence."""
     if layer == "tensor":
         return [name for name, _ in network.named_parameters()][-count:]
-    kinds = {
+    layers = {
         "child": [name for name, _ in network.named_children()],
         "module": [name for name, _ in network.named_modules() if name],
         "leaf": [name for name, module in network.named_modules() if not [*module.children()]],
     }
-    inside = tuple(f"{name}." for name in kinds[layer][-count:])
+    inside = tuple(f"{name}." for name in layers[layer][-count:])
     return [name for name, _ in network.named_parameters() if name.startswith(inside)]
