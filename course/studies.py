@@ -7,6 +7,7 @@ options is a run of the course itself, and two studies share their common runs.
 from typing import Any
 
 from course import points
+from course.chapters import tasks_of
 from course.study import Context, Point, Study, of_scale
 from ssl_utils.data import datasets
 from ssl_utils.errors import CourseError
@@ -100,6 +101,15 @@ STUDIES = {
             values={"smoke": (0.5, 1), "laptop": (0.5, 1, 4), "workstation": (0.25, 0.5, 1, 2, 4)},
         ),
         Study(
+            name="all_tasks",
+            title="All tasks at equal cost",
+            varied="pretext task",
+            question="Which task helps most after equally many seconds of pretraining of one network?",
+            point=lambda task, value, _: Point(task, f"{value} s", {"seconds": value}),
+            tasks={"smoke": tuple(tasks_of([1, 2]))},
+            values={"smoke": (2,), "laptop": (60,), "workstation": (1800,), "paper": (36_000,)},
+        ),
+        Study(
             name="controls",
             title="Controls",
             varied="change",
@@ -138,7 +148,10 @@ STUDIES = {
             tasks={"smoke": ("inflation",), "laptop": (RANDOM, "inflation")},
             values={
                 "smoke": tuple(points.INFLATED),
-                "laptop": (*points.INFLATED, *(f"DINOv2, {kind}" for kind in points.INFLATED)),
+                "laptop": (
+                    *points.INFLATED,
+                    *(f"DINOv2, {kind}" for kind in (*points.INFLATED, *points.WINDOW_CONTROLS)),
+                ),
             },
             labels={"smoke": (6,), "workstation": (2, 6, 12, 24)},
         ),

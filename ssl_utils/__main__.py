@@ -2,14 +2,10 @@
 
 import os
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from ssl_utils.data import datasets
@@ -17,32 +13,20 @@ from ssl_utils.errors import CourseError, out_of_memory, replace_unprintable
 from ssl_utils.experiments import runs, scales, setups
 from ssl_utils.experiments.command_line import MORE, with_options
 from ssl_utils.experiments.description import Finetuning, Pretraining, task_options
+from ssl_utils.experiments.terminal import (
+    DataOption,
+    DatasetOption,
+    PatchOption,
+    RoiOption,
+    ScaleOption,
+    SpacingOption,
+    bar,
+    console,
+    show,
+)
 from ssl_utils.training.options import REQUIRED, options_of
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
-console = Console()
-ScaleOption = Annotated[str, typer.Option(help="smoke, laptop, workstation or paper")]
-DataOption = Annotated[str | None, typer.Option(help="path of your own folder, with dataset 'folder'")]
-DatasetOption = Annotated[
-    str, typer.Option(help=f"{', '.join(datasets.SHORT)}, or one of their lists (docs/own_data.md)")
-]
-SpacingOption = Annotated[str | None, typer.Option(help="mm along the three axes, as in 1.5,1.5,8; else by the data")]
-RoiOption = Annotated[str | None, typer.Option(help="voxels of a crop, as in 64,64,8; else by the data")]
-PatchOption = Annotated[str | None, typer.Option(help="voxels of a patch, as in 8,8,2; else by the scale")]
-
-
-@contextmanager
-def bar(text: str) -> Iterator[Callable[[int, int], None]]:
-    """Show a progress bar; the block calls what it gets with the numbers of done and of all."""
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
-    with Progress(*columns, console=console, transient=True) as progress:  # it leaves nothing behind, also at an error
-        task = progress.add_task(text, total=None)
-        yield lambda done, total: progress.update(task, completed=done, total=total)
-
-
-def show(table: Table) -> None:
-    """Print a table; into a file with a width of its own."""
-    (console if console.is_terminal else Console(width=160)).print(table)
 
 
 @app.command()
@@ -82,6 +66,7 @@ def doctor(
     patch_size: PatchOption = None,
 ) -> None:
     """Check every file before training: what is wrong, where, how to fix it. Exits with 1 if a run would break."""
+    from ssl_utils import experiments
     from ssl_utils.data import datalists, doctor as data_doctor
     from ssl_utils.data.doctor import show as doctor_tables
     from ssl_utils.files import write_json
@@ -97,7 +82,7 @@ def doctor(
         else:
             chosen = {"spacing": spacing, "roi": roi, "patch_size": patch_size}
             report, setup = setups.whole(dataset=dataset, scale=sized, data=data, progress=progress, **chosen)
-    cost = _forecast(setup) if setup and report.labels and not report.errors else None  # of a fine-tuning
+    cost = experiments.forecast(setup) if setup and report.labels and not report.errors else None  # of a fine-tuning
     for table in doctor_tables.tables(report):
         show(table)
     for line in (report.grid, f"Scale {scale}: {cost.line()}" if cost else ""):
@@ -115,20 +100,6 @@ def _warn(setup: setups.Setup) -> None:
 
     for finding, more in gathered(setups.examined(setup)):
         console.print(f"{finding.severity}: {finding.line()}{more}", soft_wrap=True, markup=False, highlight=False)
-
-
-def _forecast(setup: setups.Setup):
-    from ssl_utils import experiments
-    from ssl_utils.data.doctor import forecast
-
-    return forecast.forecast(
-        lambda: experiments.build_network(setup, Finetuning())[0],
-        roi=setup.grid.roi,
-        channels=len(setup.dataset.channels),
-        patch_size=setup.patch_size,
-        batch_size=setup.scale.finetune_batch_size,
-        steps=setup.scale.finetune_steps,
-    )
 
 
 def _train(
@@ -196,6 +167,21 @@ def finetune(**options) -> None:
 
 
 @app.command()
+def soup(
+    folders: Annotated[list[Path], typer.Argument(metavar="RUN RUN ...", help="folders of finished fine-tunings")],
+    kind: Annotated[str, typer.Option(help="uniform, greedy or learned; chosen on the validation set")] = "greedy",
+    dataset: DatasetOption = "phantom",
+    scale: ScaleOption = "laptop",
+    data: DataOption = None,
+) -> None:
+    """Average the weights of fine-tunings into one network, and score it on the test set."""
+    from ssl_utils.experiments import souping
+
+    setup = setups.setup(dataset=dataset, scale=scales.get(scale), data=data)
+    console.print(souping.summary(souping.soup(setup, folders, kind=kind)), soft_wrap=True, highlight=False)
+
+
+@app.command()
 def options(
     task: Annotated[str | None, typer.Argument(help="a pretext task; none: what all runs have")] = None,
 ) -> None:
@@ -219,6 +205,7 @@ def predict(
     flips: Annotated[
         str | None, typer.Option(help="average over flips, as in left-right; where anatomy allows")
     ] = None,
+    all_axes: Annotated[bool, typer.Option("--all-axes", help="slices along three axes; window_vit only")] = False,
 ) -> None:
     """Segment volumes: each result is a NIfTI file with the shape and affine of its image."""
     from ssl_utils import experiments
@@ -226,7 +213,8 @@ def predict(
 
     with bar("predicting") as progress:
         paths = formats.collected(images)
-        written = experiments.predict(model, paths, output, progress=progress, overwrite=overwrite, flips=flips)
+        more = {"all_axes": all_axes, "flips": flips}
+        written = experiments.predict(model, paths, output, progress=progress, overwrite=overwrite, **more)
     console.print(f"{len(written)} label maps in {output}", soft_wrap=True)
 
 

@@ -18,7 +18,20 @@ PROJECT = Path(__file__).resolve().parents[1]
 CHAPTERS = sorted((PROJECT / "notebooks").glob("[0-9]*.ipynb"))
 TEMPLATE = PROJECT / "notebooks" / "_template.ipynb"
 PAGES = [PROJECT / "README.md", PROJECT / "CONTRIBUTING.md", *sorted((PROJECT / "docs").rglob("*.md"))]
-VERBS = {"Cluster", "Do", "Fine-tune", "Hide", "Inflate", "Inspect", "Judge", "Learn", "Read", "Set", "Train"}
+VERBS = {
+    "Cluster",
+    "Compare",
+    "Do",
+    "Fine-tune",
+    "Hide",
+    "Inflate",
+    "Inspect",
+    "Judge",
+    "Learn",
+    "Read",
+    "Set",
+    "Train",
+}
 LINK = re.compile(r"(?<!!)\[((?:[^\[\]]|!\[[^\]]*\]\([^)]*\))*)\]\(([^)\s]+)\)")
 IMAGE = re.compile(r"!\[([^\]]*)\]\(([^)\s]+)\)")
 DETAILS = re.compile(r"<details>.*?</details>", re.DOTALL)

@@ -18,6 +18,7 @@ IMPOSSIBLE = [  # kind of run, option, value, what the line says
     (Pretraining, "seed", -1, "seed=-1: must be at least 0"),
     (Pretraining, "steps", 0, "steps=0: must be at least 1"),
     (Pretraining, "steps", 2.5, "steps=.*2.5.*: must be a whole number or None"),
+    (Pretraining, "seconds", 0, "seconds=0: must be at least 1"),
     (Pretraining, "volumes", 0, "volumes=0: must be at least 1"),
     (Pretraining, "scope", "half", "scope='half': unknown; choose one of encoder, network"),
     (Finetuning, "seed", -1, "seed=-1: must be at least 0"),
@@ -107,6 +108,11 @@ def test_the_words_of_a_run_make_it_again(run):
     assert _described(type(run), fields, rest) == run
 
 
+def test_steps_and_seconds_exclude_each_other():
+    with pytest.raises(CourseError, match="seconds=60: steps=5 are given too; leave one of them out"):
+        Pretraining(task="simmim", steps=5, seconds=60)
+
+
 def test_a_run_is_frozen_and_its_record_is_plain():
     run = Pretraining.of("restoration", contrast="none", steps=3)
     with pytest.raises(FrozenInstanceError):
@@ -116,6 +122,7 @@ def test_a_run_is_frozen_and_its_record_is_plain():
         "network": "unetr",
         "scope": None,
         "steps": 3,
+        "seconds": None,
         "pool": None,
         "volumes": None,
         "seed": 0,

@@ -303,11 +303,9 @@ def test_the_order_of_regions_gives_back_the_label_values_or_is_refused(tmp_path
         datalists.read(root / "dataset.json", root=root)
 
 
-def test_regions_are_named_once_and_ignore_is_refused(tmp_path):
+def test_regions_are_named_once_and_have_values(tmp_path):
     both = {"labels": BRATS, "regions": {"WT": [1, 2, 3]}, "training": ["a.nii"]}
     assert "has regions twice" in refusal(write_list(tmp_path, both))
-    ignored = {"labels": BRATS | {"ignore": 4}, "training": ["a.nii"]}
-    assert "labels has 'ignore'" in refusal(write_list(tmp_path, ignored))
     assert "labels must look like" in refusal(write_list(tmp_path, {"labels": {"a": [[1]]}, "training": ["a.nii"]}))
 
 
@@ -477,11 +475,11 @@ def test_predict_takes_the_channel_files_of_a_case(tmp_path, monkeypatch):
     root = brats(tmp_path / "data")
     model, out, seen = saved_model(root), tmp_path / "out", []
     monkeypatch.setattr(
-        prediction, "predict_case", lambda setup, net, image: seen.append(image) or np.ones((3, 1, 1, 1))
+        prediction, "predict_case", lambda setup, net, image, **_: seen.append(image) or np.ones((3, 1, 1, 1))
     )
     whole = np.stack([volumes.read_image(path).array[0] for path in sorted(root.glob("imagesTr/*00003_*"))], -1)
     volumes.nib.save(volumes.nib.Nifti1Image(whole, np.eye(4)), root / "imagesTr/fourd_0001.nii.gz")
-    monkeypatch.setattr(prediction.metrics, "label_map", lambda *_: np.zeros((SIZE,) * 3, np.uint8))
+    monkeypatch.setattr(prediction.metrics, "label_map", lambda *_, **__: np.zeros((SIZE,) * 3, np.uint8))
     assert command(monkeypatch, "predict", model, root / "imagesTr", "--output", out) == (0, "")
     names = [*(f"BraTS2021_{case:05d}" for case in range(4)), "fourd_0001"]
     assert sorted(path.name for path in out.iterdir()) == [f"{name}.nii.gz" for name in names]
@@ -495,7 +493,7 @@ def test_predict_takes_the_channel_files_of_a_case(tmp_path, monkeypatch):
 def test_predict_names_results_as_nnunet_names_labels(tmp_path, monkeypatch):
     root = hippocampus(tmp_path / "data")
     model, out = saved_model(root), tmp_path / "out"
-    monkeypatch.setattr(prediction, "predict_case", lambda *_: np.zeros((SIZE,) * 3, np.uint8))
+    monkeypatch.setattr(prediction, "predict_case", lambda *_, **__: np.zeros((SIZE,) * 3, np.uint8))
     assert command(monkeypatch, "predict", model, root / "imagesTs", "--output", out) == (0, "")
     assert [path.name for path in out.iterdir()] == ["hippocampus_007.nii.gz"]
 

@@ -116,7 +116,7 @@ def test_without_labels_the_extents_decide(tmp_path):
         path.unlink()
     dataset = datasets.get("folder", root, cache=tmp_path / "spacings.json")
     assert not (tmp_path / "spacings.json").exists()
-    assert 1 < own_grid.windows((192, 192, 150), dataset.grids["coarse"]) <= own_grid.FEW
+    assert 1 < own_grid.windows((192, 192, 150), dataset.grids["coarse"]) <= own_grid.MOST
 
 
 def test_no_volume_is_less_than_a_quarter_of_the_roi():
@@ -154,7 +154,10 @@ def test_the_coarsest_readable_spacing_is_taken_that_labels_survive():
 
     grid = own_grid.choose(extents, native, {}, survive)["coarse"]
     assert tried == [(size,) * 3 for size in (8, 6, 5, 4)] and grid.spacing == (4, 4, 4)
-    assert own_grid.choose(extents, native, {}, lambda _: False)["coarse"].spacing == (6, 6, 6), "none will do"
+    grid = own_grid.choose(extents, native, {}, lambda _: False)["coarse"]  # none will do: a third is shown
+    finer = own_grid.choose(extents, native, {"spacing": (4.0,) * 3})["coarse"]
+    shown = [np.prod(np.multiply(g.roi, g.spacing) / extents[0]) for g in (finer, grid)]
+    assert grid.spacing == (5, 5, 5) and shown[0] < own_grid.SHOWN <= shown[1]
 
 
 def test_a_crop_covers_much_of_the_volume_with_sides_alike():
@@ -181,6 +184,14 @@ def test_crops_around_a_structure_are_resampled_to_the_roi(tmp_path, around, fac
     assert dataset.grids["coarse"].fit == around
     chosen = own_grid.parsed({"spacing": 2})
     assert not datasets.get("folder", tmp_path / "data", chosen=chosen, cache=tmp_path / "x.json").grids["coarse"].fit
+
+
+def test_volumes_differ_by_all_headers_and_not_by_the_few_labels_that_are_read():
+    sides = [20, 22, 24, 26, 28]
+    of_labels = [round_trip.Part(np.ones((n // 2,) * 3, bool), (n // 4,) * 3, (2.0,) * 3, (n,) * 3) for n in sides]
+    assert round_trip.crops({"tumour": of_labels})
+    extents = np.array([[2.0 * n] * 3 for n in (*sides, 12, 14, 40, 44)])
+    assert round_trip.differ(extents) and not round_trip.differ(extents[: len(sides)])
 
 
 def test_labels_are_measured_once(tmp_path, monkeypatch):

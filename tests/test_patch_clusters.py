@@ -183,6 +183,17 @@ def test_it_is_the_published_one_without_logarithms_and_survives_where_that_over
     assert not (100 * scores / 0.05).exp().isfinite().all() and sinkhorn(100 * scores).isfinite().all()
 
 
+@pytest.mark.parametrize("iterations", [1, 3, 40])
+def test_it_is_the_one_in_logarithms_for_scores_of_any_size(iterations):
+    scores, far = cosines(), torch.tensor([0.0, 0, 0, -90, 0, 40, 0, 0])  # e^(-1800) of a cluster's weight
+    for given in (scores, 30 * scores, scores + far, scores + 20 * torch.randn(240, 1)):
+        log_q = given.double() / 0.05
+        for _ in range(iterations):
+            log_q = log_q - log_q.logsumexp(0, keepdim=True)
+            log_q = log_q - log_q.logsumexp(1, keepdim=True)
+        torch.testing.assert_close(sinkhorn(given, iterations=iterations), log_q.exp().float(), atol=1e-3, rtol=0)
+
+
 def test_an_assignment_that_is_transposed_twice_is_scrambled():
     """The published helper returns (R, K) already; its caller transposes once more and reshapes."""
     rows = sinkhorn(cosines(2400, 10))

@@ -11,7 +11,7 @@ from ssl_utils.data import datalists, datasets, doctor
 from ssl_utils.data.doctor.show import tables
 from ssl_utils.data.lists.patients import patients_of
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import scales, setups
+from ssl_utils.experiments import pools, scales, setups
 
 
 @pytest.mark.parametrize(
@@ -163,12 +163,12 @@ def test_a_pool_of_another_dataset_holds_no_copy_of_a_test_image(tmp_path, monke
     for number, name in enumerate("uvwx", start=70):
         write_pair(other, name, number)
     here = setups.setup(dataset="folder", scale=scales.get("laptop"), data=str(own))
-    assert len(setups.pool(here, "own+other")) == 2
-    (tested,), kept = here.datalist.test, setups.pool(here, "other")[0].pool[0]
+    assert len(pools.pool(here, "own+other")) == 2
+    (tested,), kept = here.datalist.test, pools.pool(here, "other")[0].pool[0]
     write_pair(other, kept.id, "abcd".index(tested.id) + 1)
     line = rf"{kept.id}.nii.gz: its image has the same voxels as {tested.id}, a validation or test case of folder_own; "
     with pytest.raises(CourseError, match=line):
-        setups.pool(here, "own+other")
+        pools.pool(here, "own+other")
 
 
 def test_a_channel_in_two_splits_is_an_error(tmp_path):

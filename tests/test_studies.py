@@ -18,7 +18,7 @@ from course.records import claims, study_report as results
 from course.study import Context
 from ssl_utils import experiments
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import Finetuning, runs, scales, setups
+from ssl_utils.experiments import Finetuning, pools, runs, scales
 from ssl_utils.files import read_json, write_json
 from ssl_utils.training.options import options_of
 
@@ -41,7 +41,8 @@ def test_a_study_is_consistent_and_holds_the_course_itself(name, scale):
     tasks = {point["task"] for point in made["points"]} - {"random"}
     for task in tasks:
         here = [point for point in made["points"] if point["task"] == task]
-        assert [point["name"] for point in here if point["default"]] == [task], "the course's own run, once"
+        own = [] if name == "all_tasks" else [task]  # it counts seconds, a course counts steps
+        assert [point["name"] for point in here if point["default"]] == own, "the course's own run, once"
         assert len({point["value"] for point in here}) == len(here)
     assert set(made["finetune"]) == {*names, "random"}
     assert {words[0] for words in made["finetune"].values()} <= {"random", *tasks, *made["pretrain"]}
@@ -139,14 +140,14 @@ def test_other_volumes_are_fetched_and_have_equal_channels():
 
 
 def test_only_the_first_volumes_are_pretrained_on(tiny_setup):
-    (part,) = setups.pool(tiny_setup, volumes=2)
+    (part,) = pools.pool(tiny_setup, volumes=2)
     assert part.pool == tiny_setup.pool[:2] and part.datalist.sides() == tiny_setup.datalist.sides()
-    assert setups.pool(tiny_setup) == [tiny_setup]
+    assert pools.pool(tiny_setup) == [tiny_setup]
     most = len(tiny_setup.pool)
     for volumes in (0, most + 1):
         said = f"volumes={volumes}: the pool of {tiny_setup.dataset.name} has {most}; choose 1 to {most}"
         with pytest.raises(CourseError, match=said):
-            setups.pool(tiny_setup, volumes=volumes)
+            pools.pool(tiny_setup, volumes=volumes)
 
 
 def test_a_set_with_few_labels_uses_those_it_has():
@@ -339,6 +340,15 @@ def write_study(folder: Path, *, gain: float = 0.05) -> Path:
     write_json(folder / "study.json", about)
     (folder / "results.md").write_text("done")
     return folder
+
+
+def test_tasks_with_one_value_each_are_compared_in_one_panel(tmp_path):
+    about, table = results.read(write_study(tmp_path / "studies" / "mask_ratio"))
+    assert [axes.get_title() for axes in results.figure(about, table).axes] == ["init: simmim"]
+    table["task"] = table["task"].where(table["value"] != "0.6", "voxel_clusters")
+    (axes,) = results.figure(about, table.replace({"value": {"0.6": "0.3"}})).axes
+    assert axes.get_title() == "init: each task, 0.3"
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["simmim", "voxel\nclusters"]
 
 
 @pytest.fixture

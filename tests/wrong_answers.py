@@ -5,6 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
+from scipy.stats import rankdata
 from sklearn.metrics import completeness_score, homogeneity_score, mutual_info_score
 from torch.nn import functional as F
 
@@ -19,6 +20,15 @@ from course.exercises import (
     chapter_16,
 )
 from course.exercises.chapter_03 import _hidden
+from ssl_utils.pretext.probes import rankme
+
+
+def _scaled(image):
+    """The right z-score over the brain, for answers that are wrong in something else."""
+    inside = image != 0
+    values = [channel[mask] if mask.any() else np.ones(1) for channel, mask in zip(image, inside, strict=True)]
+    mean, std = (np.reshape([measure(v) for v in values], (-1, 1, 1, 1)) for measure in (np.mean, np.std))
+    return np.where(inside, (image - mean) / np.maximum(std, 1e-8), 0)
 
 
 def _dropped(datalist):
@@ -30,6 +40,11 @@ def _moved(datalist):
     known = {case.patient for case in datalist.training}
     moved = tuple(case for case in datalist.validation if case.patient in known)
     return replace(_dropped(datalist), training=datalist.training + moved)
+
+
+def _shares(tokens, power=1):
+    sigma = torch.linalg.svdvals(tokens) ** power
+    return sigma / sigma.sum()
 
 
 _LPS = np.diag([-1, -1, 1, 1])
@@ -339,6 +354,35 @@ WRONG = {
         lambda logits, targets: -(targets.flip(0) * (logits.softmax(2) + 1e-8).log()).sum(2).mean(),
         lambda logits, targets: (targets.flip(0) - logits.softmax(2)).square().sum(2).mean(),
     ],
+    "10.1": [
+        lambda dice: rankdata(dice),
+        lambda dice: rankdata(-dice) - 1,
+        lambda dice: rankdata(-dice, method="min"),
+        lambda dice: rankdata(-dice, method="max"),
+        lambda dice: rankdata(-dice, method="dense"),
+        lambda dice: np.argsort(np.argsort(-dice, kind="stable")) + 1,
+        lambda dice: np.argsort(-dice) + 1,
+        lambda dice: (dice[None, :] > dice[:, None]).sum(1) + (dice[None, :] == dice[:, None]).sum(1),
+    ],
+    "10.2": [
+        lambda budget, spent: round(budget / np.median(spent[2:])),
+        lambda budget, spent: max(1, round(budget / np.median(spent))),
+        lambda budget, spent: max(1, round(budget / np.mean(spent[2:]))),
+        lambda budget, spent: max(1, round(budget / np.mean(spent))),
+        lambda budget, spent: max(1, round(budget / min(spent))),
+        lambda budget, spent: max(1, budget / np.median(spent[2:])),
+        lambda budget, spent: max(1, round(budget * np.median(spent[2:]))),
+    ],
+    "10.3": [
+        lambda tokens: torch.special.entr(_shares(tokens)).sum(),
+        lambda tokens: torch.special.entr(_shares(tokens, power=2)).sum().exp(),
+        lambda tokens: -(_shares(tokens) * _shares(tokens).log()).sum(),
+        lambda tokens: (torch.linalg.svdvals(tokens) > 1e-9).sum(),
+        lambda tokens: (-torch.special.entr(_shares(tokens)).sum()).exp(),
+        lambda tokens: rankme(tokens - tokens.mean(0)),
+        lambda tokens: torch.special.entr(torch.linalg.svdvals(tokens)).sum().exp(),
+        lambda tokens: _shares(tokens).max(),
+    ],
     "11.1": [
         lambda kernel, depth, share: kernel[..., None].repeat(1, 1, 1, 1, depth),
         lambda kernel, depth, share: kernel[..., None] * torch.eye(depth)[depth // 2],
@@ -360,6 +404,25 @@ WRONG = {
             100 * (depth - 1) * patch**2 / (patch**2 + L * (4 * E + 2 * M + 2 * tokens))
         ),
         lambda tokens, E, M, L, patch, depth: depth - 1,
+    ],
+    "12.1": [
+        lambda label, regions: np.stack([label == values[0] for values in regions.values()]),
+        lambda label, regions: np.stack([np.isin(label, values) for values in regions.values()])[::-1],
+        lambda label, regions: np.stack([np.isin(label, values) for values in regions.values()]).astype(int),
+        lambda label, regions: np.stack([label >= min(values) for values in regions.values()]),
+    ],
+    "12.2": [
+        lambda tc, wt, et: tc.astype(int) + wt + et,
+        lambda tc, wt, et: np.where(wt, np.where(tc, np.where(et, 3, 1), 2), 0),
+        lambda tc, wt, et: np.where(et, 3, np.where(tc, 2, np.where(wt, 1, 0))),
+        lambda tc, wt, et: np.where(et, 3, np.where(tc & wt, 1, np.where(wt, 2, 0))),
+    ],
+    "12.3": [
+        lambda image: ((image - image.mean()) / image.std(), (image != 0).any(0)),
+        lambda image: (_scaled(image), (_scaled(image) > 0).any(0)),
+        lambda image: (_scaled(image), (image != 0).all(0)),
+        lambda image: (np.where(image != 0, image / image.max(), 0), (image != 0).any(0)),
+        lambda image: _scaled(image),
     ],
     "16.1": [
         lambda both, predicted, reference, absent=None: 2 * both.sum() / (predicted + reference).sum(),

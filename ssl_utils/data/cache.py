@@ -7,7 +7,7 @@ in 0..1, `label.npy` (D, H, W) uint8, `voxels.npz` (some positions of each label
 import functools
 import hashlib
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -39,7 +39,7 @@ class Prepared:
 
     @cached_property
     def meta(self) -> dict:
-        """mean, std (of the image in 0..1), affine, label_values."""
+        """mean, std (of the image in 0..1, or of each of its channels), affine, shape."""
         return read_json(self.folder / "case.json")
 
     @property
@@ -64,8 +64,16 @@ class Prepared:
         return {int(k): v for k, v in np.load(path).items()} if path.exists() else {}
 
     def standardised(self, crop: np.ndarray) -> np.ndarray:
-        """A crop of `image` as network input: zero mean, unit standard deviation over the volume; float32."""
-        return (crop.astype(np.float32) - self.meta["mean"]) / self.meta["std"]
+        """A crop of `image` as network input: zero mean, unit standard deviation over the volume (rule `nonzero`: over
+        the brain, in each channel); float32."""
+        mean, std = self.moments
+        return (crop.astype(np.float32) - mean) / std
+
+    @property
+    def moments(self) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation of the image in 0..1: one number each, or (C, 1, 1, 1) by the rule `nonzero`."""
+        pair = (np.array(self.meta[name], np.float32) for name in ("mean", "std"))
+        return tuple(numbers.reshape(-1, 1, 1, 1) if numbers.ndim else numbers for numbers in pair)
 
 
 @functools.lru_cache(OPEN)
@@ -96,7 +104,8 @@ def prepare(
 def rule(dataset: Dataset, grid: Grid) -> str:
     """All settings of the preprocessing, as text, and the size of a patch where it is the grid's own."""
     of_grid = {key: value for key, value in asdict(grid).items() if value is not None}
-    return json.dumps([VERSION, asdict(dataset.intensity), of_grid])
+    ignored = [] if dataset.ignore is None else [dataset.ignore]
+    return json.dumps([VERSION, asdict(dataset.intensity), of_grid, *ignored])
 
 
 def content(case: Case) -> str:
@@ -122,17 +131,17 @@ def _write(case: Case, dataset: Dataset, grid: Grid, folder: Path) -> None:
     from ssl_utils.data.transforms import preprocess  # imports MONAI, which takes seconds
 
     image = volumes.read_image(case.image, channels=len(dataset.channels))
-    label = volumes.read_label(case.label, values=dataset.labels) if case.label else None
+    label = volumes.read_label(case.label, values=dataset.names) if case.label else None
     if label:
         volumes.check_pair(image, label)
     volume = preprocess(image, label, grid=grid, intensity=dataset.intensity)
-    mean, std = volume.moments()
+    mean, std = (np.squeeze(numbers).tolist() for numbers in volume.moments())
     meta = {"id": case.id, "patient": case.patient, "affine": volume.affine.tolist(), "shape": list(volume.image.shape)}
     _save(folder / "image.npy", volume.image.astype(np.float16))
     if volume.label is not None:
         _save(folder / "label.npy", volume.label)
         with atomic(folder / "voxels.npz") as temporary:
-            np.savez(temporary, **_positions(volume.label))
+            np.savez(temporary, **_positions(volume.label, dataset.labels))
     write_json(folder / "case.json", meta | {"mean": mean, "std": std})  # last: its presence means the case is complete
 
 
@@ -144,9 +153,9 @@ def _save(path: Path, array: np.ndarray) -> None:
         stream.write(array.data)
 
 
-def _positions(label: np.ndarray) -> dict[str, np.ndarray]:
+def _positions(label: np.ndarray, values: Iterable[int]) -> dict[str, np.ndarray]:
     rng, positions = np.random.default_rng(0), {}
-    for value in np.unique(label):
+    for value in np.intersect1d(label, [*values]):
         flat = np.flatnonzero(label == value)
         flat = rng.choice(flat, POSITIONS, replace=False) if len(flat) > POSITIONS else flat
         positions[str(value)] = np.stack(np.unravel_index(flat, label.shape), 1).astype(np.int32)

@@ -10,17 +10,19 @@ from pathlib import Path
 from ssl_utils.errors import CourseError
 
 SIDES = ("training", "validation", "test", "unlabeled")
+IGNORE = "ignore"  # nnU-Net's name for the value of voxels that nobody has annotated
 Image = Path | tuple[Path, ...]  # one file, or one for each channel, in the order of the channels
 
 
 @dataclass(frozen=True)
 class Case:
-    """One image, its label if it has one, and the patient it came from."""
+    """One image, its label if it has one, the patient it came from, and the scanner or hospital where it is known."""
 
     id: str
     image: Image
     label: Path | None
     patient: str
+    site: str = ""
 
     @property
     def files(self) -> list[tuple[str, Path]]:
@@ -37,6 +39,7 @@ class Datalist:
         channels: names of the image's channels; more than one means 4D files, channels last, or a file for each.
         labels: value -> name, 0 (background) included; empty for a list of images alone.
         regions: name -> label values it unites (BraTS: TC, WT, ET); regions may overlap.
+        ignore: the label value of voxels that nobody has annotated; it is not among `labels`.
         grid: spacing, roi and patch_size, as far as the list gives them (`own_grid.parsed`).
     """
 
@@ -47,11 +50,17 @@ class Datalist:
     channels: tuple[str, ...] = ("image",)
     labels: dict[int, str] = field(default_factory=dict)
     regions: dict[str, tuple[int, ...]] = field(default_factory=dict)
+    ignore: int | None = None
     training: tuple[Case, ...] = ()
     validation: tuple[Case, ...] = ()
     test: tuple[Case, ...] = ()
     unlabeled: tuple[Case, ...] = ()
     grid: dict[str, tuple] = field(default_factory=dict)
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Value -> name of all that a label file may contain; empty for a list of images alone."""
+        return with_ignored(self.labels, self.ignore)
 
     def sides(self) -> dict[str, tuple[Case, ...]]:
         """Split -> its cases."""
@@ -60,6 +69,11 @@ class Datalist:
     def all_cases(self) -> list[Case]:
         """The cases of all splits, one split after the other."""
         return [case for cases in self.sides().values() for case in cases]
+
+
+def with_ignored(labels: dict[int, str], ignore: int | None) -> dict[int, str]:
+    """Value -> name of the labels, and of the value that is ignored, if there is one."""
+    return labels if ignore is None else labels | {ignore: IGNORE}
 
 
 def label_subset(cases: Sequence[Case], num_labeled: int, subset: int = 0) -> tuple[Case, ...]:

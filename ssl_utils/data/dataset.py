@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from ssl_utils.data.cases import with_ignored
 from ssl_utils.data.download import Archive
 
 FILLED = 0.25  # share of the ROI that every volume must cover along each axis; the rest is padded
@@ -11,7 +12,8 @@ FILLED = 0.25  # share of the ROI that every volume must cover along each axis; 
 
 @dataclass(frozen=True)
 class Intensity:
-    """How intensities become 0..1: `window` clips to [low, high] HU, `percentile` to the volume's own percentiles."""
+    """How intensities become 0..1: `window` clips to [low, high] HU, `percentile` to the percentiles of each channel,
+    `nonzero` to those of its voxels that are not 0, for images without a skull: the background stays 0."""
 
     kind: str
     low: float
@@ -44,7 +46,7 @@ class Layout:
     """Where the files of a dataset are, by regular expressions for their paths without ending, from its folder on.
 
     Attributes:
-        image, label: their groups are `case`, and where they apply `patient` and `channel`.
+        image, label: their groups are `case`, and where they apply `patient`, `site` and `channel`.
         channels: the values of the group `channel`, in the order of the dataset's channels.
         example: the path of an image, for the error when there is none.
     """
@@ -101,11 +103,17 @@ class Dataset:
     faces: bool = False  # its scans show faces, which are not to be rendered in three dimensions
     phantom: int | None = None  # its version, where it is generated
     root: Path | None = None  # a person's own folder
+    ignore: int | None = None  # label value of voxels without annotation, which count nowhere; not among `labels`
 
     @property
     def is_folder(self) -> bool:
         """Whether it is a person's own folder and not one of the named datasets."""
         return self.name.startswith("folder_")
+
+    @property
+    def names(self) -> dict[int, str]:
+        """Value -> name of all that a label file may contain."""
+        return with_ignored(self.labels, self.ignore)
 
     @property
     def classes(self) -> dict[int, str]:
@@ -120,8 +128,11 @@ class Dataset:
 
 
 PERCENTILES = Intensity("percentile", 1, 99)  # of each volume, where values have no unit
+SKULL_STRIPPED = Intensity("nonzero", 1, 99)
 ABDOMEN = Intensity("window", -175, 250)  # one soft-tissue rule for pretraining and fine-tuning alike
 COARSE_CT = Grid((6.0, 6.0, 6.0), (48, 40, 32))
 _BTCV = """background,spleen,right kidney,left kidney,gallbladder,esophagus,liver,stomach,aorta,inferior vena cava,\
 portal and splenic veins,pancreas,right adrenal gland,left adrenal gland"""
 BTCV_ORGANS = dict(enumerate(_BTCV.split(",")))
+BRATS_LABELS = {0: "background", 1: "necrotic core", 2: "oedema", 3: "enhancing tumour"}  # since 2023
+BRATS_REGIONS = {"TC": (1, 3), "WT": (1, 2, 3), "ET": (3,)}  # tumour core, whole tumour, enhancing tumour

@@ -12,7 +12,7 @@ from ssl_utils.data import datalists, own_grid
 from ssl_utils.data.datalists import Datalist
 from ssl_utils.data.dataset import Dataset
 from ssl_utils.data.download import fetch_archive
-from ssl_utils.data.lists import rules
+from ssl_utils.data.lists import folds, rules
 from ssl_utils.data.own_dataset import describe
 from ssl_utils.data.registry import FURTHER, REGISTRY
 from ssl_utils.data.registry.recorded import OPENKBP
@@ -22,6 +22,7 @@ from ssl_utils.files import exclusively
 LISTS = Path(__file__).resolve().parents[2] / "json_files"
 SHORT = (*REGISTRY, "folder")
 NAMES = (*SHORT, *FURTHER)
+FOLDS = "folds.json"  # of a published cross-validation, put into the folder of a dataset
 
 
 def data_root() -> Path:
@@ -85,7 +86,8 @@ def datalist(dataset: Dataset, *, name: str | None = None) -> Datalist:
         return datalists.from_folder(root)
     names = (name,) if name else dataset.lists
     if dataset.rules and not names:
-        return rules.datalist(dataset, root)
+        with_folds = root / FOLDS
+        return folds.read(with_folds, dataset, root=root) if with_folds.exists() else rules.datalist(dataset, root)
     path = LISTS / f"{names[0]}.json" if names else root / "dataset.json"
     if dataset.phantom and not path.exists():
         run = f"run: python -m ssl_utils data {dataset.name}"
@@ -143,5 +145,8 @@ def _generate(dataset: Dataset, sizes: tuple[int, int, int, int], progress) -> P
     if (root / "dataset.json").exists():  # a smaller scale must not remove volumes of a larger one
         present = datalists.read(root / "dataset.json", root=root)
         wanted = {side: max(n, len(present.sides()[side])) for side, n in wanted.items()}
-    phantom.write_dataset(root, **wanted, version=dataset.phantom, progress=progress)
+    if dataset.name == "brain_phantom":
+        phantom.write_brains(root, **wanted, progress=progress)
+    else:
+        phantom.write_dataset(root, **wanted, version=dataset.phantom, progress=progress)
     return root

@@ -16,7 +16,7 @@ from ssl_utils.data.lists.own_folder import from_folder
 from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json, write_json
 
-RULE = 1  # version of the choice of a grid by labels; what earlier ones have written is not used
+RULE = 2  # version of the choice of a grid by labels; what earlier ones have written is not used
 
 
 def describe(root: Path, *, name: str, chosen: Mapping[str, tuple] | None = None, cache: Path | None = None) -> Dataset:
@@ -42,7 +42,7 @@ def describe(root: Path, *, name: str, chosen: Mapping[str, tuple] | None = None
     labels = _Labels(datalist, cache) if cache and "spacing" not in chosen else None
     labels = labels if labels and labels.paths else None
     grids = own_grid.choose(extents, spacing, chosen, labels and labels.survive)
-    if labels and labels.around_structures():
+    if labels and round_trip.differ(extents) and labels.around_structures():
         typical = np.median(extents, axis=0)
         grids = {kind: replace(grid, fit=own_grid.windows(typical, grid) == 1) for kind, grid in grids.items()}
     is_ct = all(channel.lower() == "ct" for channel in datalist.channels)
@@ -54,6 +54,7 @@ def describe(root: Path, *, name: str, chosen: Mapping[str, tuple] | None = None
         channels=datalist.channels,
         labels=datalist.labels,
         regions=datalist.regions or None,
+        ignore=datalist.ignore,
         intensity=ABDOMEN if is_ct else PERCENTILES,
         grids=grids,
         tolerance=float(np.round(spacing.max(), 2)),

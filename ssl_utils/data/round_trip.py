@@ -81,20 +81,26 @@ def survive(by_name: Mapping[str, Sequence[Part]], spacing: Sequence[float], lea
     return all(_median(group, spacing) >= least for group in by_name.values())
 
 
+def differ(extents: np.ndarray) -> bool:
+    """Whether the extents (n, 3) in mm of all volumes differ along every axis, by `DIFFERING`. They come from headers:
+    in the few labels that are read, their spread would be a matter of chance."""
+    return bool(_spread(extents).min() >= DIFFERING)
+
+
 def crops(by_name: Mapping[str, Sequence[Part]]) -> bool:
-    """Whether the volumes are crops around the structures: their extents differ along every axis (by `DIFFERING`), and
-    the share of the volume that a structure spans differs less than its size in mm."""
-
-    def spread(sizes: list[np.ndarray]) -> np.ndarray:
-        return np.log(sizes).std(0)
-
+    """Whether volumes whose extents differ are crops around the structures: the share of the volume that a structure
+    spans then differs less than its size in mm."""
     for group in by_name.values():
         sizes = [np.multiply(part.mask.shape, part.spacing) for part in group]
         extents = [np.multiply(part.shape, part.spacing) for part in group]
         shares = [size / extent for size, extent in zip(sizes, extents, strict=True)]
-        if spread(extents).min() < DIFFERING or (spread(shares) >= spread(sizes)).any():
+        if (_spread(shares) >= _spread(sizes)).any():
             return False
     return bool(by_name)
+
+
+def _spread(sizes: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:
+    return np.log(sizes).std(0)
 
 
 def _median(group: Sequence[Part], spacing: Sequence[float]) -> float:

@@ -15,6 +15,8 @@ from ssl_utils.data.formats.stored import shape_text
 from ssl_utils.data.volumes import Volume
 from ssl_utils.errors import CourseError
 
+FAINTEST = np.float32(1e-3)  # of a voxel of the brain
+
 
 @dataclass
 class Preprocessed:
@@ -23,14 +25,20 @@ class Preprocessed:
     image: np.ndarray
     label: np.ndarray | None
     affine: np.ndarray
+    nonzero: bool = False  # by the rule of that name
 
-    def moments(self) -> tuple[float, float]:
-        """Mean and standard deviation over the volume, with which every network input is standardised."""
-        return float(self.image.mean()), float(max(self.image.std(), 1e-3))
+    def moments(self) -> tuple[float, float] | tuple[np.ndarray, np.ndarray]:
+        """Mean and standard deviation, with which every network input is standardised: over the volume, or (C, 1, 1, 1)
+        over the voxels of each channel that are not 0."""
+        if not self.nonzero:
+            return float(self.image.mean()), float(max(self.image.std(), 1e-3))
+        inside = [channel[channel > 0] if channel.any() else np.zeros(1) for channel in self.image]
+        numbers = np.array([(values.mean(), max(values.std(), 1e-3)) for values in inside], np.float32)
+        return tuple(numbers.T[..., None, None, None])
 
 
 def preprocess(image: Volume, label: Volume | None, *, grid: Grid, intensity: Intensity) -> Preprocessed:
-    """RAS orientation, spacing of the grid, intensities to 0..1, crop to the body (CT), pad to the ROI.
+    """RAS orientation, spacing of the grid, intensities to 0..1, crop to the body (CT) or the brain, pad to the ROI.
 
     Raises:
         CourseError: the volume covers less than a quarter of the ROI along an axis.
@@ -44,8 +52,11 @@ def preprocess(image: Volume, label: Volume | None, *, grid: Grid, intensity: In
         why = f"has {size}, less than a quarter of the ROI {shape_text(grid.roi)} along an axis"
         raise CourseError(f"{image.path}: {why}; leave the volume out, or train with a smaller ROI (--roi)")
     labels = _regrid(label.array, label.affine, spacing, "nearest")[0][0] if label else None
+    if intensity.kind == "nonzero":  # resampling has smeared the edge of the brain into the background
+        brain = image.array.any(0, keepdims=True)
+        voxels *= _regrid(brain, image.affine, spacing, "nearest")[0]
     voxels = rescale(voxels, intensity)
-    box = _body_box(voxels) if intensity.kind == "window" else tuple(slice(0, n) for n in voxels.shape[1:])
+    box = _body_box(voxels) if intensity.kind != "percentile" else tuple(slice(0, n) for n in voxels.shape[1:])
     if grid.fit:  # rounding may have added a plane
         box = tuple(slice(0, min(n, r)) for n, r in zip(voxels.shape[1:], grid.roi, strict=True))
     missing = [max(r - (b.stop - b.start), 0) for r, b in zip(grid.roi, box, strict=True)]
@@ -55,17 +66,28 @@ def preprocess(image: Volume, label: Volume | None, *, grid: Grid, intensity: In
     affine = affine @ from_matvec(np.eye(3), corner)
     if labels is not None:
         labels = np.pad(labels[box], pads).astype(np.uint8)
-    return Preprocessed(voxels, labels, affine)
+    return Preprocessed(voxels, labels, affine, intensity.kind == "nonzero")
 
 
 def rescale(image: np.ndarray, intensity: Intensity) -> np.ndarray:
     """Intensities to 0..1 with clipping, each channel (C, D, H, W) by the same rule."""
+    if intensity.kind == "nonzero":
+        return np.stack([_rescale_nonzero(channel, intensity) for channel in image])
     if intensity.kind == "window":
         low, high = np.float32(intensity.low), np.float32(intensity.high)
     else:
         axes = tuple(range(1, image.ndim))
         low, high = np.percentile(image, [intensity.low, intensity.high], axis=axes, keepdims=True).astype(np.float32)
     return np.clip((image - low) / np.maximum(high - low, 1e-6), 0, 1)
+
+
+def _rescale_nonzero(channel: np.ndarray, intensity: Intensity) -> np.ndarray:
+    """One channel (D, H, W): what is 0 stays 0, and nothing else becomes 0, so that the brain can be told later too."""
+    inside = channel != 0
+    if not inside.any():
+        return channel
+    low, high = np.percentile(channel[inside], [intensity.low, intensity.high]).astype(np.float32)
+    return np.where(inside, np.clip((channel - low) / np.maximum(high - low, 1e-6), FAINTEST, 1), np.float32(0))
 
 
 def _regrid(array: np.ndarray, affine: np.ndarray, spacing: tuple[float, ...], mode: str) -> tuple:

@@ -16,6 +16,10 @@ from ssl_utils.data.formats.stored import decode, shape_text
 from ssl_utils.errors import CourseError
 from ssl_utils.files import atomic
 
+OTHER_YEAR = {  # values of BraTS, and the value that is too much: what it means
+    (0, 1, 2, 3, 4): "4 is the enhancing tumour of BraTS up to 2022: use dataset brats21 or brats18, or make it 3",
+    (0, 1, 2, 4, 3): "3 is the enhancing tumour of BraTS since 2023: use dataset brats, or make it 4",
+}
 RasGrid = tuple[tuple[int, ...], tuple[float, ...]]
 
 
@@ -105,7 +109,8 @@ def read_label(path: Path | str, *, values: Iterable[int] | None = None) -> Volu
     allowed = {0, *map(int, values)} if values is not None else {*range(256)}
     if odd := [value for value in present_values(label) if value not in allowed]:
         why = f"label value {_some(odd)} is not among {_some(sorted(allowed), 20)}"
-        raise CourseError(f"{path}: {why}; correct the label, or add the value to the datalist's labels")
+        fix = OTHER_YEAR.get((*sorted(allowed), *odd), "correct the label, or add the value to the datalist's labels")
+        raise CourseError(f"{path}: {why}; {fix}")
     return Volume(label, stored.affine, path, str(stored.dtype), stored.notes)
 
 

@@ -45,7 +45,8 @@ def slices_of(case: Prepared, numbers: np.ndarray, axis: int = 2) -> Tensor:
     """Slices across an axis of the volume: (n, C, H, W) float32, standardised."""
     low = int(numbers.min())
     slices = _across(case.image, low, int(numbers.max()) + 1, axis).float()
-    slices.sub_(case.meta["mean"]).div_(case.meta["std"])
+    mean, std = (torch.from_numpy(numbers.reshape(-1, 1, 1)) for numbers in case.moments)
+    slices.sub_(mean).div_(std)
     return slices if (np.diff(numbers) == 1).all() else slices[numbers - low]
 
 

@@ -7,11 +7,12 @@ from importlib import import_module
 EXPORTS = {
     "setups": ("Setup", "examined", "setup", "write_plan"),
     "adopting": ("adopt",),
-    "building": ("build_network", "build_task", "load_task"),
+    "building": ("build_network", "build_task", "forecast", "load_task"),
     "prediction": ("predict", "predict_case"),
     "description": ("Finetuning", "Pretraining"),
     "finetuning": ("evaluate", "finetune"),
     "pretraining": ("pretrain",),
+    "souping": ("soup",),
 }
 
 

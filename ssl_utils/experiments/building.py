@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ssl_utils.data.doctor import forecast as costs
 from ssl_utils.data.formats.stored import shape_text
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
@@ -20,6 +21,7 @@ from ssl_utils.networks import checkpoints, network_class, released
 from ssl_utils.networks.interface import SegmentationNetwork
 from ssl_utils.networks.transfer import TransferReport, load_encoder, load_network, permute_weights
 from ssl_utils.pretext import TASKS, task_class
+from ssl_utils.segmentation.axes import check_slices
 from ssl_utils.segmentation.freezing import chosen
 from ssl_utils.training.optimisers import DEFAULT, OPTIMISERS
 
@@ -136,7 +138,7 @@ def build_network(setup: Setup, run: Finetuning) -> tuple[SegmentationNetwork, T
     """The segmentation network before fine-tuning, and the report on the weights transferred into it.
 
     Raises CourseError when there is no such run, it is of another network, its weights do not fit, or the network lacks
-    an option such as deep supervision.
+    an option such as deep supervision, or reads no slices.
     """
     path, scope = pretrained_weights(setup, run.init, run.scope)
     saved, seed = saved_config(path), 1000 * run.subset + run.seed
@@ -154,6 +156,8 @@ def build_network(setup: Setup, run: Finetuning) -> tuple[SegmentationNetwork, T
     torch.manual_seed(seed)
     network = network_class(name)(**config)
     check_averages(network, run.optimizer, name)
+    if run.all_axes:
+        check_slices(network)
     if path is None:
         return network, None
     kept = [(part, deepcopy(part.state_dict())) for part in chosen(network, run.reset, "reset")] if run.reset else []
@@ -163,3 +167,15 @@ def build_network(setup: Setup, run: Finetuning) -> tuple[SegmentationNetwork, T
     for part, untrained in kept:
         part.load_state_dict(untrained)
     return network, report
+
+
+def forecast(setup: Setup) -> costs.Forecast:
+    """The time and memory that a fine-tuning of this setup will take."""
+    return costs.forecast(
+        lambda: build_network(setup, Finetuning())[0],
+        roi=setup.grid.roi,
+        channels=len(setup.dataset.channels),
+        patch_size=setup.patch_size,
+        batch_size=setup.scale.finetune_batch_size,
+        steps=setup.scale.finetune_steps,
+    )

@@ -58,6 +58,7 @@ class Pretraining(Description):
     network: Annotated[str, Option("network to pretrain", choices=lambda: tuple(NETWORKS))] = NETWORK
     scope: Annotated[str | None, Option("its encoder or all of it; else the task's default", choices=SCOPES)] = None
     steps: Annotated[int | None, Option("training steps; else those of the scale", low=1, high=10**9)] = None
+    seconds: Annotated[int | None, Option("as many steps as fit, by a timed one; in place of steps", low=1)] = None
     pool: Annotated[str | None, Option("volumes of own, of another dataset, or own+another")] = None
     volumes: Annotated[int | None, Option("use only so many volumes of each pool", low=1)] = None
     seed: Annotated[int, Option("of weights, crops and masks", low=0, high=10**9)] = 0
@@ -66,6 +67,8 @@ class Pretraining(Description):
 
     def __post_init__(self) -> None:
         super().__post_init__()
+        if self.steps and self.seconds:
+            raise CourseError(f"seconds={self.seconds}: steps={self.steps} are given too; leave one of them out")
         own = given(self.options)
         specs = task_options(self.task) if own else {}  # which imports the task, and PyTorch with it
         for name, value in own.items():
@@ -115,6 +118,8 @@ class Finetuning(Description):
     checkpointing: Annotated[bool, Option("less memory for more time; mednext only")] = False
     optimizer: Annotated[str, OPTIMIZER] = DEFAULT
     lr: Annotated[float | None, Option("learning rate; else of optimizer or scale", above=0, high=1)] = None
+    repeated_crops: Annotated[int | None, Option("only so many, un-augmented; frozen tokens kept", low=1)] = None
+    all_axes: Annotated[bool, Option("test on windows along all three axes, averaged; window_vit only")] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -124,6 +129,9 @@ class Finetuning(Description):
             raise CourseError(f"trainable={self.trainable!r}: excludes freeze_epochs; leave one of the two out")
         if self.reset and self.init == RANDOM:
             raise CourseError(f"reset={self.reset!r}: all weights are untrained at init=random; leave it out")
+        if self.repeated_crops and (self.freeze_epochs != -1 or self.deep_supervision):
+            needs = "needs an encoder that is frozen throughout; choose freeze_epochs=-1, without deep supervision"
+            raise CourseError(f"repeated_crops={self.repeated_crops}: {needs}")
         if self.network == NETWORK and self.init == RANDOM:  # the default
             object.__setattr__(self, "network", None)
 

@@ -68,7 +68,7 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
     save_network(folder / "model.safetensors", network, setup, init=run.name)
     started = time.perf_counter()
     scored = setup.datalist.test or setup.datalist.validation  # published protocols may have no test set
-    table = evaluate(setup, network.to(device()), scored)
+    table = evaluate(setup, network.to(device()), scored, all_axes=run.all_axes)
     runs.write_table(folder / "per_case.csv", table)
     done = {
         **{key: settings[key] for key in runs.OF_ONE_RUN},
@@ -123,6 +123,7 @@ def train(
         steps=steps_of(setup, run),
         roi=setup.grid.roi,
         overlap=scale.overlap,
+        ignore=dataset.ignore,
         shares=class_shares([case.label for case in cases], values, dataset.regions),
         held_out=held_out,
         freeze_epochs=run.freeze_epochs,
@@ -136,7 +137,14 @@ def train(
         print(f"{module.trained:,} of {module.total:,} parameters are trained", flush=True)
     recorder = fit(
         module,
-        crops=Crops(cases, roi=setup.grid.roi, seed=run.seed, balanced=True, augment=augmentation()),
+        crops=Crops(
+            cases,
+            roi=setup.grid.roi,
+            seed=run.seed,
+            balanced=True,
+            augment=None if run.repeated_crops else augmentation(),
+            repeated=run.repeated_crops,
+        ),
         validation=DataLoader(range(len(held_out))),
         folder=folder,
         steps=module.steps,
@@ -148,12 +156,12 @@ def train(
     return module, recorder
 
 
-def evaluate(setup: Setup, network: nn.Module, cases: Sequence[Case]) -> pd.DataFrame:
-    """One row per case and structure, scored in the space of the label file."""
+def evaluate(setup: Setup, network: nn.Module, cases: Sequence[Case], *, all_axes: bool = False) -> pd.DataFrame:
+    """One row per case and structure, scored in the space of the label file. `all_axes` as for `predict_case`."""
     dataset = setup.dataset
 
     def predict(image: Volume) -> dict:
-        predicted = predict_case(setup, network, image)
+        predicted = predict_case(setup, network, image, all_axes=all_axes)
         if dataset.regions:
             return dict(zip(dataset.regions, predicted, strict=True))
         return metrics.masks(predicted, metrics.structures(dataset), None)

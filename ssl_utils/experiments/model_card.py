@@ -9,9 +9,9 @@ from typing import Any
 import pandas as pd
 
 from ssl_utils.data.dataset import Dataset, Grid
-from ssl_utils.experiments import runs
+from ssl_utils.experiments import card_code, runs
 from ssl_utils.files import read_json, write_text
-from ssl_utils.networks import NETWORKS, checkpoints
+from ssl_utils.networks import checkpoints
 from ssl_utils.segmentation import metrics
 
 DEMANDS = {  # beginning of a licence -> what it demands of those who pass the weights on; the longest match counts
@@ -72,7 +72,9 @@ def write_encoder_card(
         "Scores": _table(("held-out crops", "loss"), scores)
         + f"\n\nLower is better; the other rows are trivial baselines. {_probe(folder)}To measure whether pretraining "
         "helps, fine-tune this encoder and a random init with the same labels and steps.",
-        "Load it": _in_monai(config) if network == "unetr" and "as_2d" not in config else _in_package(config),
+        "Load it": card_code.in_monai(config)
+        if network == "unetr" and "as_2d" not in config
+        else card_code.in_package(config),
     }
     title = f"Encoder pretrained by `{done['task']}` on {pools[0][0].name}"
     return _write(folder, title, rows, sections, [dataset for dataset, _ in pools])
@@ -89,11 +91,15 @@ def write_network_card(
         "network": f"`{config['network']}`, {sizes}",
         **_data_rows([(dataset, done["num_labeled"])]),
     }
+    if "members" in done:
+        rows["soup"] = " + ".join(f"{n:.3f} x `{m}`" for m, n in zip(done["members"], done["shares"], strict=True) if n)
     if weights:
         licence = checkpoints.read_metadata(weights).get("data_licence", "not stated")
         rows["licence of the pretraining data"] = f"{licence}: {demands(licence)}"
-    best = f"best at step {done['best_step']} by validation (Dice {done['validation_dice']:.3f})"
-    rows["training"] = f"{best}, {done['seconds']:.0f} s on {done['device']}"
+    best = f"best at step {done['best_step']} by validation" if "best_step" in done else "none: the weights are a mean"
+    rows["training"] = (
+        f"{best} (validation Dice {done['validation_dice']:.3f}), {done['seconds']:.0f} s on {done['device']}"
+    )
     scores = runs.read_scores(folder / "per_case.csv").groupby("class", sort=False)["dice"].mean()
     sections = {
         "Input": f"{_input(dataset, grid)} `predict` does all of this by itself.",
@@ -118,19 +124,12 @@ def _write(
     return folder / "README.md"
 
 
-def _arguments(config: Mapping[str, Any], *without: str) -> str:
-    """The sizes of a network as arguments of its class."""
-    left_out = ("network", "dropout", *without)
-    sizes = {key: tuple(v) if isinstance(v, list) else v for key, v in config.items() if key not in left_out}
-    return ", ".join(f"{key}={value!r}" for key, value in sizes.items())
-
-
 def _sizes(path: Path) -> tuple[str, dict[str, Any]]:
     """Number of parameters and arguments of the network in a weights file, as text, and its config."""
     tensors, metadata = checkpoints.read(path)
     config = json.loads(metadata["config"])
     learnt = [tensor for name, tensor in tensors.items() if not name.endswith(STATISTICS)]
-    return f"{sum(tensor.numel() for tensor in learnt):,} parameters: {_arguments(config)}", config
+    return f"{sum(tensor.numel() for tensor in learnt):,} parameters: {card_code.arguments(config)}", config
 
 
 def _data_rows(pools: Sequence[tuple[Dataset, int]]) -> dict[str, str]:
@@ -161,10 +160,13 @@ def _input(dataset: Dataset, grid: Grid) -> str:
     rule = {
         "window": f"clipped to [{low}, {high}] HU and scaled to 0..1",
         "percentile": f"clipped to percentiles {low} and {high} of the volume and scaled to 0..1 in each channel",
+        "nonzero": f"clipped to percentiles {low} and {high} of the voxels that are not 0 and scaled to 0..1 in each "
+        "channel, where 0 stays 0",
     }[dataset.intensity.kind]
+    over = "these voxels, in each channel" if dataset.intensity.kind == "nonzero" else "the volume"
     return (
         f"Channels {channels}. A volume in RAS orientation (axes x, y, z), {space}; intensities {rule}; then less the "
-        f"mean of the volume, divided by its standard deviation. Crops of {roi} voxels."
+        f"mean of {over}, divided by its standard deviation. Crops of {roi} voxels."
     )
 
 
@@ -178,11 +180,16 @@ def _files(dataset: Dataset) -> str:
 
 def _values(dataset: Dataset) -> str:
     """Which label values `predict` writes where regions overlap."""
+    ignored = (
+        ""
+        if dataset.ignore is None
+        else f" Voxels whose label is {dataset.ignore} (ignore) are not scored; it is never written."
+    )
     if not dataset.regions:
-        return ""
+        return ignored
     written = metrics.written_values(dataset.labels, dataset.regions)
     rows = [(value, dataset.labels[value], region) for value, region in written.items()]
-    return " Label values are those of the data set, from the regions:\n\n" + _table(
+    return f"{ignored} Label values are those of the data set, from the regions:\n\n" + _table(
         ("value", "label", "written"), rows
     )
 
@@ -198,44 +205,6 @@ def _probe(folder: Path) -> str:
         f"A linear probe predicts the label shares of frozen tokens with Dice {last['linear']:.3f}; before training "
         f"{first['linear']:.3f}, from the position alone {last['position']:.3f}. "
     )
-
-
-def _in_monai(config: Mapping[str, Any]) -> str:
-    """Code that needs MONAI and safetensors alone, except for a UNETR that MONAI lacks; a test runs it."""
-    encoder = f"""\
-```python
-from monai.networks.nets import ViT
-from safetensors.torch import load_file
-
-vit = ViT({_arguments(config)})
-left = vit.load_state_dict(load_file("encoder.safetensors"), strict=False)
-assert not left.unexpected_keys and all("cross_attn" in key for key in left.missing_keys)  # MONAI does not use those
-```
-`tokens, hidden = vit(crop)` then gives the tokens of this encoder."""
-    if config["patch_size"] == [16, 16, 16] and config["num_layers"] == 12:
-        return f"""{encoder} Into MONAI's UNETR:
-
-```python
-from monai.networks.nets import UNETR
-
-unetr = UNETR(out_channels=2, {_arguments(config, "patch_size", "num_layers")})
-unetr.vit.load_state_dict(vit.state_dict())
-```"""
-    return f"""{encoder} MONAI's UNETR is limited to patches of 16 voxels and 12 blocks; that of this package takes it:
-
-{_in_package(config)}"""
-
-
-def _in_package(config: Mapping[str, Any]) -> str:
-    module, network = NETWORKS[config.get("network", "unetr")]
-    return f"""\
-```python
-from ssl_utils.networks.transfer import load_encoder
-from ssl_utils.networks.{module} import {network}
-
-{module} = {network}(out_channels=2, {_arguments(config)})
-print(load_encoder({module}.encoder, "encoder.safetensors").table())
-```"""
 
 
 def _table(columns: Sequence[str], rows: Iterable[Sequence]) -> str:

@@ -11,7 +11,7 @@ from torch import nn
 from ssl_utils.data import formats, volumes
 from ssl_utils.data.cases import Image
 from ssl_utils.data.dataset import Dataset, Grid, Intensity
-from ssl_utils.data.lists import nnunet
+from ssl_utils.data.lists import nnunet, sequences
 from ssl_utils.data.transforms import preprocess
 from ssl_utils.data.volumes import Volume
 from ssl_utils.errors import CourseError
@@ -19,23 +19,28 @@ from ssl_utils.experiments import scales
 from ssl_utils.experiments.setups import Setup
 from ssl_utils.networks import build, checkpoints
 from ssl_utils.networks.interface import SegmentationNetwork
-from ssl_utils.segmentation import inference, metrics
+from ssl_utils.segmentation import axes, inference, metrics
 from ssl_utils.training.devices import device
 
 MARK = "label map by ssl_utils predict"
 
 
-def predict_case(setup: Setup, network: nn.Module, image: Volume, *, flips: Sequence[str] = ()) -> np.ndarray:
-    """Label map (D, H, W) uint8 of label values on the voxels of `image`; for regions bool (K, D, H, W). With `flips`
-    along axes of `inference.AXES`, the mean of the probabilities over flipped copies decides."""
+def predict_case(
+    setup: Setup, network: nn.Module, image: Volume, *, all_axes: bool = False, flips: Sequence[str] = ()
+) -> np.ndarray:
+    """Label map (D, H, W) uint8 of label values on the voxels of `image`; for regions bool (K, D, H, W). `all_axes`:
+    the mean over windows along all three axes (`axes.predict_along_axes`), for a network that reads slices; `flips`:
+    the mean over flipped copies, along these axes of `inference.AXES`."""
     prepared = preprocess(image, None, grid=setup.grid, intensity=setup.dataset.intensity)
     mean, std = prepared.moments()
     crop = (prepared.image - mean) / std
-    windows, regions = {"roi": setup.grid.roi, "overlap": setup.scale.overlap}, setup.dataset.regions is not None
-    if flips:
-        logits = inference.predict_flipped(network, crop, axes=flips, regions=regions, **windows)
+    regions, sliding = setup.dataset.regions is not None, {"roi": setup.grid.roi, "overlap": setup.scale.overlap}
+    if all_axes:
+        logits = axes.predict_along_axes(network, crop, regions=regions, **sliding)
+    elif flips:
+        logits = inference.predict_flipped(network, crop, axes=flips, regions=regions, **sliding)
     else:
-        logits = inference.predict_logits(network, crop, **windows)
+        logits = inference.predict_logits(network, crop, **sliding)
     channels = inference.to_original(
         logits, affine=prepared.affine, target_affine=image.affine, target_shape=image.shape, regions=regions
     )
@@ -53,6 +58,7 @@ def save_network(path: Path, network: SegmentationNetwork, setup: Setup, *, init
         "labels": dataset.labels,
         "regions": dataset.regions,
         "mirrored": dataset.mirrored,
+        "ignore": dataset.ignore,
         "overlap": setup.scale.overlap,
     }
     meta = {"course": json.dumps(about), "init": init, "dataset": dataset.name, "data_licence": dataset.licence}
@@ -67,25 +73,28 @@ def predict(
     *,
     overwrite: bool = False,
     flips: str | None = None,
+    all_axes: bool = False,
 ) -> list[Path]:
     """Segment volumes with a saved model; each result is a NIfTI file with the shape and affine of its image.
 
     For a model with several channels, files CASE_0000.nii.gz, CASE_0001.nii.gz ... with one channel each are one image,
-    and CASE.nii.gz is its result. `flips`: axes to flip along, joined by `+`, as in `left-right`.
+    and CASE.nii.gz is its result. `all_axes` as for `predict_case`; `flips`: axes joined by `+`, as in `left-right`.
 
     Raises CourseError when the dataset of the model does not allow a flip, a file cannot be read, the model was not
     saved by this package, or a result would overwrite an image, another result, or without `overwrite` any file that is
     not a result of an earlier call, or `output` holds the images.
     """
     network, setup = load_saved(model)
-    axes = _allowed(flips, setup.dataset, model) if flips else ()
+    along = _allowed(flips, setup.dataset, model) if flips else ()
+    if flips and all_axes:
+        raise CourseError(f"flips={flips}: are not combined with all_axes; leave one of the two out")
     image_of = _targets(_cases(images, setup.dataset.channels), output)
     targets = list(image_of)
     if other := next((t for t in targets if t.exists() and not (overwrite or volumes.has_mark(t, MARK))), None):
         raise CourseError(f"{other}: is there and was not written by predict; choose another --output, or --overwrite")
     for done, (target, path) in enumerate(image_of.items(), 1):
         image = volumes.read_image(path, channels=len(setup.dataset.channels))
-        label = predict_case(setup, network.to(device()), image, flips=axes)
+        label = predict_case(setup, network.to(device()), image, all_axes=all_axes, flips=along)
         if setup.dataset.regions:
             label = metrics.label_map(label, setup.dataset.regions)
         volumes.write_nifti(target, label, image.affine, mark=MARK)
@@ -132,9 +141,11 @@ def _cases(images: Sequence[Path], channels: Sequence[str]) -> list[tuple[str, I
         stems = [formats.stem(path) for path in images]
         first = all(stem.endswith("_0000") for stem in stems)  # as nnU-Net names them; its labels lack the number
         return [(stem.removesuffix("_0000") if first else stem, path) for stem, path in zip(stems, images, strict=True)]
+    named = sequences.by_case(images, channels)
+    images = [path for path in images if not any(path in files for files in named.values())]
     apart = [path for path in images if nnunet.is_channel(path) and volumes.count_channels(path) == 1]
     whole: list[tuple[str, Image]] = [(formats.stem(path), path) for path in images if path not in apart]
-    return whole + list(nnunet.by_case(apart, channels).items())
+    return [*whole, *nnunet.by_case(apart, channels).items(), *named.items()]
 
 
 def _targets(cases: Sequence[tuple[str, Image]], output: Path) -> dict[Path, Image]:
@@ -165,6 +176,7 @@ def _setup_of(about: dict) -> Setup:
         labels={int(k): v for k, v in about["labels"].items()},
         regions=about["regions"],
         mirrored=tuple(about.get("mirrored", ())),
+        ignore=about.get("ignore"),
         intensity=Intensity(**about["intensity"]),
         grids={"coarse": grid},
         folders=(),

@@ -8,13 +8,16 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
+from ssl_utils.errors import CourseError
 from ssl_utils.experiments import model_card, runs
 from ssl_utils.experiments.building import build_task, weights_of
 from ssl_utils.experiments.description import Pretraining
-from ssl_utils.experiments.setups import Setup, pool
+from ssl_utils.experiments.pools import pool
+from ssl_utils.experiments.setups import Setup
 from ssl_utils.files import sha256
 from ssl_utils.networks import checkpoints
 from ssl_utils.pretext import inside, task_class
+from ssl_utils.training.budget import steps_within
 from ssl_utils.training.devices import device, precision
 from ssl_utils.training.loop import fit
 from ssl_utils.training.parallel import Team
@@ -34,6 +37,8 @@ def pretrain(setup: Setup, run: Pretraining, *, team: Team | None = None) -> Pat
     team = team or Team()
     batch_size = max(round(setup.scale.pretrain_batch_size * task_class(run.task).batch_share), 1)
     team.check(batch_size)
+    if run.seconds and team.size > 1:
+        raise CourseError(f"seconds={run.seconds}: a step is timed in one process; give steps, or train on one device")
     folder = runs.pretrain_dir(setup.dataset.name, setup.scale.name, run.name)
     module = build_task(setup, run)
     pools = pool(setup, run.pool, run.volumes)
@@ -47,6 +52,10 @@ def pretrain(setup: Setup, run: Pretraining, *, team: Team | None = None) -> Pat
     }
     if weights := weights_of(setup, run):
         settings["weights"] = sha256(weights)
+    if run.seconds:
+        settings["steps"] = None  # counted below
+    else:
+        del settings["seconds"]  # runs that were made before there was this option stay valid
     if runs.begin(folder, setup.settings([], **settings), device=device(), first=team.first):
         return folder
     cases = [case for part in pools for case in part.prepared(part.pool)]
@@ -54,6 +63,8 @@ def pretrain(setup: Setup, run: Pretraining, *, team: Team | None = None) -> Pat
     cases, held_out = module.targets(cases, held_out, setup.folder / "targets")
     crops = module.crops(cases, roi=setup.grid.roi, seed=run.seed)
     module.prepare(crops[i] for i in range(min(len(cases), PREPARING)))  # a crop of each case
+    budget = steps_within(run.seconds, module, crops, batch_size, folder=folder) if run.seconds else {}
+    module.steps = budget.get("steps", module.steps)
     loader = DataLoader(module.fixed_crops(held_out, roi=setup.grid.roi), batch_size=1)
     watcher = inside.callback(
         folder,
@@ -76,7 +87,7 @@ def pretrain(setup: Setup, run: Pretraining, *, team: Team | None = None) -> Pat
     )
     if team.first:
         module.cpu().eval()
-        done = {"task": run.name, "volumes": len(cases), "processes": team.size, "device": device()}
+        done = {"task": run.name, "volumes": len(cases), "processes": team.size, "device": device(), **budget}
         done |= (
             _measured(recorder, round(watcher.seconds, 3)) if recorder else _untrained(folder, module, loader, watcher)
         )

@@ -89,7 +89,7 @@ def begin(folder: Path, settings: dict[str, Any], *, device: str | None = None, 
         if same and done.exists():
             return True
         if not same:
-            for name in ("metrics.json", "last.ckpt", "history.csv", "inside.csv", "per_case.csv"):
+            for name in ("metrics.json", "last.ckpt", "history.csv", "inside.csv", "per_case.csv", "budget.json"):
                 (folder / name).unlink(missing_ok=True)
     about = {"layout": LAYOUT, "settings": settings, "commit": commit(), "versions": versions(), "started": _now()}
     write_json(config, {**about, "device": device, "by": processes.here()})

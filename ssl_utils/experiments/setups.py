@@ -74,8 +74,9 @@ class Setup:
 
     def settings(self, cases: Sequence[Case], **more) -> dict:
         """Everything that a result depends on: a run with other settings is another run."""
-        data = self.digest(cases)
-        return {"dataset": self.dataset.name, "scale": self.scale.name, "data": data, **self.encoder_config(), **more}
+        named = {"dataset": self.dataset.name, "scale": self.scale.name, "data": self.digest(cases)}
+        ignored = {} if self.dataset.ignore is None else {"ignore": self.dataset.ignore}
+        return {**named, **ignored, **self.encoder_config(), **more}
 
     def digest(self, cases: Sequence[Case]) -> str:
         """Fingerprint of the files of the cases and of their preprocessing."""
@@ -104,7 +105,7 @@ def setup(
     made = unchecked(dataset=dataset, scale=scale, data=data, **grid)
     source = made.folder, datasets.locate(made.dataset), partial(contents, made)
     runs.check_source(*source)
-    _stop_at_errors(made, progress)
+    stop_at_errors(made, progress)
     runs.check_source(*source, record=True)
     if chosen := own_grid.parsed(grid):
         _record(made.folder, chosen)
@@ -167,7 +168,8 @@ def examined(setup: Setup, progress: Progress | None = None) -> Report:
         return report
 
 
-def _stop_at_errors(setup: Setup, progress: Progress | None = None) -> None:
+def stop_at_errors(setup: Setup, progress: Progress | None = None) -> None:
+    """Raise CourseError with the first error that the doctor finds in the cases of a setup."""
     errors = [finding for finding in examined(setup, progress) if finding.severity == "error"]
     if errors:
         more = f" (and {len(errors) - 1} more; run the doctor)" if len(errors) > 1 else ""
@@ -182,53 +184,6 @@ def _state(setup: Setup) -> str:
     states = {str(file): (file.stat().st_size, file.stat().st_mtime_ns) for file in files if file.exists()}
     content = (doctor.VERSION, setup.dataset, setup.grid, setup.datalist, sorted(states.items()))
     return hashlib.sha256(repr(content).encode()).hexdigest()
-
-
-def pool(setup: Setup, name: str | None = None, volumes: int | None = None) -> list[Setup]:
-    """The setups whose pools are pretrained on, with the first `volumes` of each (None: all): this dataset's, or those
-    named, such as `hippocampus` or `own+hippocampus`. Another dataset keeps its own spacing and intensity rule, and
-    takes this one's ROI.
-
-    Raises CourseError when the other dataset is unknown, missing or has other channels, when it has an image of this
-    dataset's validation or test cases in its pool, or when a pool has fewer volumes.
-    """
-    parts = [setup if part == "own" else _with_roi(part, setup) for part in (name or "own").split("+")]
-    if volumes is None:
-        return parts
-    for part in parts:
-        if not 0 < volumes <= len(part.pool):
-            size = len(part.pool)
-            raise CourseError(f"volumes={volumes}: the pool of {part.dataset.name} has {size}; choose 1 to {size}")
-    return [replace(part, scale=replace(part.scale, max_unlabeled=volumes)) for part in parts]
-
-
-def _with_roi(name: str, setup: Setup) -> Setup:
-    dataset, grid = datasets.get(name), setup.scale.grid
-    other, own = len(dataset.channels), len(setup.dataset.channels)
-    if other != own:
-        raise CourseError(f"pool={name!r}: has {other} channels, {setup.dataset.name} {own}; choose one with as many")
-    _refuse_held_out(Setup(dataset, setup.scale), setup)
-    roi = replace(dataset.grids[grid], roi=setup.grid.roi)
-    return Setup(replace(dataset, grids={**dataset.grids, grid: roi}), setup.scale)
-
-
-def _refuse_held_out(other: Setup, setup: Setup) -> None:
-    """Raises CourseError when the doctor finds errors in the other dataset, or in its pool a copy of an image on which
-    runs of this one are validated or tested."""
-    _stop_at_errors(other)
-    held_out = {case.id for case in (*setup.datalist.validation, *setup.datalist.test)}
-    case_of = {digest: case for case, digest in _digests(setup).items() if case in held_out}
-    digests = _digests(other)
-    for case in other.pool:
-        if twin := case_of.get(digests.get(case.id)):
-            why = f"its image has the same voxels as {twin}, a validation or test case of {setup.dataset.name}"
-            raise CourseError(f"{case.image}: {why}; leave it out of {other.dataset.name}")
-
-
-def _digests(setup: Setup) -> dict[str, str]:
-    """Case -> hash of the voxels of its image."""
-    examined(setup)
-    return {case["name"]: case["digest"] for case in read_json(setup.folder / "doctor.json")["cases"]}
 
 
 def write_plan(setup: Setup) -> Path:

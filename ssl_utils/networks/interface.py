@@ -80,6 +80,7 @@ class SegmentationNetwork(nn.Module, ABC):
     transformer = False  # whether its encoder is one, which is fine-tuned at a lower learning rate
     run_options: tuple[str, ...] = ()  # arguments of its constructor that a fine-tuning may set
     patch_per_axis = False  # whether its patch may have another size along each axis
+    axis: int | None = None  # across the slices that it reads; None: it reads volumes
     out: nn.Module
 
     @classmethod

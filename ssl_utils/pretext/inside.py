@@ -29,6 +29,7 @@ from ssl_utils.pretext.base import PretextTask, trivial_predictions
 LEAST_STD = 0.1  # of 1: all tokens have nearly the same direction
 LEAST_RANK = 0.03  # of the largest possible; at initialisation about half, of positions alone 0.04
 LEAST_CONTENT = 0.01  # of 1: tokens encode their position only
+PROBES = ("linear", "knn", "position")
 BASELINES = {"psnr_mean": "mean", "psnr_interpolation": "interpolation"}  # column -> name in `trivial_predictions`
 
 
@@ -144,18 +145,19 @@ class Inside(L.Callback):
 
     def _probes(self, module: PretextTask, tokens: Tensor) -> dict[str, float]:
         if self.labelled is None:
-            return {"linear": nan, "knn": nan, "position": nan}
+            return dict.fromkeys(PROBES, nan)
         shares, true = (
             probes.class_shares(crops.labels, self.values, module.encoder.patch_size).double()
             for crops in (self.labelled, self.held_out)
-        )  # (B, N, K) each
-        examples = tokens_of(module, self.labelled.images).flatten(0, 1), shares.flatten(0, 1)
-        guesses = {
-            "linear": probes.linear_probe(*examples, tokens.flatten(0, 1)),
-            "knn": probes.propagate(*examples, tokens.flatten(0, 1)),
-            "position": (shares.sum(0) / len(shares)).expand_as(true).flatten(0, 1),
-        }
-        return {name: round(probes.token_dice(guess, true.flatten(0, 1)), 4) for name, guess in guesses.items()}
+        )  # (B, N, K) each, whose sum over K is the annotated share of the patch
+        known, scored = (values.sum(2) > 0.5 for values in (shares, true))
+        if not (known.any() and scored.any()):
+            return dict.fromkeys(PROBES, nan)
+        examples, queries = (tokens_of(module, self.labelled.images)[known], of_one(shares[known])), tokens[scored]
+        guesses = probes.linear_probe(*examples, queries), probes.propagate(*examples, queries)
+        guesses += (of_one(shares.sum(0)).expand_as(true)[scored],)
+        scores = (probes.token_dice(guess, of_one(true[scored])) for guess in guesses)
+        return {name: round(score, 4) for name, score in zip(PROBES, scores, strict=True)}
 
 
 @contextmanager
@@ -169,6 +171,11 @@ def evaluating(module: L.LightningModule) -> Iterator[None]:
     finally:
         for part, mode in modes:
             part.train(mode)
+
+
+def of_one(shares: Tensor) -> Tensor:
+    """Shares (..., K) of the annotated voxels, from those of all voxels."""
+    return shares / shares.sum(-1, keepdim=True).clamp(min=1e-6)
 
 
 def tokens_of(module: PretextTask, images: Tensor) -> Tensor:

@@ -24,7 +24,8 @@ FEATURES = 64  # of a projected token, as published
 
 @torch.no_grad()
 def sinkhorn(scores: Tensor, *, iterations: int = 3, epsilon: float = 0.05) -> Tensor:
-    """Soft assignment of rows to clusters in which all clusters are equally frequent (Cuturi 2013), in logarithms.
+    """Soft assignment of rows to clusters in which all clusters are equally frequent (Cuturi 2013), stabilised: the
+    largest logarithms are taken out before the one exponential, so scores of any size neither overflow nor vanish.
 
     Args:
         scores: similarity of rows and clusters (R, K).
@@ -34,10 +35,15 @@ def sinkhorn(scores: Tensor, *, iterations: int = 3, epsilon: float = 0.05) -> T
         (R, K). A row sums to 1, a column nearly to R / K.
     """
     log_q = scores / epsilon
+    if not iterations:
+        return log_q.softmax(1)
+    log_q -= log_q.amax(0)  # a factor of a cluster, which its normalisation takes away anyway
+    largest = log_q.amax(1, keepdim=True)
+    kernel, rows = (log_q - largest).exp_(), largest.exp()  # every row of the kernel, and every cluster, has a 1
     for _ in range(iterations):
-        log_q = log_q - log_q.logsumexp(0, keepdim=True)  # every cluster gets the same weight
-        log_q = log_q - log_q.logsumexp(1, keepdim=True)  # every row sums to 1
-    return log_q.softmax(1)
+        clusters = len(scores) / scores.shape[1] / (rows * kernel).sum(0)  # every cluster gets the same weight
+        rows = 1 / (kernel * clusters).sum(1, keepdim=True)  # every row sums to 1
+    return rows * kernel * clusters
 
 
 def common_region(boxes: Tensor, grid: Sequence[int]) -> Tensor:

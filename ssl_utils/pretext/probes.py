@@ -24,7 +24,8 @@ def masked_psnr(prediction: Tensor, images: Tensor, hidden: Tensor) -> Tensor:
 
 
 def class_shares(labels: Tensor, values: Sequence[int], patch_size: Sequence[int]) -> Tensor:
-    """Share of each label value in the patch of every token: (B, 1, D, H, W) -> (B, N, K)."""
+    """Share of each label value in the patch of every token: (B, 1, D, H, W) -> (B, N, K); voxels of other values,
+    which nobody has annotated, add to none."""
     masks = torch.cat([labels == value for value in values], dim=1).float()
     return F.avg_pool3d(masks, kernel_size=tuple(patch_size)).flatten(2).transpose(1, 2)
 

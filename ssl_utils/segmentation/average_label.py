@@ -31,6 +31,16 @@ def average_label(labels: Sequence[Mapping[str, np.ndarray]], size: Sequence[int
     return torch.stack(stretched).mean(0)
 
 
+def of_cases(labelled: Sequence[Prepared], *, dataset: Dataset, grid: Grid) -> Tensor:
+    """`average_label` of prepared cases; where labels ignore voxels, the frequency among the cases that do not."""
+    labels = [np.asarray(case.label) for case in labelled]
+    average = average_label([metrics.masks(label, structures(dataset), dataset.regions) for label in labels], grid.roi)
+    if dataset.ignore is None:
+        return average
+    known = average_label([{"annotated": metrics.annotated(label, dataset.ignore)} for label in labels], grid.roi)
+    return average / known.clamp(min=1e-6)
+
+
 def predict(average: Tensor, image: Volume, *, dataset: Dataset, grid: Grid) -> dict[str, np.ndarray]:
     """Boolean mask of each structure on the voxels of `image`, whose intensities only set the body box of a CT."""
     done = preprocess(image, None, grid=grid, intensity=dataset.intensity)
@@ -48,8 +58,7 @@ def predict(average: Tensor, image: Volume, *, dataset: Dataset, grid: Grid) -> 
 
 def evaluate(labelled: Sequence[Prepared], cases: Sequence[Case], *, dataset: Dataset, grid: Grid) -> pd.DataFrame:
     """The rows of `experiments.evaluate` for the average label of `labelled`."""
-    masks = [metrics.masks(np.asarray(case.label), structures(dataset), dataset.regions) for case in labelled]
-    average = average_label(masks, grid.roi)
+    average = of_cases(labelled, dataset=dataset, grid=grid)
     return metrics.evaluate(
         cases, dataset=dataset, predict=lambda image: predict(average, image, dataset=dataset, grid=grid)
     )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 from ssl_utils.data.cache import Prepared
 from ssl_utils.networks.interface import SegmentationNetwork
 from ssl_utils.segmentation.freezing import frozen_layers, train_only
+from ssl_utils.segmentation.frozen import FrozenTokens
 from ssl_utils.segmentation.inference import decide, predict_logits
 from ssl_utils.segmentation.metrics import dice
 from ssl_utils.training.loop import parameter_groups
@@ -17,15 +18,16 @@ from ssl_utils.training.optimisers import DEFAULT, configured
 from ssl_utils.training.parallel import SharedStep
 
 ALWAYS = -1  # of freeze_epochs
+IGNORED = -1  # target of a voxel that nobody has annotated, in every channel
 
 
 def class_shares(
     labels: Sequence[np.ndarray], values: Sequence[int], regions: Mapping[str, Sequence[int]] | None
 ) -> np.ndarray:
-    """Share of voxels of each output channel in the labelled volumes."""
+    """Share of each output channel in the voxels of the labelled volumes that have one of `values`."""
     counts = sum(np.bincount(label.ravel(), minlength=256) for label in labels)
     groups = regions.values() if regions else [[value] for value in values]
-    return np.array([counts[list(group)].sum() for group in groups]) / counts.sum()
+    return np.array([counts[list(group)].sum() for group in groups]) / max(counts[list(values)].sum(), 1)
 
 
 @torch.no_grad()
@@ -46,6 +48,24 @@ def level_weights(levels: int) -> list[float]:
     return [2.0 ** (levels - 1 - level) / (2**levels - 1) for level in range(levels)]
 
 
+class OnAnnotated(nn.Module):
+    """A loss of logits (B, K, ...) and targets (B, 1 or K, ...) over the voxels whose target is not `IGNORED`.
+
+    The loss must sum over batch and voxels, since voxels lose their places: it gets (1, K, N). Without any, it is 0.
+    """
+
+    def __init__(self, loss: nn.Module) -> None:
+        super().__init__()
+        self.loss = loss
+
+    def forward(self, logits: Tensor, targets: Tensor) -> Tensor:
+        known = targets[:, 0] != IGNORED  # (B, D, H, W)
+        if not known.any():
+            return 0 * logits.sum()
+        logits, targets = (values.movedim(1, 0)[:, known][None] for values in (logits, targets))
+        return self.loss(logits, targets)
+
+
 class SegmentationTask(SharedStep):
     """Train a segmentation network on a few labelled volumes, and keep the best by validation Dice.
 
@@ -56,6 +76,7 @@ class SegmentationTask(SharedStep):
         shares: share of the voxels of each output channel (`class_shares`); sets the output bias and the class weights.
         held_out: the validation cases; the loader yields their numbers.
         regions: name -> label values of overlapping regions, one sigmoid channel each; None for plain labels.
+        ignore: the label value of voxels that count neither in the loss nor in the score; None: there is none.
         freeze_epochs: epochs (from one validation to the next) with a frozen encoder; 0 never, -1 always.
         freeze: what is frozen then: `encoder`, or `network`, which is all but the output layers.
         trainable: what is trained alone, as in `freezing.train_only`, in place of `freeze`; None: all.
@@ -75,6 +96,7 @@ class SegmentationTask(SharedStep):
         overlap: float,
         lr: float,
         steps: int,
+        ignore: int | None = None,
         freeze_epochs: int = 0,
         freeze: str = "encoder",
         trainable: str | None = None,
@@ -84,7 +106,7 @@ class SegmentationTask(SharedStep):
         optimizer: str = DEFAULT,
     ) -> None:
         super().__init__()
-        self.network, self.values, self.regions = network, list(values), regions
+        self.network, self.values, self.regions, self.ignore = network, list(values), regions, ignore
         self.lr, self.steps, self.roi, self.overlap, self.held_out = lr, steps, tuple(roi), overlap, list(held_out)
         self.freeze_epochs, self.layer_decay, self.encoder_lr = freeze_epochs, layer_decay, encoder_lr
         self.weight_decay, self.optimizer = weight_decay, optimizer
@@ -101,11 +123,19 @@ class SegmentationTask(SharedStep):
             batch=True,
             weight=None if regions else weight / weight.mean(),
         )
+        if ignore is not None:
+            self.loss = OnAnnotated(self.loss)
         start_from_prior(network, shares, regions=regions is not None)
+        self.tokens = FrozenTokens(network.encoder)
         self.best: dict = {"dice": -1.0, "step": 0, "weights": {}}
 
     def targets(self, label: Tensor) -> Tensor:
-        """Label values (B, 1, D, H, W) -> class indices (B, 1, ...), or region maps (B, K, ...)."""
+        """Label values (B, 1, D, H, W) -> class indices (B, 1, ...), or region maps (B, K, ...), `IGNORED` in all of
+        them where the label is `ignore`."""
+        targets = self._channels_of(label)
+        return targets if self.ignore is None else torch.where(label == self.ignore, IGNORED, targets)
+
+    def _channels_of(self, label: Tensor) -> Tensor:
         if self.regions:
             return torch.cat([torch.isin(label, label.new_tensor(v)) for v in self.regions.values()], 1).float()
         if self.values == list(range(len(self.values))):
@@ -113,11 +143,17 @@ class SegmentationTask(SharedStep):
         return sum(torch.where(label == value, i, 0) for i, value in enumerate(self.values))
 
     def training_step(self, batch: dict, batch_idx: int) -> Tensor:
-        logits, targets = self.network(batch["image"]), self.gathered(self.targets(batch["label"].long()))
+        logits, targets = self.logits(batch), self.gathered(self.targets(batch["label"].long()))
         if isinstance(logits, list):
             loss = DeepSupervisionLoss(self.loss, weights=level_weights(len(logits)))
             return loss([self.gathered(level.float()) for level in logits], targets.float())
         return self.loss(self.gathered(logits.float()), targets)  # sums over the batch of all processes
+
+    def logits(self, batch: dict) -> Tensor | list[Tensor]:
+        """Of crops with a `number`, which come again, the tokens are computed once: the encoder is frozen."""
+        if "number" not in batch:
+            return self.network(batch["image"])
+        return self.network.decode(batch["image"], *self.tokens(batch["image"], batch["number"]))
 
     def on_train_epoch_start(self) -> None:
         if self.trained is not None:
@@ -139,11 +175,12 @@ class SegmentationTask(SharedStep):
         logits = predict_logits(self.network, case.standardised(case.image), roi=self.roi, overlap=self.overlap)
         decided = decide(logits, regions=self.regions is not None)
         target = self.targets(torch.from_numpy(case.label.astype(np.int64))[None, None])[0]
+        known = target[0] != IGNORED
         if self.regions:
-            pairs = zip(decided, target.bool(), strict=True)
+            pairs = zip(decided, target == 1, strict=True)
         else:
             pairs = ((decided == k, target[0] == k) for k in range(len(self.values)) if self.values[k] != 0)
-        scores = [dice(a.numpy(), b.numpy()) for a, b in pairs]
+        scores = [dice((a & known).numpy(), b.numpy()) for a, b in pairs]
         return float(np.nanmean(scores)) if not np.all(np.isnan(scores)) else 0.0
 
     def on_validation_epoch_end(self) -> None:

@@ -7,7 +7,8 @@
 | empty | has voxels | 0 | diagonal of the volume |
 | empty | empty | not counted (NaN), flagged | not counted (NaN) |
 
-Background is never a structure. A case's Dice is the mean over its counted structures; a run's is the mean over cases.
+Background is never a structure. Voxels that the label ignores belong to neither mask. A case's Dice is the mean over
+its counted structures; a run's is the mean over cases.
 """
 
 import warnings
@@ -54,10 +55,11 @@ def evaluate(
     rows = []
     for case in cases:
         image = volumes.read_image(case.image, channels=len(dataset.channels))
-        label = volumes.read_label(case.label, values=dataset.labels)
+        label = volumes.read_label(case.label, values=dataset.names)
         volumes.check_pair(image, label)
         truth = masks(label.array[0], structures(dataset), dataset.regions)
-        scored = evaluate_case(predict(image), truth, spacing=label.spacing, tolerance=dataset.tolerance)
+        predicted = counted(predict(image), label.array[0], dataset.ignore)
+        scored = evaluate_case(predicted, truth, spacing=label.spacing, tolerance=dataset.tolerance)
         rows += [{"case": case.id, "patient": case.patient, **row} for row in scored]
     return pd.DataFrame(rows)
 
@@ -76,20 +78,38 @@ def _structure(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[
     if row["reference_empty"] or row["prediction_empty"]:
         diagonal = float(np.linalg.norm(np.multiply(reference.shape, spacing)))
         return {**row, "nsd": 0.0, "hd95": diagonal}
-    box = _common_box(prediction | reference)
+    distances = surface_distances(prediction, reference, spacing)
+    near = sum((d <= tolerance).sum() for d in distances)
+    return {**row, "nsd": float(near / sum(map(len, distances))), "hd95": _largest_95(distances)}
+
+
+def hd95(prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float]) -> float:
+    """95th percentile of the distances between the surfaces of two masks in mm, the larger of both directions."""
+    return _largest_95(surface_distances(prediction, reference, spacing))
+
+
+def _largest_95(distances: Sequence[torch.Tensor]) -> float:
+    return float(max(d.quantile(0.95) for d in distances))
+
+
+def surface_distances(
+    prediction: np.ndarray, reference: np.ndarray, spacing: Sequence[float]
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Distances in mm from every surface voxel of one mask (D, H, W), not empty, to the surface of the other; both
+    directions."""
+    box = common_box(prediction | reference, margin=2)
     pair = [torch.from_numpy(np.ascontiguousarray(m[box])) for m in (prediction, reference)]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", FutureWarning)  # MONAI 1.6 calls itself with an argument it has deprecated
-        # in mm, from each surface voxel of one mask to the surface of the other; the full mask avoids a second crop
+        # the full mask avoids a second crop
         _, distances, _ = get_edge_surface_distance(
             *pair, spacing=list(spacing), symmetric=True, mask=torch.ones_like(pair[0])
         )
-    near = sum((d <= tolerance).sum() for d in distances)
-    nsd, hd95 = near / sum(map(len, distances)), max(d.quantile(0.95) for d in distances)
-    return {**row, "nsd": float(nsd), "hd95": float(hd95)}
+    return distances
 
 
-def _common_box(mask: np.ndarray, margin: int = 2) -> tuple[slice, ...]:
+def common_box(mask: np.ndarray, *, margin: int) -> tuple[slice, ...]:
+    """The box of all voxels of a mask, which is not empty, and `margin` voxels around it, cut at the faces."""
     spans = [np.flatnonzero(mask.any(tuple(a for a in range(3) if a != axis))) for axis in range(3)]
     return tuple(slice(max(int(s[0]) - margin, 0), int(s[-1]) + 1 + margin) for s in spans)
 
@@ -104,6 +124,19 @@ def masks(labels: np.ndarray, classes: Mapping[int, str], regions: Mapping[str, 
     if regions:
         return {name: np.isin(labels, values) for name, values in regions.items()}
     return {name: labels == value for value, name in classes.items()}
+
+
+def annotated(labels: np.ndarray, ignore: int | None) -> np.ndarray:
+    """The voxels of a label map that count: all whose value is not `ignore`."""
+    return np.broadcast_to(True, labels.shape) if ignore is None else labels != ignore
+
+
+def counted(prediction: Mapping[str, np.ndarray], labels: np.ndarray, ignore: int | None) -> Mapping[str, np.ndarray]:
+    """A prediction (boolean masks by name) without the voxels that its label ignores; no structure of the label has
+    them either."""
+    if ignore is None:
+        return prediction
+    return {name: mask & annotated(labels, ignore) for name, mask in prediction.items()}
 
 
 def decided_masks(decided: np.ndarray, dataset: Dataset) -> dict[str, np.ndarray]:

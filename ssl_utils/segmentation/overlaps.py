@@ -38,13 +38,13 @@ class Scored:
     crop: Overlap
 
 
-def overlap(predicted: np.ndarray, reference: np.ndarray) -> Overlap:
-    """Count masks, or add up probabilities, of shape (1 + K, D, H, W), background first."""
+def overlap(predicted: np.ndarray, reference: np.ndarray, known: np.ndarray | bool = True) -> Overlap:
+    """Count masks, or add up probabilities, of shape (1 + K, D, H, W), background first, in the voxels `known`."""
     pairs = list(zip(predicted, reference, strict=True))
     return Overlap(
-        np.array([float((p * r).sum()) for p, r in pairs]),
-        np.array([float(p.sum()) for p, _ in pairs]),
-        np.array([float(r.sum()) for _, r in pairs]),
+        np.array([float((p * r).sum(where=known)) for p, r in pairs]),
+        np.array([float(p.sum(where=known)) for p, _ in pairs]),
+        np.array([float(r.sum(where=known)) for _, r in pairs]),
     )
 
 
@@ -56,7 +56,7 @@ def with_background(structures: Mapping[str, np.ndarray]) -> np.ndarray:
 def measure(network: nn.Module, case: datalists.Case, *, dataset: Dataset, grid: Grid, overlap_share: float) -> Scored:
     """Predict a labelled case and count it in all three ways; `overlap_share` is that of neighbouring windows."""
     image = volumes.read_image(case.image, channels=len(dataset.channels))
-    label = volumes.read_label(case.label, values=dataset.labels)
+    label = volumes.read_label(case.label, values=dataset.names)
     done, regions = preprocess(image, label, grid=grid, intensity=dataset.intensity), dataset.regions is not None
     mean, std = done.moments()
     logits = inference.predict_logits(network, (done.image - mean) / std, roi=grid.roi, overlap=overlap_share)
@@ -68,14 +68,15 @@ def measure(network: nn.Module, case: datalists.Case, *, dataset: Dataset, grid:
         with_background(metrics.masks(labels, metrics.structures(dataset), dataset.regions))
         for labels in (label.array[0], done.label)
     )
+    known, grid_known = (metrics.annotated(labels, dataset.ignore) for labels in (label.array[0], done.label))
     soft = torch.cat([1 - logits.sigmoid().amax(0, keepdim=True), logits.sigmoid()]) if regions else logits.softmax(0)
     box = (slice(None), *centre(grid_truth.shape[1:], grid.roi))
     return Scored(
         case.id,
         case.patient,
-        overlap(with_background(metrics.decided_masks(on_file, dataset)), truth),
-        overlap(with_background(metrics.decided_masks(on_grid, dataset)), grid_truth),
-        overlap(soft.numpy()[box], grid_truth[box]),
+        overlap(with_background(metrics.decided_masks(on_file, dataset)), truth, known),
+        overlap(with_background(metrics.decided_masks(on_grid, dataset)), grid_truth, grid_known),
+        overlap(soft.numpy()[box], grid_truth[box], grid_known[box[1:]]),
     )
 
 

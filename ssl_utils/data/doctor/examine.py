@@ -96,7 +96,7 @@ def examine_datalist(
     report += (Finding(case, "error", reason, fix) for case, reason, fix in datalists.faults(datalist))
     cases = {case: split for split, members in datalist.sides().items() for case in members}  # each case once
     for number, (case, split) in enumerate(cases.items(), start=1):
-        facts, pair = Facts(case.id, split), _case(case, datalist, report)
+        facts, pair = Facts(case.id, split, ignore=datalist.ignore), _case(case, datalist, report)
         for volume, kind in zip(pair, ("image", "label"), strict=True):
             if volume is not None:
                 look = partial(_volume, volume, facts, kind, contents, rule)
@@ -146,7 +146,7 @@ def _case(case: Case, datalist: Datalist, report: Report) -> tuple[Volume | None
     if all(path.exists() for kind, path in case.files if kind == "image"):
         image = _attempt(partial(volumes.read_image, channels=len(datalist.channels)), case.image, report)
     if case.label is not None and case.label.exists():
-        label = _attempt(partial(volumes.read_label, values=datalist.labels or None), case.label, report)
+        label = _attempt(partial(volumes.read_label, values=datalist.names or None), case.label, report)
     if image is not None and label is not None:
         _attempt(lambda _: volumes.check_pair(image, label), case.label, report)
     return image, label

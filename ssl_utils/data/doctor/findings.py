@@ -43,7 +43,8 @@ class Facts:
         low, high: the 1st and 99th percentile; least, most: the extremes.
         inside: share of the voxels that the dataset's rule for intensities leaves strictly between 0 and 1.
         millilitres: label value -> volume, 0 left out; None without a label.
-        foreground: share of the voxels that are labelled.
+        foreground: share of the voxels that have a label other than 0.
+        ignore: the label value that is no structure, and `ignored` the share of the voxels that have it.
         digest: of the image's voxels in RAS; equal ones are reported as copies, not as sharing a part.
     """
 
@@ -64,6 +65,8 @@ class Facts:
     digest: str = field(default="", repr=False)
     sketch: np.ndarray = field(default_factory=lambda: np.empty(0, np.uint64), repr=False)
     thumbnail: np.ndarray | None = field(default=None, repr=False)
+    ignore: int | None = field(default=None, repr=False)
+    ignored: float | None = None
 
     def image(self, image: Volume, rule: Intensity) -> None:
         self._place(image)
@@ -83,6 +86,8 @@ class Facts:
             self._place(label)
         voxel = abs(float(np.linalg.det(label.affine[:3, :3]))) / 1000
         counts = {value: int((label.array == value).sum()) for value in volumes.present_values(label.array) if value}
+        if self.ignore is not None:
+            self.ignored = counts.pop(self.ignore, 0) / label.array.size
         self.millilitres = {value: count * voxel for value, count in counts.items()}
         self.foreground = sum(counts.values()) / label.array.size
 
@@ -90,7 +95,7 @@ class Facts:
         """For the JSON."""
         labels = None if self.millilitres is None else {str(v): round(ml, 4) for v, ml in self.millilitres.items()}
         plain = {key: getattr(self, key) for key in _RECORDED.split()}
-        return plain | {"millilitres": labels, "foreground": self.foreground}
+        return plain | {"millilitres": labels, "foreground": self.foreground, "ignored": self.ignored}
 
     def _place(self, volume: Volume) -> None:
         self.shape, spacing = volume.ras_grid
@@ -149,7 +154,9 @@ def _sample(channel: np.ndarray) -> np.ndarray:
 
 def _inside(sample: np.ndarray, rule: Intensity) -> float:
     low, high = rule.low, rule.high
-    if rule.kind == "percentile":
+    if rule.kind == "nonzero" and sample.any():
+        sample = sample[sample != 0]
+    if rule.kind != "window":
         low, high = np.percentile(sample, [low, high])
     return float(((sample > low) & (sample < high)).mean())
 

@@ -52,6 +52,7 @@ def _each(cases: Sequence[Facts]) -> Table:
         span = ", ".join(f"{low:.4g} to {high:.4g}" for low, high in zip(case.low, case.high, strict=True))
         ml = ", ".join(f"{value}: {size:.3g} ml" for value, size in (case.millilitres or {}).items())
         ml = "nothing" if not ml and case.millilitres is not None else ml
+        ml += f" (ignored: {case.ignored:.0%} of the voxels)" if case.ignored else ""
         shape, spacing = (" x ".join(f"{number:.4g}" for number in numbers) for numbers in (case.shape, case.spacing))
         words = _short(case.name, base), case.side or case.kind, shape, spacing, case.orientation, case.stored, span, ml
         table.add_row(*map(Text, words))
@@ -74,6 +75,7 @@ def _together(cases: Sequence[Facts], labels: dict[int, str]) -> Table:
         for name, field in (("1st percentile", "low"), ("99th percentile", "high"), ("maximum", "most")):
             row(name + of, [getattr(case, field)[channel] for case in images])
     row("labelled share (%)", [100 * case.foreground for case in cases if case.foreground is not None])
+    row("ignored share (%)", [100 * case.ignored for case in cases if case.ignored is not None])
     values = sorted({value for case in cases for value in case.millilitres or {}})
     for value in values[:MOST_LABELS]:
         sizes = [case.millilitres[value] for case in cases if value in (case.millilitres or {})]

@@ -11,7 +11,7 @@ from ssl_utils.errors import CourseError
 
 LIST = ("name", "description", "licence", "reference", "channels", "labels", "regions", *own_grid.KEYS, *SIDES)
 LIST += ("fold", "file_ending", "regions_class_order", "dataset")  # of MONAI, and of nnU-Net
-ENTRY = ("image", "label", "patient", "id")
+ENTRY = ("image", "label", "patient", "id", "site")
 COUNTS = {"numTraining": "training", "numTest": "test"}  # of the Medical Segmentation Decathlon
 SPELLINGS = {
     **{"license": "licence", "modality": "channels", "channel_names": "channels", "unlabelled": "unlabeled"},
@@ -44,7 +44,7 @@ def spelled(content: dict[str, Any], known: Sequence[str], source: str) -> dict[
 
 
 def check_values(entry: dict[str, Any], source: str) -> None:
-    """Refuse a file that no disk can have, and an id, patient or fold that is not its own text: 7.0 is not 7.
+    """Refuse a file that no disk can have, and an id, patient, fold or site that is not its own text: 7.0 is not 7.
 
     Raises:
         CourseError: one of these; `source` names the list and the entry.
@@ -53,7 +53,7 @@ def check_values(entry: dict[str, Any], source: str) -> None:
     for name in map(str, filter(None, (*images, entry.get("label"), entry.get("id")))):
         if "\0" in name or len(name) > 2000 or max(map(len, name.encode().split(b"/"))) > 255:
             raise CourseError(f"{source}: {name[:40]!r} has a zero byte, or is too long for a file; correct the name")
-    for key in ("id", "patient", "fold"):
+    for key in ("id", "patient", "fold", "site"):
         if not isinstance(entry.get(key), str | int | None) or isinstance(entry.get(key), bool):
             raise CourseError(f"{source}: {key} {entry[key]!r} is neither text nor a whole number; correct it")
     if {*"/\\"} & {*str(entry.get("id", ""))}:

@@ -19,9 +19,9 @@ from pathlib import Path, PurePath
 from typing import Any
 
 from ssl_utils.data import own_grid
-from ssl_utils.data.cases import SIDES, Case, Datalist, Image
+from ssl_utils.data.cases import IGNORE, SIDES, Case, Datalist, Image
 from ssl_utils.data.formats.names import NAMES, stem, suffix
-from ssl_utils.data.lists import keys, nnunet
+from ssl_utils.data.lists import classes, keys, nnunet, sequences
 from ssl_utils.data.lists.patients import patients_of
 from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json, write_json
@@ -57,12 +57,13 @@ def write(datalist: Datalist, path: Path | str, *, root: Path | str) -> None:
         image = image_of(case)
         label = {} if case.label is None else {"label": _relative(case.label, root)}
         named = {} if default[image] == case.id else {"id": case.id}
-        return {"image": image, **label, "patient": case.patient, **named}
+        site = {"site": case.site} if case.site else {}
+        return {"image": image, **label, "patient": case.patient, **site, **named}
 
     content: dict[str, Any] = {key: getattr(datalist, key) for key in ("name", "description", "licence", "reference")}
     content["channels"] = list(datalist.channels)
     if datalist.labels:
-        content["labels"] = {str(value): name for value, name in datalist.labels.items()}
+        content["labels"] = {str(value): name for value, name in datalist.names.items()}
     if datalist.regions:
         content["regions"] = {name: list(values) for name, values in datalist.regions.items()}
     content |= {key: list(numbers) for key, numbers in datalist.grid.items()}
@@ -83,8 +84,12 @@ def parse(content: Any, path: Path, *, root: Path) -> Datalist:
     _check_ending(path, content.get("file_ending"), entries)
     entries |= _by_fold(path, content.get("fold"), entries)
     name_of = _ids([entry["image"] for split in SIDES for entry in entries[split]])
-    channels, labels = _channels(path, content.get("channels") or []), _labels(path, content.get("labels") or {})
-    regions = _regions(path, content.get("regions") or {}, labels)
+    channels, names = (
+        classes.channels(path, content.get("channels") or []),
+        classes.labels(path, content.get("labels") or {}),
+    )
+    labels = {value: name for value, name in names.items() if name.lower() != IGNORE}
+    regions = classes.regions(path, content.get("regions") or {}, labels)
     nnunet.check_order(content.get("regions_class_order"), regions, path)
     cases = iter(_cases([entry for split in SIDES for entry in entries[split]], root, name_of, channels))
     return Datalist(
@@ -95,6 +100,7 @@ def parse(content: Any, path: Path, *, root: Path) -> Datalist:
         channels=channels or ("image",),
         labels=labels,
         regions=regions,
+        ignore=next((value for value in names if value not in labels), None),
         grid=own_grid.parsed(content, f"{path}: "),
         **{split: tuple(next(cases) for _ in entries[split]) for split in SIDES},
     )
@@ -144,7 +150,7 @@ def _by_fold(path: Path, fold: Any, entries: dict[str, list[dict[str, Any]]]) ->
     chosen = str(0 if fold is None else fold)
     if not folds and fold is None:
         return {}
-    if chosen not in folds:
+    if chosen not in folds or chosen == "-1":  # which is always training
         there = f"of folds {', '.join(folds)}" if folds else "without a fold"
         fix = 'name the fold that is validation at the top, as in "fold": 1, or delete it'
         raise CourseError(f"{path}: validation would be fold {chosen}, and the training cases are {there}; {fix}")
@@ -161,12 +167,13 @@ def _cases(entries: list[dict[str, Any]], root: Path, name_of: dict[Any, str], c
     patients = patients_of(list(zip(names, firsts, given, strict=True)))
     images = [_files(entry["image"], root, channels) for entry in entries]
     labels = [root / entry["label"] if entry.get("label") else None for entry in entries]
-    return [Case(*fields) for fields in zip(names, images, labels, patients, strict=True)]
+    sites = [entry.get("site", "") for entry in entries]
+    return [Case(*fields) for fields in zip(names, images, labels, patients, sites, strict=True)]
 
 
 def _files(image: str | tuple[str, ...], root: Path, channels: Sequence[str]) -> Image:
     if isinstance(image, tuple):
-        return tuple(root / path for path in image)
+        return sequences.ordered([root / path for path in image], channels)
     return nnunet.on_disk(root / image, channels)
 
 
@@ -198,49 +205,3 @@ def _relative(path: Path, root: Path | str) -> str:
         return path.relative_to(root).as_posix()
     except ValueError:
         raise CourseError(f"{path}: lies outside {root}; move it there, or choose a root above both") from None
-
-
-def _labels(path: Path, labels: Any) -> dict[int, str]:
-    """value -> name with the background; nnU-Net's name -> value is inverted."""
-    try:
-        pairs = [(key, name) if isinstance(name, str) else (name, key) for key, name in labels.items()]
-        names = {_whole(value): str(name).strip() for value, name in pairs}
-    except (AttributeError, TypeError, ValueError):
-        raise CourseError(f'{path}: labels must look like {{"0": "background", "1": "liver"}}; correct them') from None
-    if len(names) < len(pairs) or any(not 0 <= value <= 255 for value in names):
-        raise CourseError(f"{path}: label values must be different whole numbers in 0 to 255; correct labels")
-    names = {0: "background"} | names if names else {}
-    for name in names.values():  # scores are kept by name
-        if [*names.values()].count(name) > 1:
-            raise CourseError(f"{path}: two labels are called {name!r}; give each value a name of its own")
-        if name.lower() == "ignore":
-            why = "labels has 'ignore', which nnU-Net leaves out of training and scores and this course cannot"
-            raise CourseError(f"{path}: {why}; make those voxels background, or give the label another name")
-    return dict(sorted(names.items()))
-
-
-def _whole(value: Any) -> int:
-    if isinstance(value, float) and not value.is_integer():
-        raise ValueError
-    return int(value)
-
-
-def _channels(path: Path, channels: Any) -> tuple[str, ...]:
-    names = keys.in_order(channels)
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise CourseError(f'{path}: channels must be a list of names such as ["CT"]; correct it')
-    return tuple(names)
-
-
-def _regions(path: Path, regions: Any, labels: dict[int, str]) -> dict[str, tuple[int, ...]]:
-    try:
-        if any(isinstance(values, str) for values in regions.values()):  # "12" is not 1 and 2
-            raise ValueError
-        parsed = {str(name): tuple(map(_whole, values)) for name, values in regions.items()}
-    except (AttributeError, TypeError, ValueError):
-        raise CourseError(f'{path}: regions must look like {{"WT": [1, 2, 4]}}; correct them') from None
-    for name, values in parsed.items():
-        if not values or 0 in values or not set(values) <= set(labels):
-            why = f"region {name} unites {list(values)}, not all of them labels"
-            raise CourseError(f"{path}: {why}; correct it or labels")
-    return parsed

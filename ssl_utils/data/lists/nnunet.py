@@ -13,7 +13,7 @@ from itertools import count, takewhile
 from pathlib import Path
 from typing import Any
 
-from ssl_utils.data.cases import Image
+from ssl_utils.data.cases import IGNORE, Image
 from ssl_utils.data.formats.names import stem, suffix
 from ssl_utils.errors import CourseError
 
@@ -106,7 +106,7 @@ def with_regions(content: dict[str, Any], path: Path) -> dict[str, Any]:
         return content
     if "regions" in content:
         raise CourseError(f"{path}: has regions twice, in regions and as labels with several values; delete one")
-    plain = {name: value for name, value in labels.items() if value == 0 or str(name).lower() == "ignore"}
+    plain = {name: value for name, value in labels.items() if value == 0 or str(name).lower() == IGNORE}
     regions = {name: v if isinstance(v, list) else [v] for name, v in labels.items() if name not in plain}
     values = {f"label {value}": value for united in regions.values() for value in united}
     return content | {"labels": plain | values, "regions": regions}

@@ -10,6 +10,7 @@ from ssl_utils.data.dataset import Dataset, Layout, Rule
 from ssl_utils.data.formats.names import stem, volumes_in
 from ssl_utils.data.lists.own_folder import as_listed
 from ssl_utils.data.lists.patients import patients_of
+from ssl_utils.data.lists.sequences import exchanged
 from ssl_utils.errors import CourseError
 
 
@@ -20,7 +21,7 @@ def datalist(dataset: Dataset, root: Path) -> Datalist:
         CourseError: files that do not fit the layout, or too few cases for the rule.
     """
     name, rule = next(iter(dataset.rules.items()))
-    cases = scan(root, dataset.layout) if dataset.layout else as_listed(root).all_cases()
+    cases = scan(root, dataset.layout) if dataset.layout else _listed(root, dataset)
     return Datalist(
         name=name,
         description=rule.about,
@@ -33,6 +34,16 @@ def datalist(dataset: Dataset, root: Path) -> Datalist:
     )
 
 
+def _listed(root: Path, dataset: Dataset) -> list[Case]:
+    listed = as_listed(root)
+    if exchanged(listed.channels, dataset.channels):
+        why = f"names the channels {', '.join(listed.channels)}, and {dataset.name} has {', '.join(dataset.channels)}"
+        raise CourseError(
+            f"{root / 'dataset.json'}: {why}; use its own folder as --dataset folder, or correct the list"
+        )
+    return listed.all_cases()
+
+
 def scan(root: Path, layout: Layout) -> list[Case]:
     """All cases of a folder, in the order of paths; files that fit no pattern are left out.
 
@@ -42,13 +53,14 @@ def scan(root: Path, layout: Layout) -> list[Case]:
     images: dict[str, dict[str, Path]] = defaultdict(dict)
     labels: dict[str, Path] = {}
     patient: dict[str, str | None] = {}
+    site: dict[str, str] = {}
     for path, is_label, groups in _matches(root, layout):
         case, key = groups["case"], groups["case"] if is_label else groups.get("channel", "")
         files = labels if is_label else images[case]
         if (first := files.setdefault(key, path)) != path:
             raise CourseError(f"{path}: is the same file of {case} as {first}; move one of the two elsewhere")
         if not is_label:
-            patient[case] = groups.get("patient")
+            patient[case], site[case] = groups.get("patient"), groups.get("site") or ""
     if not images:
         raise CourseError(
             f"{root}: has no image like {layout.example}; arrange the files as in the dataset's own archive"
@@ -58,7 +70,7 @@ def scan(root: Path, layout: Layout) -> list[Case]:
     paths = {case: _in_channels(case, files, layout) for case, files in images.items()}
     patients = patients_of([(case, str(files[0].relative_to(root)), patient[case]) for case, files in paths.items()])
     return [
-        Case(case, files if len(files) > 1 else files[0], labels.get(case), who)
+        Case(case, files if len(files) > 1 else files[0], labels.get(case), who, site[case])
         for (case, files), who in zip(paths.items(), patients, strict=True)
     ]
 

@@ -1,28 +1,21 @@
 """The embedded dataset: procedural trunk CT with the thirteen organs of BTCV, deterministic from a seed."""
 
-import os
-import zlib
 from collections.abc import Callable
-from concurrent.futures import ProcessPoolExecutor
-from functools import partial
-from multiprocessing import get_context
 from pathlib import Path
 
-import nibabel as nib
 import numpy as np
 from scipy.ndimage import find_objects, label as components
 
 from ssl_utils.data.dataset import BTCV_ORGANS
 from ssl_utils.data.phantom import organs, scanner, trunk as frame, variants
 from ssl_utils.data.phantom.canvas import PHASES, Canvas, smooth_noise
+from ssl_utils.data.phantom.generated import FOLDERS, numbered, write_set
 from ssl_utils.data.phantom.lesions import FINDINGS, abnormal
 from ssl_utils.errors import CourseError
-from ssl_utils.files import atomic, write_json
 
 VERSIONS = (1, 2)  # one more when the same seed gives other voxels: files of another version are rewritten
 VERSION = VERSIONS[-1]
 FIELD = {"abdomen": (-150.0, 300.0), "chest": (-10.0, 288.0)}  # lowest point above L1 and height, mm
-FIRST = {"training": 0, "validation": 2000, "test": 4000, "unlabeled": 6000}  # first case number of a split, less one
 
 
 def make_volume(
@@ -135,21 +128,17 @@ def plan(
     *, unlabeled: int, training: int, validation: int, test: int, seed: int, version: int = VERSION
 ) -> dict[str, list[dict]]:
     """The cases of every split. Case i of a split does not depend on their number."""
-    sizes = {"training": training, "validation": validation, "test": test, "unlabeled": unlabeled}
-    for split, size in sizes.items():
-        if not 0 <= size < 2000:
-            raise CourseError(f"{split}={size}: a split of the phantom has 0 to 1999 cases")
-    return {split: [_case(split, n, seed, version) for n in range(1, size + 1)] for split, size in sizes.items()}
+    numbers = numbered("phantom", training=training, validation=validation, test=test, unlabeled=unlabeled)
+    return {split: [_case(*one, seed, version) for one in members] for split, members in numbers.items()}
 
 
-def _case(split: str, number: int, seed: int, version: int) -> dict:
-    number += FIRST[split]
-    name, folder = f"phantom_{number:04d}", {"test": "Ts", "unlabeled": "Un"}.get(split, "Tr")
+def _case(number: int, folder: str, seed: int, version: int) -> dict:
+    name = f"phantom_{number:04d}"
     rng = np.random.default_rng([seed, number])
     case = {"image": f"images{folder}/{name}.nii.gz", "patient": f"patient_{number:04d}"}
-    if split != "unlabeled":
+    if folder != FOLDERS["unlabeled"]:
         case["label"] = f"labels{folder}/{name}.nii.gz"
-    kind = "chest" if split == "unlabeled" and number % 2 else "abdomen"
+    kind = "chest" if folder == FOLDERS["unlabeled"] and number % 2 else "abdomen"
     recipe = {"seed": int(rng.integers(2**31)), "kind": kind, "abnormal": bool(rng.random() < 1 / 8)}
     case["recipe"] = recipe | {"version": version}
     return case
@@ -159,24 +148,9 @@ def _mark(recipe: dict) -> str:
     return f"phantom {recipe['version']} {recipe['seed']} {recipe['kind']}" + " abnormal" * recipe["abnormal"]
 
 
-def _complete(root: Path, case: dict) -> bool:
-    """Whether its files were written by this version from this recipe, by their headers."""
-    try:
-        headers = [nib.load(root / case[key]).header for key in ("image", "label") if key in case]
-    except (OSError, EOFError, ValueError, zlib.error, nib.filebasedimages.ImageFileError):
-        return False
-    return all(header["descrip"].item().decode(errors="replace") == _mark(case["recipe"]) for header in headers)
-
-
-def _write_case(root: Path, case: dict) -> None:
-    image, label, affine = make_volume(**case["recipe"])
-    for key, array in (("label", label), ("image", image)):
-        if key in case:
-            file = nib.Nifti1Image(array, affine)
-            file.header.set_xyzt_units("mm")
-            file.header["descrip"] = _mark(case["recipe"])
-            with atomic(root / case[key]) as path:
-                nib.save(file, path)
+def _draw(recipe: dict) -> tuple[list[np.ndarray], np.ndarray, np.ndarray]:
+    image, label, affine = make_volume(**recipe)
+    return [image], label, affine
 
 
 def write_dataset(
@@ -199,15 +173,8 @@ def write_dataset(
     Raises:
         CourseError: a split that is too large, a folder that cannot be written, a full disk.
     """
-    root = Path(root)
-    splits = plan(unlabeled=unlabeled, training=training, validation=validation, test=test, seed=seed, version=version)
-    cases = [case for members in splits.values() for case in members]
-    missing = [case for case in cases if not _complete(root, case)]
-    complete, report = len(cases) - len(missing), progress or (lambda done, total: None)
-    report(complete, len(cases))
-    for written, _ in enumerate(_each(root, missing, workers or min(os.cpu_count() or 1, 4)), 1):
-        report(complete + written, len(cases))
-    content = {
+    sizes = {"unlabeled": unlabeled, "training": training, "validation": validation, "test": test}
+    about = {
         "name": "phantom",
         "description": "Procedural trunk CT with the thirteen organs of BTCV; no patient was scanned",
         "version": version,
@@ -216,17 +183,6 @@ def write_dataset(
         "modality": {"0": "CT"},
         "channels": ["CT"],
         "labels": {str(value): name for value, name in BTCV_ORGANS.items()},
-        **{f"num{split.capitalize()}": len(members) for split, members in splits.items()},
-        **{split: [{k: v for k, v in c.items() if k != "recipe"} for c in cs] for split, cs in splits.items()},
     }
-    write_json(root / "dataset.json", content)
-    return root / "dataset.json"
-
-
-def _each(root: Path, cases: list[dict], workers: int):
-    """Write the cases, in several processes when there are many, and yield after each."""
-    if workers == 1 or len(cases) < 4:
-        yield from (_write_case(root, case) for case in cases)
-    else:
-        with ProcessPoolExecutor(min(workers, len(cases)), mp_context=get_context("spawn")) as pool:
-            yield from pool.map(partial(_write_case, root), cases)  # cancels the rest after an error
+    how = {"draw": _draw, "mark": _mark, "workers": workers, "progress": progress}
+    return write_set(Path(root), plan(**sizes, seed=seed, version=version), about=about, **how)

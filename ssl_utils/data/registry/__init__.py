@@ -3,9 +3,9 @@
 from dataclasses import replace
 
 from ssl_utils.data.dataset import Dataset
-from ssl_utils.data.registry import ct, decathlon, mri, recorded
+from ssl_utils.data.registry import brats, ct, decathlon, mri, recorded
 
-REGISTRY = {d.name: d for family in (recorded, ct, mri, decathlon) for d in family.DATASETS}
+REGISTRY = {d.name: d for family in (recorded, ct, brats, mri, decathlon) for d in family.DATASETS}
 
 
 def _with_list(known: Dataset, name: str) -> Dataset:

@@ -3,10 +3,10 @@
 import random
 from typing import Any
 
-from ssl_utils.data.dataset import ABDOMEN, PERCENTILES, Dataset, Grid, Intensity, Rule
+from ssl_utils.data.dataset import ABDOMEN, PERCENTILES, SKULL_STRIPPED, Dataset, Grid, Intensity, Rule
 from ssl_utils.data.download import Archive
+from ssl_utils.data.registry.brats import BRAIN
 from ssl_utils.data.registry.ct import CT_GRIDS
-from ssl_utils.data.registry.mri import BRAIN
 
 SITE = "https://msd-for-monai.s3-us-west-2.amazonaws.com"
 COUNTS = (484, 20, 131, 260, 32, 63, 281, 303, 41, 126)  # labelled cases of tasks 1 to 10
@@ -60,7 +60,7 @@ DATASETS = (
         channels=("FLAIR", "T1w", "T1gd", "T2w"),
         structures=("edema", "non-enhancing tumour", "enhancing tumour"),
         regions={"TC": (2, 3), "WT": (1, 2, 3), "ET": (3,)},
-        intensity=PERCENTILES,
+        intensity=SKULL_STRIPPED,
         grids=BRAIN,
     ),
     _task(

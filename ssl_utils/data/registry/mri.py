@@ -1,67 +1,10 @@
-"""MRI of the brain and of the heart."""
-
-from dataclasses import replace
+"""MRI of the head and of the heart."""
 
 from ssl_utils.data.dataset import PERCENTILES, Dataset, Grid, Layout, Rule
 
-BRAIN = {"coarse": Grid((5.0, 5.0, 5.0), (48, 48, 32)), "fine": Grid((1.0, 1.0, 1.0), (128, 128, 128))}
-GLIOMA = {0: "background", 1: "necrotic core", 2: "edema", 4: "enhancing tumour"}
 # patients of the local test set of TransSeg
 ACDC_TEST = "002|003|008|009|012|014|017|024|042|048|049|053|055|064|067|079|081|088|092|095"
-BRATS18 = Dataset(
-    name="brats18",
-    title="BraTS 2018, glioma in four MRI sequences, 285 patients",
-    source="Menze et al. 2015, IEEE TMI 34:1993; Bakas et al. 2018, arXiv:1811.02629",
-    licence="terms of the BraTS organisers, registration needed",
-    channels=("FLAIR", "T1", "T1ce", "T2"),
-    labels=GLIOMA,
-    regions={"TC": (1, 4), "WT": (1, 2, 4), "ET": (4,)},
-    intensity=PERCENTILES,
-    grids=BRAIN,
-    folders=("brats18", "BraTS18"),
-    layout=Layout(
-        image=r"(?:.+/)?(?:HGG|LGG)/(?P<case>Brats18_\w+)/(?P=case)_(?P<channel>flair|t1|t1ce|t2)",
-        label=r"(?:.+/)?(?:HGG|LGG)/(?P<case>Brats18_\w+)/(?P=case)_seg",
-        channels=("flair", "t1", "t1ce", "t2"),
-        example="HGG/Brats18_2013_2_1/Brats18_2013_2_1_t1ce.nii.gz",
-    ),
-    rules={
-        "brats18": Rule(
-            "15 % of the patients, drawn, are for test, 10 % for validation; training has both grades from its first "
-            "cases on.",
-            drawn={"test": 0.15, "validation": 0.1},
-        ),
-        "brats18_sorted": Rule(
-            "The published protocol as far as a folder can show it: 43 of 285 patients for validation, 35 for test, "
-            "and few labels are the first N of a sorted list, which are high-grade tumours alone. Its own lists (199, "
-            "43 and 35 patients) are not part of this course, so that these patients are other ones.",
-            drawn={"test": 35 / 285, "validation": 43 / 285},
-            in_order=True,
-        ),
-    },
-    how_to_get="1) request the BraTS 2018 training data at www.med.upenn.edu/sbia/brats2018 (2 to 3 GB); "
-    "2) unpack them so that the patients' folders are in {root}/HGG and {root}/LGG",
-)
 DATASETS = (
-    BRATS18,
-    replace(
-        BRATS18,
-        name="brats18_single",
-        title="BraTS 2018, every MRI sequence an image of one channel, for pretraining",
-        channels=("MRI",),
-        labels={},
-        regions=None,
-        layout=Layout(
-            image=r"(?:.+/)?(?:HGG|LGG)/(?P<patient>Brats18_\w+)/(?P<case>(?P=patient)_(?:flair|t1|t1ce|t2))",
-            example=BRATS18.layout.example,
-        ),
-        rules={
-            "brats18_single": Rule(
-                "Patients of the test set of brats18 are left out, those of its validation set are for validation.",
-                drawn={"left out": 0.15, "validation": 0.1},
-            )
-        },
-    ),
     Dataset(
         name="adni",
         title="Alzheimer's Disease Neuroimaging Initiative, or any folder of T1 MRI of the head",
