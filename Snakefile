@@ -20,7 +20,7 @@ import shlex
 import sys
 from pathlib import Path
 
-from course.chapters import FINETUNING, FIRST, LAST, part_of, tasks_of
+from course.chapters import FINETUNING, FIRST, LAST, OWN, part_of, tasks_of
 from ssl_utils.pretext import TASKS
 
 NOTEBOOKS = Path(config["notebooks"])
@@ -34,14 +34,14 @@ THREADS = 1 if workflow.remote_exec else max(1, (workflow.resource_settings.core
 DAY = 24 * 60
 MINUTES = {"smoke": 15, "laptop": 90, "workstation": 2 * DAY}.get(config["scale"], 7 * DAY)  # limit of one chapter
 RUN = (
-    "OMP_NUM_THREADS={threads} exec {PYTHON} -m course run-chapter {NOTEBOOKS:q}/{params.chapter}.ipynb"
+    "OMP_NUM_THREADS={threads} exec {PYTHON} -m course.start course run-chapter {NOTEBOOKS:q}/{params.chapter}.ipynb"
     " {log.notebook:q} --parameters {params.parameters:q} --writes {output[0]:q} --minutes {resources.runtime}"
     " --events .course/events.jsonl"
 )
 
 
 COMMAND = (
-    "OMP_NUM_THREADS={threads} exec {PYTHON} -m course run-command {params.name:q} {log:q}"
+    "OMP_NUM_THREADS={threads} exec {PYTHON} -m course.start course run-command {params.name:q} {log:q}"
     " {params.words:q} --writes {output[0]:q} --minutes {resources.runtime} --events .course/events.jsonl"
 )
 
@@ -84,7 +84,7 @@ def finetunings(parts):
 
 
 FINETUNINGS = finetunings(PARTS)
-CHAPTERS = [f"chapters/{chapter}/done.json" for chapter in (*FIRST, *LAST) if part_of(chapter) in PARTS]
+CHAPTERS = [f"chapters/{chapter}/done.json" for chapter in (*FIRST, *OWN, *LAST) if part_of(chapter) in PARTS]
 TABLES = [f"results_part{part}.md" for part in PARTS if part > 1 and tasks_of([part])]
 
 
@@ -147,6 +147,20 @@ rule unetr_finetuning:
     threads: THREADS
     resources: runtime=MINUTES, mem_mb=4000, gpu=1
     shell: RUN
+
+
+for CHAPTER in OWN:
+
+    rule:
+        name: CHAPTER[3:]
+        input: ancient("chapters/01_data_inspection/done.json")
+        output: f"chapters/{CHAPTER}/done.json"
+        log: notebook=f"chapters/{CHAPTER}/notebook.ipynb"
+        params: chapter=CHAPTER, code=code(CHAPTER), parameters=parameters(), settings=settings()
+        threads: THREADS
+        priority: 5  # one of the longest
+        resources: runtime=MINUTES, mem_mb=4000, gpu=1
+        shell: RUN
 
 
 for CHAPTER in LAST:

@@ -10,6 +10,7 @@ from ssl_utils.pretext import TASKS
 
 FIRST = ("00_start_here", "01_data_inspection")  # one after the other, before everything else
 FINETUNING = "04_unetr_finetuning"  # once per init, number of labels, subset and seed
+OWN = ("12_brain_tumours",)  # with pretrainings and fine-tunings of their own, which no other chapter needs
 LAST = {"05_results": (1,), "10_all_tasks": (1, 2), "16_dice_conventions": (1,)}  # -> parts whose fine-tunings it reads
 PARTS = (1, 2, 3)
 
@@ -28,7 +29,7 @@ def tasks_of(parts: Collection[int]) -> list[str]:
 def chapters_of(parts: Collection[int]) -> list[str]:
     """Every chapter of these parts, in order."""
     pretraining = [entry.chapter for entry in TASKS.values()]
-    return sorted({c for c in (*FIRST, *pretraining, FINETUNING, *LAST) if part_of(c) in parts})
+    return sorted({c for c in (*FIRST, *pretraining, FINETUNING, *OWN, *LAST) if part_of(c) in parts})
 
 
 def chosen_parts(text: str) -> list[int]:

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
-from course.chapters import FINETUNING, FIRST, LAST, part_of, tasks_of
+from course.chapters import FINETUNING, FIRST, LAST, OWN, part_of, tasks_of
 from course.progress import REFERENCE, Progress, clock
 from ssl_utils.data import datasets
 from ssl_utils.experiments import scales, setups
@@ -41,14 +41,14 @@ def parts(config: dict) -> list[Part]:
             *_finetunings(study["finetune"], study["num_labeled"], config["settings"], "finetune {}"),
         ]
     chosen = config.get("parts", [1])
-    first, last = (
+    first, own, last = (
         [Part(f"chapters/{chapter}", chapter, chapter) for chapter in chapters if part_of(chapter) in chosen]
-        for chapters in (FIRST, LAST)
+        for chapters in (FIRST, OWN, LAST)
     )
     tasks = tasks_of(chosen)
     pretrainings = [Part(f"pretrain/{task}", TASKS[task].chapter, TASKS[task].chapter) for task in tasks]
     label, inits = f"{FINETUNING} init={{}}", ("random", *tasks)
-    return [*first, *pretrainings, *_finetunings(inits, config["num_labeled"], config["settings"], label), *last]
+    return [*first, *pretrainings, *_finetunings(inits, config["num_labeled"], config["settings"], label), *own, *last]
 
 
 def _finetunings(inits, num_labeled, settings: dict, label: str) -> Iterator[Part]:

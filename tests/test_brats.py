@@ -8,11 +8,12 @@ import pytest
 
 from ssl_utils.data import cache, datalists, datasets, volumes
 from ssl_utils.data.cases import Case
-from ssl_utils.data.dataset import SKULL_STRIPPED, Grid
+from ssl_utils.data.dataset import PERCENTILES, SKULL_STRIPPED, Grid
+from ssl_utils.data.doctor import examine_datalist
 from ssl_utils.data.lists import folds, sequences
 from ssl_utils.data.transforms import FAINTEST, preprocess, rescale
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import pools, scales
+from ssl_utils.experiments import pools, prediction, scales
 from ssl_utils.experiments.setups import Setup
 from ssl_utils.segmentation.inference import to_original
 
@@ -82,6 +83,26 @@ def test_files_are_put_in_the_order_of_the_channels_by_name():
         sequences.ordered(files[1:], ORDER)
     with pytest.raises(CourseError, match="2 files of t1n"):
         sequences.ordered([*files, Path("y_t1.nii")], ORDER)
+
+
+def test_the_files_of_a_case_are_predicted_together():
+    files = [Path(f"BraTS-SSA-0000{n}-000-{kind}.nii.gz") for n in (1, 2) for kind in ("t1c", "t1n", "t2f", "t2w")]
+    cases = dict(prediction._cases(files, ORDER))
+    assert [*cases] == ["BraTS-SSA-00001-000", "BraTS-SSA-00002-000"]
+    assert [sequences.sequence(path) for path in cases["BraTS-SSA-00002-000"]] == list(ORDER)
+    with pytest.raises(CourseError, match="no file of t2w"):
+        prediction._cases(files[:-1], ORDER)
+
+
+def test_a_list_of_the_decathlon_with_other_channels_is_refused(data_root):
+    entry = {"image": "imagesTr/a.nii.gz", "label": "labelsTr/a.nii.gz"}
+    modality = dict(enumerate(("T1w", "FLAIR", "T1gd", "T2w")))
+    root = data_root / "Task01_BrainTumour"
+    touch(root, *entry.values())
+    labels = {"0": "background", "1": "edema", "2": "non-enhancing tumour", "3": "enhancing tumour"}
+    (root / "dataset.json").write_text(json.dumps({"modality": modality, "labels": labels, "training": [entry]}))
+    with pytest.raises(CourseError, match="names the channels T1w, FLAIR, T1gd, T2w, and msd_brain has FLAIR, T1w"):
+        datasets.datalist(datasets.get("msd_brain"))
 
 
 def test_a_pool_with_the_sequences_in_another_order_is_refused(data_root):
@@ -199,3 +220,13 @@ def test_a_real_case_of_four_sequences_is_prepared():
     assert done.image.shape[0] == 4 and done.label.any() and done.image.max() == 1
     mean, std = done.moments()
     assert mean.shape == std.shape == (4, 1, 1, 1) and (std > 0.05).all()
+
+
+def test_the_doctor_judges_a_brain_by_its_own_rule(tmp_path):
+    image = brain()
+    sparse = np.pad(image.array[0], 60)  # 98 of 100 voxels are background
+    volumes.write_nifti(tmp_path / "a.nii.gz", sparse, image.affine)
+    listed = datalists.Datalist("one", training=(Case("a", tmp_path / "a.nii.gz", None, "a"),))
+    by_rule = {rule.kind: [*examine_datalist(listed, roi=None, rule=rule)] for rule in (SKULL_STRIPPED, PERCENTILES)}
+    said = {kind: [one for one in report if "0 or 1" in one.reason] for kind, report in by_rule.items()}
+    assert not said["nonzero"] and said["percentile"]

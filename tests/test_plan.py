@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from course import graph, plan
-from course.chapters import FINETUNING, LAST, PARTS, chapters_of, part_of, tasks_of
+from course.chapters import FINETUNING, LAST, OWN, PARTS, chapters_of, part_of, tasks_of
 from course.progress import REFERENCE
 from ssl_utils.data import datasets
 from ssl_utils.experiments import runs, scales
@@ -36,7 +36,7 @@ def test_the_parts_are_those_of_the_graph(tmp_path, chosen):
     outputs = {line.split("\t")[0] for line in said.stdout.splitlines()[1:]}
     tables = {f"results_part{part}.md" for part in chosen if part > 1 and tasks_of([part])}
     assert {part.writes for part in plan.parts(config)} == outputs - tables and tables <= outputs
-    reading = 2 + sum(part_of(chapter) in chosen for chapter in LAST)
+    reading = 2 + sum(part_of(chapter) in chosen for chapter in (*OWN, *LAST))
     assert len(outputs - tables) == reading + len(tasks_of(chosen)) + 4 * 3 * (1 + len(tasks_of(chosen)))
 
 

@@ -263,7 +263,10 @@ def test_a_folder_that_does_not_fit_is_refused_in_one_line(data_root, what):
     assert "\n" not in str(refused.value)
 
 
-@pytest.mark.parametrize("name", ["brats18", "lits17", "luna16", "adni", "acdc", "msd_liver", "btcv_transseg"])
+BY_HAND = ["brats18", "brats21", "brats", "lits17", "luna16", "adni", "acdc", "msd_liver", "btcv_transseg"]
+
+
+@pytest.mark.parametrize("name", BY_HAND)
 def test_how_to_get_a_dataset_says_licence_size_and_place(data_root, name):
     known = datasets.get(name)
     with pytest.raises(CourseError) as refused:

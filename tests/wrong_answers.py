@@ -23,6 +23,14 @@ from course.exercises.chapter_03 import _hidden
 from ssl_utils.pretext.probes import rankme
 
 
+def _scaled(image):
+    """The right z-score over the brain, for answers that are wrong in something else."""
+    inside = image != 0
+    values = [channel[mask] if mask.any() else np.ones(1) for channel, mask in zip(image, inside, strict=True)]
+    mean, std = (np.reshape([measure(v) for v in values], (-1, 1, 1, 1)) for measure in (np.mean, np.std))
+    return np.where(inside, (image - mean) / np.maximum(std, 1e-8), 0)
+
+
 def _dropped(datalist):
     known = {case.patient for case in datalist.training}
     return replace(datalist, validation=tuple(case for case in datalist.validation if case.patient not in known))
@@ -396,6 +404,25 @@ WRONG = {
             100 * (depth - 1) * patch**2 / (patch**2 + L * (4 * E + 2 * M + 2 * tokens))
         ),
         lambda tokens, E, M, L, patch, depth: depth - 1,
+    ],
+    "12.1": [
+        lambda label, regions: np.stack([label == values[0] for values in regions.values()]),
+        lambda label, regions: np.stack([np.isin(label, values) for values in regions.values()])[::-1],
+        lambda label, regions: np.stack([np.isin(label, values) for values in regions.values()]).astype(int),
+        lambda label, regions: np.stack([label >= min(values) for values in regions.values()]),
+    ],
+    "12.2": [
+        lambda tc, wt, et: tc.astype(int) + wt + et,
+        lambda tc, wt, et: np.where(wt, np.where(tc, np.where(et, 3, 1), 2), 0),
+        lambda tc, wt, et: np.where(et, 3, np.where(tc, 2, np.where(wt, 1, 0))),
+        lambda tc, wt, et: np.where(et, 3, np.where(tc & wt, 1, np.where(wt, 2, 0))),
+    ],
+    "12.3": [
+        lambda image: ((image - image.mean()) / image.std(), (image != 0).any(0)),
+        lambda image: (_scaled(image), (_scaled(image) > 0).any(0)),
+        lambda image: (_scaled(image), (image != 0).all(0)),
+        lambda image: (np.where(image != 0, image / image.max(), 0), (image != 0).any(0)),
+        lambda image: _scaled(image),
     ],
     "16.1": [
         lambda both, predicted, reference, absent=None: 2 * both.sum() / (predicted + reference).sum(),

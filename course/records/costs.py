@@ -8,7 +8,7 @@ from pathlib import Path
 import pandas as pd
 
 from course import plan
-from course.chapters import FINETUNING, PARTS, chapters_of, part_of
+from course.chapters import FINETUNING, OWN, PARTS, chapters_of, part_of
 from course.records import address, entries
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs, scales
@@ -121,7 +121,7 @@ def parts_today(scale: str) -> int:
 def chapters(costs: dict) -> str:
     """What each chapter takes on one CPU core, and whether it uses a GPU."""
     recorded, rows = costs.get("phantom", {}), {}
-    training = {FINETUNING, *(entry.chapter for entry in TASKS.values())}
+    training = {FINETUNING, *OWN, *(entry.chapter for entry in TASKS.values())}
     for chapter in chapters_of(PARTS):
         cells = ["used if there" if chapter in training else "not used"]
         for scale in ("smoke", "laptop"):

@@ -11,7 +11,7 @@ from torch import nn
 from ssl_utils.data import formats, volumes
 from ssl_utils.data.cases import Image
 from ssl_utils.data.dataset import Dataset, Grid, Intensity
-from ssl_utils.data.lists import nnunet
+from ssl_utils.data.lists import nnunet, sequences
 from ssl_utils.data.transforms import preprocess
 from ssl_utils.data.volumes import Volume
 from ssl_utils.errors import CourseError
@@ -120,9 +120,11 @@ def _cases(images: Sequence[Path], channels: Sequence[str]) -> list[tuple[str, I
         stems = [formats.stem(path) for path in images]
         first = all(stem.endswith("_0000") for stem in stems)  # as nnU-Net names them; its labels lack the number
         return [(stem.removesuffix("_0000") if first else stem, path) for stem, path in zip(stems, images, strict=True)]
+    named = sequences.by_case(images, channels)
+    images = [path for path in images if not any(path in files for files in named.values())]
     apart = [path for path in images if nnunet.is_channel(path) and volumes.count_channels(path) == 1]
     whole: list[tuple[str, Image]] = [(formats.stem(path), path) for path in images if path not in apart]
-    return whole + list(nnunet.by_case(apart, channels).items())
+    return [*whole, *nnunet.by_case(apart, channels).items(), *named.items()]
 
 
 def _targets(cases: Sequence[tuple[str, Image]], output: Path) -> dict[Path, Image]:

@@ -154,7 +154,9 @@ def _sample(channel: np.ndarray) -> np.ndarray:
 
 def _inside(sample: np.ndarray, rule: Intensity) -> float:
     low, high = rule.low, rule.high
-    if rule.kind == "percentile":
+    if rule.kind == "nonzero" and sample.any():
+        sample = sample[sample != 0]
+    if rule.kind != "window":
         low, high = np.percentile(sample, [low, high])
     return float(((sample > low) & (sample < high)).mean())
 

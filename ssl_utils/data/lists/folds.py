@@ -50,7 +50,7 @@ def read(path: Path, dataset: Dataset, *, root: Path) -> Datalist:
     """
     known = {
         "name": path.stem,
-        "channels": dataset.channels,
+        "channels": list(dataset.channels),
         "labels": dataset.labels,
         "regions": dataset.regions or {},
     }

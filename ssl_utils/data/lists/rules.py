@@ -10,6 +10,7 @@ from ssl_utils.data.dataset import Dataset, Layout, Rule
 from ssl_utils.data.formats.names import stem, volumes_in
 from ssl_utils.data.lists.own_folder import as_listed
 from ssl_utils.data.lists.patients import patients_of
+from ssl_utils.data.lists.sequences import exchanged
 from ssl_utils.errors import CourseError
 
 
@@ -20,7 +21,7 @@ def datalist(dataset: Dataset, root: Path) -> Datalist:
         CourseError: files that do not fit the layout, or too few cases for the rule.
     """
     name, rule = next(iter(dataset.rules.items()))
-    cases = scan(root, dataset.layout) if dataset.layout else as_listed(root).all_cases()
+    cases = scan(root, dataset.layout) if dataset.layout else _listed(root, dataset)
     return Datalist(
         name=name,
         description=rule.about,
@@ -31,6 +32,16 @@ def datalist(dataset: Dataset, root: Path) -> Datalist:
         regions=dataset.regions or {},
         **split(cases, rule, root),
     )
+
+
+def _listed(root: Path, dataset: Dataset) -> list[Case]:
+    listed = as_listed(root)
+    if exchanged(listed.channels, dataset.channels):
+        why = f"names the channels {', '.join(listed.channels)}, and {dataset.name} has {', '.join(dataset.channels)}"
+        raise CourseError(
+            f"{root / 'dataset.json'}: {why}; use its own folder as --dataset folder, or correct the list"
+        )
+    return listed.all_cases()
 
 
 def scan(root: Path, layout: Layout) -> list[Case]:

@@ -1,6 +1,7 @@
 """MRI sequences by the names of files and channels, so that no order of files can exchange them in silence."""
 
 import re
+from collections import defaultdict
 from collections.abc import Sequence
 from pathlib import PurePath
 
@@ -37,6 +38,19 @@ def ordered(files: Sequence[PurePath], channels: Sequence[str]) -> tuple[PurePat
             count = "no file" if name not in present else f"{present.count(name)} files"
             raise CourseError(f"{files[0]}: its image has {count} of {channel}; list one file of each sequence")
     return tuple(files[present.index(name)] for name in wanted)
+
+
+def by_case(files: Sequence[PurePath], channels: Sequence[str]) -> dict[str, tuple[PurePath, ...]]:
+    """Case -> its files in the order of the channels, by names such as `CASE-t1c`; files of other names are left out.
+
+    Raises:
+        CourseError: a case lacks a channel.
+    """
+    cases: dict[str, list[PurePath]] = defaultdict(list)
+    if all(map(sequence, channels)):
+        for file in filter(sequence, files):
+            cases[re.split(r"[-_. ](?=[^-_. ]*$)", stem(file))[0]].append(file)
+    return {case: ordered(members, channels) for case, members in cases.items()}
 
 
 def exchanged(one: Sequence[str], other: Sequence[str]) -> bool:

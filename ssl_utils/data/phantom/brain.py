@@ -118,8 +118,8 @@ def _tissues(head: Head, lesions: Sequence[Lesion]) -> None:
     wide = rng.uniform(0.75, 1.5)
     for parts, tissue, size in ((NUCLEI, "grey", 1.0), (VENTRICLES, "fluid", wide)):
         for centre, radii in parts:  # on both sides at once
-            where = _ellipsoid((np.abs(x), y, z), centre, np.multiply(radii, size * rng.uniform(0.9, 1.1)))
-            head.mix(tissue, np.clip(0.5 - where / edge, 0, 1))
+            distance = _ellipsoid((np.abs(x), y, z), centre, np.multiply(radii, size * rng.uniform(0.9, 1.1)))
+            head.mix(tissue, np.clip(0.5 - distance / edge, 0, 1))
     head.mix("fluid", fluid)
     sinus = np.sqrt(x**2 + (head.depth - 2) ** 2)  # bright after contrast, as the tumour's rim is
     head.mix("vessel", np.clip((2.4 - sinus) / edge + 0.5, 0, 1) * (z > 0))

@@ -37,12 +37,12 @@ def draw_lesions(rng: np.random.Generator, radii: Sequence[float]) -> list[Lesio
     lesions = []
     for number in range(1 + int(rng.choice(len(COUNTS), p=COUNTS))):
         radius = rng.uniform(*size) * (1 if number == 0 else rng.uniform(0.35, 0.6))
-        place = rng.standard_normal(3)
-        place *= rng.uniform(0.3, 0.75) / np.linalg.norm(place)
-        place[2] = np.abs(place[2]) - 0.15
+        direction = rng.standard_normal(3)
+        direction *= rng.uniform(0.3, 0.75) / np.linalg.norm(direction)
+        direction[2] = np.abs(direction[2]) - 0.15
         shape = radius * np.clip(rng.normal(1, 0.15, 3), 0.7, 1.3)
         sizes = (rng.uniform(*rim), rng.uniform(*oedema), 0.35 * radius)
-        lesions.append(Lesion(place * radii, shape, *map(float, sizes)))
+        lesions.append(Lesion(direction * radii, shape, *map(float, sizes)))
     return lesions
 
 
@@ -79,8 +79,8 @@ def grow(head: Any, lesions: Sequence[Lesion]) -> None:
         reach = lesion.oedema * (0.4 + 0.6 * np.clip(white, 0, 1)) * np.clip(1 + 0.5 * ragged, 0.2, 2)
         waters.append(np.where(lesion.oedema > 0, distance - reach, 99).astype(np.float32))
     core, rim, water = (np.minimum.reduce(parts) for parts in (cores, rims, waters))
-    for tissue, value, where in (
+    for tissue, value, depth in (
         ("oedema", OEDEMA, water), ("enhancing", ENHANCING, core), ("necrosis", NECROSIS, rim)
     ):  # fmt: skip
-        head.mix(tissue, np.clip(0.5 - where / edge, 0, 1) * inside)
-        head.label[(where < 0) & inside] = value
+        head.mix(tissue, np.clip(0.5 - depth / edge, 0, 1) * inside)
+        head.label[(depth < 0) & inside] = value
