@@ -34,14 +34,14 @@ THREADS = 1 if workflow.remote_exec else max(1, (workflow.resource_settings.core
 DAY = 24 * 60
 MINUTES = {"smoke": 15, "laptop": 90, "workstation": 2 * DAY}.get(config["scale"], 7 * DAY)  # limit of one chapter
 RUN = (
-    "OMP_NUM_THREADS={threads} exec {PYTHON} -m course run-chapter {NOTEBOOKS:q}/{params.chapter}.ipynb"
+    "OMP_NUM_THREADS={threads} exec {PYTHON} -m course.start course run-chapter {NOTEBOOKS:q}/{params.chapter}.ipynb"
     " {log.notebook:q} --parameters {params.parameters:q} --writes {output[0]:q} --minutes {resources.runtime}"
     " --events .course/events.jsonl"
 )
 
 
 COMMAND = (
-    "OMP_NUM_THREADS={threads} exec {PYTHON} -m course run-command {params.name:q} {log:q}"
+    "OMP_NUM_THREADS={threads} exec {PYTHON} -m course.start course run-command {params.name:q} {log:q}"
     " {params.words:q} --writes {output[0]:q} --minutes {resources.runtime} --events .course/events.jsonl"
 )
 

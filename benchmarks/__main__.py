@@ -39,6 +39,7 @@ def rows() -> dict[str, Callable[[], dict | list[dict]]]:
         "sinkhorn": lambda: pairs.assignment(repeats=9),
         "windows_per_second": lambda: inflation.windows_per_second(repeats=5),
         "inflated_step": lambda: inflation.inflated_step(repeats=7),
+        "window_prediction": lambda: inflation.volume_prediction(repeats=3),
         "finetuning_step": lambda: segmentation.finetuning_step(repeats=5),
         "sliding_window": lambda: segmentation.sliding_window(repeats=3),
         "lesionwise_score": lambda: lesions.lesionwise_score(repeats=3),

@@ -1,5 +1,5 @@
-"""Windows of slices from the cache against slice files as TransSeg writes them, and a step of an inflated network
-against one of the 2D network with the same tokens."""
+"""Windows of slices from the cache against slice files as TransSeg writes them, a step of an inflated network against
+one of the 2D network with the same tokens, and a volume segmented at once against slice by slice, as published."""
 
 import tempfile
 from pathlib import Path
@@ -7,6 +7,8 @@ from pathlib import Path
 import nibabel
 import numpy as np
 import torch
+from einops import rearrange
+from torch import Tensor
 
 from benchmarks.race import furthest, race
 from ssl_utils.data.cache import Prepared
@@ -15,7 +17,9 @@ from ssl_utils.data.windows import Windows, neighbours, slices_of, windows
 from ssl_utils.files import write_json
 from ssl_utils.networks.inflate import flat_weights, inflated, vit_3d
 from ssl_utils.networks.vit2d import IMAGENET, ViT2D
-from ssl_utils.training.devices import device
+from ssl_utils.networks.window_vit import WindowViT, windows_of
+from ssl_utils.segmentation.inference import predict_logits
+from ssl_utils.training.devices import autocast, device
 
 SHAPE, DEPTH = (512, 512, 300), 5
 SMALL = {"hidden_size": 384, "mlp_dim": 1536, "num_layers": 12, "num_heads": 6}  # ViT-S
@@ -88,3 +92,43 @@ def _step(network: torch.nn.Module, tokens):
         optimizer.step()
 
     return step
+
+
+def volume_prediction(*, repeats: int, side: int = 96, slices: int = 48, patch: int = 8, sizes: dict = SMALL) -> dict:
+    """The logits of a volume, its slices in batches, against one window of slices after the other."""
+    crop = {"img_size": (side, side, slices), "patch_size": patch}
+    network = WindowViT(in_channels=1, out_channels=6, depth=DEPTH, **crop, **sizes, as_2d=True).to(device()).eval()
+    image = np.random.default_rng(0).normal(size=(1, side, side, slices)).astype(np.float32)
+
+    def ours() -> Tensor:
+        return predict_logits(network, image, roi=(side, side, slices), overlap=0.25)
+
+    def theirs() -> Tensor:
+        return slice_by_slice(network, torch.from_numpy(image)[None].to(device()))
+
+    apart = furthest(ours(), theirs())
+    return race(
+        "window_prediction",
+        ours,
+        theirs,
+        equality=f"logits differ by {apart:.1e}",
+        repeats=repeats,
+        unit="seconds a volume",
+    )
+
+
+@torch.inference_mode()
+def slice_by_slice(network: WindowViT, image: Tensor) -> Tensor:
+    """Logits (K, D, H, W) of an image (1, C, D, H, W)."""
+    windows, logits = windows_of(image, network.windows.depth), []
+    (h, w, _), vit = network.windows.vit.grid, network.windows.vit
+    with autocast(image.device.type):
+        for s in range(image.shape[4]):
+            last, *inner = (
+                rearrange(tokens, "b (h w) e -> b e h w", h=h, w=w)
+                for part in vit(windows[..., s, :])
+                for tokens in (part if isinstance(part, list) else [part])
+            )
+            levels = network.decoder(image[..., s], last, inner)
+            logits.append(network.out(levels[-1][..., None])[0].float().cpu())
+    return torch.cat(logits, -1)

@@ -64,10 +64,11 @@ class Chapter:
                 )
 
     def keep(self, figure: Figure, name: str) -> Figure:
-        """Save a figure as PNG in the course's figures folder and return it to be shown."""
+        """Save a finished figure as PNG in the course's figures folder and return it; what is shown is this file."""
         path = self.course / "figures" / f"{self.name}_{name}.png"
         with atomic(path) as temporary:
             figure.savefig(temporary, dpi=110, bbox_inches="tight")
+        figure.kept = path.read_bytes()
         return figure
 
     def finish(self, **results: Any) -> None:

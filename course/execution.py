@@ -12,16 +12,12 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from course.warm import LIGHTER
 from course.watching import TimedOut, watched
 from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json, write_text, writing
 from ssl_utils.training import processes
 
-# MONAI imports rfc3987_syntax where Jupyter has installed it, does not use it, and takes 1.2 s for it. And Python's
-# garbage collector goes through the modules during their import, 1 s in all: it can wait for `chapter.start`.
-LIGHTER = (
-    "import gc, sys; gc.set_threshold(50_000, 50, 100); sys.modules.setdefault('rfc3987_syntax', None); del gc, sys"
-)
 SHOWN = ("init", "num_labeled", "subset", "seed")  # parameters that tell the parts of one chapter apart
 
 
@@ -79,7 +75,7 @@ def run_command(name: str, log: Path, words: list[str], *, minutes: float = 60, 
 
 def _call(words: list[str], log: Path) -> None:
     with open(log, "w", encoding="utf-8") as stream:
-        command = [sys.executable, "-m", *words]
+        command = [sys.executable, "-m", "course.start", *words]
         code = subprocess.run(command, stdout=stream, stderr=subprocess.STDOUT, stdin=subprocess.DEVNULL).returncode
     if code:
         lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() or [f"it ended with code {code}"]
@@ -112,13 +108,23 @@ def _execute(notebook: Path, executed: Path, parameters: dict) -> None:
     sys.modules.setdefault("rfc3987_syntax", None)  # as in the kernel, see LIGHTER
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # its errors become one line below
     import papermill
+    from jupyter_client import AsyncKernelManager
     from nbclient.exceptions import DeadKernelError
     from papermill.exceptions import PapermillExecutionError
     from traitlets.config import Config
 
+    class Manager(AsyncKernelManager):
+        def format_kernel_cmd(self, extra_arguments: list[str] | None = None) -> list[str]:
+            python, option, *words = super().format_kernel_cmd(extra_arguments)  # python -m ipykernel_launcher ...
+            return [python, option, "course.start", *words]
+
     try:
         with writing(executed), TemporaryDirectory(prefix="ssl-kernel-", ignore_cleanup_errors=True) as folder:
-            kernel = {"kernel_name": "python3", "config": Config(KernelManager=_connection(folder))}
+            kernel = {
+                "kernel_name": "python3",
+                "kernel_manager_class": Manager,
+                "config": Config(KernelManager=_connection(folder)),
+            }
             kernel["extra_arguments"] = ["--IPKernelApp.log_level=CRITICAL", f"--IPKernelApp.exec_lines={LIGHTER}"]
             run = partial(papermill.execute_notebook, progress_bar=False, log_output=False, cwd=str(notebook.parent))
             run(str(notebook), str(executed), parameters=parameters, **kernel)

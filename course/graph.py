@@ -8,12 +8,12 @@ import signal
 import subprocess
 import sys
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from course import slurm
+from course import slurm, warm
 from course.progress import Memory, Progress, reference_costs
 from ssl_utils.errors import CourseError
 from ssl_utils.files import write_json
@@ -83,10 +83,14 @@ def run_graph(run: Path, config: dict, *, cores: int, cluster: Cluster | None = 
     events, log = course / "events.jsonl", course / "snakemake.log"
     events.write_text("")
     command = graph_command(run, settings, cores=cores, cluster=cluster, study=bool(study))
-    slots = cluster.jobs if cluster else cores // max(1, cores // 4)
+    threads = max(1, cores // 4)  # of one part, as in the Snakefile
+    slots = cluster.jobs if cluster else cores // threads
     progress = Progress(reference_costs(run.parent.name, run.name), slots=slots)
     memory, failed, offset, ticks = Memory(), False, 0, 0
-    with open(log, "w") as stream:
+    with ExitStack() as stack:
+        stream = stack.enter_context(open(log, "w"))
+        own, look = ({}, lambda: None) if cluster else stack.enter_context(warm.offered(threads))
+        own |= {} if cluster else {"SSL_COURSE_PROCESS": str(os.getpid())}  # of this machine only
         snakemake = subprocess.Popen(
             command,
             stdout=stream,
@@ -95,20 +99,21 @@ def run_graph(run: Path, config: dict, *, cores: int, cluster: Cluster | None = 
             start_new_session=True,
             pass_fds=[lock] if lock is not None else [],
             cwd=run if cluster else None,  # by which Slurm knows its jobs
-            env=os.environ | ({} if cluster else {"SSL_COURSE_PROCESS": str(os.getpid())}),  # of this machine only
+            env=os.environ | own,
         )
-    try:
+        stack.callback(lambda: stop_group(snakemake) and cluster and slurm.cancel(run))
         running = True
         while running:
             running = snakemake.poll() is None
-            if ticks % 5 == 0:  # once a second
+            look()
+            if ticks % 10 == 0:  # every two seconds
                 memory.look()
             ticks += 1
             if not progress.total:
                 progress.left = planned(log.read_text(errors="replace"), config["notebooks"])
-            with open(events, "rb") as stream:
-                stream.seek(offset)
-                new = stream.read()
+            with open(events, "rb") as written:
+                written.seek(offset)
+                new = written.read()
             lines = new[: new.rfind(b"\n") + 1]
             offset += len(lines)
             for event in map(json.loads, lines.splitlines()):
@@ -116,9 +121,6 @@ def run_graph(run: Path, config: dict, *, cores: int, cluster: Cluster | None = 
                 if line := progress.take(event):
                     print(line, file=sys.stderr if event["event"] == "failed" else sys.stdout, flush=True)
             time.sleep(0.2 * running)
-    finally:
-        if stop_group(snakemake) and cluster:
-            slurm.cancel(run)
     if snakemake.returncode and not failed:
         reason = " ".join(log.read_text(errors="replace").split()[-60:])
         print(f"error: the graph of chapters could not be run: {reason} (all of it in {log})", file=sys.stderr)

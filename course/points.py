@@ -57,6 +57,11 @@ INFLATED = {  # -> options of the pretraining, and of the fine-tuning
     "permuted": ({}, {"permuted": True}),
     "frozen": ({}, {"freeze_epochs": -1}),
 }
+WINDOW_CONTROLS = {
+    "window, untrained": ({"network": "window_vit", "how": "random"}, {}),
+    "window, permuted": ({"network": "window_vit"}, {"permuted": True}),
+    "window, frozen": ({"network": "window_vit"}, {"freeze_epochs": -1}),
+}
 
 
 def of_source(task: str, value: str, _: Context) -> Point | None:
@@ -64,7 +69,7 @@ def of_source(task: str, value: str, _: Context) -> Point | None:
     if task == RANDOM:
         return Point(task, value) if value == "volume" else None
     kind = value.removeprefix("DINOv2, ")
-    options, finetuning = INFLATED[kind]
+    options, finetuning = (INFLATED | WINDOW_CONTROLS)[kind]
     path = datasets.data_root() / "dinov2_s14" / "dinov2_s14.safetensors"
     if kind == value:
         return Point(task, value, options, finetuning)

@@ -89,15 +89,20 @@ def reference_costs(dataset: str, scale: str) -> dict[str, float]:
 
 
 class Memory:
-    """Highest resident memory below this process: of all processes (shared pages count twice), and of the largest."""
+    """Highest resident memory below this process: of all processes together, and of the largest.
+
+    Linux tells the share of each process in pages that several have, as forks do. Elsewhere they count in full.
+    """
 
     together = largest = 0
 
     def look(self) -> None:
-        sizes = []
+        shares, sizes = [], []
         for process in psutil.Process().children(recursive=True):
             try:
-                sizes.append(process.memory_info().rss)
+                memory = process.memory_full_info() if psutil.LINUX else process.memory_info()
             except psutil.Error:  # it has ended
                 continue
-        self.together, self.largest = max(self.together, sum(sizes)), max(self.largest, *sizes, 0)
+            shares.append(getattr(memory, "pss", memory.rss))
+            sizes.append(memory.rss)
+        self.together, self.largest = max(self.together, sum(shares)), max(self.largest, *sizes, 0)

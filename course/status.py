@@ -109,7 +109,8 @@ def _done(folder: Path, run: str) -> Row:
 
 def _progress(folder: Path, config: dict) -> dict[str, str]:
     """Progress of a training run: steps, epoch and loss of its last validation."""
-    steps = config.get("settings", {}).get("steps")
+    budget = folder / "budget.json"  # of seconds, counted in steps
+    steps = read_json(budget)["steps"] if budget.exists() else config.get("settings", {}).get("steps")
     if steps is None:
         return {}
     if not (folder / "history.csv").exists():

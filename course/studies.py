@@ -139,7 +139,10 @@ STUDIES = {
             tasks={"smoke": ("inflation",), "laptop": (RANDOM, "inflation")},
             values={
                 "smoke": tuple(points.INFLATED),
-                "laptop": (*points.INFLATED, *(f"DINOv2, {kind}" for kind in points.INFLATED)),
+                "laptop": (
+                    *points.INFLATED,
+                    *(f"DINOv2, {kind}" for kind in (*points.INFLATED, *points.WINDOW_CONTROLS)),
+                ),
             },
             labels={"smoke": (6,), "workstation": (2, 6, 12, 24)},
         ),

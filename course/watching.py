@@ -25,7 +25,7 @@ def watched(work, *, minutes: float) -> None:
             caught.append(error)
 
     for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
-        signal.signal(number, lambda number, _: _end(128 + number))
+        signal.signal(number, lambda number, _: end(128 + number))
     thread = threading.Thread(target=call, daemon=True)
     thread.start()
     if "SLURM_JOB_ID" in os.environ:  # Slurm counts from before Python started, and ends it without an error message
@@ -35,7 +35,7 @@ def watched(work, *, minutes: float) -> None:
     while thread.is_alive():
         thread.join(0.5)
         if os.getppid() != parent or not psutil.pid_exists(course):
-            _end(1)
+            end(1)
         if time.monotonic() > deadline:
             _kill_kernels()
             thread.join(20)
@@ -52,6 +52,7 @@ def _kill_kernels() -> None:
             continue
 
 
-def _end(code: int) -> None:
+def end(code: int) -> None:
+    """End this process at once, and all processes below it."""
     _kill_kernels()
     os._exit(code)

@@ -1,6 +1,7 @@
 """What tests share: small datasets, and courses that are executed once, also where several workers run the tests."""
 
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Callable
@@ -75,11 +76,14 @@ class Finished:
         return subprocess.run(command, env=self.environment(), capture_output=True, text=True, timeout=1500)
 
 
-def finished(root: Path, name: str, *words: str) -> Finished:
-    """The smoke course, run once for all tests of all workers; none of them may write into it."""
+def finished(root: Path, name: str, *words: str, data: Path | None = None) -> Finished:
+    """The smoke course, run once for all tests of all workers; none of them may write into it. `data`: volumes that it
+    need not make."""
     course = Finished(root, root / "runs" / name / "smoke", "")
 
     def make() -> dict:
+        if data:
+            shutil.copytree(data, root / "data" / data.name)
         done = course.again(*words)
         return {"code": done.returncode, "out": done.stdout, "err": done.stderr}
 
@@ -95,9 +99,24 @@ def blobs_course(shared, blobs) -> Finished:
 
 
 @pytest.fixture(scope="session")
-def phantom_course(shared) -> Finished:
-    """The smoke course, all parts of it, as `make course SCALE=smoke PART=all` runs it."""
-    return finished(shared / "course of one" / "with spaces", "phantom", "--part", "all")
+def phantom_data(shared) -> Path:
+    """The phantom of scale smoke, to be copied; no test may write into it."""
+    folder = shared / "phantom"
+
+    def make() -> dict:
+        command = [sys.executable, "-m", "ssl_utils", "data", "phantom", "--scale", "smoke"]
+        subprocess.run(command, env=os.environ | {"SSL_DATA_ROOT": str(folder)}, check=True, capture_output=True)
+        return {}
+
+    once(folder, make)
+    return folder / "phantom"
+
+
+@pytest.fixture(scope="session")
+def phantom_course(shared, phantom_data) -> Finished:
+    """The smoke course, all parts of it, as `make course SCALE=smoke PART=all LABELS=6,24` runs it."""
+    words = ("--part", "all", "--labels", "6,24")
+    return finished(shared / "course of one" / "with spaces", "phantom", *words, data=phantom_data)
 
 
 @pytest.fixture

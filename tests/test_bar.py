@@ -4,6 +4,7 @@ import pytest
 
 from course import chapter
 from ssl_utils.errors import CourseError
+from ssl_utils.figures import look
 from ssl_utils.files import read_json
 
 
@@ -55,3 +56,15 @@ def test_the_end_of_a_chapter_is_its_cost_and_its_results(tmp_path, monkeypatch,
     assert capsys.readouterr().out.endswith(
         f"Chapter 05_results done: {done['seconds']:.0f} s, {done['peak_memory_gb']:.1f} GB at most.\n"
     )
+
+
+def test_a_kept_figure_is_shown_as_it_was_saved(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
+    opened = chapter.start("05_results", scale="smoke", dataset="phantom", data=None, seed=0)
+    figure, axes = look.sheet()
+    axes.plot([0, 1])
+    shown = opened.keep(figure, "line")
+    (saved,) = tmp_path.rglob("05_results_line.png")
+    assert shown._repr_png_() == saved.read_bytes()
+    figure.kept = None
+    assert figure._repr_png_() == saved.read_bytes(), "and as it is drawn"

@@ -133,5 +133,7 @@ def test_windows_and_inflated_tokens_are_those_of_their_rivals(monkeypatch):
     monkeypatch.setattr(inflation, "race", lambda name, *work, equality, **_: said.update({name: equality}))
     inflation.inflated_step(repeats=1, side=32, sizes=TINY)
     assert float(said["inflated_step"].split()[-1]) < 1e-5
+    inflation.volume_prediction(repeats=1, side=16, slices=6, sizes=TINY)
+    assert float(said["window_prediction"].split()[-1]) < 0.02, "bfloat16 where it is fast"
     inflation.windows_per_second(repeats=1, shape=(8, 8, 12), files=2)
     assert float(said["windows_per_second"].split()[5].rstrip(",")) < 0.002

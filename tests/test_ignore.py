@@ -187,7 +187,7 @@ def test_a_network_trains_on_the_rest_and_never_writes_the_value(tmp_path, tiny_
     setup = Setup(datasets.get("folder", root), replace(tiny_setup.scale, finetune_steps=3))
     folder = experiments.finetune(setup, Finetuning(init="random", num_labeled=2))
     assert read_json(folder / "config.json")["settings"]["ignore"] == labels["ignore"]
-    assert "ignore is never written" in (folder / "README.md").read_text()
+    assert f"label is {labels['ignore']} (ignore) are not scored" in (folder / "README.md").read_text()
     image = setup.datalist.test[0].image
     (result,) = prediction.predict(folder / "model.safetensors", [image], tmp_path / "out")
     assert volumes.read_label(result, values=setup.dataset.labels).shape == (SIZE,) * 3

@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 
 import nbformat
@@ -51,8 +52,8 @@ def copy(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def data(copy):
-    copy("-m", "ssl_utils", "data", "phantom", "--scale", "smoke")
+def data(copy, phantom_data):
+    shutil.copytree(phantom_data, copy.root / "data" / "phantom")
 
 
 @pytest.fixture(scope="module")

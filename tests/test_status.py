@@ -79,6 +79,8 @@ def test_running_says_how_far_on_what_and_in_which_job(course):
     (course / run / "history.csv").write_text(HISTORY)
     row = states(course)[run]
     assert (row.step, row.result, row.seconds) == ("20/40, epoch 1", "train loss 0.7000", "3")
+    write_json(course / run / "budget.json", {"steps": 25, "step_seconds": 0.1})  # of seconds, not of steps
+    assert states(course)[run].step == "20/25, epoch 1"
 
 
 def test_a_pretraining_runs_when_its_chapter_has_begun_it(course):

@@ -342,6 +342,15 @@ def write_study(folder: Path, *, gain: float = 0.05) -> Path:
     return folder
 
 
+def test_tasks_with_one_value_each_are_compared_in_one_panel(tmp_path):
+    about, table = results.read(write_study(tmp_path / "studies" / "mask_ratio"))
+    assert [axes.get_title() for axes in results.figure(about, table).axes] == ["init: simmim"]
+    table["task"] = table["task"].where(table["value"] != "0.6", "voxel_clusters")
+    (axes,) = results.figure(about, table.replace({"value": {"0.6": "0.3"}})).axes
+    assert axes.get_title() == "init: each task, 0.3"
+    assert [text.get_text() for text in axes.get_xticklabels()] == ["simmim", "voxel\nclusters"]
+
+
 @pytest.fixture
 def files(tmp_path) -> dict[str, Path]:
     said = {"source": "them", "they_say": "much", "task": "simmim", "measured": None, "why": "other data"}

@@ -11,6 +11,7 @@ from ssl_utils.experiments import runs
 from ssl_utils.figures import inside_panel
 
 UNTRAINED = "random"
+COSTS = ("steps", "seconds", "seconds a step", "memory")
 
 
 def pretraining(course: Path) -> pd.DataFrame:
@@ -54,11 +55,11 @@ def probed(course: Path, names: Sequence[str]) -> pd.DataFrame:
         if run is None or not (folder / "inside.csv").exists():
             continue
         inside, steps = inside_panel.read(folder), run["last"]["step"]
-        rows.setdefault(UNTRAINED, _looked(inside.iloc[0]))
+        rows.setdefault(UNTRAINED, dict.fromkeys(COSTS, math.nan) | _looked(inside.iloc[0]))
         trained = sum(seconds for part, seconds in run["spent"].items() if part not in ("validation", "looking"))
         each = run.get("step_seconds", trained / max(steps, 1))
-        row = {"steps": steps, "seconds": run["seconds"], "seconds a step": each}
-        rows[name] = row | {"memory": run["peak_memory_gb"]} | _looked(inside.iloc[-1])
+        costs = dict(zip(COSTS, (steps, run["seconds"], each, run["peak_memory_gb"]), strict=True))
+        rows[name] = costs | _looked(inside.iloc[-1])
     return pd.DataFrame(rows).T.rename_axis("init")
 
 

@@ -133,9 +133,14 @@ def text(about: Mapping[str, Any], table: pd.DataFrame) -> str:
 
 def figure(about: Mapping[str, Any], table: pd.DataFrame) -> Figure:
     """Gain over training from scratch against the varied value: a panel per task, a line per number of labels,
-    intervals; the course's own value is ringed. Values have equal distances; a line joins them if they are numbers."""
+    intervals; the course's own value is ringed. Values have equal distances; a line joins them if they are numbers.
+    Where every task has one value, tasks are compared in a single panel."""
     varied = table.loc[table["name"] != BASELINE, "task"]
     points = table[table["task"].isin(varied)]  # random itself is at 0, if it is varied too
+    if points.groupby("task")["value"].nunique().max() == 1:
+        points = points.assign(
+            task=f"each task, {points['value'].iloc[0]}", value=points["task"].str.replace("_", "\n")
+        )
     tasks, counts = list(dict.fromkeys(points["task"])), sorted(points["num_labeled"].unique())
     drawn, panels = sheet(max(8.0, 1.6 + 4.2 * len(tasks)), 4.0, 1, len(tasks), sharey=True, squeeze=False)
     for axes, task in zip(panels[0], tasks, strict=True):

@@ -42,7 +42,10 @@ def random_corner(case: Prepared, roi: Sequence[int], rng: np.random.Generator, 
 
 
 class Crops(Dataset):
-    """Training crops, numbered without end; `augment(crop, seed)` is the random half of the pipeline."""
+    """Training crops, numbered without end; `augment(crop, seed)` is the random half of the pipeline.
+
+    `repeated`: after so many they begin again, and each has its `number`.
+    """
 
     def __init__(
         self,
@@ -52,19 +55,24 @@ class Crops(Dataset):
         seed: int,
         balanced: bool = False,
         augment: Callable[[dict, int], dict] | None = None,
+        repeated: int | None = None,
     ) -> None:
         self.cases, self.roi, self.seed, self.balanced, self.augment = list(cases), roi, seed, balanced, augment
+        self.repeated = repeated
 
     def __getitem__(self, index: int) -> dict[str, torch.Tensor]:
+        index = index % self.repeated if self.repeated else index
         rng = np.random.default_rng([self.seed, index])
         case = self.cases[self._turn(index)]
         crop = crop_at(case, random_corner(case, self.roi, rng, self.balanced), self.roi)
         crop.pop("bounds" if self.balanced else "label", None)
+        if self.repeated:
+            crop["number"] = torch.tensor(index)
         return self.augment(crop, int(rng.integers(2**31))) if self.augment else crop
 
     def ids(self, indices: Iterable[int]) -> list[str]:
         """The cases that these crops are from."""
-        return [self.cases[self._turn(index)].id for index in indices]
+        return [self.cases[self._turn(index % self.repeated if self.repeated else index)].id for index in indices]
 
     def _turn(self, index: int) -> int:
         """Every case once per round, each round in another order."""

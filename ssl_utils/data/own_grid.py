@@ -1,8 +1,8 @@
 """The grid of a person's own folder: spacing, ROI and patch that its volumes need and its scale can afford.
 
 A coarse grid has no more voxels in a crop than those of the named datasets. It is refined, with more crops to a volume,
-until labels survive the round trip through it. If a prediction would then take too many windows, it stays coarse: with
-few training steps, crops that show more of the body beat finer voxels (docs/own_data.md).
+until labels survive the round trip through it. If a prediction would then take too many windows, crops show at least a
+third of a volume: with few training steps, crops that show more of the body beat finer voxels (docs/own_data.md).
 """
 
 import math
@@ -23,7 +23,8 @@ KEYS = {  # what a person may choose: in what, and as in
 }
 LEAST = 0.9  # round-trip Dice of the worst structure
 SPACINGS = [digits * 10.0**power for power in range(-2, 3) for digits in (1, 1.2, 1.5, 2, 2.5, 3, 4, 5, 6, 8)]  # mm
-FEW, MOST = 8, 12  # windows of a volume: at most, and at most where labels then survive
+MOST = 12  # windows of a volume, at most
+SHOWN = 1 / 3  # of a typical volume that a crop shows where labels do not survive (trunk CT: .45 gave more than .26)
 ALIKE = 1.5  # longest side of a crop over the shortest that cuts the volume; beyond, it counts against the ROI
 FINEST = 50  # times finer than the volumes a given spacing may be; more would not fit into memory
 TOKENS = 256  # of a crop at most
@@ -48,7 +49,7 @@ def choose(
 
     The fine one has the median spacing. The coarse one is the first, from about one crop per volume downwards, at whose
     spacing labels `survive` and that at most `MOST` windows cover; where there is none, and without labels, the finest
-    that `FEW` windows cover.
+    of which a crop shows `SHOWN` of a volume.
     `chosen`: values under `KEYS` that a person has given.
 
     Raises:
@@ -68,9 +69,10 @@ def choose(
         coarse.append(changed(grid, chosen, patch=BUDGETS["coarse"].patch))
         if size > coarsest or windows(median, coarse[-1]) == 1 or "spacing" in chosen:
             break
-    few, most = ([grid for grid in coarse if windows(median, grid) <= n] or coarse[-1:] for n in (FEW, MOST))
-    good = (grid for grid in reversed(most) if survive and survive(grid.spacing))
-    return {"coarse": next(good, few[0]), "fine": fine}
+    affordable = [grid for grid in coarse if windows(median, grid) <= MOST] or coarse[-1:]
+    good = (grid for grid in reversed(affordable) if survive and survive(grid.spacing))
+    shown = (grid for grid in affordable if _shown(median, grid) >= SHOWN)
+    return {"coarse": next(good, None) or next(shown, affordable[-1]), "fine": fine}
 
 
 def _fit(extents: np.ndarray, spacing: np.ndarray, budget: Budget) -> Grid:
@@ -94,6 +96,11 @@ def _fit(extents: np.ndarray, spacing: np.ndarray, budget: Budget) -> Grid:
 
     own = None if set(patch) == {budget.patch} else tuple(patch)
     return Grid(tuple(np.round(spacing, 3).tolist()), min(affordable, key=cost), patch_size=own)
+
+
+def _shown(extent: np.ndarray, grid: Grid) -> float:
+    """Share of a volume of this extent in mm that a crop shows."""
+    return float(np.minimum(np.multiply(grid.roi, grid.spacing) / extent, 1).prod())
 
 
 def windows(extent: Sequence[float], grid: Grid, overlap: float = OVERLAP) -> int:

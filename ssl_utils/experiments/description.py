@@ -113,12 +113,16 @@ class Finetuning(Description):
     deep_supervision: Annotated[bool, Option("loss on every level of the decoder; mednext only")] = False
     optimizer: Annotated[str, OPTIMIZER] = DEFAULT
     lr: Annotated[float | None, Option("learning rate; else of optimizer or scale", above=0, high=1)] = None
+    repeated_crops: Annotated[int | None, Option("only so many, un-augmented; frozen tokens kept", low=1)] = None
     all_axes: Annotated[bool, Option("test on windows along all three axes, averaged; window_vit only")] = False
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.freeze != "encoder" and not self.freeze_epochs:
             raise CourseError(f"freeze={self.freeze!r}: nothing is frozen at freeze_epochs=0; choose -1 for all epochs")
+        if self.repeated_crops and (self.freeze_epochs != -1 or self.deep_supervision):
+            needs = "needs an encoder that is frozen throughout; choose freeze_epochs=-1, without deep supervision"
+            raise CourseError(f"repeated_crops={self.repeated_crops}: {needs}")
         if self.network == NETWORK and self.init == RANDOM:  # the default
             object.__setattr__(self, "network", None)
 

@@ -133,7 +133,14 @@ def train(
     )
     recorder = fit(
         module,
-        crops=Crops(cases, roi=setup.grid.roi, seed=run.seed, balanced=True, augment=augmentation()),
+        crops=Crops(
+            cases,
+            roi=setup.grid.roi,
+            seed=run.seed,
+            balanced=True,
+            augment=None if run.repeated_crops else augmentation(),
+            repeated=run.repeated_crops,
+        ),
         validation=DataLoader(range(len(held_out))),
         folder=folder,
         steps=module.steps,

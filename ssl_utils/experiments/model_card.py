@@ -180,7 +180,11 @@ def _files(dataset: Dataset) -> str:
 
 def _values(dataset: Dataset) -> str:
     """Which label values `predict` writes where regions overlap."""
-    ignored = "" if dataset.ignore is None else " The value that labels ignore is never written."
+    ignored = (
+        ""
+        if dataset.ignore is None
+        else f" Voxels whose label is {dataset.ignore} (ignore) are not scored; it is never written."
+    )
     if not dataset.regions:
         return ignored
     written = metrics.written_values(dataset.labels, dataset.regions)

@@ -62,7 +62,7 @@ def _single_runs(axes: Axes, runs: pd.DataFrame, counts: list[int], offset: floa
     axes.plot(crosses["x"], crosses["dice"], "x", zorder=5, **_COLLAPSED)
 
 
-def gain_against_labels(table: pd.DataFrame, *, baseline: str = "random", title: str = "") -> Figure:
+def gain_against_labels(table: pd.DataFrame) -> Figure:
     """Mean paired gain over the baseline in points, with its interval, against the number of labelled cases.
 
     Args:
@@ -74,12 +74,12 @@ def gain_against_labels(table: pd.DataFrame, *, baseline: str = "random", title:
     axes.axhline(0, color=GREY, linewidth=1.2, linestyle="--")
     styles = init_styles(table["init"])
     _lines(axes, points, "gain", styles, sorted(table["num_labeled"].unique()), min(0.08, 0.6 / len(styles)))
-    axes.set(xlabel=LABELLED, ylabel=f"gain over {baseline} (points of Dice)", title=title)
+    axes.set(xlabel=LABELLED, ylabel="gain over random (points of Dice)")
     legend(figure, title="initialisation\n(95 % interval of the paired gain)")
     return figure
 
 
-def structures_against_labels(table: pd.DataFrame, *, title: str = "") -> Figure:
+def structures_against_labels(table: pd.DataFrame) -> Figure:
     """Dice with its interval against the number of labelled cases, a small panel per structure.
 
     Args:
@@ -99,12 +99,11 @@ def structures_against_labels(table: pd.DataFrame, *, title: str = "") -> Figure
         axes.set_visible(False)
     figure.supxlabel(LABELLED, fontsize=9)
     figure.supylabel("Dice", fontsize=9)
-    figure.suptitle(title, fontsize=11)
     legend(figure, *panels[0, 0].get_legend_handles_labels(), title="initialisation\n(95 % interval)")
     return figure
 
 
-def labels_saved(table: pd.DataFrame, *, baseline: str = "random", title: str = "") -> Figure:
+def labels_saved(table: pd.DataFrame) -> Figure:
     """Labels of an init against labels that the baseline needs for the same Dice: above the line, labels are saved.
 
     A point beyond the baseline's curve is an arrow on the upper edge, one below it an arrow on the lower edge.
@@ -128,10 +127,10 @@ def labels_saved(table: pd.DataFrame, *, baseline: str = "random", title: str = 
         axes.plot([], [], marker, color=colour, label=init)
     ends = [min(bottom, counts[0] / 1.2), max(top, counts[-1] * 1.2)]
     axes.plot(ends, ends, color=GREY, linewidth=1.2, linestyle="--", label="equal numbers")
-    axes.set(xscale="log", yscale="log", xlim=(counts[0] / 1.35, counts[-1] * 1.35), ylim=(bottom, top), title=title)
+    axes.set(xscale="log", yscale="log", xlim=(counts[0] / 1.35, counts[-1] * 1.35), ylim=(bottom, top))
     axes.set_xticks(counts, [str(n) for n in counts])
     axes.set_yticks([bottom, *counts, top], [f"<{least:.0f}", *(str(n) for n in counts), f">{most:.0f}"])
     axes.minorticks_off()
-    axes.set(xlabel="labels of the init", ylabel=f"labels that {baseline} needs\nfor the same Dice")
+    axes.set(xlabel="labels of the init", ylabel="labels that random needs\nfor the same Dice")
     legend(figure, title="initialisation\n(95 % interval)")
     return figure

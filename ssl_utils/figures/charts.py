@@ -65,7 +65,7 @@ def per_class(table: pd.DataFrame, *, title: str = "") -> Figure:
     return figure
 
 
-def dice_against_seconds(table: pd.DataFrame, *, title: str = "") -> Figure:
+def dice_against_seconds(table: pd.DataFrame) -> Figure:
     """Mean Dice against its cost in seconds (logarithmic), a line per init, each point with its number of labels.
 
     Args:
@@ -85,7 +85,6 @@ def dice_against_seconds(table: pd.DataFrame, *, title: str = "") -> Figure:
     axes.set(xscale="log", xlim=(low, high), xlabel="time, pretraining included", ylabel="mean foreground Dice")
     axes.set_xticks(marks, [_clock(mark) for mark in marks])
     axes.set_xticks([], minor=True)
-    axes.set_title(title)
     axes.margins(y=0.15)
     legend(figure, title="initialisation\n(numbers: labelled cases)")
     return figure
@@ -98,7 +97,7 @@ def _clock(seconds: float) -> str:
     return f"{seconds:g} s"
 
 
-def paired_cases(table: pd.DataFrame, *, baseline: str = "random", title: str = "") -> Figure:
+def paired_cases(table: pd.DataFrame, *, title: str = "") -> Figure:
     """Dice of every test case with an init against that of the same case with the baseline: above the line, it gained.
 
     Args:
@@ -116,7 +115,7 @@ def paired_cases(table: pd.DataFrame, *, baseline: str = "random", title: str = 
     axes.plot(ends, ends, color=GREY, linewidth=1.2, linestyle="--")
     axes.set(xlim=ends, ylim=ends, aspect="equal", title=title)
     axes.locator_params(nbins=5)  # labels of scores close together are long, and would run into each other
-    axes.set(xlabel=f"Dice of the case, {baseline}", ylabel="Dice of the same case")
+    axes.set(xlabel="Dice of the case, random", ylabel="Dice of the same case")
     legend(figure, title="initialisation")
     return figure
 

@@ -31,7 +31,11 @@ class Picture(Figure):
     JupyterLab draws image/png without an alternative text: there, for a person, it is an <img> with one.
     """
 
+    kept: bytes | None = None  # the file that a chapter has saved: drawing it again takes a third of a second
+
     def _repr_png_(self) -> bytes:
+        if self.kept:
+            return self.kept
         stream = BytesIO()
         self.savefig(stream, format="png", bbox_inches="tight")
         return stream.getvalue()

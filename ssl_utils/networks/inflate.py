@@ -13,26 +13,30 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from ssl_utils.errors import CourseError
-from ssl_utils.networks.transformer import Block2D
+from ssl_utils.networks.block_2d import SPECIAL, Block2D
 from ssl_utils.networks.vit import ViT, initialise
 from ssl_utils.networks.vit2d import ViT2D, resize_positions
 
 HOW = ("centre", "average")
+TABLES = ("bicubic", "geometric")  # how those of relative positions are resized
 Statistics = tuple[Sequence[float], Sequence[float]]
 
 
 class InflatedViT(ViT):
-    """The 3D ViT with the blocks and the class token of 2D ones. The class token is no part of the output."""
+    """The 3D ViT with the blocks and the class token of 2D ones. The class token is no part of the output.
 
-    def __init__(self, **sizes: Any) -> None:
+    `relative`: attention with relative positions, as BEiT has it.
+    """
+
+    def __init__(self, *, relative: bool = False, **sizes: Any) -> None:
         super().__init__(**sizes)
         names = ("hidden_size", "mlp_dim", "num_heads", "dropout")
-        of_block = {name: self.config[name] for name in names}
+        of_block = {name: self.config[name] for name in names} | ({"grid": self.grid} if relative else {})
         self.blocks = nn.ModuleList(Block2D(**of_block) for _ in self.blocks).apply(initialise)
         self.norm.eps = 1e-6
         # in the part that reads the image, for freezing and learning rates
         self.patch_embedding.class_token = nn.Parameter(torch.zeros(1, 1, self.hidden_size))
-        self.config["as_2d"] = True
+        self.config |= {"as_2d": True} | ({"relative": True} if relative else {})
 
     def encode(self, tokens: Tensor) -> tuple[Tensor, list[Tensor]]:
         first = self.patch_embedding.class_token.expand(len(tokens), -1, -1)
@@ -40,8 +44,8 @@ class InflatedViT(ViT):
         return last[:, 1:], [layer[:, 1:] for layer in hidden]
 
 
-def vit_3d(*, as_2d: bool = False, **sizes: Any) -> ViT:
-    return InflatedViT(**sizes) if as_2d else ViT(**sizes)
+def vit_3d(*, as_2d: bool = False, relative: bool = False, **sizes: Any) -> ViT:
+    return InflatedViT(relative=relative, **sizes) if as_2d else ViT(**sizes)
 
 
 def inflate(kernel: Tensor, depth: int, how: str = "centre") -> Tensor:
@@ -111,6 +115,8 @@ def resize_relative(
     `geometric` (Bao et al. 2022, BEiT): near offsets keep their value, and the further ones are stretched more and more
     to reach the new ends; then cubic splines.
     """
+    if how not in TABLES:
+        raise CourseError(f"how={how!r}: unknown; choose one of {', '.join(TABLES)}")
     sides, rows = [2 * n - 1 for n in old], (2 * old[0] - 1) * (2 * old[1] - 1)
     if len(table) != rows + special:
         raise CourseError(
@@ -140,23 +146,29 @@ def _stretched(old: int, new: int) -> np.ndarray:
     return np.concatenate([-ahead[::-1], [0], ahead])
 
 
-def inflate_relative(table: Tensor, depth: int) -> Tensor:
+def inflate_relative(table: Tensor, depth: int, special: int = SPECIAL) -> Tensor:
     """A table of 2D windows (rows, heads) for windows of `depth` slices, the depth axis first as in Video Swin (Liu et
-    al. 2022): the bias does not depend on the distance between slices."""
-    return table.repeat(2 * depth - 1, 1)
+    al. 2022), the special rows last: the bias does not depend on the distance between slices."""
+    rows = len(table) - special
+    return torch.cat([table[:rows].repeat(2 * depth - 1, 1), table[rows:]])
+
+
+def is_table(name: str) -> bool:
+    return name.endswith(".relative_positions")
 
 
 def flat_weights(
-    network: ViT2D, rgb: Statistics, flat: ViT, *, unit: tuple[float, float] | None = None
+    network: ViT2D, rgb: Statistics, flat: ViT, *, unit: tuple[float, float] | None = None, tables: str = "bicubic"
 ) -> dict[str, Tensor]:
     """The weights of a 2D network for a `flat` encoder, whose crop is one slice deep (`as_2d`).
 
     Kernel and positions are resized, RGB is folded in (`fold_rgb`), and the class token carries its own position.
+    `tables`: how tables of relative positions are resized, `bicubic` or `geometric`.
 
     Raises:
         CourseError: the widths or numbers of blocks differ.
     """
-    if differs := [name for name, size in network.sizes.items() if flat.config[name] != size]:
+    if differs := [name for name, size in network.sizes.items() if flat.config.get(name) != size]:
         sizes = ", ".join(f"{name}={network.sizes[name]}" for name in differs)
         raise CourseError(f"the 2D network has {sizes}: build the 3D one with the same sizes")
     (p, q, _), (h, w, _) = flat.patch_size, flat.grid
@@ -169,6 +181,8 @@ def flat_weights(
     )
     positions = resize_positions(network.position_embeddings, network.grid, (h, w))
     rest = {key: value for key, value in network.state_dict().items() if key.startswith(("blocks.", "norm."))}
+    for key in filter(is_table, rest):
+        rest[key] = resize_relative(rest[key], network.grid, (h, w), how=tables, special=SPECIAL)
     first = {"class_token": network.class_token + positions[:, :1], "position_embeddings": positions[:, 1:]}
     first |= {"patch_embeddings.weight": kernel[..., None], "patch_embeddings.bias": bias}
     return rest | {f"patch_embedding.{key}": value.detach() for key, value in first.items()}
@@ -177,6 +191,7 @@ def flat_weights(
 def inflated(weights: Mapping[str, Tensor], encoder: ViT, how: str = "centre") -> dict[str, Tensor]:
     """The weights of a flat encoder for a deep one with the same patch and grid in plane: the kernel inflated to the
     depth of its patch, and every slice of tokens with the positions of the plane."""
+    deep = {key: inflate_relative(weights[key], encoder.grid[2]) for key in filter(is_table, weights)}
     kernel, positions = (f"patch_embedding.{name}" for name in ("patch_embeddings.weight", "position_embeddings"))
     thick = inflate(weights[kernel][..., 0], encoder.patch_size[2], how)
-    return {**weights, kernel: thick, positions: weights[positions].repeat_interleave(encoder.grid[2], 1)}
+    return {**weights, **deep, kernel: thick, positions: weights[positions].repeat_interleave(encoder.grid[2], 1)}

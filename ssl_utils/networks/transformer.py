@@ -52,28 +52,3 @@ class Block(nn.Module):
     def forward(self, x: Tensor) -> Tensor:  # (B, n, E)
         x = x + self.attn(self.norm1(x))  # tokens exchange information
         return x + self.mlp(self.norm2(x))  # each token on its own
-
-
-class LayerScale(nn.Module):
-    def __init__(self, hidden_size: int) -> None:
-        super().__init__()
-        self.weight = nn.Parameter(torch.ones(hidden_size))
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, n, E)
-        return x * self.weight
-
-
-class Block2D(Block):
-    """The block of 2D ViTs, with what MONAI's lacks: biases on q, k, v, and LayerScale (Touvron et al. 2021)."""
-
-    def __init__(
-        self, *, hidden_size: int, mlp_dim: int, num_heads: int, dropout: float = 0.0, eps: float = 1e-6
-    ) -> None:
-        super().__init__(hidden_size=hidden_size, mlp_dim=mlp_dim, num_heads=num_heads, dropout=dropout)
-        self.attn.qkv = nn.Linear(hidden_size, 3 * hidden_size)
-        self.norm1.eps = self.norm2.eps = eps
-        self.scale1, self.scale2 = LayerScale(hidden_size), LayerScale(hidden_size)
-
-    def forward(self, x: Tensor) -> Tensor:  # (B, n, E)
-        x = x + self.scale1(self.attn(self.norm1(x)))
-        return x + self.scale2(self.mlp(self.norm2(x)))

@@ -55,6 +55,7 @@ class UNETR(SegmentationNetwork):
         dropout: float = 0.0,
         image_skips: bool = False,
         as_2d: bool = False,
+        relative: bool = False,
     ) -> None:
         super().__init__()
         steps = strides(patch_size)
@@ -70,6 +71,7 @@ class UNETR(SegmentationNetwork):
             num_heads=num_heads,
             dropout=dropout,
             as_2d=as_2d,
+            relative=relative,
         )
         self.grid = self.vit.grid
         outputs = {"out_channels": out_channels, "feature_size": feature_size}

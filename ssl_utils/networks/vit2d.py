@@ -19,15 +19,15 @@ from torch import Tensor
 from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json
 from ssl_utils.networks import transfer
+from ssl_utils.networks.block_2d import SPECIAL, Block2D
 from ssl_utils.networks.checkpoints import read
-from ssl_utils.networks.transformer import Block2D
 
 IMAGENET = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 HALF = (0.5,) * 3, (0.5,) * 3
 RGB = {"beit": HALF, "augreg": HALF, "dino": IMAGENET, "mae": IMAGENET}  # by a word of the file's name or metadata
 SOURCES = "model.safetensors of facebook/dinov2-small (transformers), or timm's vit_small_patch14_dinov2.lvd142m"
 RENAMED = (  # names of transformers (Dinov2, ViT) and timm -> names here
-    (r"^(?:module|model|vit|dinov2|backbone)\.", ""),
+    (r"^(?:module|model|vit|dinov2|beit|backbone)\.", ""),
     (r"^embeddings\.(?:cls_token)$|^cls_token$", "class_token"),
     (r"^embeddings\.patch_embeddings\.projection\.|^patch_embed\.proj\.", "patch_embedding."),
     (r"^embeddings\.position_embeddings$|^pos_embed$", "position_embeddings"),
@@ -37,17 +37,24 @@ RENAMED = (  # names of transformers (Dinov2, ViT) and timm -> names here
     (r"\.(?:mlp\.fc|intermediate\.dense)1?\.(?=weight|bias)", ".mlp.linear1."),
     (r"\.mlp\.fc2\.|(?<=\d)\.output\.dense\.", ".mlp.linear2."),
     (r"layer_scale(\d)\.lambda1|ls(\d)\.gamma", r"scale\1\2.weight"),
+    (r"(?:lambda|gamma)_(\d)$", r"scale\1.weight"),
+    (r"^(?:encoder\.relative_position_bias|rel_pos_bias)\.relative_position_bias_table$", "relative_positions"),
+    (
+        r"(?:attention\.attention\.relative_position_bias|attn)\.relative_position_bias_table$",
+        "attn.relative_positions",
+    ),
     (r"layernorm_before", "norm1"),
     (r"layernorm_after", "norm2"),
-    (r"^(?:layernorm|fc_norm)\.", "norm."),
+    (r"^(?:layernorm|fc_norm|pooler\.layernorm)\.", "norm."),
 )
-UNUSED = re.compile(r"mask_token|^head\.|^pooler\.|^classifier\.")
+UNUSED = re.compile(r"mask_token|relative_position_index|^head\.|^pooler\.|^classifier\.")
 
 
 class ViT2D(nn.Module):
     """Image (B, C, H, W), of sides that are multiples of the patch, to tokens (B, N, E) in reading order.
 
-    Positions are interpolated to the grid of the image. Raises CourseError for an image of other sides or channels.
+    Positions are interpolated to the grid of the image. With `relative` ones (BEiT) it must be the network's own grid.
+    Raises CourseError for an image of other sides or channels.
     """
 
     def __init__(
@@ -61,6 +68,7 @@ class ViT2D(nn.Module):
         num_heads: int,
         in_channels: int = 3,
         eps: float = 1e-6,
+        relative: bool = False,
     ) -> None:
         super().__init__()
         if hidden_size % num_heads:
@@ -70,7 +78,9 @@ class ViT2D(nn.Module):
         self.class_token = nn.Parameter(torch.zeros(1, 1, hidden_size))
         self.position_embeddings = nn.Parameter(torch.randn(1, 1 + math.prod(grid), hidden_size) * 0.02)
         sizes = {"hidden_size": hidden_size, "mlp_dim": mlp_dim, "num_heads": num_heads}
-        self.blocks = nn.ModuleList(Block2D(**sizes, eps=eps) for _ in range(num_layers))
+        own = self.grid if relative else None
+        self.blocks = nn.ModuleList(Block2D(**sizes, eps=eps, grid=own) for _ in range(num_layers))
+        self.relative = relative
         self.norm = nn.LayerNorm(hidden_size, eps)
 
     @property
@@ -78,7 +88,8 @@ class ViT2D(nn.Module):
         """What a 3D ViT needs to take its weights, besides patch and crop."""
         linear = self.blocks[0].mlp.linear1
         widths = {"hidden_size": self.hidden_size, "mlp_dim": linear.out_features}
-        return widths | {"num_layers": len(self.blocks), "num_heads": self.num_heads}
+        relative = {"relative": True} if self.relative else {}
+        return widths | relative | {"num_layers": len(self.blocks), "num_heads": self.num_heads}
 
     def embed(self, images: Tensor) -> Tensor:
         """Class token first, then the patches, with positions: (B, C, H, W) -> (B, 1 + N, E)."""
@@ -117,12 +128,13 @@ def load_2d(path: Path | str, *, num_heads: int | None = None) -> tuple[ViT2D, t
     """The 2D ViT in a file, in float32, and the RGB mean and standard deviation (of 0..1) it was trained on.
 
     Args:
-        path: safetensors or a PyTorch state dict, under the names of transformers (Dinov2Model, ViTModel) or timm.
+        path: safetensors or a PyTorch state dict, under the names of transformers (Dinov2Model, ViTModel,
+            BeitModel) or timm.
         num_heads: default: of the metadata or the `config.json` beside it, else one per 64 channels, as usual.
 
     Raises:
-        CourseError: no such file, no plain ViT with class token and absolute positions in it, sizes that do not fit
-            each other, or unknown statistics.
+        CourseError: no such file, no plain ViT with class token and positions in it, sizes that do not fit each other,
+            or unknown statistics.
     """
     path = Path(path)
     if not path.is_file():
@@ -158,8 +170,26 @@ def _renamed(tensors: Mapping[str, Tensor], path: Path) -> dict[str, Tensor]:
         raise CourseError(f"{path}: has no class token under a name of transformers or timm; take {SOURCES}")
     for key in [key for key in weights if ".attn.query." in key]:
         parts = [key.replace("query", name) for name in ("query", "key", "value")]
+        if key.endswith("bias"):  # BEiT's keys have none
+            weights.setdefault(parts[1], torch.zeros_like(weights[key]))
         if all(part in weights for part in parts):
             weights[key.replace("query", "qkv")] = torch.cat([weights.pop(part) for part in parts])
+    return _as_beit(weights)
+
+
+def _as_beit(weights: dict[str, Tensor]) -> dict[str, Tensor]:
+    """BEiT's weights with all that other ViTs have: timm keeps the biases of q and v apart, a table may be shared by
+    all blocks, and there are no absolute positions, which are zeros here."""
+    for key in [key for key in weights if key.endswith(".attn.q_bias")]:
+        q, v = weights.pop(key), weights.pop(key.replace("q_bias", "v_bias"))
+        weights[key.replace("q_bias", "qkv.bias")] = torch.cat([q, torch.zeros_like(q), v])
+    if (shared := weights.pop("relative_positions", None)) is not None:
+        blocks = {key.split(".")[1] for key in weights if key.startswith("blocks.")}
+        weights |= {f"blocks.{i}.attn.relative_positions": shared.clone() for i in blocks}
+    table = weights.get("blocks.0.attn.relative_positions")
+    if table is not None and "position_embeddings" not in weights:
+        side = (math.isqrt(max(len(table) - SPECIAL, 0)) + 1) // 2  # (2 side - 1)^2 offsets
+        weights["position_embeddings"] = table.new_zeros(1, 1 + side**2, weights["class_token"].shape[-1])
     return weights
 
 
@@ -190,6 +220,7 @@ def _sizes(weights: Mapping[str, Tensor], config: Mapping, num_heads: int | None
         "num_layers": len({key.split(".")[1] for key in weights if key.startswith("blocks.")}),
         "num_heads": int(heads),
         "eps": float(config.get("layer_norm_eps", 1e-6)),
+        "relative": "blocks.0.attn.relative_positions" in weights,
     }
 
 

@@ -8,14 +8,14 @@ from einops import rearrange
 from torch import Tensor
 
 from ssl_utils.errors import CourseError
-from ssl_utils.networks.inflate import HOW, flat_weights, inflated, vit_3d
+from ssl_utils.networks.inflate import HOW, TABLES, flat_weights, inflated, vit_3d
 from ssl_utils.networks.interface import Encoder
 from ssl_utils.networks.vit import ViT
 from ssl_utils.networks.vit2d import load_2d
 from ssl_utils.networks.window_vit import WindowEncoder
 from ssl_utils.pretext.base import PretextTask
 from ssl_utils.pretext.mae import MAETask
-from ssl_utils.pretext.simmim import MaskRatio
+from ssl_utils.pretext.simmim import MaskRatio, SimMIMTask
 from ssl_utils.training.options import Option
 
 SIZES = ("hidden_size", "mlp_dim", "num_layers", "num_heads", "dropout")
@@ -31,6 +31,7 @@ class InflationTask(PretextTask):
         weights: file of a 2D ViT (`vit2d.load_2d`), whose sizes the encoder takes; no step is then trained.
         how: `centre` or `average` (`inflate.inflate`); `random`: an encoder of these sizes from scratch, the control.
         depth: slices of a window; 1 is the 2D network slice by slice. Of `window_vit` only, 5 by default.
+        tables: how BEiT's relative positions are resized, `bicubic` or `geometric` (`inflate.resize_relative`).
         slices: drawn from every crop at each step.
 
     Raises:
@@ -50,6 +51,7 @@ class InflationTask(PretextTask):
         weights: Annotated[str | None, Option("file of a 2D ViT instead of a 2D MAE of slices")] = None,
         how: Annotated[str, Option("kernels over depth; random: from scratch", choices=(*HOW, SCRATCH))] = "centre",
         depth: Annotated[int | None, Option("slices of a window of window_vit, odd; else 5", low=1)] = None,
+        tables: Annotated[str, Option("how tables of relative positions are resized", choices=TABLES)] = TABLES[0],
         slices: Annotated[int, Option("of a crop in each step of the 2D MAE", low=1)] = 4,
         mask_ratio: MaskRatio = 0.75,
     ) -> None:
@@ -66,14 +68,15 @@ class InflationTask(PretextTask):
             encoder = type(encoder)(**config) if windows else vit_3d(**config)
         trained = not network and how != SCRATCH
         super().__init__(encoder=encoder.requires_grad_(False), lr=lr, steps=steps if trained else 0, seed=seed)
-        self.check_options(how=how, slices=slices, depth=depth)
+        self.check_options(how=how, slices=slices, depth=depth, tables=tables)
         self.how, self.slices, self.depth, self.weights, self.windows = how, slices, depth, weights, windows
         (*plane, _), (*patch, _) = (getattr(self.deep, name) for name in ("img_size", "patch_size"))
-        sizes = {key: config[key] for key in (*SIZES, "as_2d", "in_channels") if key in config}
+        sizes = {key: config[key] for key in (*SIZES, "as_2d", "relative", "in_channels") if key in config}
         flat = vit_3d(img_size=[*plane, 1], patch_size=[*patch, 1], **sizes)
         if network:
-            flat.load_state_dict(flat_weights(network, rgb, flat))
-        self.mae = MAETask(encoder=flat, lr=lr, steps=steps, seed=seed, mask_ratio=mask_ratio)
+            flat.load_state_dict(flat_weights(network, rgb, flat, tables=tables))
+        kind = SimMIMTask if sizes.get("relative") else MAETask  # which encodes some of the tokens; these need them all
+        self.mae = kind(encoder=flat, lr=lr, steps=steps, seed=seed, mask_ratio=mask_ratio)
         self.head = None
         self.inflate()
 

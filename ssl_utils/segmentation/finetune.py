@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ssl_utils.data.cache import Prepared
 from ssl_utils.networks.interface import SegmentationNetwork
+from ssl_utils.segmentation.frozen import FrozenTokens
 from ssl_utils.segmentation.inference import decide, predict_logits
 from ssl_utils.segmentation.metrics import dice
 from ssl_utils.training.loop import parameter_groups
@@ -115,6 +116,7 @@ class SegmentationTask(SharedStep):
         if ignore is not None:
             self.loss = OnAnnotated(self.loss)
         start_from_prior(network, shares, regions=regions is not None)
+        self.tokens = FrozenTokens(network.encoder)
         self.best: dict = {"dice": -1.0, "step": 0, "weights": {}}
 
     def targets(self, label: Tensor) -> Tensor:
@@ -131,10 +133,16 @@ class SegmentationTask(SharedStep):
         return sum(torch.where(label == value, i, 0) for i, value in enumerate(self.values))
 
     def training_step(self, batch: dict, batch_idx: int) -> Tensor:
-        logits, targets = self.network(batch["image"]), self.gathered(self.targets(batch["label"].long()))
+        logits, targets = self.logits(batch), self.gathered(self.targets(batch["label"].long()))
         if isinstance(logits, list):
             return DeepSupervisionLoss(self.loss)([self.gathered(level.float()) for level in logits], targets.float())
         return self.loss(self.gathered(logits.float()), targets)  # sums over the batch of all processes
+
+    def logits(self, batch: dict) -> Tensor | list[Tensor]:
+        """Of crops with a `number`, which come again, the tokens are computed once: the encoder is frozen."""
+        if "number" not in batch:
+            return self.network(batch["image"])
+        return self.network.decode(batch["image"], *self.tokens(batch["image"], batch["number"]))
 
     def on_train_epoch_start(self) -> None:
         frozen = self.freeze_epochs == ALWAYS or self.current_epoch < self.freeze_epochs

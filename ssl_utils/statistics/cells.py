@@ -64,7 +64,7 @@ def mean(table: np.ndarray, cases: np.ndarray) -> float:
     return float((table.mean(0) * cases).sum() / cases.sum())
 
 
-def estimate(rows: pd.DataFrame, column: str, *, level: float = 0.95, seed: int = 0) -> dict[str, float]:
+def estimate(rows: pd.DataFrame, column: str, *, seed: int = 0) -> dict[str, float]:
     """mean, low, high and p (of a true mean of 0) of a column of case means of one cell.
 
     Several label subsets or seeds: `hierarchical_interval` over runs and patients. A single run: `bootstrap_interval`
@@ -72,16 +72,16 @@ def estimate(rows: pd.DataFrame, column: str, *, level: float = 0.95, seed: int 
     """
     table, cases = cell_table(rows, column)
     if min(table.shape) > 1:
-        low, high, p = hierarchical_interval(table, cases, level=level, seed=seed)
+        low, high, p = hierarchical_interval(table, cases, seed=seed)
     else:
         by_case = rows.groupby("case")
         values, groups = by_case[column].mean(), by_case["patient"].first() if "patient" in rows else None
-        low, high = bootstrap_interval(values, groups=groups, level=level, seed=seed)
+        low, high = bootstrap_interval(values, groups=groups, seed=seed)
         p = sign_flip_test(values, groups=groups, seed=seed)
     return {"mean": mean(table, cases), "low": float(low), "high": float(high), "p": float(p)}
 
 
-def estimates(rows: pd.DataFrame, column: str, keys: Sequence[str] = CELL, **options: float) -> pd.DataFrame:
+def estimates(rows: pd.DataFrame, column: str, keys: Sequence[str] = CELL, *, seed: int = 0) -> pd.DataFrame:
     """`estimate` of every group of rows, in their order: [*keys, mean, low, high, p, cases, subsets, seeds, runs].
 
     `seeds` is the smallest number of seeds of a label subset, so `runs` may exceed subsets times seeds.
@@ -90,5 +90,5 @@ def estimates(rows: pd.DataFrame, column: str, keys: Sequence[str] = CELL, **opt
     for key, part in rows.groupby(list(keys), sort=False):
         seeds, cases = part.groupby("subset")["seed"].nunique(), part.dropna(subset=column)["case"].nunique()
         counts = {"cases": cases, "subsets": seeds.size, "seeds": int(seeds.min()), "runs": int(seeds.sum())}
-        table.append(dict(zip(keys, key, strict=True)) | estimate(part, column, **options) | counts)
+        table.append(dict(zip(keys, key, strict=True)) | estimate(part, column, seed=seed) | counts)
     return pd.DataFrame(table, columns=[*keys, "mean", "low", "high", "p", "cases", "subsets", "seeds", "runs"])

@@ -25,22 +25,21 @@ def labels_needed(dice: float, counts: np.ndarray, curve: np.ndarray) -> float:
     return float(counts[at - 1] * (counts[at] / counts[at - 1]) ** share)
 
 
-def labels_saved(
-    per_case: pd.DataFrame, *, baseline: str = "random", level: float = 0.95, repeats: int = 1000, seed: int = 0
-) -> pd.DataFrame:
-    """A row per (init, num_labeled) except the baseline's: dice, `needs` (labels the baseline needs for it, see
-    `labels_needed`), low, high, and the `fewest` and `most` labels of the baseline's runs.
+def labels_saved(per_case: pd.DataFrame, *, repeats: int = 1000) -> pd.DataFrame:
+    """A row per (init, num_labeled) except random's: dice, `needs` (labels random init needs for it, see
+    `labels_needed`), low, high (95 %), and the `fewest` and `most` labels of the runs of random init.
 
     The interval is a percentile bootstrap over patients, and over label subsets (else seeds) where there are several,
-    with the same resamples for both curves. With fewer than about five subsets it is too narrow. Empty when the
-    baseline has fewer than two numbers of labels.
+    with the same resamples for both curves. With fewer than about five subsets it is too narrow. Empty where
+    random init was run with fewer than two numbers of labels.
     """
+    baseline = "random"
     cells = {key: cell_table(part, "dice") for key, part in case_means(per_case).groupby(CELL, sort=True)}
     counts = np.array([n for init, n in cells if init == baseline])
     columns = ["init", "num_labeled", "dice", "needs", "low", "high", "fewest", "most"]
     if counts.size < 2:
         return pd.DataFrame(columns=columns)
-    means, resampled, rows = {key: mean(*cell) for key, cell in cells.items()}, _resampled(cells, repeats, seed), []
+    means, resampled, rows = {key: mean(*cell) for key, cell in cells.items()}, _resampled(cells, repeats), []
     curve = np.array([means[baseline, count] for count in counts])
     for (init, n), dice in means.items():
         if init == baseline:
@@ -49,18 +48,18 @@ def labels_saved(
         if resampled:
             curves = zip(*(resampled[baseline, count] for count in counts), strict=True)
             needs = [labels_needed(d, counts, c) for d, c in zip(resampled[init, n], curves, strict=True)]
-            ends = np.quantile(needs, [(1 - level) / 2, (1 + level) / 2], method="inverted_cdf")
+            ends = np.quantile(needs, [0.025, 0.975], method="inverted_cdf")
         rows.append((init, n, dice, labels_needed(dice, counts, curve), *ends, counts[0], counts[-1]))
     return pd.DataFrame(rows, columns=columns)
 
 
-def _resampled(cells: dict[tuple, tuple[np.ndarray, np.ndarray]], repeats: int, seed: int) -> dict | None:
+def _resampled(cells: dict[tuple, tuple[np.ndarray, np.ndarray]], repeats: int) -> dict | None:
     """Means of every cell over resampled patients and runs, the same for all cells; None where the cells were not
     tested on the same patients, or on one."""
     patients = {table.shape[1] for table, _ in cells.values()}
     if len(patients) > 1 or patients == {1}:
         return None
-    (count,), rng = patients, np.random.default_rng(seed)
+    (count,), rng = patients, np.random.default_rng(0)
     times = rng.multinomial(count, np.full(count, 1 / count), size=repeats)  # how often each patient is drawn
     rank = rng.random((repeats, max(len(table) for table, _ in cells.values())))
     means = {}

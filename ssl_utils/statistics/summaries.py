@@ -6,21 +6,23 @@ import pandas as pd
 from ssl_utils.statistics.cells import CELL, RUN, case_means, cell_table, check, estimates, is_control, mean
 from ssl_utils.statistics.intervals import holm
 
+LOST, LEARNT = 0.05, 0.3  # mean Dice of a class
 
-def summary(per_case: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
+
+def summary(per_case: pd.DataFrame, *, seed: int = 0) -> pd.DataFrame:
     """A row per (init, num_labeled): dice, low, high (`cells.estimate`), and the numbers of cases, subsets, seeds, runs
     and collapsed runs (`run_means`), which are part of the mean."""
-    table = _dice(estimates(case_means(per_case), "dice", level=level, seed=seed))
+    table = _dice(estimates(case_means(per_case), "dice", seed=seed))
     counts = run_means(per_case).groupby(CELL)["collapsed"].sum().astype(int)
     columns = [*CELL, "dice", "low", "high", "cases", "subsets", "seeds", "runs", "collapsed"]
     return table.join(counts, on=CELL)[columns].sort_values("num_labeled", kind="stable", ignore_index=True)
 
 
-def structures(per_case: pd.DataFrame, *, level: float = 0.95, seed: int = 0) -> pd.DataFrame:
+def structures(per_case: pd.DataFrame) -> pd.DataFrame:
     """`summary` of each class: [class, init, num_labeled, dice, low, high, cases], in the table's order."""
     keys = ["class", *CELL]
     known = check(per_case).groupby(keys)["dice"].transform("count") > 0
-    table = _dice(estimates(per_case[known], "dice", keys, level=level, seed=seed))
+    table = _dice(estimates(per_case[known], "dice", keys))
     return table[[*keys, "dice", "low", "high", "cases"]]
 
 
@@ -38,7 +40,7 @@ def paired(per_case: pd.DataFrame, *, baseline: str = "random") -> pd.DataFrame:
     return pairs.assign(gain=pairs["dice"] - pairs["dice_baseline"])
 
 
-def gains(per_case: pd.DataFrame, *, baseline: str = "random", level: float = 0.95, seed: int = 0) -> pd.DataFrame:
+def gains(per_case: pd.DataFrame, *, baseline: str = "random", seed: int = 0) -> pd.DataFrame:
     """A row per (init, num_labeled): the gain of the init over the baseline on the same cases, label subsets and seeds.
 
     gain, low, high (Dice) and p are those of `cells.estimate`. `relative` is the gain over the baseline's Dice.
@@ -47,7 +49,7 @@ def gains(per_case: pd.DataFrame, *, baseline: str = "random", level: float = 0.
     the mean gain over its standard deviation between patients, after averaging over runs (Cohen's d_z).
     """
     pairs = paired(per_case, baseline=baseline)
-    table = estimates(pairs, "gain", level=level, seed=seed).rename(columns={"mean": "gain"})
+    table = estimates(pairs, "gain", seed=seed).rename(columns={"mean": "gain"})
     parts = [part for _, part in pairs.groupby(CELL, sort=False)]
     references = np.array([mean(*cell_table(part, "dice_baseline")) for part in parts])
     table["relative"] = table["gain"] / np.where(references > 0, references, np.nan)
@@ -87,9 +89,9 @@ def run_means(per_case: pd.DataFrame) -> pd.DataFrame:
     return runs.assign(collapsed=[bool(w) for w in why], why=why)
 
 
-def collapsed(per_case: pd.DataFrame, *, lost: float = 0.05, learnt: float = 0.3) -> pd.DataFrame:
-    """The classes that runs lost: [*RUN, class, dice], a row per class whose mean Dice over cases is below `lost` while
-    another class of the same run is above `learnt`. Runs in which no class was learnt are not listed."""
+def collapsed(per_case: pd.DataFrame) -> pd.DataFrame:
+    """The classes that runs lost: [*RUN, class, dice], a row per class whose mean Dice over cases is below LOST while
+    another class of the same run is above LEARNT. Runs in which no class was learnt are not listed."""
     means = check(per_case).groupby([*RUN, "class"], sort=False)["dice"].mean().reset_index()
     best = means.groupby(RUN, sort=False)["dice"].transform("max")
-    return means[(means["dice"] < lost) & (best > learnt)].reset_index(drop=True)
+    return means[(means["dice"] < LOST) & (best > LEARNT)].reset_index(drop=True)
