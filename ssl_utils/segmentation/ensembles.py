@@ -41,8 +41,9 @@ def reference(case: Prepared, dataset: Dataset) -> dict[str, np.ndarray]:
 
 
 def case_dice(mean: Tensor, case: Prepared, dataset: Dataset) -> dict[str, float]:
-    """Dice of each structure of a cached case, NaN where it is in neither mask."""
-    decided = masks(mean, dataset)
+    """Dice of each structure of a cached case, NaN where it is in neither mask; voxels that the label ignores are in
+    neither."""
+    decided = metrics.counted(masks(mean, dataset), np.asarray(case.label), dataset.ignore)
     return {name: dice(decided[name], mask) for name, mask in reference(case, dataset).items()}
 
 
