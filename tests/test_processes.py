@@ -4,6 +4,8 @@ import platform
 import subprocess
 import sys
 
+from course.progress import Memory
+
 RESIDENT = """
 import numpy as np, psutil
 from ssl_utils.training.processes import give_back_memory, keep_freed_memory
@@ -14,6 +16,14 @@ del blocks
 before = psutil.Process().memory_info().rss
 give_back_memory()
 print(before - psutil.Process().memory_info().rss)
+"""
+FORKS = """
+import os, sys
+block = bytearray(100_000_000)
+for turn in range(3):
+    os.fork()
+os.write(1, b"ready\\n")
+sys.stdin.read()
 """
 COUNT = """
 import resource, numpy as np
@@ -44,3 +54,14 @@ def test_kept_memory_is_given_back_when_the_work_is_done():
     told = int(subprocess.run([sys.executable, "-c", RESIDENT], capture_output=True, text=True).stdout)
     if platform.libc_ver()[0] == "glibc":
         assert told > 350e6
+
+
+def test_what_forks_share_is_counted_once():
+    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    with subprocess.Popen([sys.executable, "-c", FORKS], **streams) as process:
+        assert [process.stdout.readline() for _ in range(8)] == [b"ready\n"] * 8
+        memory = Memory()
+        memory.look()
+        process.stdin.close()
+    assert memory.largest > 1e8
+    assert memory.together < (4e8 if platform.system() == "Linux" else 2e9), "not eight times as much"

@@ -20,9 +20,13 @@ from ssl_utils.segmentation.metrics import dice
 def probabilities(
     network: nn.Module, case: Prepared, *, dataset: Dataset, roi: Sequence[int], overlap: float
 ) -> Tensor:
-    """Probabilities of a cached case on its own grid, (K, D, H, W): of each region, or of each class."""
+    """Probabilities of a cached case on its own grid, (K, D, H, W): of each region, or of each class. They are 0
+    in voxels that its label ignores, which so count in no score."""
     logits = inference.predict_logits(network, case.standardised(case.image), roi=roi, overlap=overlap)
-    return logits.sigmoid() if dataset.regions else logits.softmax(0)
+    found = logits.sigmoid() if dataset.regions else logits.softmax(0)
+    if dataset.ignore is None or case.label is None:
+        return found
+    return found * torch.from_numpy(metrics.annotated(np.asarray(case.label), dataset.ignore))
 
 
 def masks(mean: Tensor, dataset: Dataset) -> dict[str, np.ndarray]:
