@@ -18,7 +18,7 @@ REFERENCE = PROJECT / "json_files" / "reference_benchmarks.json"
 
 def rows() -> dict[str, Callable[[], dict | list[dict]]]:
     """What is measured under each name; the large sizes once, for a step of theirs takes a minute there."""
-    from benchmarks import crops, inflation, lesions, levers, pairs, pretraining, segmentation
+    from benchmarks import crops, inflation, lesions, levers, mednext, pairs, pretraining, segmentation
 
     return {
         "crops_per_second": lambda: crops.crops_per_second(repeats=3),
@@ -41,6 +41,7 @@ def rows() -> dict[str, Callable[[], dict | list[dict]]]:
         "inflated_step": lambda: inflation.inflated_step(repeats=7),
         "window_prediction": lambda: inflation.volume_prediction(repeats=3),
         "finetuning_step": lambda: segmentation.finetuning_step(repeats=5),
+        "mednext_step": lambda: mednext.step(repeats=5),
         "sliding_window": lambda: segmentation.sliding_window(repeats=3),
         "lesionwise_score": lambda: lesions.lesionwise_score(repeats=3),
         "matrix_products": lambda: levers.matrix_products(repeats=9),
@@ -52,6 +53,7 @@ def rows() -> dict[str, Callable[[], dict | list[dict]]]:
         "lever_channels_last": lambda: levers.channels_last(repeats=9),
         "lever_freed_memory": lambda: levers.freed_memory(repeats=3),
         "lever_fused_adamw": lambda: levers.fused_adamw(repeats=5),
+        "lever_checkpointing": lambda: mednext.checkpointing(repeats=3),
         "lever_straight_axes": lambda: levers.straight_axes(repeats=9),
     }
 

@@ -131,6 +131,15 @@ STUDIES = {
             labels={"smoke": (6,), "laptop": (0.01, 0.05, 0.1, 0.2, 0.3, 0.4, 1.0)},
         ),
         Study(
+            name="patch_size",
+            title="Size of the crops",
+            varied="factor on the sides of a crop",
+            question="What do larger crops gain, at the same number of crops and steps?",
+            tasks={"smoke": (RANDOM,)},
+            point=lambda task, value, _: Point(task, f"{value:g}", finetuning={"network": "mednext", "crop": value}),
+            values={"smoke": (0.5, 1), "laptop": (0.5, 0.75, 1, 1.25)},
+        ),
+        Study(
             name="pretraining_source",
             title="Photographs or slices, inflated",
             varied="weights of the 2D network, and what it is inflated to",

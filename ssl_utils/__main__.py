@@ -142,7 +142,7 @@ def pretrain(**options) -> None:
 @app.command()
 def adopt(
     name: Annotated[str, typer.Argument(help="what to call them: the init of fine-tunings")],
-    weights: Annotated[Path, typer.Argument(help="weights saved by this course, Models Genesis or RadioSSL")],
+    weights: Annotated[Path, typer.Argument(help="weights saved by this course, Models Genesis, RadioSSL or MedNeXt")],
     dataset: DatasetOption = "phantom",
     scale: ScaleOption = "laptop",
     data: DataOption = None,
@@ -202,6 +202,9 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="volumes, folders of them, DICOM series, channel files")],
     output: Annotated[Path, typer.Option(help="folder for the label maps")] = Path("predictions"),
     overwrite: Annotated[bool, typer.Option("--overwrite", help="replace files that predict did not write")] = False,
+    flips: Annotated[
+        str | None, typer.Option(help="average over flips, as in left-right; where anatomy allows")
+    ] = None,
     all_axes: Annotated[bool, typer.Option("--all-axes", help="slices along three axes; window_vit only")] = False,
 ) -> None:
     """Segment volumes: each result is a NIfTI file with the shape and affine of its image."""
@@ -210,7 +213,8 @@ def predict(
 
     with bar("predicting") as progress:
         paths = formats.collected(images)
-        written = experiments.predict(model, paths, output, progress=progress, overwrite=overwrite, all_axes=all_axes)
+        more = {"all_axes": all_axes, "flips": flips}
+        written = experiments.predict(model, paths, output, progress=progress, overwrite=overwrite, **more)
     console.print(f"{len(written)} label maps in {output}", soft_wrap=True)
 
 

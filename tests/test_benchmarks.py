@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import __main__ as benchmarks, crops, gpu, inflation, pairs, pretraining, race, segmentation
+from benchmarks import __main__ as benchmarks, crops, gpu, inflation, mednext, pairs, pretraining, race, segmentation
 from ssl_utils.data.dataset import Grid
 from ssl_utils.networks import checkpoints
 from ssl_utils.pretext import TASKS
@@ -137,3 +137,14 @@ def test_windows_and_inflated_tokens_are_those_of_their_rivals(monkeypatch):
     assert float(said["window_prediction"].split()[-1]) < 0.02, "bfloat16 where it is fast"
     inflation.windows_per_second(repeats=1, shape=(8, 8, 12), files=2)
     assert float(said["windows_per_second"].split()[5].rstrip(",")) < 0.002
+
+
+def test_mednext_has_the_gradients_of_monais_and_checkpointing_less_memory(monkeypatch):
+    said = {}
+    monkeypatch.setattr(mednext, "race", lambda name, *ways, equality, **_: said.update({name: equality}) or ways[0]())
+    monkeypatch.setattr(mednext, "in_child", lambda module, how, side: {"plain": 2, "checkpointing": 1}[how])
+    mednext.step(repeats=1, side=32)
+    mednext.checkpointing(repeats=1, side=32)
+    assert float(said["mednext_step"].split()[-1]) < 1e-5
+    assert float(said["lever_checkpointing"].split()[2].rstrip(";")) < 1e-5
+    assert said["lever_checkpointing"].endswith("peak 1.00 against 2.00 GB, a process each")

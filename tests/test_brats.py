@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from faulty_files import DATA
 
 from ssl_utils.data import cache, datalists, datasets, volumes
 from ssl_utils.data.cases import Case
@@ -18,7 +19,7 @@ from ssl_utils.experiments.setups import Setup
 from ssl_utils.segmentation.inference import to_original
 
 ORDER = ("t1n", "t1c", "t2w", "t2f")
-SHARED = Path("/work/shared/data/brain_tumour_4ch")
+SHARED = DATA / "brain_tumour_4ch"
 AFFINE = np.diag([1.0, 1.0, 1.0, 1.0])
 
 

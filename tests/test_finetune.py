@@ -1,5 +1,6 @@
 """Fine-tuning: targets, the prior start, freezing, layer-wise learning rates, overlapping regions."""
 
+import json
 from dataclasses import replace
 
 import nibabel as nib
@@ -8,6 +9,7 @@ import pytest
 import torch
 
 from ssl_utils import experiments
+from ssl_utils.errors import CourseError
 from ssl_utils.experiments import Finetuning, Pretraining, Setup, runs
 from ssl_utils.segmentation import finetune
 from ssl_utils.segmentation.finetune import ALWAYS, SegmentationTask, class_shares, start_from_prior
@@ -146,3 +148,20 @@ def test_a_transformer_is_trained_at_the_rate_of_the_scale(tiny_setup, monkeypat
     with pytest.raises(SystemExit):
         experiments.finetune(tiny, Finetuning(network=network, num_labeled=2, encoder_lr=chosen))
     assert made[0].layers()[0][1] == factor and made[0].layers()[-1][1] == 1
+
+
+def test_the_size_of_the_crops_is_all_that_an_option_changes(tiny_setup, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
+    folders = [experiments.finetune(tiny_setup, Finetuning(num_labeled=2, crop=crop, budget=0.1)) for crop in (1, 0.6)]
+    plain, smaller = (json.loads((folder / "config.json").read_text())["settings"] for folder in folders)
+    roi = tiny_setup.grid.roi
+    assert plain["img_size"] == list(roi) and smaller["img_size"] == [max(round(0.6 * n / 8), 1) * 8 for n in roi]
+    assert {key for key in plain if plain[key] != smaller[key]} == {"img_size", "crop", "data", "init"}
+    assert runs.metrics(folders[1])["cases"] == runs.metrics(folders[0])["cases"]
+
+
+def test_volumes_that_are_resampled_to_the_crop_keep_it(tiny_setup):
+    grids = {"coarse": replace(tiny_setup.grid, fit=True)}
+    fitted = replace(tiny_setup, dataset=replace(tiny_setup.dataset, grids=grids))
+    with pytest.raises(CourseError, match=r"crop=2: volumes of .* are resampled to the crop; leave it at 1"):
+        experiments.finetune(fitted, Finetuning(num_labeled=2, crop=2))

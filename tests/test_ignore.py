@@ -19,7 +19,7 @@ from ssl_utils.files import read_json
 from ssl_utils.networks.vit import ViT
 from ssl_utils.pretext import probes, task_class
 from ssl_utils.pretext.inside import Fixed, Inside
-from ssl_utils.segmentation import average_label, metrics, overlaps
+from ssl_utils.segmentation import average_label, ensembles, metrics, overlaps
 from ssl_utils.segmentation.finetune import IGNORED, SegmentationTask, class_shares
 
 LABELS = {"background": 0, "organ": 1, "ignore": 2}
@@ -147,14 +147,19 @@ def test_a_prediction_is_not_scored_where_nobody_annotated(tmp_path):
     assert counts.dice().tolist() == [1.0, 1.0] and counts.reference.sum() == (label != 2).sum()
 
 
-def test_the_average_label_is_that_of_the_cases_that_know(tmp_path):
+def test_baseline_ensemble_and_crops_leave_ignored_voxels_out(tmp_path):
     setup = Setup(datasets.get("folder", write_folder(tmp_path)), experiments.scales.get("smoke"))
     first, second = setup.prepared(setup.datalist.training[:2])
     average = average_label.of_cases([first, second], dataset=setup.dataset, grid=setup.grid)
-    both = [label for label in (np.asarray(case.label) for case in (first, second))]
+    both = [np.asarray(case.label) for case in (first, second)]
     assert setup.grid.roi == both[0].shape  # nothing is stretched
     sure = (both[0] == 1) & (both[1] == 1)
     assert (average[0].numpy()[sure] == 1).all() and average.max() <= 1
+    network = torch.nn.Conv3d(1, 2, 1)
+    torch.nn.init.zeros_(network.weight)
+    network.bias.data = torch.tensor([-1.0, 1.0])  # the organ everywhere
+    seen = ensembles.probabilities(network, first, dataset=setup.dataset, roi=setup.grid.roi, overlap=0.25)
+    assert (ensembles.masks(seen, setup.dataset)["organ"] == (both[0] != 2)).all()
     assert 0 in first.positions and 1 in first.positions and 2 not in first.positions  # no crop is centred on it
 
 

@@ -401,6 +401,36 @@ def test_a_record_answers_its_claim_and_replaces_an_earlier_one(tmp_path, files)
     results.figure(about, table).savefig(tmp_path / "figure.png")
 
 
+def test_a_finished_chapter_on_soups_answers_its_claim(tmp_path, files):
+    records = {"claims": files["claims"], "mixed": tmp_path / "soups.json"}
+    said = {
+        "id": "c",
+        "study": "soups",
+        "num_labeled": [24],
+        "source": "them",
+        "they_say": "much",
+        "task": "greedy soup",
+    }
+    write_json(files["claims"], [{**said, "measured": [], "why": "few patients"}])
+    assert claims.table(**records)["we measured"].tolist() == ["not measured yet: `make course PART=3`"]
+    folder = tmp_path / "phantom" / "laptop" / "chapters" / "13_soups_ensembles"
+    with pytest.raises(CourseError, match="chapter 13_soups_ensembles has not finished; run it first"):
+        claims.record(folder, **records)
+    gain = {"patients that chose": 0.3, "test": -0.012, "low": -0.2, "high": 0.1}
+    done = dict.fromkeys(claims.soups.KEPT) | {"dataset": "brain_phantom", "choosing": 6, "patients": 20}
+    write_json(folder / "done.json", done | {"keeps_one": 0.42, "gains": {"greedy soup": gain}})
+    claims.record(folder, **records)
+    assert claims.table(**records)["we measured"].tolist() == [
+        "**brain_phantom, laptop**, greedy soup over the best member, in points. +0.30 on the 6 patients that chose, "
+        "-0.01 [-0.20, +0.10] on 20 others; greedy kept one network in 42 % of the draws of patients"
+    ]
+    said = read_json(files["claims"])
+    said[0]["measured"] = ["sarcoma/laptop"]
+    write_json(files["claims"], said)
+    with pytest.raises(CourseError, match="claim c: no record of soups for sarcoma/laptop"):
+        claims.table(**records)
+
+
 def test_a_claim_on_a_record_that_is_gone_is_named(tmp_path, files):
     said = read_json(files["claims"])
     said[0]["measured"] = ["hippocampus/laptop"]
@@ -418,8 +448,17 @@ def test_claims_are_whole_and_name_a_study():
     assert len({claim["id"] for claim in said}) == len(said)
     for claim in said:
         assert claim.keys() == {"id", "source", "they_say", "study", "task", "num_labeled", "measured", "why"}
-        assert claim["study"] in (*studies.STUDIES, claims.COURSE) and set(claim["num_labeled"]) <= {1, 2, 3, 6, 12, 24}
-    assert {claim["study"] for claim in said} == {*studies.STUDIES, claims.COURSE}, "every study answers somebody"
+        assert claim["study"] in (*studies.STUDIES, claims.COURSE, claims.SOUPS) and set(claim["num_labeled"]) <= {
+            1,
+            2,
+            3,
+            6,
+            12,
+            24,
+        }
+    assert {claim["study"] for claim in said} == {*studies.STUDIES, claims.COURSE, claims.SOUPS}, (
+        "every study answers somebody"
+    )
 
 
 def test_gains_of_the_tutorial_and_the_share_of_its_background_are_computed_right():

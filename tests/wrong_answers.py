@@ -17,6 +17,7 @@ from course.exercises import (
     chapter_08,
     chapter_09,
     chapter_11,
+    chapter_13,
     chapter_16,
 )
 from course.exercises.chapter_03 import _hidden
@@ -136,6 +137,40 @@ def _without_logarithms(scores, iterations):
         q = q / q.sum(0)
         q = q / q.sum(1, keepdim=True)
     return q / q.sum(1, keepdim=True)
+
+
+def _greedy(number, score, *, ranked=True, ties=False, against_first=False, prefixes=False):
+    alone = [score((i,)) for i in range(number)]
+    order = sorted(range(number), key=lambda i: -alone[i]) if ranked else list(range(number))
+    kept, single = order[:1], alone[order[0]]
+    best = single
+    for member in order[1:]:
+        value = score((*kept, member))
+        if value > (single if against_first else best) or (ties and value == best):
+            kept, best = [*kept, member], value
+        elif prefixes:
+            break
+    return kept
+
+
+def _scores_again(number, score):
+    order = sorted(range(number), key=lambda i: -score((i,)))
+    kept = order[:1]
+    for member in order[1:]:
+        if score((*kept, member)) > score(kept):
+            kept.append(member)
+    return kept
+
+
+def _held(outer, inner, share, *, one_inner=False, of_outer=False, published=False):
+    found = set()
+    for k in (1, 2, 3):
+        for i in (1, 2, 3):
+            place = ((outer > 0) == k) if published else outer == k
+            part = inner > 0 if one_inner else inner == i
+            if (place & part).sum() >= share * (place if of_outer else part).sum():
+                found.add(k)
+    return sorted(found)
 
 
 WRONG = {
@@ -423,6 +458,30 @@ WRONG = {
         lambda image: (_scaled(image), (image != 0).all(0)),
         lambda image: (np.where(image != 0, image / image.max(), 0), (image != 0).any(0)),
         lambda image: _scaled(image),
+    ],
+    "13.1": [
+        lambda number, score: _greedy(number, score, ranked=False),
+        lambda number, score: _greedy(number, score, ties=True),
+        lambda number, score: _greedy(number, score, against_first=True),
+        lambda number, score: _greedy(number, score, prefixes=True),
+        lambda number, score: range(number),
+        lambda number, score: [max(range(number), key=lambda i: score((i,)))],
+        _scores_again,
+    ],
+    "13.2": [
+        lambda outer, inner, share: _held(outer, inner, share, published=True),
+        lambda outer, inner, share: _held(outer, inner, share, one_inner=True),
+        lambda outer, inner, share: _held(outer, inner, share, of_outer=True),
+        lambda outer, inner, share: np.unique(outer[(outer > 0) & (inner > 0)]),
+        lambda outer, inner, share: np.unique(outer),
+    ],
+    "13.3": [
+        lambda lesions, false: chapter_13._lesionwise(lesions, false, 0),
+        lambda lesions, false: chapter_13._lesionwise(lesions, false, 49),
+        lambda lesions, false: chapter_13._lesionwise(lesions, false, weight_false=False),
+        lambda lesions, false: chapter_13._lesionwise([one for one in lesions if one[1]], false),
+        lambda lesions, false: chapter_13._lesionwise(lesions, false, empty=0.0),
+        lambda lesions, false: chapter_13._lesionwise(lesions, 0) / (1 + false),
     ],
     "16.1": [
         lambda both, predicted, reference, absent=None: 2 * both.sum() / (predicted + reference).sum(),

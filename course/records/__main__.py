@@ -2,6 +2,7 @@
 
 python -m course.records record runs/phantom/laptop                      # a finished course
 python -m course.records record runs/phantom/laptop/studies/mask_ratio   # a finished study
+python -m course.records record runs/brain_phantom/laptop/chapters/13_soups_ensembles   # soups and ensembles
 python -m course.records table runs/phantom/laptop 2                     # results of part 2, beside those of part 1
 python -m course.records readme                                          # README.md, docs, cost boxes, badges
 """
@@ -20,7 +21,7 @@ USAGE = "usage: python -m course.records record RUN_OR_STUDY_DIR | table RUN_DIR
 
 def keep(folder: Path) -> None:
     """Put a finished course or study into json_files, with its expected figures and the claims it answers."""
-    if folder.parent.name != "studies":
+    if folder.parent.name not in ("studies", "chapters"):
         record.record(folder)
         costs.record(folder)
         for name in record.expected(folder):

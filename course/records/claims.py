@@ -2,7 +2,7 @@
 docs/results.md.
 
 A claim names the study that tests it, and under `measured` the records it is compared with, as "dataset/scale"; the
-study `course` means the recorded courses. No measured number is written by hand.
+study `course` means the recorded courses, `soups` those of chapter 13. No measured number is written by hand.
 """
 
 from pathlib import Path
@@ -10,7 +10,7 @@ from typing import Any
 
 import pandas as pd
 
-from course.records import entries, study_report as studies
+from course.records import entries, soups, study_report as studies
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
 from ssl_utils.files import read_json, write_json
@@ -20,10 +20,18 @@ CLAIMS = runs.PROJECT / "json_files" / "claims.json"
 REFERENCE = runs.PROJECT / "json_files" / "reference_studies.json"
 COURSES = runs.PROJECT / "json_files" / "reference_results.json"
 IN_POINTS = ("dice", "low", "high", "gain", "gain_low", "gain_high")  # 0 to 100 in the record
-COURSE = "course"
+COURSE, SOUPS = "course", "soups"
+COMMANDS = {COURSE: "make course", SOUPS: "make course PART=3"}
 
 
-def record(folder: Path | str, *, into: Path = REFERENCE, claims: Path = CLAIMS, courses: Path = COURSES) -> None:
+def record(
+    folder: Path | str,
+    *,
+    into: Path = REFERENCE,
+    claims: Path = CLAIMS,
+    courses: Path = COURSES,
+    mixed: Path = soups.REFERENCE,
+) -> None:
     """Put a finished study into the record, in place of an earlier one of the same name, dataset and scale, and name it
     in the claims that it tests. For the folder of a course, which is recorded already, only the latter.
 
@@ -31,6 +39,8 @@ def record(folder: Path | str, *, into: Path = REFERENCE, claims: Path = CLAIMS,
         CourseError: it is not finished, or the course is not recorded.
     """
     folder = Path(folder).resolve()
+    if folder.name == soups.CHAPTER:
+        return _name_in(claims, SOUPS, soups.record(folder, into=mixed))
     if folder.parent.name != "studies":
         if _of_course(folder.parent.name, folder.name, courses) is None:
             raise CourseError(f"{folder}: no recorded course; run python -m course.records record {folder}")
@@ -60,7 +70,9 @@ def recorded(name: str, *, source: Path = REFERENCE) -> list[tuple[dict[str, Any
     return records
 
 
-def table(*, claims: Path = CLAIMS, source: Path = REFERENCE, courses: Path = COURSES) -> pd.DataFrame:
+def table(
+    *, claims: Path = CLAIMS, source: Path = REFERENCE, courses: Path = COURSES, mixed: Path = soups.REFERENCE
+) -> pd.DataFrame:
     """A row per claim: source, they say, we measured, why it differs.
 
     Raises:
@@ -68,16 +80,20 @@ def table(*, claims: Path = CLAIMS, source: Path = REFERENCE, courses: Path = CO
     """
     rows = []
     for claim in read_json(claims):
-        results = [_measured(claim, key, source=source, courses=courses) for key in claim["measured"] or ()]
-        command = "make course" if claim["study"] == COURSE else f"make study STUDY={claim['study']}"
+        results = [
+            _measured(claim, key, source=source, courses=courses, mixed=mixed) for key in claim["measured"] or ()
+        ]
+        command = COMMANDS.get(claim["study"], f"make study STUDY={claim['study']}")
         measured = "<br>".join(results) or f"not measured yet: `{command}`"
         rows.append((claim["source"], claim["they_say"], measured, claim["why"]))
     return pd.DataFrame(rows, columns=["source", "they say", "we measured", "why it differs"])
 
 
-def _measured(claim: dict[str, Any], key: str, *, source: Path, courses: Path) -> str:
+def _measured(claim: dict[str, Any], key: str, *, source: Path, courses: Path, mixed: Path) -> str:
     """One record in a line: the gain over training from scratch, in points."""
     dataset, scale = key.split("/")
+    if claim["study"] == SOUPS and (text := soups.sentence(key, claim["task"], source=mixed)):
+        return text
     if claim["study"] == COURSE:
         points = _of_course(dataset, scale, courses)
     else:

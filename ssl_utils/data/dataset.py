@@ -97,6 +97,7 @@ class Dataset:
     rules: Mapping[str, Rule] = field(default_factory=dict)
     tolerance: float = 2.0  # mm, of the normalised surface Dice
     regions: dict[str, tuple[int, ...]] | None = None  # overlapping regions as unions of label values (sigmoid)
+    mirrored: tuple[str, ...] = ()  # axes along which a flipped volume could be another patient's: left-right, ...
     archive: Archive | None = None
     how_to_get: str = ""
     faces: bool = False  # its scans show faces, which are not to be rendered in three dimensions

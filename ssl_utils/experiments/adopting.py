@@ -20,8 +20,8 @@ from ssl_utils.pretext import TASKS
 def adopt(setup: Setup, name: str, source: Path) -> TransferReport:
     """Write the weights in `source` as the pretraining run `name`, for the channels and the crop of this setup.
 
-    `source` holds weights that this course has saved for any dataset, or that Models Genesis or RadioSSL have released:
-    a whole network, or an encoder alone.
+    `source` holds weights that this course has saved for any dataset, or that Models Genesis, RadioSSL or MedNeXt have
+    released: a whole network, or an encoder alone.
 
     Raises:
         CourseError: a name that such a run cannot have, a file of another kind, or weights that do not fit the patch.
@@ -31,9 +31,9 @@ def adopt(setup: Setup, name: str, source: Path) -> TransferReport:
         raise CourseError(f"name={name!r}: cannot be the name of weights from elsewhere; {fix}")
     tensors, metadata = checkpoints.read(source)
     tensors = released.renamed(tensors)
-    saved = released.sizes(tensors) or json.loads(metadata.get("config", "{}"))
+    saved = released.sizes(tensors, str(source)) or json.loads(metadata.get("config", "{}"))
     if not saved:
-        why = "are no weights that this course has saved, nor those of Models Genesis or RadioSSL"
+        why = "are no weights of this course, Models Genesis, RadioSSL or MedNeXt in a published size"
         raise CourseError(f"{source}: {why}; load them with ssl_utils.networks.transfer.load_encoder")
     name_of_network = saved.get("network", NETWORK)
     torch.manual_seed(0)  # nothing drawn is kept but the output layer, which no fine-tuning takes

@@ -2,7 +2,8 @@
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict
+from copy import deepcopy
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ssl_utils.networks.interface import SegmentationNetwork
 from ssl_utils.networks.transfer import TransferReport, load_encoder, load_network, permute_weights
 from ssl_utils.pretext import TASKS, task_class
 from ssl_utils.segmentation.axes import check_slices
+from ssl_utils.segmentation.freezing import chosen
 from ssl_utils.training.optimisers import DEFAULT, OPTIMISERS
 
 
@@ -109,17 +111,34 @@ def saved_config(path: Path | None) -> dict[str, Any]:
 
 def own_sizes(saved: Mapping[str, Any], scope: str | None) -> dict[str, Any]:
     """The sizes that weights of this scope and config bring with them, in place of those of the scale: all of an
-    encoder (of inflation), the width of a released network."""
+    encoder (of inflation), width, depth and kernels of a released network."""
     if scope == "encoder":
         return {name: value for name, value in saved.items() if name not in ("network", "in_channels", "img_size")}
-    return {"feature_size": saved["feature_size"]} if saved.get("network") == released.NETWORK else {}
+    if saved.get("network") not in released.NETWORKS:
+        return {}
+    return {name: saved[name] for name in ("feature_size", "levels", "kernel_size") if name in saved}
+
+
+def with_crop(setup: Setup, factor: float) -> Setup:
+    """The setup with larger or smaller crops, in whole patches; nothing else differs, batch size and steps included.
+
+    Raises CourseError where a volume is resampled to the crop, so that other crops would have other voxels.
+    """
+    if factor == 1:
+        return setup
+    if setup.grid.fit:
+        raise CourseError(f"crop={factor:g}: volumes of {setup.dataset.name} are resampled to the crop; leave it at 1")
+    sides = zip(setup.grid.roi, setup.patch_size, strict=True)
+    roi = tuple(max(round(side * factor / patch), 1) * patch for side, patch in sides)
+    grids = setup.dataset.grids | {setup.scale.grid: replace(setup.grid, roi=roi)}
+    return replace(setup, dataset=replace(setup.dataset, grids=grids))
 
 
 def build_network(setup: Setup, run: Finetuning) -> tuple[SegmentationNetwork, TransferReport | None]:
     """The segmentation network before fine-tuning, and the report on the weights transferred into it.
 
-    Raises CourseError when there is no such run, it is of another network, its weights do not fit, or the network has
-    no deep supervision or reads no slices.
+    Raises CourseError when there is no such run, it is of another network, its weights do not fit, or the network lacks
+    an option such as deep supervision, or reads no slices.
     """
     path, scope = pretrained_weights(setup, run.init, run.scope)
     saved, seed = saved_config(path), 1000 * run.subset + run.seed
@@ -130,10 +149,10 @@ def build_network(setup: Setup, run: Finetuning) -> tuple[SegmentationNetwork, T
             f"network={name!r}: {run.init} was pretrained for {pretrained}; choose that network, or init=random"
         )
     config = network_config(setup, name) | own_sizes(saved, scope) | {"out_channels": setup.dataset.out_channels}
-    if run.deep_supervision:
-        if not network_class(name).supports_deep_supervision:
-            raise CourseError(f"deep_supervision=True: {name} does not support it; choose network=mednext or mednext_b")
-        config["deep_supervision"] = True
+    for option, value in run.of_network().items():
+        if option not in network_class(name).run_options:
+            raise CourseError(f"{option}={value}: {name} does not support it; choose network=mednext or mednext_b")
+        config[option] = value
     torch.manual_seed(seed)
     network = network_class(name)(**config)
     check_averages(network, run.optimizer, name)
@@ -141,9 +160,12 @@ def build_network(setup: Setup, run: Finetuning) -> tuple[SegmentationNetwork, T
         check_slices(network)
     if path is None:
         return network, None
+    kept = [(part, deepcopy(part.state_dict())) for part in chosen(network, run.reset, "reset")] if run.reset else []
     report = load_network(network, path) if scope == "network" else load_encoder(network.encoder, path)
     if run.permuted:
         permute_weights(network if scope == "network" else network.encoder, torch.Generator().manual_seed(seed))
+    for part, untrained in kept:
+        part.load_state_dict(untrained)
     return network, report
 
 

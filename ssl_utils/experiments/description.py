@@ -104,13 +104,18 @@ class Finetuning(Description):
     seed: Annotated[int, Option("of weights and crops", low=0, high=10**9)] = 0
     freeze_epochs: Annotated[int, Option("epochs with a frozen encoder; -1: all", low=-1)] = 0
     freeze: Annotated[str, Option("what is frozen then; network: all but the output layer", choices=SCOPES)] = "encoder"
+    trainable: Annotated[str | None, Option("train these stages alone, up_2+out, or a share of the parameters")] = None
+    reset: Annotated[str | None, Option("stages that keep their untrained weights, up_2+out")] = None
     layer_decay: Annotated[float, Option("learning rate of a block over that of the next one", above=0, high=1)] = 1.0
     encoder_lr: Annotated[float | None, Option("factor on its rate; else of the scale", above=0, high=1)] = None
     scope: Annotated[str | None, Option("what to transfer; else all that was pretrained", choices=SCOPES)] = None
     budget: Annotated[float, Option("factor on the training steps of the scale", low=0.01, high=1000)] = 1
+    crop: Annotated[float, Option("factor on the sides of the crops of the grid", low=0.1, high=4)] = 1
     permuted: Annotated[bool, Option("shuffle the transferred weights within each tensor (a control)")] = False
     network: Annotated[str | None, Option("else that of the init, or unetr", choices=lambda: tuple(NETWORKS))] = None
     deep_supervision: Annotated[bool, Option("loss on every level of the decoder; mednext only")] = False
+    kernel_size: Annotated[int | None, Option("of MedNeXt's blocks, else 3", low=3, high=7)] = None
+    checkpointing: Annotated[bool, Option("less memory for more time; mednext only")] = False
     optimizer: Annotated[str, OPTIMIZER] = DEFAULT
     lr: Annotated[float | None, Option("learning rate; else of optimizer or scale", above=0, high=1)] = None
     repeated_crops: Annotated[int | None, Option("only so many, un-augmented; frozen tokens kept", low=1)] = None
@@ -120,11 +125,23 @@ class Finetuning(Description):
         super().__post_init__()
         if self.freeze != "encoder" and not self.freeze_epochs:
             raise CourseError(f"freeze={self.freeze!r}: nothing is frozen at freeze_epochs=0; choose -1 for all epochs")
+        if self.trainable and self.freeze_epochs:
+            raise CourseError(f"trainable={self.trainable!r}: excludes freeze_epochs; leave one of the two out")
+        if self.reset and self.init == RANDOM:
+            raise CourseError(f"reset={self.reset!r}: all weights are untrained at init=random; leave it out")
         if self.repeated_crops and (self.freeze_epochs != -1 or self.deep_supervision):
             needs = "needs an encoder that is frozen throughout; choose freeze_epochs=-1, without deep supervision"
             raise CourseError(f"repeated_crops={self.repeated_crops}: {needs}")
         if self.network == NETWORK and self.init == RANDOM:  # the default
             object.__setattr__(self, "network", None)
+
+    def of_network(self) -> dict[str, Any]:
+        """The options that only some networks have, where they are set."""
+        return {
+            name: value
+            for name in ("deep_supervision", "kernel_size", "checkpointing")
+            if (value := getattr(self, name))
+        }
 
     @property
     def name(self) -> str:

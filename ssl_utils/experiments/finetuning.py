@@ -15,7 +15,7 @@ from ssl_utils.data.datalists import Case
 from ssl_utils.data.transforms import augmentation
 from ssl_utils.data.volumes import Volume
 from ssl_utils.experiments import model_card, runs
-from ssl_utils.experiments.building import build_network, pretrained_weights
+from ssl_utils.experiments.building import build_network, pretrained_weights, with_crop
 from ssl_utils.experiments.description import Finetuning
 from ssl_utils.experiments.prediction import predict_case, save_network
 from ssl_utils.experiments.setups import Setup
@@ -37,6 +37,7 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
 
     `team` as in `pretraining.pretrain`.
     """
+    setup = with_crop(setup, run.crop)
     scale, dataset, team = setup.scale, setup.dataset, team or Team()
     team.check(scale.finetune_batch_size)
     folder = runs.finetune_dir(dataset.name, scale.name, run.name, run.num_labeled, run.subset, run.seed)
@@ -127,10 +128,13 @@ def train(
         held_out=held_out,
         freeze_epochs=run.freeze_epochs,
         freeze=run.freeze,
+        trainable=run.trainable,
         layer_decay=run.layer_decay,
         encoder_lr=encoder_lr_of(setup, run, network),
         optimizer=run.optimizer,
     )
+    if run.trainable and (team or Team()).first:
+        print(f"{module.trained:,} of {module.total:,} parameters are trained", flush=True)
     recorder = fit(
         module,
         crops=Crops(

@@ -25,15 +25,20 @@ from ssl_utils.training.devices import device
 MARK = "label map by ssl_utils predict"
 
 
-def predict_case(setup: Setup, network: nn.Module, image: Volume, *, all_axes: bool = False) -> np.ndarray:
+def predict_case(
+    setup: Setup, network: nn.Module, image: Volume, *, all_axes: bool = False, flips: Sequence[str] = ()
+) -> np.ndarray:
     """Label map (D, H, W) uint8 of label values on the voxels of `image`; for regions bool (K, D, H, W). `all_axes`:
-    the mean over windows along all three axes (`axes.predict_along_axes`), for a network that reads slices."""
+    the mean over windows along all three axes (`axes.predict_along_axes`), for a network that reads slices; `flips`:
+    the mean over flipped copies, along these axes of `inference.AXES`."""
     prepared = preprocess(image, None, grid=setup.grid, intensity=setup.dataset.intensity)
     mean, std = prepared.moments()
     crop = (prepared.image - mean) / std
     regions, sliding = setup.dataset.regions is not None, {"roi": setup.grid.roi, "overlap": setup.scale.overlap}
     if all_axes:
         logits = axes.predict_along_axes(network, crop, regions=regions, **sliding)
+    elif flips:
+        logits = inference.predict_flipped(network, crop, axes=flips, regions=regions, **sliding)
     else:
         logits = inference.predict_logits(network, crop, **sliding)
     channels = inference.to_original(
@@ -52,6 +57,7 @@ def save_network(path: Path, network: SegmentationNetwork, setup: Setup, *, init
         "channels": dataset.channels,
         "labels": dataset.labels,
         "regions": dataset.regions,
+        "mirrored": dataset.mirrored,
         "ignore": dataset.ignore,
         "overlap": setup.scale.overlap,
     }
@@ -66,31 +72,46 @@ def predict(
     progress: Callable[[int, int], None] | None = None,
     *,
     overwrite: bool = False,
+    flips: str | None = None,
     all_axes: bool = False,
 ) -> list[Path]:
     """Segment volumes with a saved model; each result is a NIfTI file with the shape and affine of its image.
 
     For a model with several channels, files CASE_0000.nii.gz, CASE_0001.nii.gz ... with one channel each are one image,
-    and CASE.nii.gz is its result. `all_axes` as for `predict_case`.
+    and CASE.nii.gz is its result. `all_axes` as for `predict_case`; `flips`: axes joined by `+`, as in `left-right`.
 
-    Raises CourseError when a file cannot be read, the model was not saved by this package, or a result would overwrite
-    an image, another result, or without `overwrite` any file that is not a result of an earlier call, or `output` holds
-    the images.
+    Raises CourseError when the dataset of the model does not allow a flip, a file cannot be read, the model was not
+    saved by this package, or a result would overwrite an image, another result, or without `overwrite` any file that is
+    not a result of an earlier call, or `output` holds the images.
     """
     network, setup = load_saved(model)
+    along = _allowed(flips, setup.dataset, model) if flips else ()
+    if flips and all_axes:
+        raise CourseError(f"flips={flips}: are not combined with all_axes; leave one of the two out")
     image_of = _targets(_cases(images, setup.dataset.channels), output)
     targets = list(image_of)
     if other := next((t for t in targets if t.exists() and not (overwrite or volumes.has_mark(t, MARK))), None):
         raise CourseError(f"{other}: is there and was not written by predict; choose another --output, or --overwrite")
     for done, (target, path) in enumerate(image_of.items(), 1):
         image = volumes.read_image(path, channels=len(setup.dataset.channels))
-        label = predict_case(setup, network.to(device()), image, all_axes=all_axes)
+        label = predict_case(setup, network.to(device()), image, all_axes=all_axes, flips=along)
         if setup.dataset.regions:
             label = metrics.label_map(label, setup.dataset.regions)
         volumes.write_nifti(target, label, image.affine, mark=MARK)
         if progress:
             progress(done, len(targets))
     return targets
+
+
+def _allowed(flips: str, dataset: Dataset, model: Path) -> list[str]:
+    """The axes. Raises CourseError when a flipped volume of this dataset would be no patient's, or for another word."""
+    for axis in flips.split("+"):
+        if axis not in inference.AXES:
+            raise CourseError(f"flips={flips}: unknown axis {axis}; choose of {', '.join(inference.AXES)}, joined by +")
+        if axis not in dataset.mirrored:
+            allowed = f"only {' and '.join(dataset.mirrored)}" if dataset.mirrored else "none"
+            raise CourseError(f"flips={flips}: the dataset of {model} allows {allowed}; leave {axis} out")
+    return flips.split("+")
 
 
 def load_saved(model: Path) -> tuple[SegmentationNetwork, Setup]:
@@ -154,6 +175,7 @@ def _setup_of(about: dict) -> Setup:
         channels=tuple(about["channels"]),
         labels={int(k): v for k, v in about["labels"].items()},
         regions=about["regions"],
+        mirrored=tuple(about.get("mirrored", ())),
         ignore=about.get("ignore"),
         intensity=Intensity(**about["intensity"]),
         grids={"coarse": grid},

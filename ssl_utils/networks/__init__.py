@@ -23,6 +23,8 @@ NETWORKS = {  # name -> entry
     "unet_plain": Entry("unet_plain", "PlainUNet"),
     "mednext": Entry("mednext", "MedNeXt"),
     "mednext_b": Entry("mednext", "MedNeXtB"),
+    "mednext_m": Entry("mednext", "MedNeXtM"),
+    "mednext_l": Entry("mednext", "MedNeXtL"),
     "window_vit": Entry("window_vit", "WindowViT"),
 }
 

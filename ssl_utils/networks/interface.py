@@ -78,7 +78,7 @@ class SegmentationNetwork(nn.Module, ABC):
     config: dict[str, Any]
     encoder_name: str  # attribute of its `Encoder`
     transformer = False  # whether its encoder is one, which is fine-tuned at a lower learning rate
-    supports_deep_supervision = False  # whether its constructor has the argument `deep_supervision`
+    run_options: tuple[str, ...] = ()  # arguments of its constructor that a fine-tuning may set
     patch_per_axis = False  # whether its patch may have another size along each axis
     axis: int | None = None  # across the slices that it reads; None: it reads volumes
     out: nn.Module

@@ -21,6 +21,7 @@ from ssl_utils.networks import released
 from ssl_utils.networks.checkpoints import read, state_dict_in
 from ssl_utils.networks.interface import Encoder, SegmentationNetwork, Size, triple
 from ssl_utils.networks.transfer_report import TransferReport, shown, some
+from ssl_utils.networks.upkern import upkern
 
 MINIMUM_SHARE = 0.95
 POSITIONS = "patch_embedding.position_embeddings"
@@ -76,7 +77,7 @@ def load_encoder(
 
 def load_network(network: SegmentationNetwork, source: Path | str) -> TransferReport:
     """Load a whole pretrained network, all or nothing: its encoder as `load_encoder`, and its decoder and skips, which
-    must have the same sizes. Output layers are not loaded: they predicted intensities.
+    must have the same sizes but for kernels, which may grow. Output layers are not loaded: they predicted intensities.
 
     Raises:
         CourseError: as `load_encoder`, or a decoder of another size.
@@ -84,7 +85,9 @@ def load_network(network: SegmentationNetwork, source: Path | str) -> TransferRe
     prefix, tensors = f"{network.encoder_name}.", released.renamed(read(source)[0])
     released.check(tensors, network.config["network"], str(source))
     targets = {key: value for key, value in network.state_dict().items() if not key.startswith((prefix, "out"))}
-    decoder = {key: value for key, value in tensors.items() if key in targets}
+    stored = {key: value for key, value in tensors.items() if key in targets}
+    grows = "kernel_size" in network.config
+    decoder = {key: upkern(value, targets[key], str(source)) if grows else value for key, value in stored.items()}
     if odd := [key for key, value in targets.items() if key not in decoder or decoder[key].shape != value.shape]:
         raise CourseError(
             f"{source}: its decoder lacks {some(odd)} in this size; build the network with the feature_size and "
@@ -94,9 +97,11 @@ def load_network(network: SegmentationNetwork, source: Path | str) -> TransferRe
         raise CourseError(f"{source}: {odd[0]} holds NaN or infinity; the training diverged, repeat it")
     report = load_encoder(network.encoder, source, prefix=prefix)
     network.load_state_dict(decoder, strict=False)
-    matched = report.matched | {key: tuple(value.shape) for key, value in decoder.items()}
+    shapes = {key: (tuple(stored[key].shape), tuple(value.shape)) for key, value in decoder.items()}
+    matched = report.matched | {key: new for key, (old, new) in shapes.items() if old == new}
+    resized = report.resized | {key: pair for key, pair in shapes.items() if pair[0] != pair[1]}
     unexpected = {key: shape for key, shape in report.unexpected.items() if key not in decoder}
-    return replace(report, matched=matched, unexpected=unexpected)
+    return replace(report, matched=matched, resized=resized, unexpected=unexpected)
 
 
 @torch.no_grad()
@@ -184,6 +189,8 @@ def _fit(key: str, tensor: Tensor, encoder: Encoder, grid: Size | None, name: st
         if tensor.shape[1] != prod(grid):
             raise CourseError(f"{name}: has {tensor.shape[1]} positions, not a token grid of {grid}; wrong grid?")
         return tensor if grid == encoder.grid else resize_positions(tensor, grid, encoder.grid)
+    if "kernel_size" in encoder.config:
+        tensor = upkern(tensor, encoder.state_dict()[key], name)
     if key in encoder.reads_image and tensor.ndim == 5 and tensor.shape[1] != target[1]:
         tensor = adapt_channels(tensor, target[1])
     return tensor if tensor.shape == target else None

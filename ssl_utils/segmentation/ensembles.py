@@ -20,9 +20,13 @@ from ssl_utils.segmentation.metrics import dice
 def probabilities(
     network: nn.Module, case: Prepared, *, dataset: Dataset, roi: Sequence[int], overlap: float
 ) -> Tensor:
-    """Probabilities of a cached case on its own grid, (K, D, H, W): of each region, or of each class."""
+    """Probabilities of a cached case on its own grid, (K, D, H, W): of each region, or of each class. They are 0
+    in voxels that its label ignores, which so count in no score."""
     logits = inference.predict_logits(network, case.standardised(case.image), roi=roi, overlap=overlap)
-    return logits.sigmoid() if dataset.regions else logits.softmax(0)
+    values = logits.sigmoid() if dataset.regions else logits.softmax(0)
+    if dataset.ignore is None or case.label is None:
+        return values
+    return values * torch.from_numpy(metrics.annotated(np.asarray(case.label), dataset.ignore))
 
 
 def masks(mean: Tensor, dataset: Dataset) -> dict[str, np.ndarray]:
@@ -37,8 +41,9 @@ def reference(case: Prepared, dataset: Dataset) -> dict[str, np.ndarray]:
 
 
 def case_dice(mean: Tensor, case: Prepared, dataset: Dataset) -> dict[str, float]:
-    """Dice of each structure of a cached case, NaN where it is in neither mask."""
-    decided = masks(mean, dataset)
+    """Dice of each structure of a cached case, NaN where it is in neither mask; voxels that the label ignores are in
+    neither."""
+    decided = metrics.counted(masks(mean, dataset), np.asarray(case.label), dataset.ignore)
     return {name: dice(decided[name], mask) for name, mask in reference(case, dataset).items()}
 
 

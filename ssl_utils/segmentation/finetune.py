@@ -9,6 +9,7 @@ from torch import Tensor, nn
 
 from ssl_utils.data.cache import Prepared
 from ssl_utils.networks.interface import SegmentationNetwork
+from ssl_utils.segmentation.freezing import frozen_layers, train_only
 from ssl_utils.segmentation.frozen import FrozenTokens
 from ssl_utils.segmentation.inference import decide, predict_logits
 from ssl_utils.segmentation.metrics import dice
@@ -39,6 +40,12 @@ def start_from_prior(network: SegmentationNetwork, shares: np.ndarray, *, region
     shares = torch.from_numpy(shares).float().clamp(1e-5, 1 - 1e-5)
     for bias in network.out_biases:  # one, unless there is deep supervision
         bias.copy_(shares.logit() if regions else shares.log())
+
+
+def level_weights(levels: int) -> list[float]:
+    """Weights of the losses of deep supervision, full resolution first: each half the one before. Their sum is 1, so
+    that the loss can be compared with one without deep supervision."""
+    return [2.0 ** (levels - 1 - level) / (2**levels - 1) for level in range(levels)]
 
 
 class OnAnnotated(nn.Module):
@@ -72,6 +79,7 @@ class SegmentationTask(SharedStep):
         ignore: the label value of voxels that count neither in the loss nor in the score; None: there is none.
         freeze_epochs: epochs (from one validation to the next) with a frozen encoder; 0 never, -1 always.
         freeze: what is frozen then: `encoder`, or `network`, which is all but the output layers.
+        trainable: what is trained alone, as in `freezing.train_only`, in place of `freeze`; None: all.
         layer_decay: learning rate of a part of the encoder over that of the next part inwards; the innermost part has
             `encoder_lr` times the rate of the decoder.
     """
@@ -91,6 +99,7 @@ class SegmentationTask(SharedStep):
         ignore: int | None = None,
         freeze_epochs: int = 0,
         freeze: str = "encoder",
+        trainable: str | None = None,
         layer_decay: float = 1.0,
         encoder_lr: float = 1.0,
         weight_decay: float = 0.01,
@@ -102,6 +111,7 @@ class SegmentationTask(SharedStep):
         self.freeze_epochs, self.layer_decay, self.encoder_lr = freeze_epochs, layer_decay, encoder_lr
         self.weight_decay, self.optimizer = weight_decay, optimizer
         self.freeze, self.freezes = freeze, freeze_epochs != 0
+        self.trained, self.total = train_only(network, trainable) if trainable else (None, None)
         # batch=True, because a structure may be absent from a single crop. With the class weights all 13 organs of the
         # phantom were predicted in our trial, without them 8
         weight = torch.from_numpy(shares).float().clamp(min=1e-5).rsqrt()
@@ -135,7 +145,8 @@ class SegmentationTask(SharedStep):
     def training_step(self, batch: dict, batch_idx: int) -> Tensor:
         logits, targets = self.logits(batch), self.gathered(self.targets(batch["label"].long()))
         if isinstance(logits, list):
-            return DeepSupervisionLoss(self.loss)([self.gathered(level.float()) for level in logits], targets.float())
+            loss = DeepSupervisionLoss(self.loss, weights=level_weights(len(logits)))
+            return loss([self.gathered(level.float()) for level in logits], targets.float())
         return self.loss(self.gathered(logits.float()), targets)  # sums over the batch of all processes
 
     def logits(self, batch: dict) -> Tensor | list[Tensor]:
@@ -145,6 +156,10 @@ class SegmentationTask(SharedStep):
         return self.network.decode(batch["image"], *self.tokens(batch["image"], batch["number"]))
 
     def on_train_epoch_start(self) -> None:
+        if self.trained is not None:
+            for layer in frozen_layers(self.network):
+                layer.eval()
+            return
         frozen = self.freeze_epochs == ALWAYS or self.current_epoch < self.freeze_epochs
         decoder = [part for name, part in self.network.named_children() if not name.startswith("out")]
         parts = decoder if self.freeze == "network" else self.network.encoder_parts().values()

@@ -1,6 +1,7 @@
 """From a network on crops to a label map in the space of the original file."""
 
 from collections.abc import Sequence
+from itertools import chain, combinations
 
 import numpy as np
 import torch
@@ -10,6 +11,8 @@ from torch.nn import functional as F
 
 from ssl_utils.training.devices import autocast
 from ssl_utils.training.processes import keep_freed_memory
+
+AXES = {"left-right": 0, "front-back": 1, "up-down": 2}  # of a volume in RAS
 
 
 @torch.inference_mode()
@@ -34,6 +37,20 @@ def predict_logits(network: nn.Module, image: np.ndarray, *, roi: Sequence[int],
             device="cpu",
         )
     return logits[0]
+
+
+def predict_flipped(
+    network: nn.Module, image: np.ndarray, *, roi: Sequence[int], overlap: float, axes: Sequence[str], regions: bool
+) -> Tensor:
+    """As `predict_logits`, of the mean of the probabilities (not of the logits, whose mean one overconfident flip
+    decides) over the image and its flips along every combination of `axes` (`AXES`): 2, 4 or 8 predictions."""
+    dims = [1 + AXES[axis] for axis in axes]
+    total = 0
+    for chosen in chain.from_iterable(combinations(dims, n) for n in range(len(dims) + 1)):
+        logits = predict_logits(network, np.flip(image, chosen), roi=roi, overlap=overlap).flip(chosen)
+        total = total + (logits.sigmoid() if regions else logits.softmax(0))
+    mean = total / 2 ** len(dims)
+    return mean.logit() if regions else mean.log()
 
 
 def decide(scores: Tensor, *, regions: bool) -> Tensor:

@@ -51,14 +51,14 @@ def lesions(
     if (either := prediction | reference).any():
         box = common_box(either, margin=dilations)
         prediction, reference = prediction[box], reference[box]
-    places, lesion_of = _lesion_map(reference, dilations)
+    boxes_of_lesions, lesion_of = _lesion_map(reference, dilations)
     components, number = ndimage.label(prediction, TOUCHING)
     boxes = ndimage.find_objects(components)
     pairs = _pairs(lesion_of, components)
-    for lesion, place in enumerate(places, 1):
+    for lesion, bounds in enumerate(boxes_of_lesions, 1):
         touching = pairs[pairs[:, 0] == lesion, 1]
         assigned += touching.tolist()
-        whole = _around([place, *(boxes[k - 1] for k in touching)])
+        whole = _around([bounds, *(boxes[k - 1] for k in touching)])
         true = (lesion_of[whole] == lesion) & reference[whole]
         rows.append(_row(true, np.isin(components[whole], touching), spacing))
     sizes = np.bincount(components.ravel(), minlength=number + 1)
@@ -87,9 +87,13 @@ def evaluate_case(
     rows = []
     for name, mask in reference.items():
         table = lesions(prediction[name], mask, spacing=spacing, dilations=dilations)
-        kinds = table.loc[table["counts"].astype(bool), "kind"].value_counts()
+        numbers = table.loc[table["counts"].astype(bool), "kind"].value_counts()
         rows.append(
-            {"class": name, **score(table), **{kind: int(kinds.get(kind, 0)) for kind in ("found", "missed", "false")}}
+            {
+                "class": name,
+                **score(table),
+                **{kind: int(numbers.get(kind, 0)) for kind in ("found", "missed", "false")},
+            }
         )
     return rows
 
@@ -97,8 +101,8 @@ def evaluate_case(
 def _lesion_map(reference: np.ndarray, dilations: int) -> tuple[list[tuple[slice, ...]], np.ndarray]:
     """The box of each lesion, and the number of the lesion at every voxel of the dilated reference, 0 elsewhere."""
     grown = reference.copy()
-    for place in ndimage.find_objects(ndimage.label(reference, TOUCHING)[0]):  # not in the whole head
-        wide = tuple(slice(max(s.start - dilations, 0), s.stop + dilations) for s in place)
+    for bounds in ndimage.find_objects(ndimage.label(reference, TOUCHING)[0]):  # not in the whole head
+        wide = tuple(slice(max(s.start - dilations, 0), s.stop + dilations) for s in bounds)
         grown[wide] |= ndimage.binary_dilation(reference[wide], GROWTH, iterations=dilations)
     lesion_of, _ = ndimage.label(grown, TOUCHING)
     return ndimage.find_objects(lesion_of), lesion_of

@@ -1,7 +1,7 @@
 """From probabilities of nested regions to masks: thresholds, filtered components, a rule for a small enhancing tumour.
 
 The regions of BraTS are nested: enhancing tumour (ET) in tumour core (TC) in whole tumour (WT). They are cleaned from
-the inside outwards. A component that holds what was kept inside it is kept; any other must be large and certain enough.
+the inside outwards. A component that contains a kept inner one is kept; any other must be large and certain enough.
 The numbers of `BRATS_UGRIP` are those of BraTS-UGRIP (2024). They were chosen on the cases that were reported: choose
 your own on validation cases (`choose`), and report on others.
 """

@@ -12,6 +12,7 @@ DRAWN = Rule(
 )
 BRATS18 = Dataset(
     name="brats18",
+    mirrored=("left-right",),  # a tumour may be on either side
     title="BraTS 2018, glioma in four MRI sequences, 285 patients",
     source="Menze et al. 2015, IEEE TMI 34:1993; Bakas et al. 2018, arXiv:1811.02629",
     licence="terms of the BraTS organisers, registration needed",
@@ -83,6 +84,7 @@ DATASETS = (
     ),
     Dataset(
         name="brats",
+        mirrored=("left-right",),
         title="BraTS 2023 and later: glioma of adults (GLI), in Sub-Saharan Africa (SSA), of children (PED)",
         source="Adewole et al. 2023, arXiv:2305.19369; Kazerooni et al. 2023, arXiv:2305.17033",
         licence="terms of the BraTS organisers, registration needed",

@@ -60,6 +60,7 @@ DATASETS = (
         channels=("FLAIR", "T1w", "T1gd", "T2w"),
         structures=("edema", "non-enhancing tumour", "enhancing tumour"),
         regions={"TC": (2, 3), "WT": (1, 2, 3), "ET": (3,)},
+        mirrored=("left-right",),
         intensity=SKULL_STRIPPED,
         grids=BRAIN,
     ),
