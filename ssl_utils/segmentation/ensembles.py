@@ -23,10 +23,10 @@ def probabilities(
     """Probabilities of a cached case on its own grid, (K, D, H, W): of each region, or of each class. They are 0
     in voxels that its label ignores, which so count in no score."""
     logits = inference.predict_logits(network, case.standardised(case.image), roi=roi, overlap=overlap)
-    found = logits.sigmoid() if dataset.regions else logits.softmax(0)
+    probability = logits.sigmoid() if dataset.regions else logits.softmax(0)
     if dataset.ignore is None or case.label is None:
-        return found
-    return found * torch.from_numpy(metrics.annotated(np.asarray(case.label), dataset.ignore))
+        return probability
+    return probability * torch.from_numpy(metrics.annotated(np.asarray(case.label), dataset.ignore))
 
 
 def masks(mean: Tensor, dataset: Dataset) -> dict[str, np.ndarray]:
