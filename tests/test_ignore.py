@@ -47,7 +47,7 @@ def task(regions: dict | None = None, **more) -> SegmentationTask:
         values=[0, 1, 2], shares=np.full(2 if regions else 3, 1 / 3), ignore=3, lr=1e-3, steps=1, roi=(8,) * 3
     )
     network = torch.nn.Module()
-    network.out_biases = []
+    network.out_biases, network.encoder = [], torch.nn.Identity()
     return SegmentationTask(network=network, regions=regions, held_out=[], overlap=0.25, **numbers | more)
 
 
