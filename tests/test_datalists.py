@@ -148,7 +148,15 @@ def test_msd_and_nnunet_spellings_are_read(tmp_path):
 def test_what_is_written_is_read_back(tmp_path):
     one = Case("one", tmp_path / "s1/T1.nii.gz", tmp_path / "s1/label.nii.gz", "p")
     found = Datalist(
-        "n", "d", "l", "r", ("T1",), {0: "background", 3: "x"}, {"R": (3,)}, (one,), unlabeled=cases("q", labeled=False)
+        "n",
+        "d",
+        "l",
+        "r",
+        ("T1",),
+        {0: "background", 3: "x"},
+        {"R": (3,)},
+        training=(one,),
+        unlabeled=cases("q", labeled=False),
     )
     found = replace(found, unlabeled=tuple(replace(case, image=tmp_path / case.image) for case in found.unlabeled))
     found = replace(found, grid={"spacing": (1.5, 1.5, 8.0), "patch_size": (8, 8, 2)})
