@@ -13,7 +13,7 @@ import psutil
 import pytest
 from typer.testing import CliRunner
 
-from course import execution, graph, workflow
+from course import execution, graph, studies, workflow
 from course.__main__ import app
 from course.chapters import chapters_of, tasks_of
 from course.progress import Progress, clock
@@ -87,11 +87,11 @@ class Course:
     def start(self, **changes) -> dict:
         return workflow.run_graph(self.run, self.config | changes, cores=2)
 
-    def would_run(self, **settings) -> dict[str, int]:
-        """Parts per chapter that would run after these settings changed."""
-        path = self.run / ".course" / "other.json"
-        path.write_text(json.dumps(self.config | {"settings": self.config["settings"] | settings}))
-        command = graph.graph_command(self.run, path, cores=2)
+    def would_run(self, study: dict | None = None, **settings) -> dict[str, int]:
+        """Parts per chapter that would run after these settings changed; of a study, by its plan."""
+        path, more = self.run / ".course" / "other.json", {"study": study} if study else {}
+        path.write_text(json.dumps(self.config | {"settings": self.config["settings"] | settings} | more))
+        command = graph.graph_command(self.run, path, cores=2, study=bool(study))
         found = subprocess.run([*command, "--dry-run"], capture_output=True, text=True)
         assert found.returncode == 0, found.stderr
         return graph.planned(found.stdout + found.stderr, self.notebooks)
@@ -192,6 +192,17 @@ def test_editing_text_reruns_nothing_and_editing_code_reruns_the_chapter(course)
     path.write_text(before.replace("import json, os", "import os, json"))
     assert course.would_run() == {"04_unetr_finetuning": FINETUNINGS, "05_results": 1}
     path.write_text(before)
+
+
+def test_a_study_is_planned_whole_where_a_first_chapter_changed(course):
+    """Its output is read as `ancient`, so Snakemake would plan that chapter, and nothing of the study."""
+    numbers = {"scale": scales.get("smoke"), "dataset": "phantom", "data": None, "num_labeled": [6]}
+    path, plan = course.notebooks / "01_data_inspection.ipynb", studies.plan("restoration", **numbers)
+    before = path.read_text()
+    path.write_text(before.replace("import json, os", "import os, json"))
+    planned = course.would_run(study=plan)
+    path.write_text(before)
+    assert planned["01_data_inspection"] == 1 and (planned["pretrain"], planned["finetune"]) == (2, 2), planned
 
 
 def test_a_failing_chapter_is_one_line_and_leaves_its_notebook(tmp_path, monkeypatch, capfd):

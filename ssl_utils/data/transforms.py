@@ -82,7 +82,7 @@ def rescale(image: np.ndarray, intensity: Intensity) -> np.ndarray:
 
 
 def _rescale_nonzero(channel: np.ndarray, intensity: Intensity) -> np.ndarray:
-    """One channel (D, H, W): what is 0 stays 0, and nothing else becomes 0, so that the brain can be told later too."""
+    """One channel (D, H, W): what is 0 stays 0, and nothing else becomes 0: the brain can still be recognised."""
     inside = channel != 0
     if not inside.any():
         return channel

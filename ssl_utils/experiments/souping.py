@@ -95,6 +95,7 @@ class Judge:
             network=network,
             values=values,
             regions=dataset.regions,
+            ignore=dataset.ignore,
             shares=class_shares([case.label for case in self.labelled], values, dataset.regions),
             held_out=setup.prepared(setup.datalist.validation),
             roi=setup.grid.roi,

@@ -23,10 +23,10 @@ def probabilities(
     """Probabilities of a cached case on its own grid, (K, D, H, W): of each region, or of each class. They are 0
     in voxels that its label ignores, which so count in no score."""
     logits = inference.predict_logits(network, case.standardised(case.image), roi=roi, overlap=overlap)
-    found = logits.sigmoid() if dataset.regions else logits.softmax(0)
+    values = logits.sigmoid() if dataset.regions else logits.softmax(0)
     if dataset.ignore is None or case.label is None:
-        return found
-    return found * torch.from_numpy(metrics.annotated(np.asarray(case.label), dataset.ignore))
+        return values
+    return values * torch.from_numpy(metrics.annotated(np.asarray(case.label), dataset.ignore))
 
 
 def masks(mean: Tensor, dataset: Dataset) -> dict[str, np.ndarray]:
@@ -41,8 +41,9 @@ def reference(case: Prepared, dataset: Dataset) -> dict[str, np.ndarray]:
 
 
 def case_dice(mean: Tensor, case: Prepared, dataset: Dataset) -> dict[str, float]:
-    """Dice of each structure of a cached case, NaN where it is in neither mask."""
-    decided = masks(mean, dataset)
+    """Dice of each structure of a cached case, NaN where it is in neither mask; voxels that the label ignores are in
+    neither."""
+    decided = metrics.counted(masks(mean, dataset), np.asarray(case.label), dataset.ignore)
     return {name: dice(decided[name], mask) for name, mask in reference(case, dataset).items()}
 
 

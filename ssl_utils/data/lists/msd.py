@@ -173,7 +173,10 @@ def _cases(entries: list[dict[str, Any]], root: Path, name_of: dict[Any, str], c
 
 def _files(image: str | tuple[str, ...], root: Path, channels: Sequence[str]) -> Image:
     if isinstance(image, tuple):
-        return sequences.ordered([root / path for path in image], channels)
+        files = tuple(root / path for path in image)
+        if len(files) > len(channels):  # refused when read; none is left out
+            return files
+        return sequences.ordered(files, channels)
     return nnunet.on_disk(root / image, channels)
 
 
