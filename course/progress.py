@@ -93,8 +93,8 @@ def reference_costs(dataset: str, scale: str) -> dict[str, float]:
 class Memory:
     """Highest resident memory below this process: of all processes together, and of the largest.
 
-    Linux tells the share of each process in pages that several have, as forks do; elsewhere they count in full. It
-    takes 20 ms a process, so it is asked only when all of them together, pages counted in full, have never had more.
+    Linux tells the share of each process in pages that several have, as forks do; elsewhere they count whole. It takes
+    20 ms a process, so it is asked only when all of them together, pages counted whole, have never had more.
     """
 
     together = largest = resident = 0
