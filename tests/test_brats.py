@@ -12,7 +12,7 @@ from ssl_utils.data.cases import Case
 from ssl_utils.data.dataset import PERCENTILES, SKULL_STRIPPED, Grid
 from ssl_utils.data.doctor import examine_datalist
 from ssl_utils.data.lists import folds, sequences
-from ssl_utils.data.transforms import FAINTEST, preprocess, rescale_nonzero
+from ssl_utils.data.transforms import FAINTEST, preprocess, rescale_brain
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import pools, prediction, scales
 from ssl_utils.experiments.setups import Setup
@@ -165,11 +165,11 @@ def brain(shape=(40, 36, 38), spacing=1.0) -> volumes.Volume:
 
 def test_brains_are_scaled_over_the_voxels_that_are_not_zero_in_each_channel():
     image = brain()
-    scaled = rescale_nonzero(image.array, SKULL_STRIPPED)
+    scaled = rescale_brain(image.array, SKULL_STRIPPED)
     assert np.array_equal(scaled > 0, image.array != 0) and scaled[image.array != 0].min() == FAINTEST
     larger = np.pad(image.array, [(0, 0), (30, 0), (0, 9), (5, 5)])
     np.testing.assert_array_equal(
-        rescale_nonzero(larger, SKULL_STRIPPED)[:, 30:, :36, 5:-5], scaled
+        rescale_brain(larger, SKULL_STRIPPED)[:, 30:, :36, 5:-5], scaled
     )  # whatever the field
     done = preprocess(image, None, grid=Grid((1.0, 1.0, 1.0), (16, 16, 16)), intensity=SKULL_STRIPPED)
     assert done.image.shape == (2, 25, 25, 25), "cropped to the brain"

@@ -55,7 +55,7 @@ def preprocess(image: Volume, label: Volume | None, *, grid: Grid, intensity: In
     if intensity.kind == "nonzero":  # resampling has smeared the edge of the brain into the background
         brain = image.array.any(0, keepdims=True)
         voxels *= _regrid(brain, image.affine, spacing, "nearest")[0]
-    voxels = (rescale_nonzero if intensity.kind == "nonzero" else rescale)(voxels, intensity)
+    voxels = rescale(voxels, intensity) if intensity.kind != "nonzero" else rescale_brain(voxels, intensity)
     box = _body_box(voxels) if intensity.kind != "percentile" else tuple(slice(0, n) for n in voxels.shape[1:])
     if grid.fit:  # rounding may have added a plane
         box = tuple(slice(0, min(n, r)) for n, r in zip(voxels.shape[1:], grid.roi, strict=True))
@@ -79,16 +79,18 @@ def rescale(image: np.ndarray, intensity: Intensity) -> np.ndarray:
     return np.clip((image - low) / np.maximum(high - low, 1e-6), 0, 1)
 
 
-def rescale_nonzero(image: np.ndarray, intensity: Intensity) -> np.ndarray:
-    """As `rescale`, by percentiles of the voxels of each channel (C, D, H, W) that are not 0. These stay 0, and nothing
-    else becomes 0: the brain can still be recognised."""
-    scaled = np.zeros_like(image, np.float32)
-    for channel, result in zip(image, scaled, strict=True):
-        if (inside := channel != 0).any():
-            voxels = channel[inside]
-            low, high = np.percentile(voxels, [intensity.low, intensity.high]).astype(np.float32)
-            result[inside] = np.clip((voxels - low) / np.maximum(high - low, 1e-6), FAINTEST, 1)
-    return scaled
+def rescale_brain(image: np.ndarray, intensity: Intensity) -> np.ndarray:
+    """Intensities to 0..1, each channel (C, D, H, W) by percentiles of its voxels that are not 0."""
+    return np.stack([rescale_nonzero(channel, intensity) for channel in image])
+
+
+def rescale_nonzero(channel: np.ndarray, intensity: Intensity) -> np.ndarray:
+    """One channel (D, H, W): what is 0 stays 0, and nothing else becomes 0, so the brain can still be recognised."""
+    inside = channel != 0
+    if not inside.any():
+        return channel
+    low, high = np.percentile(channel[inside], [intensity.low, intensity.high]).astype(np.float32)
+    return np.where(inside, np.clip((channel - low) / np.maximum(high - low, 1e-6), FAINTEST, 1), np.float32(0))
 
 
 def _regrid(array: np.ndarray, affine: np.ndarray, spacing: tuple[float, ...], mode: str) -> tuple:

@@ -192,7 +192,8 @@ def unlike(folder: Path, *, names: Collection[str] | None = None) -> list[str]:
     keys = {key for settings in all_settings for key in settings} - {*OF_ONE_RUN, "data", "encoder"}
     for settings in all_settings:
         for key in keys:
-            name = f"{key} of {settings['init']}" if key in OF_AN_INIT else key
+            alone = key in OF_AN_INIT and (key != "lr" or "__" in settings["init"])  # the scale's rate is one for all
+            name = f"{key} of {settings['init']}" if alone else key
             counts[name][json.dumps(settings.get(key))] += 1
         counts[f"data at n={settings['num_labeled']}, subset={settings['subset']}"][settings.get("data")] += 1
     different = sorted(name for name, count in counts.items() if len(count) > 1)
