@@ -243,9 +243,7 @@ def test_names_that_runs_have_are_refused(setup, tmp_path, name):
 
 def test_weights_of_unknown_networks_are_not_adopted(setup, tmp_path):
     torch.save(torch.nn.Conv3d(1, 2, 3).state_dict(), tmp_path / "other.pt")
-    refused(
-        lambda: experiments.adopt(setup, "other", tmp_path / "other.pt"), "other.pt: are no weights of this course"
-    )
+    refused(lambda: experiments.adopt(setup, "other", tmp_path / "other.pt"), "other.pt: are no weights of this course")
     refused(lambda: experiments.adopt(setup, "other", tmp_path / "absent.pt"), "absent.pt: no such file")
     assert not runs.pretrain_dir(setup.dataset.name, setup.scale.name, "other").exists()
 
