@@ -54,6 +54,7 @@ def copy(tmp_path_factory):
 @pytest.fixture(scope="module")
 def data(copy, phantom_data):
     shutil.copytree(phantom_data, copy.root / "data" / "phantom")
+    copy("-m", "ssl_utils", "data", "phantom", "--scale", "smoke")  # which finds them, and writes data.json
 
 
 @pytest.fixture(scope="module")
