@@ -163,7 +163,8 @@ def _run(request: dict) -> NoReturn:
 def main() -> None:
     listener = socket.socket(fileno=int(sys.argv[1]))
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # as a kernel has it, before Matplotlib
-    exec(LIGHTER, {})
+    gc.set_threshold(50_000, 50, 100)  # as LIGHTER says to a kernel
+    sys.modules.setdefault("rfc3987_syntax", None)
     for module in MODULES:
         import_module(module)
     import torch

@@ -57,12 +57,13 @@ class Averages(L.Callback):
         averages(trainer.optimizers, show=True)
 
     def on_save_checkpoint(self, trainer, module, checkpoint) -> None:
-        checkpoint["optimizer"] = module.optimizer
+        checkpoint["optimizer"] = getattr(module, "optimizer", DEFAULT)
 
     def on_load_checkpoint(self, trainer, module, checkpoint) -> None:
-        if (saved := checkpoint.get("optimizer", DEFAULT)) != module.optimizer:
+        asked = getattr(module, "optimizer", DEFAULT)
+        if (saved := checkpoint.get("optimizer", DEFAULT)) != asked:
             fix = f"resume with optimizer={saved}, or delete the file to start over"
-            raise CourseError(f"{trainer.ckpt_path}: was written with optimizer={saved}, not {module.optimizer}; {fix}")
+            raise CourseError(f"{trainer.ckpt_path}: was written with optimizer={saved}, not {asked}; {fix}")
 
 
 class Clip(L.Callback):
