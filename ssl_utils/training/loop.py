@@ -60,10 +60,10 @@ class Averages(L.Callback):
         checkpoint["optimizer"] = getattr(module, "optimizer", DEFAULT)
 
     def on_load_checkpoint(self, trainer, module, checkpoint) -> None:
-        asked = getattr(module, "optimizer", DEFAULT)
-        if (saved := checkpoint.get("optimizer", DEFAULT)) != asked:
+        optimizer = getattr(module, "optimizer", DEFAULT)
+        if (saved := checkpoint.get("optimizer", DEFAULT)) != optimizer:
             fix = f"resume with optimizer={saved}, or delete the file to start over"
-            raise CourseError(f"{trainer.ckpt_path}: was written with optimizer={saved}, not {asked}; {fix}")
+            raise CourseError(f"{trainer.ckpt_path}: was written with optimizer={saved}, not {optimizer}; {fix}")
 
 
 class Clip(L.Callback):
