@@ -11,8 +11,8 @@ from scipy import ndimage
 from ssl_utils.data.phantom import make_volume, variants, write_dataset, writing
 
 COARSE = (8, 8, 8)
-# sha256 of image, label and affine of (seed, kind, abnormal) at 6 mm, from before version 2. NumPy rounds with the
-# vector instructions of the processor, so two kinds of processor give two hashes of the last case.
+# sha256 of image, label and affine of (seed, kind, abnormal) at 6 mm, from before version 2. The same
+# code gives the last case two hashes on two kinds of processor.
 FIRST_VERSION = {
     (1, "abdomen", False): ("b0372fd918b88ecc15fae82af8037e7b685fa3d7ba21f5da1ad86faf42b0b5c2",),
     (5, "abdomen", True): ("8300679e26b77ff5c0e7dc031b4892dc948c3abef412f8b528507d8f36adc83a",),

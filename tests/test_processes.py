@@ -57,11 +57,13 @@ def test_kept_memory_is_given_back_when_the_work_is_done():
 
 
 def test_what_forks_share_is_counted_once():
-    streams = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}
+    streams, others = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE}, Memory()
+    others.look()  # earlier tests may have left processes, such as a JupyterLab
     with subprocess.Popen([sys.executable, "-c", FORKS], **streams) as process:
         assert [process.stdout.readline() for _ in range(8)] == [b"ready\n"] * 8
         memory = Memory()
         memory.look()
         process.stdin.close()
     assert memory.largest > 1e8
-    assert memory.together < (6 * memory.largest if platform.system() == "Linux" else 2e9), "not eight times as much"
+    together = memory.together - others.together
+    assert together < (4e8 if platform.system() == "Linux" else 2e9), "not eight times as much"

@@ -8,6 +8,7 @@ from torch.utils.data import DataLoader, Dataset
 from ssl_utils import experiments
 from ssl_utils.experiments import Finetuning, Pretraining, runs
 from ssl_utils.training import loop as training, stopwatch
+from ssl_utils.training.parallel import SharedStep
 from ssl_utils.training.stopwatch import PARTS, Stopwatch
 
 STEPS, VALIDATIONS = 6, 2
@@ -41,7 +42,7 @@ class Numbers(Dataset):
         return ["a case"]
 
 
-class Line(L.LightningModule):
+class Line(SharedStep):
     """One weight, each part of whose training takes the seconds it is told."""
 
     def __init__(self, clock: Clock, *, forward=0.0, backward=0.0, optimiser=0.0, validation=0.0) -> None:

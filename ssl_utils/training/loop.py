@@ -57,13 +57,12 @@ class Averages(L.Callback):
         averages(trainer.optimizers, show=True)
 
     def on_save_checkpoint(self, trainer, module, checkpoint) -> None:
-        checkpoint["optimizer"] = getattr(module, "optimizer", DEFAULT)
+        checkpoint["optimizer"] = module.optimizer
 
     def on_load_checkpoint(self, trainer, module, checkpoint) -> None:
-        optimizer = getattr(module, "optimizer", DEFAULT)
-        if (saved := checkpoint.get("optimizer", DEFAULT)) != optimizer:
+        if (saved := checkpoint.get("optimizer", DEFAULT)) != module.optimizer:
             fix = f"resume with optimizer={saved}, or delete the file to start over"
-            raise CourseError(f"{trainer.ckpt_path}: was written with optimizer={saved}, not {optimizer}; {fix}")
+            raise CourseError(f"{trainer.ckpt_path}: was written with optimizer={saved}, not {module.optimizer}; {fix}")
 
 
 class Clip(L.Callback):
