@@ -12,7 +12,7 @@ from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-from course.warm import LIGHTER
+from course.warm import LIGHTER, lighten
 from course.watching import TimedOut, watched
 from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json, write_text, writing
@@ -105,7 +105,7 @@ def _as_part(
 def _execute(notebook: Path, executed: Path, parameters: dict) -> None:
     os.environ["JUPYTER_PREFER_ENV_PATH"] = "1"  # the kernel "python3" of this environment, not one of the user's
     os.environ["PYDEVD_DISABLE_FILE_VALIDATION"] = "1"
-    sys.modules.setdefault("rfc3987_syntax", None)  # as in the kernel, see LIGHTER
+    lighten()
     logging.getLogger("papermill").setLevel(logging.CRITICAL)  # its errors become one line below
     import papermill
     from jupyter_client import AsyncKernelManager

@@ -26,9 +26,7 @@ from course.watching import end
 
 # MONAI imports rfc3987_syntax where Jupyter has installed it, does not use it, and takes 1.2 s for it. And Python's
 # garbage collector goes through the modules during their import, 1 s in all: it can wait for `chapter.start`.
-LIGHTER = (
-    "import gc, sys; gc.set_threshold(50_000, 50, 100); sys.modules.setdefault('rfc3987_syntax', None); del gc, sys"
-)
+LIGHTER = "from course.warm import lighten; lighten(); del lighten"  # for a kernel
 MODULES = (
     "course.request",
     "course.workflow",
@@ -43,6 +41,12 @@ MODULES = (
     "ssl_utils.statistics",
     "ssl_utils.widgets.viewers",
 )
+
+
+def lighten() -> None:
+    """Save the time of the imports that follow, as said above."""
+    gc.set_threshold(50_000, 50, 100)
+    sys.modules.setdefault("rfc3987_syntax", None)
 
 
 @contextmanager
@@ -163,8 +167,7 @@ def _run(request: dict) -> NoReturn:
 def main() -> None:
     listener = socket.socket(fileno=int(sys.argv[1]))
     os.environ["MPLBACKEND"] = "module://matplotlib_inline.backend_inline"  # as a kernel has it, before Matplotlib
-    gc.set_threshold(50_000, 50, 100)  # as LIGHTER says to a kernel
-    sys.modules.setdefault("rfc3987_syntax", None)
+    lighten()
     for module in MODULES:
         import_module(module)
     import torch

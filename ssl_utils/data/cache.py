@@ -69,7 +69,7 @@ class Prepared:
         mean, std = self.moments
         return (crop.astype(np.float32) - mean) / std
 
-    @property
+    @cached_property
     def moments(self) -> tuple[np.ndarray, np.ndarray]:
         """Mean and standard deviation of the image in 0..1: one number each, or (C, 1, 1, 1) by the rule `nonzero`."""
         pair = (np.array(self.meta[name], np.float32) for name in ("mean", "std"))

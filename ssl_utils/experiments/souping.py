@@ -104,12 +104,16 @@ class Judge:
             steps=STEPS,
         ).to(device())
 
-    def score(self, weights: soups.Weights) -> float:
-        """Put weights into the network, and return its mean validation Dice."""
+    def put(self, weights: soups.Weights) -> None:
+        """Put weights into the network, and measure its statistics of batch norm again."""
         crops = Crops(self.labelled, roi=self.setup.grid.roi, seed=self.seed)
         images = (crops[number]["image"][None].to(device()) for number in range(MEASURED))
         self.task.network.load_state_dict(weights)
         soups.recalibrate(self.task.network, images)
+
+    def score(self, weights: soups.Weights) -> float:
+        """Put weights into the network, and return its mean validation Dice."""
+        self.put(weights)
         dice = [self.task.case_dice(case) for case in self.task.held_out]
         return sum(dice) / len(dice)
 
@@ -174,17 +178,19 @@ def summary(folder: Path) -> str:
 
 def _mixed(judge: Judge, members: Sequence[Member], kind: str) -> dict[str, Any]:
     """Put the soup into the judge's network: the shares of the members, its validation Dice, what was looked at."""
-    weights, shares, more = [member.weights for member in members], [1 / len(members)] * len(members), {}
-    if kind == "greedy":
-        mixed, chosen = soups.greedy_soup(weights, judge.score)
-        shares = [1 / len(chosen.kept) if i in chosen.kept else 0.0 for i in range(len(members))]
-        scores = {" + ".join(map(str, numbers)): value for numbers, value in chosen.scores.items()}
-        more = {"kept": list(chosen.kept), "keeps_one": chosen.keeps_one, "scores": scores}
-    elif kind == "learned":
-        mixed, shares = judge.learned(weights)
-    else:
-        mixed = soups.uniform(weights)
-    return {"shares": shares, "validation_dice": judge.score(mixed), **more}
+    weights, equal = [member.weights for member in members], [1 / len(members)] * len(members)
+    if kind != "greedy":
+        mixed, shares = judge.learned(weights) if kind == "learned" else (soups.uniform(weights), equal)
+        return {"shares": shares, "validation_dice": judge.score(mixed)}
+    mixed, chosen = soups.greedy_soup(weights, judge.score)
+    judge.put(mixed)  # the candidate that was scored last may be another one
+    return {
+        "shares": [1 / len(chosen.kept) if i in chosen.kept else 0.0 for i in range(len(members))],
+        "validation_dice": chosen.score,
+        "kept": list(chosen.kept),
+        "keeps_one": chosen.keeps_one,
+        "scores": {" + ".join(map(str, numbers)): value for numbers, value in chosen.scores.items()},
+    }
 
 
 def _finish(

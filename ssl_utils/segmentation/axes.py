@@ -3,17 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from ssl_utils.errors import CourseError
 from ssl_utils.networks.interface import SegmentationNetwork
-from ssl_utils.segmentation.inference import predict_logits
-
-TINY = 1e-7  # a mean probability of 0 or 1 has no finite logit
+from ssl_utils.segmentation.inference import mean_of_views, predict_logits
 
 
-@torch.inference_mode()
 def predict_along_axes(
     network: SegmentationNetwork, image: np.ndarray, *, roi: Sequence[int], overlap: float, regions: bool
 ) -> Tensor:
@@ -27,14 +23,9 @@ def predict_along_axes(
         CourseError: the network does not read windows of slices.
     """
     check_slices(network)
-    mean: Tensor | None = None
-    for axis in range(3):
-        turned = image.swapaxes(1 + axis, 1 + network.axis)
-        logits = predict_logits(network, turned, roi=roi, overlap=overlap).float()
-        share = (logits.sigmoid_() if regions else logits.softmax(0)).swapaxes(1 + axis, 1 + network.axis).div_(3)
-        mean = share.contiguous() if mean is None else mean.add_(share)
-    mean.clamp_(TINY, 1 - TINY)
-    return mean.logit_() if regions else mean.log_()
+    pairs = [(1 + axis, 1 + network.axis) for axis in range(3)]
+    views = (predict_logits(network, image.swapaxes(*p), roi=roi, overlap=overlap).swapaxes(*p) for p in pairs)
+    return mean_of_views(views, regions=regions)
 
 
 def check_slices(network: SegmentationNetwork) -> None:

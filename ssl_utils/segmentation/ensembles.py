@@ -23,7 +23,7 @@ def probabilities(
     """Probabilities of a cached case on its own grid, (K, D, H, W): of each region, or of each class. They are 0
     in voxels that its label ignores, which so count in no score."""
     logits = inference.predict_logits(network, case.standardised(case.image), roi=roi, overlap=overlap)
-    probability = logits.sigmoid() if dataset.regions else logits.softmax(0)
+    probability = inference.probabilities(logits, regions=bool(dataset.regions))
     if dataset.ignore is None or case.label is None:
         return probability
     return probability * torch.from_numpy(metrics.annotated(np.asarray(case.label), dataset.ignore))

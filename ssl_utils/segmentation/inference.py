@@ -1,6 +1,6 @@
 """From a network on crops to a label map in the space of the original file."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import chain, combinations
 
 import numpy as np
@@ -12,6 +12,7 @@ from torch.nn import functional as F
 from ssl_utils.training.devices import autocast
 from ssl_utils.training.processes import keep_freed_memory
 
+TINY = 1e-7  # a mean probability of 0 or 1 has no finite logit
 AXES = {"left-right": 0, "front-back": 1, "up-down": 2}  # of a volume in RAS
 
 
@@ -45,12 +46,27 @@ def predict_flipped(
     """As `predict_logits`, of the mean of the probabilities (not of the logits, whose mean one overconfident flip
     decides) over the image and its flips along every combination of `axes` (`AXES`): 2, 4 or 8 predictions."""
     dims = [1 + AXES[axis] for axis in axes]
-    total = 0
-    for chosen in chain.from_iterable(combinations(dims, n) for n in range(len(dims) + 1)):
-        logits = predict_logits(network, np.flip(image, chosen), roi=roi, overlap=overlap).flip(chosen)
-        total = total + (logits.sigmoid() if regions else logits.softmax(0))
-    mean = total / 2 ** len(dims)
-    return mean.logit() if regions else mean.log()
+    every = chain.from_iterable(combinations(dims, n) for n in range(len(dims) + 1))
+    views = (predict_logits(network, np.flip(image, dims), roi=roi, overlap=overlap).flip(dims) for dims in every)
+    return mean_of_views(views, regions=regions)
+
+
+@torch.inference_mode()
+def mean_of_views(views: Iterable[Tensor], *, regions: bool) -> Tensor:
+    """Logits (K, D, H, W) of the mean probabilities over several predictions (K, D, H, W) of one volume.
+
+    Memory: two of them, as they come one after the other.
+    """
+    mean, count = torch.zeros(()), 0
+    for logits in views:
+        mean, count = probabilities(logits.float(), regions=regions).add_(mean), count + 1
+    mean.div_(count).clamp_(TINY, 1 - TINY)
+    return mean.logit_() if regions else mean.log_()
+
+
+def probabilities(logits: Tensor, *, regions: bool) -> Tensor:
+    """Logits (K, ...) -> probabilities: of each class, or for overlapping regions of each alone."""
+    return logits.sigmoid() if regions else logits.softmax(0)
 
 
 def decide(scores: Tensor, *, regions: bool) -> Tensor:
@@ -75,13 +91,13 @@ def to_original(
     """
     to_index = torch.from_numpy(np.linalg.inv(affine) @ target_affine).float()
     size = torch.tensor(logits.shape[1:]).float()
-    probabilities = logits.sigmoid() if regions else logits.softmax(0)
+    volume = probabilities(logits, regions=regions)
     along = to_index[:3, :3]
     sample = _straight if torch.allclose(along, along.diag().diag(), atol=1e-6) else _oblique
     planes = []
     for start in range(0, target_shape[0], slab):
         axes = [torch.arange(start, min(start + slab, target_shape[0]))] + [torch.arange(n) for n in target_shape[1:]]
-        sampled, inside = sample(probabilities, [axis.float() for axis in axes], to_index, size)
+        sampled, inside = sample(volume, [axis.float() for axis in axes], to_index, size)
         planes.append((sampled > 0.5) & inside if regions else decide(sampled, regions=False).to(torch.uint8) * inside)
     return torch.cat(planes, dim=1 if regions else 0).numpy()
 
