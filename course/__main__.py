@@ -1,9 +1,10 @@
-"""The command line of the course: run | study | plan | status, and what the rules of the graph call.
+"""The command line of the course: run | study | sweep | watch | plan | status, and what the rules of the graph call.
 
     python -m course run --scale smoke
     python -m course run --scale paper --executor slurm --jobs 20 --partition gpu
     python -m course plan --scale paper
     python -m course study mask_ratio --scale smoke
+    python -m course sweep rates.toml --scale smoke
     python -m course status --scale smoke
     python -m course run-chapter notebooks/00_start_here.ipynb out.ipynb --parameters '{"scale": "smoke"}'
     python -m course run-command "pretrain simmim" log.txt '["ssl_utils", "pretrain", "simmim"]'
@@ -12,23 +13,27 @@ Exit codes: 0 done, 1 a part failed, 2 nothing was started (unknown name, missin
 """
 
 import json
+import sys
+import time
 from contextlib import suppress
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from course import execution
+from course import execution, grids
 from course.chapters import chosen_parts
 from course.progress import clock
 from course.request import Data, DatasetName, Jobs, Labels, Repeats, Request, Scale, with_request
-from course.workflow import bring_up, label_counts, one_line_errors, print_end, print_plan, repeated
+from course.workflow import bring_up, exit_if_failed, label_counts, one_line_errors, print_end, print_plan, repeated
 from ssl_utils.data import datasets
 from ssl_utils.errors import CourseError, replace_unprintable
 from ssl_utils.experiments import scales
 from ssl_utils.files import write_json
 
+MANY = 30  # runs of a sweep that are started without a question
 app = typer.Typer(
     add_completion=False, pretty_exceptions_enable=False, help="Run the course and its studies, plan them, watch them."
 )
@@ -65,6 +70,69 @@ def study(
         folder = run / "studies" / name
         print_end(run, report, table=folder / "results.md")
         print(f"{'this study':20} {folder}")
+
+
+@app.command()
+@with_request
+def sweep(
+    request: Request,
+    file: Annotated[
+        Path, typer.Argument(help="a grid in TOML: labels, seeds, [pretrain], [finetune] (docs/sweeps.md)")
+    ],
+    yes: Annotated[bool, typer.Option("--yes", help=f"start more than {MANY} runs without a question")] = False,
+) -> None:
+    """Make every run of a grid; collect the networks, and print the best, also if some runs have failed."""
+    from course import sweeps
+
+    with one_line_errors(code=2):
+        if request.labels or request.repeats:
+            raise CourseError("labels and repeats of a sweep are in its file: labels = [6, 12], subsets = 1, seeds = 3")
+        grid = grids.read(file)
+        run, report = bring_up(request, grid=grid, confirm=partial(_confirm, yes=yes))
+        config = sweeps.recorded(run, grid.name)
+        table = sweeps.rows(run, config)
+        results = sweeps.write(run, config, table)
+        print(f"\n{results.read_text(encoding='utf-8').strip()}\n")
+        for row in table[table["reason"] != ""].itertuples():
+            print(f"{row.run}: {row.reason}", file=sys.stderr)
+        print(f"{'summary, all runs':20} {results.parent / 'results.*'}")
+        print(f"{'networks':20} {sweeps.collect(run, config['study'], table)}")
+        exit_if_failed(report)
+
+
+def _confirm(runs: int, *, yes: bool) -> None:
+    """Ask before many runs are started. Raises CourseError where nobody can answer, or the answer is no."""
+    if runs <= MANY or yes:
+        return
+    if not (sys.stdin.isatty() and typer.confirm(f"Start {runs} runs?")):
+        raise CourseError(f"{runs} runs, more than {MANY}: nothing was started; add --yes, or make the grid smaller")
+
+
+@app.command()
+def watch(
+    file: Annotated[Path, typer.Argument(help="the grid of a sweep that was started, or its name")],
+    dataset: DatasetName = "phantom",
+    scale: Scale = "laptop",
+    data: Data = None,
+) -> None:
+    """The runs of a sweep: parameters, state, step, score, device, job. On a terminal it is renewed until all ended."""
+    from rich.console import Console
+    from rich.live import Live
+
+    from course import sweeps
+    from ssl_utils.experiments import runs
+
+    with one_line_errors(code=1):
+        root = runs.course_dir(datasets.run_name(dataset, data), scale)
+        config, console = sweeps.recorded(root, file.stem), Console()
+        console = console if console.is_terminal else Console(width=160)
+        with Live(console=console, auto_refresh=False) as live:
+            while True:
+                table = sweeps.rows(root, config)
+                live.update(sweeps.shown(table, sweeps.counts(table)), refresh=True)
+                if not console.is_terminal or not {"running", "queued", "pending"} & {*table["state"]}:
+                    break
+                time.sleep(2)
 
 
 @app.command("plan")

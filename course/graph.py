@@ -67,7 +67,8 @@ def run_graph(run: Path, config: dict, *, cores: int, cluster: Cluster | None = 
     Args:
         run: runs/<dataset>/<scale>.
         config: scale, dataset, data, notebooks, num_labeled, settings (numbers of the scale); read by the Snakefile.
-            With a plan under "study" (`studies.plan`) that study is brought up to date instead of the course.
+            With a plan under "study" (`studies.plan`, `Grid.plan`) that study or sweep is brought up to date instead
+            of the course.
         cores: processor cores to use.
         cluster: send the parts to Slurm instead.
 
@@ -75,14 +76,15 @@ def run_graph(run: Path, config: dict, *, cores: int, cluster: Cluster | None = 
         exit code under "code", "parts" that ran, mean "chapters" seconds, "seconds", peak memory in bytes.
     """
     course = run / ".course"
-    study = (config.get("study") or {}).get("name")
+    study = config.get("study") or {}
     if cluster:
         slurm.refuse_if_queued(run)
-    settings = course / (f"study_{study}.json" if study else "config.json")
+    settings = course / (f"study_{study['name']}.json" if study else "config.json")
     write_json(settings, config)
     events, log = course / "events.jsonl", course / "snakemake.log"
     events.write_text("")
-    command = graph_command(run, settings, cores=cores, cluster=cluster, study=bool(study))
+    target = study.get("target", "study") if study else None
+    command = graph_command(run, settings, cores=cores, cluster=cluster, target=target)
     threads = max(1, cores // 4)  # of one part, as in the Snakefile
     slots = cluster.jobs if cluster else cores // threads
     progress = Progress(reference_costs(run.parent.name, run.name), slots=slots)
@@ -137,9 +139,9 @@ def run_graph(run: Path, config: dict, *, cores: int, cluster: Cluster | None = 
 
 
 def graph_command(
-    run: Path, config: Path, *, cores: int, cluster: Cluster | None = None, study: bool = False
+    run: Path, config: Path, *, cores: int, cluster: Cluster | None = None, target: str | None = None
 ) -> list[str]:
-    """The command line of Snakemake, of its driver for Slurm with a cluster."""
+    """The command line of Snakemake, of its driver for Slurm with a cluster. `target`: study or sweep."""
     if cluster:
         start = ["setpriv", "--pdeathsig", "KILL"]  # here chapters watch the course; on a cluster nothing else would
         driver = "course.slurm_driver"
@@ -147,11 +149,13 @@ def graph_command(
         resources += ["--default-resources", f"slurm_partition={cluster.partition}"] if cluster.partition else []
     else:
         start, driver, resources = [], "snakemake", ["--cores", str(cores)]
-    snakefile = PROJECT / ("Snakefile.studies" if study else "Snakefile")
+    snakefile = PROJECT / ("Snakefile.studies" if target else "Snakefile")
     files = {"--snakefile": snakefile, "--directory": run, "--configfile": config, "--profile": "none"}
-    command = [*start, sys.executable, "-m", driver, *(["study"] if study else [])]
+    command = [*start, sys.executable, "-m", driver, *([target] if target else [])]
     command += [str(word) for pair in files.items() for word in pair] + resources
     command += ["--scheduler", "greedy", "--nolock", "--rerun-incomplete", "--nocolor"]
+    if target == "sweep":  # one bad combination must not end the others; on a cluster the profile has the retries
+        command += ["--keep-going", *([] if cluster else ["--retries", "2"])]
     return [*command, "--rerun-triggers", "mtime", "params", "input"]
 
 

@@ -1,15 +1,16 @@
 """The parts of a course before any of them runs: their number, their order and their cost."""
 
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from itertools import product
 
 from course.chapters import FINETUNING, FIRST, LAST, OWN, part_of, tasks_of
-from course.progress import REFERENCE, Progress, clock
+from course.progress import ALIKE, REFERENCE, Progress, clock
 from ssl_utils.data import datasets
 from ssl_utils.experiments import scales, setups
 from ssl_utils.experiments.description import NETWORK
+from ssl_utils.experiments.naming import base
 from ssl_utils.experiments.scales import Scale
 from ssl_utils.experiments.setups import Setup
 from ssl_utils.files import read_json
@@ -36,10 +37,7 @@ def parts(config: dict) -> list[Part]:
     """The parts of the graph of this configuration, in its order; of a study, those that it adds to the course."""
     if study := config.get("study"):
         pretrainings = [Part(f"pretrain/{name}", "pretrain", f"pretrain {name}") for name in study["pretrain"]]
-        return [
-            *pretrainings,
-            *_finetunings(study["finetune"], study["num_labeled"], config["settings"], "finetune {}"),
-        ]
+        return [*pretrainings, *_finetunings(study["finetune"], study["num_labeled"], config["settings"], "finetune")]
     chosen = config.get("parts", [1])
     first, own, last = (
         [Part(f"chapters/{chapter}", chapter, chapter) for chapter in chapters if part_of(chapter) in chosen]
@@ -47,15 +45,21 @@ def parts(config: dict) -> list[Part]:
     )
     tasks = tasks_of(chosen)
     pretrainings = [Part(f"pretrain/{task}", TASKS[task].chapter, TASKS[task].chapter) for task in tasks]
-    label, inits = f"{FINETUNING} init={{}}", ("random", *tasks)
-    return [*first, *pretrainings, *_finetunings(inits, config["num_labeled"], config["settings"], label), *own, *last]
+    tuned = _finetunings(("random", *tasks), config["num_labeled"], config["settings"], FINETUNING)
+    return [*first, *pretrainings, *tuned, *own, *last]
 
 
-def _finetunings(inits, num_labeled, settings: dict, label: str) -> Iterator[Part]:
-    chapter = label.split()[0]
+def _finetunings(inits, num_labeled, settings: dict, chapter: str) -> Iterator[Part]:
     for init, n, subset, seed in product(inits, num_labeled, range(settings["subsets"]), range(settings["seeds"])):
         run = f"finetune/{init}/n{n}/subset{subset}_seed{seed}"
-        yield Part(run, chapter, f"{label.format(init)} n={n} subset={subset} seed={seed}")
+        label = f"finetune {init}" if "__" in init else f"{FINETUNING} init={init}"  # a study takes runs of the course
+        yield Part(run, chapter, f"{label} n={n} subset={subset} seed={seed}")
+
+
+def options_in(part: Part) -> dict[str, str]:
+    """The options in the name of a run, as text."""
+    name = part.run.split("/")[1]
+    return dict(pair.split("=", 1) for pair in name.split("__")[1:])
 
 
 def trained(part: Part) -> tuple[str, str, str] | None:
@@ -63,11 +67,10 @@ def trained(part: Part) -> tuple[str, str, str] | None:
     None: it trains nothing."""
     from ssl_utils.pretext import task_class
 
-    stage, _, run = part.run.partition("/")
+    stage, name, *_ = part.run.split("/")
     if stage == "chapters":
         return None
-    name, *pairs = run.split("/")[0].split("__")
-    options = dict(pair.split("=", 1) for pair in pairs)
+    options, name = options_in(part), base(name)
     network = options.get("network", NETWORK)
     encoder = stage == "pretrain" and options.get("scope", task_class(name).scope) == "encoder"
     return stage, network, "encoder" if encoder else network
@@ -114,8 +117,8 @@ class Estimate:
 
     def jobs(self) -> dict[str, int]:
         """Jobs per chapter: a chapter that pretrains two tasks is one."""
-        counts = Counter(part.chapter for part in self.parts)
-        return {chapter: n if chapter == FINETUNING else 1 for chapter, n in counts.items()}
+        counts, pretraining = Counter(part.chapter for part in self.parts), {entry.chapter for entry in TASKS.values()}
+        return {chapter: 1 if chapter in pretraining else n for chapter, n in counts.items()}
 
     def wall_seconds(self, jobs: int) -> float:
         return Progress(self.seconds, slots=jobs, left=self.jobs()).remaining()
@@ -127,11 +130,14 @@ class Estimate:
         pretrainings = ", ".join(part.run.split("/")[1] for part in self.parts if part.run.startswith("pretrain"))
         random = sum(part.run.startswith("finetune/random/") for part in self.parts)
         sizes = [f"{name}, {m:,.1f} million weights, {g / 1e3:,.3f} TFLOP a crop" for name, (g, m) in networks]
+        order = [
+            f"{'order':14} {first} chapters one after the other; then pretraining ({pretrainings}) beside the {random} "
+            f"fine-tunings from scratch; then {counts['finetune'] - random} from pretrained weights; then the results"
+        ]
         rows = [
             f"{'runs':14} {counts['pretrain']} pretrainings, {counts['finetune']} fine-tunings, "
             f"{counts['chapters']} chapters that train nothing: {sum(jobs_of.values())} jobs",
-            f"{'order':14} {first} chapters one after the other; then pretraining ({pretrainings}) beside the {random} "
-            f"fine-tunings from scratch; then {counts['finetune'] - random} from pretrained weights; then the results",
+            *(order if counts["chapters"] else ()),
             f"{'networks':14} {'; '.join(sizes)}",
             f"{'CPU':14} {self.cpu_hours:,.1f} hours; {clock(self.wall_seconds(jobs))} with {jobs} parts at a time",
             f"{'GPU':14} {total / tflops / 3600:,.1f} hours of training at an assumed {tflops:g} TFLOP/s; "
@@ -145,8 +151,15 @@ class Estimate:
         return [*rows, self.basis]
 
 
-def estimate(config: dict) -> Estimate:
-    """Scale a recorded course to this one.
+def factor(part: Part, scale: Scale) -> float:
+    """The training of a run over that of the scale, by the options in its name."""
+    options = options_in(part)
+    steps = float(options["steps"]) / scale.pretrain_steps if "steps" in options else 1.0
+    return steps * float(options.get("budget", 1)) * float(options.get("crop", 1)) ** 3
+
+
+def estimate(config: dict, planned: list[Part] | None = None) -> Estimate:
+    """Scale a recorded course to this one, or to the parts `planned` alone.
 
     Seconds of a chapter = those at scale smoke, which is all overhead, plus training: the additional seconds at scale
     laptop, in proportion to steps x batch size x multiplications of the network for a crop.
@@ -159,24 +172,27 @@ def estimate(config: dict) -> Estimate:
     name = dataset.name if "laptop" in recorded.get(dataset.name, {}) else "phantom"
     costs = recorded[name]
     before = Setup(datasets.get(name), scales.get("laptop"))
-    planned = parts(config)
+    planned = parts(config) if planned is None else planned
     training = {part: trained(part) for part in planned}
     sizes = {network: counted(setup, network) for network in sorted({t[1] for t in training.values() if t})}
     sizes_before = counted(before)  # recorded courses trained the default network
     overhead, same_scale = (costs.get(level, {}).get("chapters", {}) for level in ("smoke", config["scale"]))
     known = recorded["phantom"]["laptop"]["chapters"] | costs["laptop"]["chapters"]
-    seconds, tflop, weights = {}, {}, 0.0
+    each: dict[str, list[float]] = defaultdict(list)  # seconds
+    tflop, weights = {}, 0.0
     for part in planned:  # a chapter that no recorded course has is assumed to cost as much as the most expensive one
-        laptop, fixed = known.get(part.chapter, max(known.values())), overhead.get(part.chapter, 0.0)
+        chapter = ALIKE.get(part.chapter, part.chapter)
+        laptop, fixed = known.get(chapter, max(known.values())), overhead.get(chapter, 0.0)
         if training[part] is None:
-            seconds[part.chapter], tflop[part.chapter] = same_scale.get(part.chapter, laptop), 0.0
+            each[part.chapter].append(same_scale.get(chapter, laptop))
+            tflop[part.chapter] = 0.0
             continue
         stage, network, what = training[part]
         steps, batch = f"{stage}_steps", f"{stage}_batch_size"
-        work = getattr(scale, steps) * getattr(scale, batch) * sizes[network][what][0]
+        work = factor(part, scale) * getattr(scale, steps) * getattr(scale, batch) * sizes[network][what][0]
         size_before = sizes_before["encoder" if what == "encoder" else NETWORK][0]
         reference = getattr(before.scale, steps) * getattr(before.scale, batch) * size_before
-        seconds[part.chapter] = fixed + max(laptop - fixed, 0.0) * work / reference
+        each[part.chapter].append(fixed + max(laptop - fixed, 0.0) * work / reference)
         tflop[part.chapter] = tflop.get(part.chapter, 0.0) + 3 * work / 1e3  # backward costs two forwards
         weights += (2 if stage == "pretrain" else 1) * sizes[network][what][1]  # task.safetensors and the weights
     basis = (
@@ -185,6 +201,7 @@ def estimate(config: dict) -> Estimate:
         f"{costs['laptop']['date']}, {costs['laptop']['device']}, seconds of a part on one core. Scoring of larger "
         "test volumes is not scaled: take it as an order of magnitude."
     )
+    seconds = {chapter: sum(values) / len(values) for chapter, values in each.items()}
     networks = {network: size[network] for network, size in sizes.items()}
     kept = (4 * weights + NOTEBOOK_MB * len(planned)) / 1e3
     largest = max((millions for _, millions in networks.values()), default=0.0)

@@ -11,6 +11,7 @@ import psutil
 from ssl_utils.files import read_json
 
 REFERENCE = Path(__file__).resolve().parents[1] / "json_files" / "reference_costs.json"
+ALIKE = {"pretrain": "03_simmim_masking", "finetune": "04_unetr_finetuning"}  # step of a study -> chapter that does it
 ONE_AT_A_TIME = ("00", "01", "05", "results")  # the other parts run beside each other
 
 
@@ -86,8 +87,7 @@ def reference_costs(dataset: str, scale: str) -> dict[str, float]:
     costs = read_json(REFERENCE) if REFERENCE.exists() else {}
     recorded = costs.get(dataset, {}).get(scale) or costs.get("phantom", {}).get(scale) or {}
     known = recorded.get("chapters", {})
-    alike = {"pretrain": "03_simmim_masking", "finetune": "04_unetr_finetuning"}
-    return known | {step: known[chapter] for step, chapter in alike.items() if chapter in known}
+    return known | {step: known[chapter] for step, chapter in ALIKE.items() if chapter in known}
 
 
 class Memory:

@@ -4,7 +4,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -12,6 +12,7 @@ from pathlib import Path
 from course import graph
 from course.execution import refuse_braces
 from course.graph import PROJECT, locked, run_graph
+from course.grids import Grid
 from course.progress import clock
 from course.request import Request
 from ssl_utils.data import datasets, own_grid
@@ -21,9 +22,16 @@ from ssl_utils.files import read_json
 
 
 def bring_up(
-    request: Request, *, parts: Sequence[int] = (1,), study: str | None = None, tasks: tuple[str, ...] = ()
+    request: Request,
+    *,
+    parts: Sequence[int] = (1,),
+    study: str | None = None,
+    tasks: tuple[str, ...] = (),
+    grid: Grid | None = None,
+    confirm: Callable[[int], None] = lambda runs: None,
 ) -> tuple[Path, dict]:
-    """Bring the parts of the course, or one study on it, up to date; return the run folder and its graph's report."""
+    """Bring the parts of the course, one study on it or the runs of a grid up to date; return the run folder and its
+    graph's report. `confirm` is called with the number of unfinished runs of a grid, after their cost was printed."""
     from course import studies
     from ssl_utils.experiments import runs
 
@@ -31,6 +39,7 @@ def bring_up(
         studies.get(study)
     cluster = graph.cluster(request.executor, request.jobs, request.partition, request.profile)
     scale, dataset, numbers = request.scale, request.dataset, repeated(request.scale, request.repeats)
+    numbers = replace(numbers, subsets=grid.subsets, seeds=grid.seeds) if grid else numbers
     counts = label_counts(request.labels) if request.labels else None
     chosen = {key: value for key in own_grid.KEYS if (value := getattr(request, key))}
     datasets.get(dataset, request.data, chosen=own_grid.parsed(chosen))
@@ -52,15 +61,32 @@ def bring_up(
             chosen = {"num_labeled": config["num_labeled"], "all_labels": bool(counts), "tasks": tasks}
             chosen["training"] = config["cases"]["training"]
             config["study"] = studies.plan(study, scale=numbers, dataset=dataset, data=data, **chosen)
-            for other in config["study"]["needs"]:
-                prepare(other, scale)
-        elif cluster:
+        elif grid:
+            config["study"] = grid.plan(config["cases"]["training"])
+        for other in config.get("study", {}).get("needs", ()):
+            prepare(other, scale)
+        if grid:
+            confirm(_print_rest(run, config, jobs=cluster.jobs if cluster else request.cores or usable_cores()))
+        elif cluster and not study:
             print_plan(config, jobs=cluster.jobs)
         report = run_graph(run, config, cores=request.cores or usable_cores(), cluster=cluster, lock=lock)
+    return run, report
+
+
+def exit_if_failed(report: dict) -> None:
     if report["code"]:
         print("What is complete is kept: the same command resumes.", file=sys.stderr)
         sys.exit(report["code"])
-    return run, report
+
+
+def _print_rest(run: Path, config: dict, *, jobs: int) -> int:
+    """Print the cost of the runs of a sweep that are not finished, and return their number."""
+    from course import plan
+
+    left = [part for part in plan.parts(config) if not (run / part.writes).exists()]
+    if left:
+        print("\n".join(plan.estimate(config, left).lines(jobs=jobs, tflops=50.0)), flush=True)
+    return len(left)
 
 
 def repeated(scale: str, repeats: int | None) -> scales.Scale:
@@ -120,7 +146,8 @@ def usable_cores() -> int:
 
 
 def print_end(run: Path, report: dict, *, table: Path) -> None:
-    """Print the table that the last part wrote, the places of all results, and the cost."""
+    """Print the table that the last part wrote, the places of all results, and the cost; exit if a part failed."""
+    exit_if_failed(report)
     if table.exists():
         print("\n" + table.read_text(encoding="utf-8").strip() + "\n")
     patterns = {"executed notebooks": "**/notebook.ipynb", "figures": "figures", "metrics": "**/metrics.json"}

@@ -168,7 +168,9 @@ def finetune(**options) -> None:
 
 @app.command()
 def soup(
-    folders: Annotated[list[Path], typer.Argument(metavar="RUN RUN ...", help="folders of finished fine-tunings")],
+    folders: Annotated[
+        list[Path], typer.Argument(metavar="RUN RUN ...", help="finished fine-tunings, or folders of them")
+    ],
     kind: Annotated[str, typer.Option(help="uniform, greedy or learned; chosen on the validation set")] = "greedy",
     dataset: DatasetOption = "phantom",
     scale: ScaleOption = "laptop",

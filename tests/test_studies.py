@@ -181,7 +181,7 @@ def would_run(run: Path, name: str, scale: str = "smoke", **settings) -> dict[st
     }
     path = run / ".course" / "study.json"
     write_json(path, config)
-    command = graph.graph_command(run, path, cores=2, study=True)
+    command = graph.graph_command(run, path, cores=2, target="study")
     found = subprocess.run([*command, "--dry-run"], capture_output=True, text=True)
     assert found.returncode == 0, found.stdout + found.stderr
     return graph.planned(found.stdout + found.stderr, PROJECT / "notebooks")

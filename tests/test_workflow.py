@@ -91,7 +91,7 @@ class Course:
         """Parts per chapter that would run after these settings changed; of a study, by its plan."""
         path, more = self.run / ".course" / "other.json", {"study": study} if study else {}
         path.write_text(json.dumps(self.config | {"settings": self.config["settings"] | settings} | more))
-        command = graph.graph_command(self.run, path, cores=2, study=bool(study))
+        command = graph.graph_command(self.run, path, cores=2, target="study" if study else None)
         found = subprocess.run([*command, "--dry-run"], capture_output=True, text=True)
         assert found.returncode == 0, found.stderr
         return graph.planned(found.stdout + found.stderr, self.notebooks)

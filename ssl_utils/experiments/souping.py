@@ -47,6 +47,12 @@ class Member:
         return self.settings["encoder"], drawn
 
 
+def runs_in(folder: Path) -> list[Path]:
+    """The run folders in a folder, such as the one that a sweep has filled; the folder itself if it is a run."""
+    inside = sorted(path.parent for path in folder.glob("*/metrics.json"))
+    return [folder] if (folder / "metrics.json").exists() or not inside else inside
+
+
 def read_member(setup: Setup, folder: Path) -> Member:
     """Raises CourseError when the folder is no finished fine-tuning of this course."""
     folder = folder.resolve()
@@ -138,7 +144,7 @@ def soup(setup: Setup, folders: Sequence[Path], *, kind: str = "greedy", seed: i
     """Mix fine-tunings, choose on the validation set, and score the test set once; returns the run folder.
 
     Args:
-        folders: run folders of at least two fine-tunings of this course.
+        folders: run folders of at least two fine-tunings of this course, or folders of such folders.
         kind: uniform, greedy, or learned.
         seed: of the crops on which shares are learnt and batch norm is measured.
 
@@ -147,7 +153,7 @@ def soup(setup: Setup, folders: Sequence[Path], *, kind: str = "greedy", seed: i
     """
     if kind not in soups.KINDS:
         raise CourseError(f"kind={kind!r}: unknown; choose one of {', '.join(soups.KINDS)}")
-    members = [read_member(setup, Path(folder)) for folder in folders]
+    members = [read_member(setup, run) for folder in folders for run in runs_in(Path(folder))]
     check(members)
     hashes = [sha256(member.model) for member in members]
     key = hashlib.sha256(f"{hashes} {seed}".encode()).hexdigest()[:8]

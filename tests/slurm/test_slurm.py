@@ -22,6 +22,7 @@ from course.chapters import tasks_of
 from course.graph import PROJECT, Cluster
 from ssl_utils.errors import CourseError
 from ssl_utils.pretext import TASKS
+from tests.slurm.hundred import Sweep, events
 from tests.slurm.one_node import OneNode, obstacle, said, wait_for
 from tests.test_workflow import Course, save
 
@@ -61,10 +62,6 @@ def quick(folder: Path, **of_finetuning) -> Path:
     folder.mkdir(parents=True)
     (folder / "config.yaml").write_text(yaml.safe_dump(content))
     return folder
-
-
-def events(run: Path) -> list[dict]:
-    return [json.loads(line) for line in (run / ".course" / "events.jsonl").read_text().splitlines()]
 
 
 def state(run: Path, name: str) -> status.Row:
@@ -193,3 +190,11 @@ def test_stopping_takes_the_jobs_along_and_after_a_kill_a_new_start_is_refused(n
     assert again.returncode == 2 and told.endswith(f"or end them first: scancel {job}\n"), told
     assert slurm.queued(course.run) == [job], "it runs on"
     subprocess.run(["scancel", job], check=True)
+
+
+@pytest.mark.timeout(400)
+def test_a_sweep_is_collected_after_two_of_its_runs_had_failed(node, tmp_path):
+    """A hundred runs, a time-out and a new controller besides: python -m tests.slurm.hundred."""
+    sweep = Sweep(tmp_path, seeds=3, real=False)
+    sweep.write(hangs=False)
+    sweep.check(sweep.start(jobs=4, seconds=380), timed_out=0)

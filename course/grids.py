@@ -1,0 +1,171 @@
+"""Grids: many runs from one small file, as points of a study on the course's graph.
+
+    # rates.toml
+    labels = [6, 12]               # labelled volumes; 6 without this line
+    subsets = 1                    # label subsets and seeds of every fine-tuning
+    seeds = 3
+
+    [pretrain]                     # without this table, every run is from scratch
+    task = ["random", "mae"]
+    mask_ratio = [0.6, 0.75]       # applies to those tasks that have it
+
+    [finetune]
+    lr = [1e-3, 4e-3]
+    layer_decay = 0.75             # one value: not varied
+
+The keys of the tables are options of `Pretraining`, of its pretext task, and of `Finetuning`; every combination of
+their values is a run: here (1 + 2) x 2 fine-tunings for each of two label counts, one subset and three seeds, 36.
+"""
+
+import re
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from course.study import Point
+from ssl_utils.data import datasets
+from ssl_utils.errors import CourseError
+from ssl_utils.experiments.description import RANDOM, Finetuning, Pretraining, task_options
+from ssl_utils.experiments.runs import OF_ONE_RUN
+from ssl_utils.training.options import Option, known, options_of
+
+REPEATS = {
+    "labels": Option("labelled volumes", name="labels", kind=int, low=1),
+    "subsets": Option("label subsets", name="subsets", kind=int, low=1, high=100),
+    "seeds": Option("seeds", name="seeds", kind=int, low=1, high=1000),
+}
+TABLES = {"pretrain": Pretraining, "finetune": Finetuning}
+OF_FINETUNING = {name: option for name, option in options_of(Finetuning).items() if name not in OF_ONE_RUN}
+IN_A_PATH = re.compile(r"[\w.,=+-]+")  # run names are folders, and Snakemake fills in braces
+
+
+@dataclass(frozen=True)
+class Grid:
+    """The fine-tunings of a grid: every point at every label count, with so many label subsets and seeds."""
+
+    name: str
+    labels: tuple[int, ...]
+    subsets: int
+    seeds: int
+    points: tuple[Point, ...]
+
+    def finetunings(self) -> list[Finetuning]:
+        """Every run, in the order of the points."""
+        repeats = list(product(self.labels, range(self.subsets), range(self.seeds)))
+        return [
+            replace(point.run, num_labeled=count, subset=subset, seed=seed)
+            for point in self.points
+            for count, subset, seed in repeats
+        ]
+
+    def plan(self, training: int) -> dict[str, Any]:
+        """The grid as plain values for the graph, as `studies.plan` gives them for a study; `training` is the number of
+        labelled training volumes.
+
+        Raises:
+            CourseError: more labels are wanted than there are.
+        """
+        if max(self.labels) > training:
+            raise CourseError(
+                f"grid {self.name}: labels = {max(self.labels)}, but only {training} volumes; choose fewer"
+            )
+        pools = {part for point in self.points for part in str(point.options.get("pool") or "own").split("+")}
+        return {
+            "name": f"sweep_{self.name}",
+            "target": "sweep",
+            "num_labeled": list(self.labels),
+            "needs": sorted(pools - {"own"}),
+            "points": [{"value": point.value, "name": point.run.name} for point in self.points],
+            "pretrain": {p.run.init: p.pretraining.words() for p in self.points if p.run.init != p.task},
+            "finetune": {p.run.name: p.run.words() for p in self.points},
+        }
+
+
+def read(path: Path) -> Grid:
+    """The grid in a TOML file.
+
+    Raises:
+        CourseError: no such file, no TOML, an unknown field, a value that is not possible, or nothing to run.
+    """
+    try:
+        content = tomllib.loads(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise CourseError(f"{path}: is no readable TOML file ({reason}); see docs/sweeps.md for one") from None
+    try:
+        return described(path.stem, content)
+    except CourseError as error:
+        raise CourseError(f"{path.name}: {error}") from None
+
+
+def described(name: str, content: Mapping[str, Any]) -> Grid:
+    """The grid of the content of a file; raises CourseError as `read`."""
+    if not IN_A_PATH.fullmatch(name):
+        raise CourseError(f"name {name!r}: becomes a folder; use letters, digits, - and _ alone")
+    for key in content:
+        known({**REPEATS, **dict.fromkeys(TABLES, Option())}, key, of="a grid")
+    tables = {table: content.get(table, {}) for table in TABLES}
+    for table, values in tables.items():
+        if not isinstance(values, dict):
+            raise CourseError(f"{table} = {values!r}: must be a table; write [{table}] and the options below it")
+    repeats = {"labels": 6, "subsets": 1, "seeds": 1} | {key: content[key] for key in REPEATS if key in content}
+    labels = tuple(REPEATS["labels"].check(count) for count in _values("labels", repeats["labels"]))
+    counts = {key: REPEATS[key].check(repeats[key]) for key in ("subsets", "seeds")}
+    points = {point.run.name: point for point in _points(tables["pretrain"], tables["finetune"])}
+    if strange := next((run for run in points if not IN_A_PATH.fullmatch(run)), None):
+        raise CourseError(f"run {strange}: its name becomes a folder; leave other signs than letters, digits, + out")
+    grid = Grid(name, labels, **counts, points=tuple(points.values()))
+    if len(grid.finetunings()) < 2:
+        raise CourseError("has a single run; give an option several values, as in lr = [1e-3, 4e-3]")
+    return grid
+
+
+def _points(pretrain: Mapping[str, Any], finetune: Mapping[str, Any]) -> Iterator[Point]:
+    """Every combination: task, its options, options of the fine-tuning."""
+    for key in finetune:
+        known(OF_FINETUNING, key, of="[finetune]")
+    if pretrain and "task" not in pretrain:
+        raise CourseError('[pretrain]: names no task; add a line such as task = ["random", "mae"]')
+    tasks = _values("task", pretrain.get("task", RANDOM))
+    own = {task: {} if task == RANDOM else {**options_of(Pretraining), **task_options(task)} for task in tasks}
+    for key in pretrain:
+        known(
+            {name: option for options in own.values() for name, option in options.items()} | {"task": Option()},
+            key,
+            of="[pretrain]",
+        )
+    _refuse_unknown_pools(pretrain)
+    given = {key: _values(key, value) for key, value in pretrain.items() if key != "task"}
+    tuned = {key: _values(key, value) for key, value in finetune.items()}
+    varied = {key for key, values in {**given, **tuned}.items() if len(values) > 1}
+    for task in tasks:
+        of_task = {key: values for key, values in given.items() if key in own[task]}
+        for options, tuning in product(_combinations(of_task), _combinations(tuned)):
+            shown = {"task": task} if len(tasks) > 1 else {}
+            shown |= {key: value for key, value in {**options, **tuning}.items() if key in varied}
+            value = ", ".join(f"{key}={value}" for key, value in shown.items())
+            yield Point(task, value or task, options, tuning)
+
+
+def _refuse_unknown_pools(pretrain: Mapping[str, Any]) -> None:
+    for value in _values("pool", pretrain.get("pool", "own")):
+        for part in str(value).split("+"):
+            if part != "own":
+                datasets.get(part)
+
+
+def _values(key: str, given: Any) -> Sequence[Any]:
+    """The values of an option, of which a file may give one alone."""
+    values = given if isinstance(given, list) else [given]
+    if not values:
+        raise CourseError(f"{key} = []: has no value; give one or more, or leave the line out")
+    if twice := next((value for value in values if values.count(value) > 1), None):
+        raise CourseError(f"{key} = {given}: has {twice!r} twice; leave one of them out")
+    return values
+
+
+def _combinations(options: Mapping[str, Sequence[Any]]) -> list[dict[str, Any]]:
+    return [dict(zip(options, values, strict=True)) for values in product(*options.values())]
