@@ -41,15 +41,16 @@ def rows(root: Path, config: Mapping[str, Any]) -> pd.DataFrame:
     done), reason. `score` is text: validation Dice when done, else the loss of training."""
     known, settings = {row.run: row for row in status.rows(root)}, config["settings"]
     repeats = list(product(config["study"]["num_labeled"], range(settings["subsets"]), range(settings["seeds"])))
-    found = []
+    lines = []
     for point, (count, subset, seed) in product(config["study"]["points"], repeats):
         run = f"finetune/{point['name']}/n{count}/subset{subset}_seed{seed}"
-        row, done = known[run], runs.metrics(root / run) or {}
+        row = known.get(run, status.Row(run, "pending"))  # outside of a graph, until it is begun
+        done = runs.metrics(root / run) or {}
         score = f"Dice {done['validation_dice']:.3f}" if done else row.result
         cells = [point["value"], count, subset, seed, row.state, row.step, score, row.seconds, row.device, row.job]
         dice = {key: done.get(name, np.nan) for key, name in (("validation", "validation_dice"), ("test", "dice"))}
-        found.append({"run": run, **dict(zip(SHOWN, cells, strict=True)), **dice, "reason": row.reason})
-    return pd.DataFrame(found)
+        lines.append({"run": run, **dict(zip(SHOWN, cells, strict=True)), **dice, "reason": row.reason})
+    return pd.DataFrame(lines)
 
 
 def shown(table: pd.DataFrame, title: str) -> Table:
@@ -71,16 +72,16 @@ def collect(root: Path, plan: Mapping[str, Any], table: pd.DataFrame) -> Path:
     Files are linked where the disk allows it, so that they take no space, and copied elsewhere. A folder of an earlier
     call is replaced.
     """
-    place = folder(root, plan) / "collected"
-    with atomic(place) as temporary:
+    target = folder(root, plan) / "collected"
+    with atomic(target) as temporary:
         temporary.mkdir(parents=True)
         for run in table.loc[table["state"] == "done", "run"]:
-            target = temporary / run.removeprefix("finetune/").replace("/", "_")
-            target.mkdir()
+            member = temporary / run.removeprefix("finetune/").replace("/", "_")
+            member.mkdir()
             for name in filter(lambda name: (root / run / name).exists(), COLLECTED):
-                _link(root / run / name, target / name)
-        shutil.rmtree(place, ignore_errors=True)
-    return place
+                _link(root / run / name, member / name)
+        shutil.rmtree(target, ignore_errors=True)
+    return target
 
 
 def _link(source: Path, target: Path) -> None:
@@ -108,10 +109,10 @@ def spread(table: pd.DataFrame) -> float:
 
 def write(root: Path, config: Mapping[str, Any], table: pd.DataFrame) -> Path:
     """Write results.csv, `rows`, and results.md, the summary; returns the second."""
-    place = folder(root, config["study"])
-    runs.write_table(place / "results.csv", table)
-    write_text(place / "results.md", text(place.name, table) + "\n")
-    return place / "results.md"
+    target = folder(root, config["study"])
+    runs.write_table(target / "results.csv", table)
+    write_text(target / "results.md", text(target.name, table) + "\n")
+    return target / "results.md"
 
 
 def text(name: str, table: pd.DataFrame) -> str:

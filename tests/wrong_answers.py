@@ -18,6 +18,7 @@ from course.exercises import (
     chapter_09,
     chapter_11,
     chapter_13,
+    chapter_15,
     chapter_16,
 )
 from course.exercises.chapter_03 import _hidden
@@ -53,6 +54,12 @@ _LPS = np.diag([-1, -1, 1, 1])
 
 def _three(error, mask):
     return torch.stack([error.mean(), error[mask].mean(), error[~mask].mean()])
+
+
+def _pruned(task, options, own):
+    """Every combination of all options, those of others taken away: some runs are there several times."""
+    every = chapter_15._expanded([task], options, {task: set(options)})
+    return [(task, {name: value for name, value in chosen.items() if name in own[task]}) for _, chosen in every]
 
 
 def _next_row(first, second, temperature):
@@ -482,6 +489,44 @@ WRONG = {
         lambda lesions, false: chapter_13._lesionwise([one for one in lesions if one[1]], false),
         lambda lesions, false: chapter_13._lesionwise(lesions, false, empty=0.0),
         lambda lesions, false: chapter_13._lesionwise(lesions, 0) / (1 + false),
+    ],
+    "15.1": [
+        lambda tasks, options, own: chapter_15._expanded(tasks, options, {task: {*options} for task in tasks}),
+        lambda tasks, options, own: [(t, c) for t in tasks for _, c in _pruned(t, options, own)],
+        lambda tasks, options, own: [run for run in chapter_15._expanded(tasks, options, own) if run[1]],
+        lambda tasks, options, own: chapter_15._expanded(tasks, options, {task: {"lr"} for task in tasks}),
+        lambda tasks, options, own: [task for task, _ in chapter_15._expanded(tasks, options, own)],
+        lambda tasks, options, own: chapter_15._expanded(tasks[:1], options, own),
+    ],
+    "15.2": [
+        lambda scores, n: scores.max(),
+        lambda scores, n: scores.mean(),
+        lambda scores, n: -chapter_15._best(-scores, n),
+        lambda scores, n: (scores * np.diff((np.arange(len(scores) + 1) / len(scores)) ** n)).sum(),
+        lambda scores, n: np.random.default_rng(0).choice(scores, (20_000, n)).max(1).mean(),
+        lambda scores, n: np.sort(scores)[-min(n, len(scores)) :].mean(),
+        lambda scores, n: chapter_15._best(scores, n - 1),
+    ],
+    "15.3": [
+        lambda labels, affine, shape, image_affine, coding: labels.shape == shape,
+        lambda labels, affine, shape, image_affine, coding: np.isin(labels, coding).all(),
+        lambda labels, affine, shape, image_affine, coding: (
+            labels.shape == shape and np.array_equal(affine, image_affine) and np.isin(labels, coding).all()
+        ),
+        lambda labels, affine, shape, image_affine, coding: (
+            labels.shape == shape and np.allclose(affine, image_affine) and {*np.unique(labels)} == {*coding}
+        ),
+        lambda labels, affine, shape, image_affine, coding: (
+            labels.shape == shape
+            and np.allclose(affine, image_affine, atol=1e-3)
+            and np.isin(labels.astype(int), coding).all()
+        ),
+        lambda labels, affine, shape, image_affine, coding: (
+            labels.shape == shape
+            and np.allclose(abs(affine), image_affine, atol=1e-3)
+            and np.isin(labels, coding).all()
+        ),
+        lambda labels, affine, shape, image_affine, coding: np.isin(labels, coding),
     ],
     "16.1": [
         lambda both, predicted, reference, absent=None: 2 * both.sum() / (predicted + reference).sum(),
