@@ -124,9 +124,9 @@ def text(name: str, table: pd.DataFrame) -> str:
     cells = points(table).head(MOST)
     numbers = cells.assign(**{key: (100 * cells[key]).map("{:.1f}".format) for key in ("mean", "std")})
     best = done.loc[done["validation"].idxmax()]
-    where = f"{best['parameters']}, {best['labels']} labels, subset {best['subset']}, seed {best['seed']}"
+    label = f"{best['parameters']}, {best['labels']} labels, subset {best['subset']}, seed {best['seed']}"
     scores = f"Dice {100 * best['validation']:.1f} there, {100 * best['test']:.1f} on the test cases."
-    winner = f"Best run by validation: {where}. {scores}"
+    winner = f"Best run by validation: {label}. {scores}"
     return "\n\n".join([head, tables.markdown(numbers.set_index("parameters")), f"{winner} {chance(table)}"])
 
 
