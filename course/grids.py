@@ -30,6 +30,7 @@ from ssl_utils.data import datasets
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments.description import RANDOM, Finetuning, Pretraining, task_options
 from ssl_utils.experiments.runs import OF_ONE_RUN
+from ssl_utils.files import write_json
 from ssl_utils.training.options import Option, known, options_of
 
 REPEATS = {
@@ -60,6 +61,10 @@ class Grid:
             for point in self.points
             for count, subset, seed in repeats
         ]
+
+    def register(self, course: Path) -> None:
+        """Name the runs in the run folder of a course, so that they are not taken for the course's own."""
+        write_json(course / "sweeps" / self.name / "runs.json", sorted({point.run.name for point in self.points}))
 
     def plan(self, training: int) -> dict[str, Any]:
         """The grid as plain values for the graph, as `studies.plan` gives them for a study; `training` is the number of

@@ -63,6 +63,7 @@ def bring_up(
             config["study"] = studies.plan(study, scale=numbers, dataset=dataset, data=data, **chosen)
         elif grid:
             config["study"] = grid.plan(config["cases"]["training"])
+            grid.register(run)
         for other in config.get("study", {}).get("needs", ()):
             prepare(other, scale)
         if grid:

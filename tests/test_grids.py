@@ -10,7 +10,7 @@ import pytest
 from course import __main__ as cli, graph, grids, plan, sweeps
 from course.graph import PROJECT
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import Finetuning, Pretraining, scales, souping
+from ssl_utils.experiments import Finetuning, Pretraining, runs, scales, souping
 from ssl_utils.files import write_json
 from ssl_utils.statistics.selection import expected_maximum
 
@@ -178,6 +178,16 @@ def test_many_runs_are_started_only_after_a_yes(monkeypatch):
     monkeypatch.setattr(cli.sys.stdin, "isatty", lambda: True, raising=False)
     monkeypatch.setattr(cli.typer, "confirm", lambda question: question == "Start 31 runs?")
     cli._confirm(cli.MANY + 1, yes=False)
+
+
+def test_runs_of_a_sweep_are_not_taken_for_those_of_the_course(swept):
+    root, _ = swept
+    write_json(root / "finetune/random__budget=4/n6/subset0_seed0/metrics.json", {})
+    assert {path.parts[-4] for path in runs.finished(root)} == {"random__lr=0.001", "random__budget=4"}
+    grids.described("rates", RATES | {"finetune": {"lr": [1e-3, 2e-3]}}).register(root)
+    grids.described("budgets", {"finetune": {"budget": [2, 4]}}).register(root)
+    assert {path.parts[-4] for path in runs.finished(root)} == {"random__budget=4"}, "a control of the course"
+    assert len(runs.finished(root, names={"random__lr=0.001"})) == 2
 
 
 def test_a_sweep_that_was_not_started_is_named(tmp_path):

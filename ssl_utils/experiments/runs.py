@@ -23,7 +23,7 @@ from ssl_utils.training.options import options_of
 
 PROJECT = Path(__file__).resolve().parents[2]
 OF_ONE_RUN = ("init", "num_labeled", "subset", "seed")  # what identifies a fine-tuning of a course
-OF_A_COURSE = re.compile(r"random(__.+)?|((?!__).)+(__permuted=True|__budget=[\d.]+)?")  # inits and controls
+OF_A_COURSE = re.compile(r"((?!__).)+(__permuted=True|__budget=[\d.]+)?")  # inits and controls
 # options in which the runs of one initialisation may differ
 OF_AN_INIT = ("steps", *(name for name in options_of(Finetuning) if name not in OF_ONE_RUN))
 RECIPE = 3  # version of the training; runs of an earlier version are made again
@@ -147,13 +147,18 @@ def write_table(path: Path, table: pd.DataFrame) -> None:
 
 
 def finished(folder: Path, *, names: Collection[str] | None = None) -> list[Path]:
-    """metrics.json of every finished fine-tuning of the course in this folder, or of the runs named.
+    """metrics.json of every finished fine-tuning of the course in this folder, or of the runs named: a course consists
+    of its inits and their controls (`random__budget=4`, `simmim__permuted=True`), other runs with options belong to
+    studies, sweeps or the reader."""
+    names = _of_a_course(folder) if names is None else names
+    return [p for p in sorted((folder / "finetune").glob("*/n*/subset*/metrics.json")) if p.parts[-4] in names]
 
-    A course consists of its inits and their controls (`random__budget=4`, `simmim__permuted=True`). Other runs with
-    options (`simmim__mask_ratio=0.3`) belong to studies or to the reader and must be named.
-    """
-    paths = sorted((folder / "finetune").glob("*/n*/subset*/metrics.json"))
-    return [p for p in paths if (p.parts[-4] in names if names is not None else OF_A_COURSE.fullmatch(p.parts[-4]))]
+
+def _of_a_course(folder: Path) -> list[str]:
+    """The names of inits and controls; any random init is a control, unless a sweep has made it."""
+    swept = {name for path in (folder / "sweeps").glob("*/runs.json") for name in read_json(path)}
+    names = sorted(path.name for path in (folder / "finetune").glob("*"))
+    return [n for n in names if OF_A_COURSE.fullmatch(n) or (base(n) == "random" and n not in swept)]
 
 
 def per_case(dataset: str, scale: str, *, tasks: Collection[str] | None = None) -> pd.DataFrame:
@@ -165,8 +170,7 @@ def per_case(dataset: str, scale: str, *, tasks: Collection[str] | None = None) 
 
 def inits(folder: Path, tasks: Collection[str]) -> list[str]:
     """Random init, these tasks and their controls, if the course in this folder has runs of them."""
-    names = sorted(path.name for path in (folder / "finetune").glob("*"))
-    return [name for name in names if base(name) in ("random", *tasks) and OF_A_COURSE.fullmatch(name)]
+    return [name for name in _of_a_course(folder) if base(name) in ("random", *tasks)]
 
 
 def collect(folder: Path, *, names: Collection[str] | None = None) -> pd.DataFrame:
