@@ -1,8 +1,12 @@
 """Grids: what a small file means, what the graph makes of it, what a sweep tells of its runs and keeps of them."""
 
 import json
+import os
+import shutil
 import subprocess
+import sys
 from dataclasses import asdict, replace
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -90,8 +94,10 @@ def test_files_and_names_that_cannot_be_used_are_named(tmp_path):
 
 
 @pytest.fixture
-def swept(tmp_path):
-    """A run folder in which a sweep has two finished runs, one that failed, and one that waits."""
+def swept(tmp_path, monkeypatch):
+    """A run folder in which a sweep has two finished runs, one that timed out, and one that waits."""
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
+    root = tmp_path / "phantom" / "smoke"
     grid = grids.described("rates", RATES)
     numbers = replace(scales.get("smoke"), subsets=1, seeds=2)
     config = {
@@ -101,16 +107,16 @@ def swept(tmp_path):
         "settings": asdict(numbers),
     }
     config |= {"num_labeled": [6, 12, 24], "study": grid.plan(24), "data": None}
-    write_json(tmp_path / ".course" / "study_sweep_rates.json", config)
+    write_json(root / ".course" / "study_sweep_rates.json", config)
     for seed, dice in enumerate((0.5, 0.7)):
-        run = tmp_path / f"finetune/random__lr=0.001/n6/subset0_seed{seed}"
+        run = root / f"finetune/random__lr=0.001/n6/subset0_seed{seed}"
         write_json(run / "config.json", {"settings": {"steps": 10}, "by": {"job": "7"}})
         write_json(run / "metrics.json", {"dice": dice - 0.1, "validation_dice": dice, "seconds": 3.2, "device": "cpu"})
         (run / "model.safetensors").write_bytes(b"weights")
     label = "finetune random__lr=0.002 n=6 subset=0 seed=0"
     failed = {"event": "failed", "chapter": "finetune", "label": label, "message": "why", "timed_out": True}
-    (tmp_path / ".course" / "events.jsonl").write_text(json.dumps(failed) + "\n")
-    return tmp_path, config
+    (root / ".course" / "events.jsonl").write_text(json.dumps(failed) + "\n")
+    return root, config
 
 
 def test_the_table_has_parameters_state_and_score_of_every_run(swept):
@@ -122,6 +128,12 @@ def test_the_table_has_parameters_state_and_score_of_every_run(swept):
     assert list(table["job"]) == ["7", "7", "", ""]
     assert sweeps.counts(table) == "1 pending, 1 timed out, 2 done"
     assert sweeps.shown(table, "title").row_count == 4
+
+
+def test_the_table_can_be_watched_from_anywhere(swept, capsys):
+    cli.watch(Path("rates.toml"), dataset="phantom", scale="smoke")
+    said = capsys.readouterr().out
+    assert "1 pending, 1 timed out, 2 done" in said and said.count("lr=0.002") == 2 and "Dice 0.700" in said
 
 
 def test_the_summary_tells_the_best_run_and_how_much_of_its_lead_is_chance(swept):
@@ -154,6 +166,24 @@ def test_the_graph_of_a_sweep_is_its_runs_and_goes_on_after_a_failure(swept):
     assert found.returncode == 0, found.stdout + found.stderr
     planned = graph.planned(found.stdout + found.stderr, PROJECT / "notebooks")
     assert planned == {"00_start_here": 1, "01_data_inspection": 1, "finetune": 4}, "no metadata: all of them"
+
+
+@pytest.mark.course
+def test_a_sweep_ends_with_all_that_finished_where_one_combination_cannot_run(tmp_path, blobs, blobs_course):
+    run = tmp_path / "folder_my_blobs" / "smoke"
+    shutil.copytree(blobs_course.run, run)
+    (tmp_path / "parts.toml").write_text('labels = 5\n[finetune]\nbudget = 0.1\ntrainable = ["out", "nowhere"]\n')
+    words = ["sweep", str(tmp_path / "parts.toml"), "--scale", "smoke", "--dataset", "folder", "--data", str(blobs)]
+    environment = os.environ | {"SSL_RUNS_ROOT": str(tmp_path)}
+    command = [sys.executable, "-m", "course", *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 1, done.stdout[-2000:] + done.stderr[-2000:]
+    assert "0 pretrainings, 2 fine-tunings" in done.stdout and "2 fine-tunings, 1 failed, 1 done" in done.stdout
+    assert done.stderr.count(" failed: ") == 3, "the first try and two more"
+    assert "finetune/random__budget=0.1__trainable=nowhere/n5/subset0_seed0: " in done.stderr
+    (member,) = souping.runs_in(run / "sweeps" / "parts" / "collected")
+    assert member.name == "random__budget=0.1__trainable=out_n5_subset0_seed0"
+    assert not any("trainable" in path.parts[-4] for path in runs.finished(run))
 
 
 def test_the_cost_of_a_sweep_counts_its_steps_and_only_what_is_left(swept):

@@ -2,6 +2,7 @@
 
     python -m tests.slurm.hundred            # as root: 100 runs, two failures, a time-out, a new controller; minutes
     python -m tests.slurm.hundred 12         # so many runs
+    python -m tests.slurm.hundred 100 files  # runs that only write their files
 
 Runs are real, and as small as they can be: one step of a U-Net on volumes of 24 voxels a side. In the suite they only
 write their files, since most of the time of so small a run is its imports.
@@ -86,7 +87,7 @@ class Sweep:
         """The project's, with a core and a few minutes a run, and looks at the queue as fast as the plugin allows."""
         content = yaml.safe_load(PROFILE.read_text())
         content["set-threads"] = dict.fromkeys(content["set-threads"], 1)
-        content["set-resources"]["study_finetune"] |= {"runtime": 4, "mem_mb": 4000, "gpu": 0}
+        content["set-resources"]["study_finetune"] |= {"runtime": 6, "mem_mb": 4000, "gpu": 0}
         content |= {"seconds-between-status-checks": 2, "slurm-init-seconds-before-status-checks": 1, "latency-wait": 5}
         (self.root / "profile").mkdir()
         (self.root / "profile" / "config.yaml").write_text(yaml.safe_dump(content))
@@ -121,12 +122,12 @@ def events(run: Path) -> list[dict]:
     return [json.loads(line) for line in (run / ".course" / "events.jsonl").read_text().splitlines()]
 
 
-def main(runs: int) -> None:
+def main(runs: int, *, real: bool) -> None:
     if reason := obstacle():
         sys.exit(reason)
     root, started = Path(tempfile.mkdtemp(prefix="hundred-")), time.monotonic()
     root.chmod(0o755)
-    node, sweep = OneNode(root / "slurm"), Sweep(root, seeds=runs // len(RATES))
+    node, sweep = OneNode(root / "slurm"), Sweep(root, seeds=runs // len(RATES), real=real)
     try:
         (root / "slurm").mkdir()
         node.start()
@@ -147,4 +148,4 @@ def main(runs: int) -> None:
 
 
 if __name__ == "__main__":
-    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100)
+    main(int(sys.argv[1]) if len(sys.argv) > 1 else 100, real="files" not in sys.argv)
