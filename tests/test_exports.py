@@ -17,6 +17,7 @@ import pytest
 import torch
 import yaml
 
+from benchmarks import container
 from ssl_utils import experiments
 from ssl_utils.data import transforms, volumes
 from ssl_utils.data.dataset import Grid, Intensity
@@ -123,7 +124,9 @@ def test_a_container_follows_the_names_and_the_coding_of_the_challenge(brain_set
         assert {*yaml.safe_load((cube / path).read_text())["tasks"]} == {"infer"}
     pinned = (cube / "project" / "requirements.txt").read_text().splitlines()
     assert all(re.fullmatch(r"[\w-]+==\d[\w.]+", line) for line in pinned) and len(pinned) > 5
-    assert "torch==2" in (cube / "project" / "Dockerfile").read_text()
+    steps = container.instructions((cube / "project" / "Dockerfile").read_text())  # what the dry run follows
+    assert [kind for kind, _ in steps] == ["FROM", "ARG", "WORKDIR", "RUN", "COPY", "RUN", "COPY", "ENTRYPOINT"]
+    assert steps[3][1].count("torch==2") == 2 and "requirements.txt" in steps[5][1]
     without_package()
     entry, given = entry_of(cube), ["--data_path", str(tmp_path / "data"), "--output_path", str(tmp_path / "out")]
     entry.main(["infer", *given, "--parameters_file", str(cube / "mlcube" / "workspace" / "parameters.yaml")])
@@ -192,7 +195,7 @@ def test_labels_that_do_not_fit_the_challenge_are_refused(brain_setup, tiny_setu
     for other in (replace(dataset, regions=None), replace(dataset, regions=dataset.regions | {"ET": (1, 4)})):
         with pytest.raises(CourseError, match="do not fit those of the challenge"):
             mlcube.coding_of(other)
-    with pytest.raises(CourseError, match="channels MRI, mri: are told by the names"):
+    with pytest.raises(CourseError, match="channels MRI, mri: are recognised by the names"):
         mlcube.endings(("MRI", "mri"))
 
 

@@ -115,8 +115,8 @@ def in_file(
     """
     affine, shape = logits.meta["original_affine"], [int(n) for n in logits.meta["spatial_shape"]]
     grids = {"affine": logits.affine.numpy(), "target_affine": np.asarray(affine, float), "target_shape": shape}
-    found = to_original(logits.as_tensor().cpu().float(), regions=bool(regions), **grids)
-    labels = label_map(found, regions) if regions else np.asarray(values, np.uint8)[found]
+    classes = to_original(logits.as_tensor().cpu().float(), regions=bool(regions), **grids)
+    labels = label_map(classes, regions) if regions else np.asarray(values, np.uint8)[classes]
     coded = np.arange(256, dtype=np.uint8)
     coded[[int(value) for value in coding]] = [*coding.values()]
     return MetaTensor(torch.from_numpy(coded[labels])[None], meta=logits.meta | {"affine": torch.as_tensor(affine)})
