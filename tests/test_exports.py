@@ -1,23 +1,31 @@
 """Exports: others get the label maps of `predict`, and need not have this package."""
 
 import importlib.util
+import inspect
+import os
 import re
+import shutil
+import subprocess
 import sys
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
+import jsonschema
 import nibabel as nib
 import numpy as np
 import pytest
+import torch
 import yaml
 
+from benchmarks import container
 from ssl_utils import experiments
-from ssl_utils.data import volumes
-from ssl_utils.data.dataset import Intensity
+from ssl_utils.data import transforms, volumes
+from ssl_utils.data.dataset import Grid, Intensity
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import Finetuning, Setup, exports, prediction, runs
-from ssl_utils.experiments.exports import mlcube
+from ssl_utils.experiments import Finetuning, Setup, exports, prediction, runs, scales
+from ssl_utils.experiments.exports import bundle_config, mlcube, ssl_steps, twins
 from ssl_utils.files import read_json, write_json, write_text
+from ssl_utils.networks import NETWORKS, network_class
 
 
 class Blocked:
@@ -116,7 +124,9 @@ def test_a_container_follows_the_names_and_the_coding_of_the_challenge(brain_set
         assert {*yaml.safe_load((cube / path).read_text())["tasks"]} == {"infer"}
     pinned = (cube / "project" / "requirements.txt").read_text().splitlines()
     assert all(re.fullmatch(r"[\w-]+==\d[\w.]+", line) for line in pinned) and len(pinned) > 5
-    assert "torch==2" in (cube / "project" / "Dockerfile").read_text()
+    steps = container.instructions((cube / "project" / "Dockerfile").read_text())  # what the dry run follows
+    assert [kind for kind, _ in steps] == ["FROM", "ARG", "WORKDIR", "RUN", "COPY", "RUN", "COPY", "ENTRYPOINT"]
+    assert steps[3][1].count("torch==2") == 2 and "requirements.txt" in steps[5][1]
     without_package()
     entry, given = entry_of(cube), ["--data_path", str(tmp_path / "data"), "--output_path", str(tmp_path / "out")]
     entry.main(["infer", *given, "--parameters_file", str(cube / "mlcube" / "workspace" / "parameters.yaml")])
@@ -185,5 +195,107 @@ def test_labels_that_do_not_fit_the_challenge_are_refused(brain_setup, tiny_setu
     for other in (replace(dataset, regions=None), replace(dataset, regions=dataset.regions | {"ET": (1, 4)})):
         with pytest.raises(CourseError, match="do not fit those of the challenge"):
             mlcube.coding_of(other)
-    with pytest.raises(CourseError, match="channels MRI, mri: are told by the names"):
+    with pytest.raises(CourseError, match="channels MRI, mri: are recognised by the names"):
         mlcube.endings(("MRI", "mri"))
+
+
+GRIDS = {"spacing": Grid((1.5, 1.0, 2.0), (16, 24, 8)), "fit": Grid((1.0, 1.0, 1.0), (16, 24, 8), fit=True)}
+RULES = (Intensity("window", 20, 180), Intensity("percentile", 1, 99), Intensity("nonzero", 1, 99))
+
+
+@pytest.mark.parametrize("intensity", RULES, ids=lambda rule: rule.kind)
+@pytest.mark.parametrize("grid", GRIDS.values(), ids=GRIDS)
+@pytest.mark.parametrize("empty", [False, True], ids=["", "empty"])
+def test_transforms_of_monai_prepare_a_volume_as_preprocess_does(tmp_path, monkeypatch, grid, intensity, empty):
+    from monai.bundle import ConfigParser
+
+    files = write_brain(tmp_path, "case", ("a", "b"))
+    if empty:
+        for file in files:
+            volumes.write_nifti(file, np.zeros((26, 22, 24), np.float32), np.eye(4))
+    image = volumes.reorient(volumes.read_image(tuple(files), channels=2), "LIP")
+    for file, channel in zip(files, image.array, strict=True):
+        volumes.write_nifti(file, channel, image.affine)
+    prepared = transforms.preprocess(image, None, grid=grid, intensity=intensity)
+    mean, std = prepared.moments()
+    monkeypatch.setitem(sys.modules, "ssl_steps", ssl_steps)
+    config = {"imports": ["$import ssl_steps"], "spacing": list(grid.spacing), "roi": list(grid.roi)}
+    steps = {"_target_": "Compose", "transforms": bundle_config.preprocessing(grid, intensity)}
+    parser = ConfigParser({**config, "steps": steps})
+    found = parser.get_parsed_content("steps")({"image": [str(file) for file in files]})["image"]
+    np.testing.assert_allclose(found.numpy(), (prepared.image - mean) / std, atol=2e-5)
+    np.testing.assert_allclose(found.affine.numpy(), prepared.affine, atol=1e-4)
+
+
+@pytest.mark.parametrize("network", sorted({*NETWORKS} - {"mednext_m", "mednext_l"}))  # which are B with more blocks
+def test_every_network_has_a_twin_without_this_package(network):
+    scale = {**asdict(scales.get("smoke")), "hidden_size": 24, "mlp_dim": 24, "num_layers": 2, "num_heads": 2}
+    sizes = network_class(network).sizes({**scale, "feature_size": 4, "patch_size": 4})
+    made, other = (network_class(network)(in_channels=1, out_channels=2, img_size=(8, 8, 12), **sizes) for _ in "ab")
+    twin = twins.twin(made)  # compares them
+    assert (twin.target is not None) == (network in ("unet", "mednext"))
+    assert not any(type(part).__module__.startswith("ssl_utils") for part in twin.network.modules())
+    with pytest.raises(CourseError, match=f"network='{network}': its export differs by"):
+        twins.check_equal(other.eval(), twin.network, torch.randn(1, 1, 8, 8, 12))
+
+
+def test_the_unetr_of_the_paper_is_that_of_monai():
+    sizes = {"patch_size": 16, "feature_size": 4, "hidden_size": 24, "mlp_dim": 24, "num_layers": 12, "num_heads": 2}
+    twin = twins.twin(network_class("unetr")(in_channels=1, out_channels=2, img_size=16, **sizes))
+    assert twin.target["_target_"] == "UNETR" and type(twin.network).__module__.startswith("monai")
+
+
+TENSOR = {"type": "string", "format": "string", "num_channels": "integer", "spatial_shape": "array"}
+TENSOR |= {"dtype": "string", "value_range": "array", "is_patch_data": "boolean", "channel_def": "object"}
+TEXT = ("schema", "version", "monai_version", "pytorch_version", "numpy_version", "task", "description", "authors")
+
+
+def test_metadata_has_what_the_schema_of_monai_requires(tiny_setup, tmp_path):
+    """The required keys and types of meta_schema_20240725; the whole schema is fetched by `verify_metadata`."""
+    run = made(tmp_path / "run", tiny_setup)
+    about = read_json(exports.FORMATS["bundle"](run, tmp_path / "b", licence="CC0-1.0") / "configs" / "metadata.json")
+    tensor = {"type": "object", "required": [*TENSOR][:6]}
+    tensor["properties"] = {name: {"type": kind} for name, kind in TENSOR.items()}
+    io = {"type": "object", "required": ["inputs", "outputs"], "additionalProperties": {"additionalProperties": tensor}}
+    required = {**{name: {"type": "string"} for name in (*TEXT, "copyright")}, "network_data_format": io}
+    required["required_packages_version"] = {"type": "object"}
+    jsonschema.validate(about, {"type": "object", "properties": required, "required": [*required]})
+    assert about["network_data_format"]["inputs"]["image"]["spatial_shape"] == list(tiny_setup.grid.roi)
+    assert about["network_data_format"]["outputs"]["pred"]["num_channels"] == tiny_setup.dataset.out_channels
+
+
+def test_a_bundle_has_the_properties_that_programs_of_monai_look_for(tiny_setup, tmp_path, monkeypatch):
+    from monai.bundle import ConfigWorkflow
+
+    bundle = exports.FORMATS["bundle"](made(tmp_path / "run", tiny_setup), tmp_path / "b", licence="CC0-1.0")
+    monkeypatch.syspath_prepend(str(bundle))
+    images = {"dataset_dir": str(tiny_setup.datalist.test[0].image.parent)}
+    config = str(bundle / "configs" / "inference.json")
+    workflow = ConfigWorkflow(config, workflow_type="infer", logging_file=False, **images)
+    workflow.initialize()
+    assert workflow.check_properties() == []
+    monkeypatch.delitem(sys.modules, "ssl_steps")
+
+
+@pytest.mark.long
+def test_a_bundle_runs_from_another_folder_in_a_process_without_the_package(tiny_setup, tmp_path):
+    run, image = made(tmp_path / "run", tiny_setup), tiny_setup.datalist.test[0].image
+    (expected,) = experiments.predict(run / "model.safetensors", [image], tmp_path / "expected")
+    bundle = exports.FORMATS["bundle"](run, tmp_path / "bundle", licence="CC0-1.0")
+    for name in ("images", "elsewhere", "block"):
+        (tmp_path / name).mkdir()
+    shutil.copy(image, tmp_path / "images")
+    hook = f"import sys\n\n\n{inspect.getsource(Blocked)}\n\nsys.meta_path.insert(0, Blocked())\n"
+    (tmp_path / "block" / "sitecustomize.py").write_text(hook)
+    words = ["--config_file", bundle / "configs" / "inference.json", "--dataset_dir", tmp_path / "images"]
+    result = subprocess.run(
+        [sys.executable, "-m", "monai.bundle", "run", *words, "--output_dir", tmp_path / "found"],
+        cwd=tmp_path / "elsewhere",
+        env=os.environ | {"PYTHONPATH": str(tmp_path / "block")},
+        capture_output=True,
+        text=True,
+        timeout=300,
+    )
+    assert result.returncode == 0, result.stderr
+    found = nib.load(tmp_path / "found" / expected.name)
+    assert np.array_equal(np.asarray(found.dataobj), np.asarray(nib.load(expected).dataobj))

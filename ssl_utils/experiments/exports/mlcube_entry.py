@@ -4,7 +4,7 @@
     python mlcube.py check --data_path DATA --output_path PREDICTIONS
 
 DATA has a folder for each case, `<ID>/<ID>-<channel>.nii.gz`; its label map is `PREDICTIONS/<ID>.nii.gz`. The channels
-are told by the names of the files. The export `mlcube` copies this file as it is.
+follow from the names of the files. The export `mlcube` copies this file as it is.
 """
 
 import argparse
