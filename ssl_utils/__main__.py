@@ -218,6 +218,22 @@ def predict(
     console.print(f"{len(written)} label maps in {output}", soft_wrap=True)
 
 
+@app.command()
+def export(
+    run: Annotated[Path, typer.Argument(help="folder of a finished fine-tuning or soup")],
+    folder: Annotated[Path, typer.Argument(help="new folder to write")],
+    form: Annotated[str, typer.Option("--format", help="bundle (MONAI), mlcube (MedPerf) or huggingface")] = "bundle",
+    licence: Annotated[str | None, typer.Option(help="of the training data, where the run does not know it")] = None,
+) -> None:
+    """Write a model so that others can run it, most formats without this package. Nothing is uploaded."""
+    from ssl_utils.experiments import exports
+
+    if form not in exports.FORMATS:
+        raise CourseError(f"format={form!r}: no such format; choose one of {', '.join(exports.FORMATS)}")
+    exports.FORMATS[form](run, folder, licence=licence)
+    console.print(f"{form} in {folder}: see its README.md", soft_wrap=True)
+
+
 def main() -> None:
     """Run a command. An error that the reader can fix is one line and exit code 1; Ctrl-C is 130."""
     replace_unprintable()

@@ -1,6 +1,6 @@
 """The two halves of every pipeline: the deterministic one is cached, the random one runs on each crop."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import monai.transforms as mt
@@ -95,14 +95,23 @@ def rescale_nonzero(channel: np.ndarray, intensity: Intensity) -> np.ndarray:
 
 def _regrid(array: np.ndarray, affine: np.ndarray, spacing: tuple[float, ...], mode: str) -> tuple:
     """Voxels (C, D, H, W) and affine in RAS at the spacing."""
-    if mode == "bilinear":  # low-pass before subsampling, against aliasing
-        factors = np.asarray(spacing) / np.abs(np.linalg.norm(affine[:3, :3], axis=0))
-        sigmas = np.where(factors > 1.2, 0.4 * factors, 0)
-        array = np.stack([gaussian_filter(c, sigmas) for c in array]) if sigmas.any() else array
     set_track_meta(True)
     tensor = MetaTensor(torch.from_numpy(np.ascontiguousarray(array, dtype=np.float32)), affine=torch.tensor(affine))
-    out = mt.Spacing(pixdim=spacing, mode=mode, padding_mode="border")(mt.Orientation("RAS", labels=None)(tensor))
+    tensor = mt.Orientation("RAS", labels=None)(tensor)
+    if mode == "bilinear":
+        tensor = low_pass(tensor, spacing)
+    out = mt.Spacing(pixdim=spacing, mode=mode, padding_mode="border")(tensor)
     return out.array.astype(np.float32), out.affine.numpy().astype(float)
+
+
+def low_pass(image: MetaTensor, spacing: Sequence[float]) -> MetaTensor:
+    """The image (C, D, H, W) in RAS, smoothed before it is subsampled to this spacing (mm), against aliasing."""
+    factors = np.asarray(spacing) / image.pixdim.numpy()
+    sigmas = np.where(factors > 1.2, 0.4 * factors, 0)
+    if not sigmas.any():
+        return image
+    smooth = np.stack([gaussian_filter(channel, sigmas) for channel in image.numpy()])
+    return MetaTensor(torch.from_numpy(smooth), meta=image.meta)
 
 
 def _body_box(image: np.ndarray) -> tuple[slice, ...]:

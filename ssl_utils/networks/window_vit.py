@@ -142,7 +142,7 @@ class WindowViT(SegmentationNetwork):
         slices = rearrange(images.movedim(2 + self.axis, 1), "b s c h w -> (b s) c h w")
         last, *inner = (self.of_slices(layer) for layer in (tokens, *hidden))
         levels = self.decoder(slices, last, inner)  # (B S, F, H / 2^i, W / 2^i) each
-        return [one.unflatten(0, (len(images), -1)).movedim(1, 2 + self.axis) for one in levels]
+        return [one.unflatten(0, (-1, self.grid[self.axis])).movedim(1, 2 + self.axis) for one in levels]
 
     def of_slices(self, tokens: Tensor) -> Tensor:
         """Tokens of a crop (B, N, E) as the maps of its slices (B S, E, h, w)."""

@@ -1,0 +1,9 @@
+"""A finished fine-tuning in a form that others can run: each format is a folder, complete or absent."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+from ssl_utils.experiments.exports import bundle
+
+# name -> function(run folder, new folder, licence=name or None) -> the folder; errors as `finished_run.opened`
+FORMATS: dict[str, Callable[..., Path]] = {"bundle": bundle.export}

@@ -1,0 +1,71 @@
+"""What every export starts from: a finished fine-tuning, its network and its setup, and the licence of its data."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from ssl_utils.errors import CourseError
+from ssl_utils.experiments import runs
+from ssl_utils.experiments.model_card import demands
+from ssl_utils.experiments.prediction import load_saved
+from ssl_utils.experiments.setups import Setup
+from ssl_utils.networks import checkpoints
+from ssl_utils.networks.interface import SegmentationNetwork
+
+UNKNOWN = ("", "not stated")
+
+
+@dataclass(frozen=True)
+class FinishedRun:
+    """A finished fine-tuning, or a soup of them.
+
+    Attributes:
+        name: of the dataset and the init, for titles.
+        licence: of the data it was trained on, which holds for its weights too.
+    """
+
+    folder: Path
+    network: SegmentationNetwork
+    setup: Setup
+    name: str
+    licence: str
+    done: dict[str, Any]
+
+    @property
+    def model(self) -> Path:
+        return self.folder / "model.safetensors"
+
+    def terms(self) -> str:
+        """The text of a LICENSE file."""
+        lines = [
+            f"Weights: trained on data whose licence is {self.licence}.",
+            f"What it demands: {demands(self.licence)}.",
+            "Configuration and code in this folder: Apache License 2.0, as the package ssl_utils that wrote them.",
+            "For research and teaching. Not a medical device, not for clinical use.",
+        ]
+        return "\n".join(lines) + "\n"
+
+
+def opened(run: Path, folder: Path, *, licence: str | None) -> FinishedRun:
+    """The run in the folder `run`, once it is certain that it may be written to `folder`.
+
+    `licence`: of the data, where the run does not know it, or knows it wrongly.
+
+    Raises:
+        CourseError: the run is not finished, its model is damaged, nobody has named a licence of its data, or `folder`
+            contains something.
+    """
+    model, done = run / "model.safetensors", runs.metrics(run)
+    if not done or not model.exists():
+        fix = "finish it first; a run is a folder such as finetune/random/n6/subset0_seed0"
+        raise CourseError(f"{run}: is no finished fine-tuning; {fix}")
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CourseError(f"{folder}: is not empty; choose a new folder, or delete it")
+    network, setup = load_saved(model)
+    meta = checkpoints.read_metadata(model)
+    licence = licence or meta.get("data_licence", "")
+    if licence in UNKNOWN:
+        why = "nobody has stated the licence of the data it was trained on, which holds for the weights too"
+        raise CourseError(f"{run}: {why}; name it with --licence, or do not share the model")
+    name = f"{meta.get('dataset', 'unknown')}, {meta.get('init', 'unknown')}"
+    return FinishedRun(run, network.eval(), setup, name, licence, done)
