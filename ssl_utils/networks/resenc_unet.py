@@ -125,7 +125,8 @@ class ResEncUNet(PyramidNetwork):
         sizes = {name: self.config[name] for name in ("in_channels", "out_channels", "feature_size", "levels")}
         network = original(**sizes)
         encoder, decoder = network.encoder, network.decoder
-        ours = [*self.down[0], *self.down[1:], *(step.up for step in self.up), *(step.blocks for step in self.up)]
+        finest, *deeper = self.down
+        ours = [*finest, *deeper, *(step.up for step in self.up), *(step.blocks for step in self.up)]
         theirs = [encoder.stem, *encoder.stages, *decoder.transpconvs, *decoder.stages]
         for one, other in zip([*ours, self.out], [*theirs, decoder.seg_layers[-1]], strict=True):
             for weight, target in zip(one.parameters(), other.parameters(), strict=True):

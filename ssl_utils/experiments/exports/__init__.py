@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from pathlib import Path
 
-from ssl_utils.experiments.exports import bundle
+from ssl_utils.experiments.exports import bundle, nnunet_weights
 
 # name -> function(run folder, new folder, licence=name or None) -> the folder; errors as `finished_run.opened`
-FORMATS: dict[str, Callable[..., Path]] = {"bundle": bundle.export}
+FORMATS: dict[str, Callable[..., Path]] = {"bundle": bundle.export, "nnunet": nnunet_weights.export}
