@@ -68,30 +68,33 @@ def command(folder: Path, name: str, *words: str, epochs: int = 0) -> None:
         subprocess.run([*program, *words], env=environment, cwd=PROJECT, check=True, stdout=log, stderr=log)
 
 
-def prepared(where: Setup, folder: Path, configuration: str) -> None:
-    """nnU-Net's fingerprint, plan and volumes at the spacing of the scale; all else is its own choice."""
+def planned(where: Setup, folder: Path) -> None:
+    """nnU-Net's fingerprint and plan at the spacing of the scale; all else is its own choice."""
+    write_dataset(where, folder / "raw" / NAME)
+    command(folder, "extract_fingerprint", "-d", "501", "-np", "1")
+    command(folder, "plan_experiment", "-d", "501", "-overwrite_target_spacing", *map(str, where.grid.spacing))
+
+
+def preprocessed(folder: Path, exported: Path, configuration: str) -> None:
+    """The exported configuration in the plan, and the volumes of the one that is trained."""
     data = folder / "preprocessed" / NAME
-    plans = data / "nnUNetPlans.json"
-    if not plans.exists():
-        write_dataset(where, folder / "raw" / NAME)
-        command(folder, "extract_fingerprint", "-d", "501", "-np", "1")
-        command(folder, "plan_experiment", "-d", "501", "-overwrite_target_spacing", *map(str, where.grid.spacing))
-    exported = folder / "exported"
-    if configuration == "ssl" and not exported.exists():
-        exports.FORMATS["nnunet"](pretrain(where, PRETRAINING), exported)
-        content = read_json(plans)
-        content["configurations"] |= read_json(exported / "configuration.json")
-        write_json(plans, content)
+    content = read_json(data / "nnUNetPlans.json")
+    content["configurations"] |= read_json(exported / "configuration.json")
+    write_json(data / "nnUNetPlans.json", content)
     if not (data / f"nnUNetPlans_{configuration}").exists():
         command(folder, "preprocess", "-d", "501", "-c", configuration, "-np", "1")
 
 
 def theirs(where: Setup, folder: Path, epochs: int, configuration: str, init: bool) -> dict:
     """nnU-Net trained from its own start or from the exported weights, and scored; its folder holds the last arm."""
-    prepared(where, folder, configuration)
+    exported = folder / "exported"
+    if not exported.exists():
+        planned(where, folder)
+        exports.FORMATS["nnunet"](pretrain(where, PRETRAINING), exported)
+    preprocessed(folder, exported, configuration)
     arm = folder / "results" / NAME / f"nnUNetTrainer__nnUNetPlans__{configuration}" / "fold_0"
     words = ["501", configuration, "0", "-device", "cpu"]
-    words += ["-pretrained_weights", str(folder / "exported" / "checkpoint.pth")] if init else []
+    words += ["-pretrained_weights", str(exported / "checkpoint.pth")] if init else []
     command(folder, "train", *words, epochs=epochs)
     files = folder / "raw" / NAME / "imagesTs", folder / "predicted"
     places = ["-i", str(files[0]), "-o", str(files[1]), "-d", "501", "-c", configuration, "-f", "0"]

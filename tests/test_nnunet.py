@@ -3,21 +3,18 @@
 make nnunet runs what needs nnU-Net's packages.
 """
 
-import json
-import os
 import shutil
-import subprocess
 import sys
 from dataclasses import replace
 from importlib.util import find_spec
-from pathlib import Path
 
 import pytest
 import torch
 
+from benchmarks import nnunet_peer
 from ssl_utils import experiments
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import Pretraining, exports, runs
+from ssl_utils.experiments import Pretraining, exports, runs, scales
 from ssl_utils.networks import build, checkpoints
 from ssl_utils.networks.resenc_unet import plan
 
@@ -99,3 +96,28 @@ def test_exported_weights_see_nnunets_axes():
     with torch.no_grad():
         for ours, other in zip(network.encoder(images)[1], turned.encoder(reversed_axes(images)), strict=True):
             torch.testing.assert_close(reversed_axes(other), ours)
+
+
+@needs("nnunetv2")
+def test_nnunet_begins_with_every_pretrained_tensor_and_trains(phantom_data, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path / "runs"))
+    monkeypatch.setenv("SSL_DATA_ROOT", str(phantom_data.parent))
+    monkeypatch.setattr(nnunet_peer, "LABELED", 2)
+    smoke = replace(scales.get("smoke"), max_validation=1, max_test=1)
+    shutil.copytree(phantom_data / "imagesUn", tmp_path / "scans")  # a plain folder of images without labels
+    scans = experiments.setup(dataset="folder", data=str(tmp_path / "scans"), scale=smoke)
+    run = Pretraining.of("restoration", network="resenc_unet", scope="network", steps=1)
+    exported = exports.FORMATS["nnunet"](experiments.pretrain(scans, run), tmp_path / "exported", licence="CC0-1.0")
+
+    nnunet_peer.planned(experiments.setup(dataset="phantom", scale=smoke), tmp_path)
+    nnunet_peer.preprocessed(tmp_path, exported, "ssl")
+    words = ("501", "ssl", "0", "-device", "cpu", "-pretrained_weights", str(exported / "checkpoint.pth"))
+    nnunet_peer.command(tmp_path, "train", *words, epochs=1)
+    (results,) = tmp_path.glob("results/*/*__ssl/fold_0")
+    saved = torch.load(exported / "checkpoint.pth")["network_weights"]
+    start = torch.load(results / "start.pth")
+    new = {name for name, tensor in start.items() if name not in saved or not torch.equal(tensor, saved[name])}
+    assert new == {name for name in start if ".seg_layers." in name} and saved.keys() == start.keys() - new
+    assert {name.partition(".")[0] for name in saved} == {"encoder", "decoder"}
+    trained = torch.load(results / "checkpoint_final.pth", weights_only=False)["network_weights"]
+    assert not any(torch.equal(trained[name], saved[name]) for name in saved if name.endswith("conv.weight"))
