@@ -23,6 +23,7 @@ from ssl_utils.data import datalists, volumes
 from ssl_utils.data.cases import Case
 from ssl_utils.experiments import Finetuning, Pretraining, Setup, exports, pretrain, scales, setup
 from ssl_utils.experiments.building import build_network
+from ssl_utils.experiments.exports.nnunet_weights import CONFIGURATION
 from ssl_utils.experiments.finetuning import evaluate, train
 from ssl_utils.experiments.runs import PROJECT, commit
 from ssl_utils.files import read_json, write_json
@@ -75,23 +76,24 @@ def planned(where: Setup, folder: Path) -> None:
     command(folder, "plan_experiment", "-d", "501", "-overwrite_target_spacing", *map(str, where.grid.spacing))
 
 
-def preprocessed(folder: Path, exported: Path, configuration: str) -> None:
-    """The exported configuration in the plan, and the volumes of the one that is trained."""
-    data = folder / "preprocessed" / NAME
-    content = read_json(data / "nnUNetPlans.json")
+def add_configuration(folder: Path, exported: Path) -> None:
+    """The exported configuration in nnU-Net's plan, as its README says."""
+    plans = folder / "preprocessed" / NAME / "nnUNetPlans.json"
+    content = read_json(plans)
     content["configurations"] |= read_json(exported / "configuration.json")
-    write_json(data / "nnUNetPlans.json", content)
-    if not (data / f"nnUNetPlans_{configuration}").exists():
-        command(folder, "preprocess", "-d", "501", "-c", configuration, "-np", "1")
+    write_json(plans, content)
 
 
 def theirs(where: Setup, folder: Path, epochs: int, configuration: str, init: bool) -> dict:
     """nnU-Net trained from its own start or from the exported weights, and scored; its folder holds the last arm."""
     exported = folder / "exported"
-    if not exported.exists():
+    if not (folder / "raw").exists():
         planned(where, folder)
+    if configuration == CONFIGURATION and not exported.exists():
         exports.FORMATS["nnunet"](pretrain(where, PRETRAINING), exported)
-    preprocessed(folder, exported, configuration)
+        add_configuration(folder, exported)
+    if not (folder / "preprocessed" / NAME / f"nnUNetPlans_{configuration}").exists():
+        command(folder, "preprocess", "-d", "501", "-c", configuration, "-np", "1")
     arm = folder / "results" / NAME / f"nnUNetTrainer__nnUNetPlans__{configuration}" / "fold_0"
     words = ["501", configuration, "0", "-device", "cpu"]
     words += ["-pretrained_weights", str(exported / "checkpoint.pth")] if init else []
@@ -129,8 +131,8 @@ def dice(table: pd.DataFrame) -> float:
 
 ARMS = {
     "nnunet": (theirs, {"configuration": "3d_fullres", "init": False}),
-    "nnunet_resenc": (theirs, {"configuration": "ssl", "init": False}),
-    "nnunet_resenc_pretrained": (theirs, {"configuration": "ssl", "init": True}),
+    "nnunet_resenc": (theirs, {"configuration": CONFIGURATION, "init": False}),
+    "nnunet_resenc_pretrained": (theirs, {"configuration": CONFIGURATION, "init": True}),
     "unetr": (ours, {}),
     "resenc_unet": (ours, {"network": "resenc_unet"}),
     "resenc_unet_pretrained": (ours, {"init": PRETRAINING.name}),

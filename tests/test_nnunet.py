@@ -110,7 +110,8 @@ def test_nnunet_begins_with_every_pretrained_tensor_and_trains(phantom_data, tmp
     exported = exports.FORMATS["nnunet"](experiments.pretrain(scans, run), tmp_path / "exported", licence="CC0-1.0")
 
     nnunet_peer.planned(experiments.setup(dataset="phantom", scale=smoke), tmp_path)
-    nnunet_peer.preprocessed(tmp_path, exported, "ssl")
+    nnunet_peer.add_configuration(tmp_path, exported)
+    nnunet_peer.command(tmp_path, "preprocess", "-d", "501", "-c", "ssl", "-np", "1")
     words = ("501", "ssl", "0", "-device", "cpu", "-pretrained_weights", str(exported / "checkpoint.pth"))
     nnunet_peer.command(tmp_path, "train", *words, epochs=1)
     (results,) = tmp_path.glob("results/*/*__ssl/fold_0")
