@@ -9,10 +9,10 @@ in a row of json_files/reference_nnunet.json, in the place of an earlier one of 
 
 import argparse
 import os
-import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -21,6 +21,7 @@ import pandas as pd
 from benchmarks.race import hardware
 from ssl_utils.data import datalists, volumes
 from ssl_utils.data.cases import Case
+from ssl_utils.data.lists import peers
 from ssl_utils.experiments import Finetuning, Pretraining, Setup, exports, pretrain, scales, setup
 from ssl_utils.experiments.building import build_network
 from ssl_utils.experiments.exports.nnunet_weights import CONFIGURATION
@@ -32,29 +33,6 @@ from ssl_utils.segmentation import metrics
 REFERENCE = PROJECT / "json_files" / "reference_nnunet.json"
 NAME, LABELED = "Dataset501_phantom", 6
 PRETRAINING = Pretraining.of("simmim", network="resenc_unet", scope="network", steps=100)
-
-
-def write_dataset(where: Setup, raw: Path) -> None:
-    """The label subset and the validation cases as nnU-Net's dataset, with a split that has these sides."""
-    sides = {"train": datalists.label_subset(where.datalist.training, LABELED, 0), "val": where.datalist.validation}
-    for case in (case for side in sides.values() for case in side):
-        for source, target in (
-            (case.image, f"imagesTr/{case.id}_0000.nii.gz"),
-            (case.label, f"labelsTr/{case.id}.nii.gz"),
-        ):
-            (raw / target).parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(source, raw / target)
-    for case in where.datalist.test:
-        (raw / "imagesTs").mkdir(exist_ok=True)
-        shutil.copy(case.image, raw / f"imagesTs/{case.id}_0000.nii.gz")
-    about = {
-        "channel_names": {str(n): name for n, name in enumerate(where.dataset.channels)},
-        "labels": {name: value for value, name in where.dataset.labels.items()},
-        "numTraining": sum(map(len, sides.values())),
-        "file_ending": ".nii.gz",
-    }
-    write_json(raw / "dataset.json", about)
-    write_json(raw / "splits_final.json", [{side: [case.id for case in cases] for side, cases in sides.items()}])
 
 
 def command(folder: Path, name: str, *words: str, epochs: int = 0) -> None:
@@ -71,7 +49,8 @@ def command(folder: Path, name: str, *words: str, epochs: int = 0) -> None:
 
 def planned(where: Setup, folder: Path) -> None:
     """nnU-Net's fingerprint and plan at the spacing of the scale; all else is its own choice."""
-    write_dataset(where, folder / "raw" / NAME)
+    subset = datalists.label_subset(where.datalist.training, LABELED, 0)
+    peers.write_nnunet(replace(where.datalist, training=subset), folder / "raw" / NAME)
     command(folder, "extract_fingerprint", "-d", "501", "-np", "1")
     command(folder, "plan_experiment", "-d", "501", "-overwrite_target_spacing", *map(str, where.grid.spacing))
 

@@ -115,4 +115,4 @@ def in_file(
     labels = label_map(found, regions) if regions else np.asarray(values, np.uint8)[found]
     coded = np.arange(256, dtype=np.uint8)
     coded[[int(value) for value in coding]] = [*coding.values()]
-    return MetaTensor(torch.from_numpy(coded[labels])[None], affine=torch.as_tensor(affine), meta=logits.meta)
+    return MetaTensor(torch.from_numpy(coded[labels])[None], meta=logits.meta | {"affine": torch.as_tensor(affine)})

@@ -1,0 +1,101 @@
+"""What the container runs: `infer`, as MedPerf and MLCube call it, and `check`, for its results.
+
+    python mlcube.py infer --data_path DATA --parameters_file parameters.yaml --output_path PREDICTIONS
+    python mlcube.py check --data_path DATA --output_path PREDICTIONS
+
+DATA has a folder for each case, `<ID>/<ID>-<channel>.nii.gz`; its label map is `PREDICTIONS/<ID>.nii.gz`. The channels
+are told by the names of the files. The export `mlcube` copies this file as it is.
+"""
+
+import argparse
+import re
+import sys
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import nibabel as nib
+import numpy as np
+import yaml
+from monai.bundle import ConfigParser, ConfigWorkflow
+
+BUNDLE = Path(__file__).resolve().parent / "bundle"
+sys.path.insert(1, str(BUNDLE))
+VOLUMES = Path("/mlcommons/volumes")  # where MedPerf mounts them
+DEFAULTS = {
+    "data_path": VOLUMES / "data",
+    "parameters_file": VOLUMES / "parameters" / "parameters_file.yaml",
+    "output_path": VOLUMES / "predictions",
+}
+
+
+def infer(data_path: Path, parameters_file: Path, output_path: Path) -> None:
+    """Write a label map for every case. Raises ValueError in one line when the data are not as they should be."""
+    import ssl_steps
+
+    path = BUNDLE / "configs" / "inference.json"
+    config = ConfigParser.load_config_file(path)
+    changed = (yaml.safe_load(parameters_file.read_text()) if parameters_file.exists() else None) or {}
+    if unknown := sorted({*changed} - {*config}):
+        raise ValueError(f"{parameters_file}: {unknown[0]} is no entry of {path.name}; correct its name")
+    for fault in faults_of_images(ssl_steps.cases(str(data_path), config["endings"])):
+        raise ValueError(fault)
+    changed |= {"dataset_dir": str(data_path), "output_dir": str(output_path)}
+    workflow = ConfigWorkflow(str(path), workflow_type="infer", logging_file=False, **changed)
+    workflow.initialize()
+    workflow.run()
+
+
+def faults_of_images(by_case: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    """A line for every channel that is not on the grid of the first one of its case."""
+    for files in by_case.values():
+        first, *others = map(nib.load, files)
+        for path, other in zip(files[1:], others, strict=True):
+            if difference := grids_differ(first, other):
+                yield f"{path}: {difference} differs from that of {Path(files[0]).name}; resample it"
+
+
+def grids_differ(one: Any, other: Any) -> str:
+    """What differs of the grids of two images, if anything does: shape, or affine by more than 0.001 mm."""
+    if one.shape != other.shape:
+        return f"shape {other.shape}"
+    return "" if np.allclose(one.affine, other.affine, atol=1e-3) else "affine"
+
+
+def check(data_path: Path, output_path: Path) -> list[str]:
+    """A line for everything that is wrong with the results: name, geometry, voxel type, label values."""
+    import ssl_steps
+
+    interface = ConfigParser.load_config_file(BUNDLE.parent / "interface.json")
+    by_case = ssl_steps.cases(str(data_path), interface["endings"])
+    written = {path.name.removesuffix(".nii.gz"): path for path in output_path.glob("*.nii.gz")}
+    faults = [f"{output_path / case}.nii.gz: is missing" for case in sorted({*by_case} - {*written})]
+    faults += [f"{written[case]}: there is no case of this name" for case in sorted({*written} - {*by_case})]
+    for case in sorted({*by_case} & {*written}):
+        if not re.fullmatch(interface["names"], case):
+            faults.append(f"{written[case]}: the name does not match {interface['names']}")
+        image, result = nib.load(by_case[case][0]), nib.load(written[case])
+        if difference := grids_differ(image.slicer[..., 0] if image.ndim == 4 else image, result):
+            faults.append(f"{written[case]}: {difference} is not that of its image")
+        if odd := sorted({*np.unique(result.dataobj).tolist()} - {*interface["values"]}):
+            faults.append(f"{written[case]}: value {odd[0]} is not among {interface['values']}")
+    return faults
+
+
+def main(words: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", nargs="?", choices=["infer", "check"], default="infer")
+    for name, path in DEFAULTS.items():
+        parser.add_argument(f"--{name}", type=Path, default=path)
+    given = parser.parse_args(words)
+    try:
+        if given.task == "infer":
+            infer(given.data_path, given.parameters_file, given.output_path)
+        elif faults := check(given.data_path, given.output_path):
+            sys.exit("\n".join(faults))
+    except (OSError, ValueError) as error:
+        sys.exit(f"error: {error}")
+
+
+if __name__ == "__main__":
+    main()
