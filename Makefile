@@ -88,7 +88,7 @@ browser: $(READY) $(ITK:%=.venv-itk/.ready) ## run only the tests in a browser (
 	.venv-nnunet/bin/python -c 'import torchvision' 2>/dev/null || .venv-nnunet/bin/python -m pip uninstall -qqy torchvision; \
 	touch .venv-nnunet/.ready
 
-NNUNET = $(shell grep -rl --include='test_*.py' 'mark\.nnunet' tests)
+NNUNET = $(shell grep -rl --include='test_*.py' 'from nnunet_packages' tests)
 nnunet: .venv-nnunet/.ready ## run the tests that need nnU-Net, in an environment of their own (about 5 minutes)
 	@OMP_NUM_THREADS=1 .venv-nnunet/bin/python -m pytest -m nnunet $(NNUNET)
 

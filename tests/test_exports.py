@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from nnunet_packages import RESENC
 
 from ssl_utils import experiments
 from ssl_utils.data import transforms, volumes
@@ -224,7 +225,8 @@ def test_transforms_of_monai_prepare_a_volume_as_preprocess_does(tmp_path, monke
     np.testing.assert_allclose(found.affine.numpy(), prepared.affine, atol=1e-4)
 
 
-@pytest.mark.parametrize("network", sorted({*NETWORKS} - {"mednext_m", "mednext_l"}))  # which are B with more blocks
+# mednext_m and _l are mednext_b with more blocks
+@pytest.mark.parametrize("network", [*sorted({*NETWORKS} - {"mednext_m", "mednext_l", "resenc_unet"}), RESENC])
 def test_every_network_has_a_twin_without_this_package(network):
     scale = {**asdict(scales.get("smoke")), "hidden_size": 24, "mlp_dim": 24, "num_layers": 2, "num_heads": 2}
     sizes = network_class(network).sizes({**scale, "feature_size": 4, "patch_size": 4})

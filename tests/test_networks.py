@@ -5,12 +5,12 @@ import re
 import subprocess
 import sys
 from dataclasses import replace
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
 import torch
 from monai.networks.nets.mednext import create_mednext
+from nnunet_packages import RESENC
 
 from course import plan
 from ssl_utils import experiments
@@ -27,14 +27,6 @@ from ssl_utils.segmentation.finetune import ALWAYS, SegmentationTask
 TASKS = {"restoration": {}, "simmim": {}, "voxel_clusters": {"clusters": 4}}
 SCOPES = ("encoder", "network")
 CONVOLUTIONS = ["unet", "unet_plain", "mednext", "mednext_b"]
-# needs a package that only the environment of `make nnunet` has
-RESENC = pytest.param(
-    "resenc_unet",
-    marks=[
-        pytest.mark.nnunet,
-        pytest.mark.skipif(not find_spec("dynamic_network_architectures"), reason="make nnunet"),
-    ],
-)
 LEFT_OUT = ("mednext_m", "mednext_l", "resenc_unet")
 every_network = pytest.mark.parametrize("name", [*(name for name in NETWORKS if name not in LEFT_OUT), RESENC])
 every_convolution = pytest.mark.parametrize("name", [*CONVOLUTIONS, RESENC])

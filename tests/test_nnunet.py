@@ -6,10 +6,10 @@ make nnunet runs what needs nnU-Net's packages.
 import shutil
 import sys
 from dataclasses import replace
-from importlib.util import find_spec
 
 import pytest
 import torch
+from nnunet_packages import NETWORKS, needs
 
 from benchmarks import nnunet_peer
 from ssl_utils import experiments
@@ -19,12 +19,6 @@ from ssl_utils.networks import build, checkpoints
 from ssl_utils.networks.resenc_unet import plan
 
 SIZES = {"network": "resenc_unet", "in_channels": 1, "out_channels": 3, "img_size": (16, 24, 16), "feature_size": 4}
-
-
-def needs(package: str):
-    """Of the environment of make nnunet."""
-    skipped = pytest.mark.skipif(not find_spec(package), reason="make nnunet runs it")
-    return lambda test: pytest.mark.nnunet(skipped(test))
 
 
 def reversed_axes(maps: torch.Tensor) -> torch.Tensor:
@@ -66,7 +60,7 @@ def test_what_nnunet_cannot_load_is_refused(tiny_setup, tmp_path, monkeypatch):
     assert not new.exists()
 
 
-@needs("dynamic_network_architectures")
+@needs(NETWORKS)
 def test_it_computes_what_the_network_of_the_package_computes():
     torch.manual_seed(0)
     network = build(SIZES | {"levels": 4}).eval()
@@ -81,7 +75,7 @@ def test_it_computes_what_the_network_of_the_package_computes():
     assert len(network.state_dict()) == len(list(network.parameters())), "no tensor has two names"
 
 
-@needs("dynamic_network_architectures")
+@needs(NETWORKS)
 def test_exported_weights_see_nnunets_axes():
     from ssl_utils.experiments.exports.nnunet_weights import configuration, network_weights
 
