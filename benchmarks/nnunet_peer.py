@@ -14,6 +14,7 @@ import sys
 import time
 from dataclasses import replace
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -22,17 +23,15 @@ from benchmarks.race import hardware
 from ssl_utils.data import datalists, volumes
 from ssl_utils.data.cases import Case
 from ssl_utils.data.lists import peers
-from ssl_utils.experiments import Finetuning, Pretraining, Setup, exports, pretrain, scales, setup
+from ssl_utils.experiments import Finetuning, Setup, scales, setup
 from ssl_utils.experiments.building import build_network
-from ssl_utils.experiments.exports.nnunet_weights import CONFIGURATION
 from ssl_utils.experiments.finetuning import evaluate, train
 from ssl_utils.experiments.runs import PROJECT, commit
 from ssl_utils.files import read_json, write_json
 from ssl_utils.segmentation import metrics
 
 REFERENCE = PROJECT / "json_files" / "reference_nnunet.json"
-NAME, LABELED = "Dataset501_phantom", 6
-PRETRAINING = Pretraining.of("simmim", network="resenc_unet", scope="network", steps=100)
+NAME, PLAN, LABELED = "Dataset501_phantom", "3d_fullres", 6
 
 
 def command(folder: Path, name: str, *words: str, epochs: int = 0) -> None:
@@ -55,36 +54,21 @@ def planned(where: Setup, folder: Path) -> None:
     command(folder, "plan_experiment", "-d", "501", "-overwrite_target_spacing", *map(str, where.grid.spacing))
 
 
-def add_configuration(folder: Path, exported: Path) -> None:
-    """The exported configuration in nnU-Net's plan, as its README says."""
-    plans = folder / "preprocessed" / NAME / "nnUNetPlans.json"
-    content = read_json(plans)
-    content["configurations"] |= read_json(exported / "configuration.json")
-    write_json(plans, content)
-
-
-def theirs(where: Setup, folder: Path, epochs: int, configuration: str, init: bool) -> dict:
-    """nnU-Net trained from its own start or from the exported weights, and scored; its folder holds the last arm."""
-    exported = folder / "exported"
+def theirs(where: Setup, folder: Path, epochs: int) -> dict:
+    """nnU-Net by its own plan, and its prediction of the test set, scored here."""
     if not (folder / "raw").exists():
         planned(where, folder)
-    if configuration == CONFIGURATION and not exported.exists():
-        exports.FORMATS["nnunet"](pretrain(where, PRETRAINING), exported)
-        add_configuration(folder, exported)
-    if not (folder / "preprocessed" / NAME / f"nnUNetPlans_{configuration}").exists():
-        command(folder, "preprocess", "-d", "501", "-c", configuration, "-np", "1")
-    arm = folder / "results" / NAME / f"nnUNetTrainer__nnUNetPlans__{configuration}" / "fold_0"
-    words = ["501", configuration, "0", "-device", "cpu"]
-    words += ["-pretrained_weights", str(exported / "checkpoint.pth")] if init else []
-    command(folder, "train", *words, epochs=epochs)
-    files = folder / "raw" / NAME / "imagesTs", folder / "predicted"
-    places = ["-i", str(files[0]), "-o", str(files[1]), "-d", "501", "-c", configuration, "-f", "0"]
-    command(folder, "predict", *places, "-device", "cpu", "-npp", "1", "-nps", "1")
+        command(folder, "preprocess", "-d", "501", "-c", PLAN, "-np", "1")
+    command(folder, "train", "501", PLAN, "0", "-device", "cpu", epochs=epochs)
+    source, predicted = folder / "raw" / NAME / "imagesTs", folder / "predicted"
+    options = ["-d", "501", "-c", PLAN, "-f", "0", "-device", "cpu", "-npp", "1", "-nps", "1"]
+    command(folder, "predict", "-i", str(source), "-o", str(predicted), *options)
     table = pd.concat(
-        metrics.evaluate([case], dataset=where.dataset, predict=lambda image, case=case: read(where, files[1], case))
+        metrics.evaluate([case], dataset=where.dataset, predict=lambda image, case=case: read(where, predicted, case))
         for case in where.datalist.test
     )
-    return read_json(arm / "spent.json") | {"dice": dice(table)}
+    spent = folder / "results" / NAME / f"nnUNetTrainer__nnUNetPlans__{PLAN}" / "fold_0" / "spent.json"
+    return read_json(spent) | {"dice": dice(table)}
 
 
 def read(where: Setup, folder: Path, case: Case) -> dict:
@@ -108,14 +92,7 @@ def dice(table: pd.DataFrame) -> float:
     return round(float(table.groupby("case")["dice"].mean().mean()), 4)
 
 
-ARMS = {
-    "nnunet": (theirs, {"configuration": "3d_fullres", "init": False}),
-    "nnunet_resenc": (theirs, {"configuration": CONFIGURATION, "init": False}),
-    "nnunet_resenc_pretrained": (theirs, {"configuration": CONFIGURATION, "init": True}),
-    "unetr": (ours, {}),
-    "resenc_unet": (ours, {"network": "resenc_unet"}),
-    "resenc_unet_pretrained": (ours, {"init": PRETRAINING.name}),
-}
+ARMS = {"nnunet": theirs, "unetr": ours, "resenc_unet": partial(ours, network="resenc_unet")}
 
 
 def main() -> None:
@@ -124,9 +101,8 @@ def main() -> None:
     parser.add_argument("arm", choices=ARMS)
     parser.add_argument("amount", type=int, help="epochs of 5 steps of nnU-Net, or steps of ours")
     given = parser.parse_args()
-    work, options = ARMS[given.arm]
     where = setup(dataset="phantom", scale=scales.get("laptop"))
-    row = {"name": given.arm, "labeled": LABELED, **work(where, given.folder.resolve(), given.amount, **options)}
+    row = {"name": given.arm, "labeled": LABELED, **ARMS[given.arm](where, given.folder.resolve(), given.amount)}
     row |= {"device": hardware(), "commit": commit(), "date": datetime.now(UTC).date().isoformat()}
     before = read_json(REFERENCE) if REFERENCE.exists() else []
     write_json(REFERENCE, [other for other in before if other["name"] != given.arm] + [row])

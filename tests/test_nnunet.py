@@ -3,6 +3,7 @@
 make nnunet runs what needs nnU-Net's packages.
 """
 
+import re
 import shutil
 import sys
 from dataclasses import replace
@@ -104,7 +105,9 @@ def test_nnunet_begins_with_every_pretrained_tensor_and_trains(phantom_data, tmp
     exported = exports.FORMATS["nnunet"](experiments.pretrain(scans, run), tmp_path / "exported", licence="CC0-1.0")
 
     nnunet_peer.planned(experiments.setup(dataset="phantom", scale=smoke), tmp_path)
-    nnunet_peer.add_configuration(tmp_path, exported)
+    (code,) = re.findall(r"^```python\n(.*?)^```$", (exported / "README.md").read_text(), re.DOTALL | re.MULTILINE)
+    monkeypatch.chdir(exported)
+    exec(code.replace("nnUNet_preprocessed/Dataset001_MINE", str(tmp_path / "preprocessed" / nnunet_peer.NAME)), {})
     nnunet_peer.command(tmp_path, "preprocess", "-d", "501", "-c", "ssl", "-np", "1")
     words = ("501", "ssl", "0", "-device", "cpu", "-pretrained_weights", str(exported / "checkpoint.pth"))
     nnunet_peer.command(tmp_path, "train", *words, epochs=1)
