@@ -28,7 +28,7 @@ VIEWER ?= $(SSL_VIEWER)
 ITK := $(filter itk,$(VIEWER))
 
 .DEFAULT_GOAL := help
-.PHONY: help env course study site test quick browser lab lint clean
+.PHONY: help env course study site test quick browser nnunet lab lint clean
 
 help: ## list these commands
 	@awk -F ':.*## ' '/^[a-z]+:.*## / { printf "make %-8s %s\n", $$1, $$2 }' Makefile
@@ -78,6 +78,19 @@ quick: $(READY) ## run the tests of a change in hand (about 3 minutes): no cours
 
 browser: $(READY) $(ITK:%=.venv-itk/.ready) ## run only the tests in a browser (Chromium); screenshots in build/browser; VIEWER=itk: those of itkwidgets
 	@"$(PYTHON)" -m pytest -m '$(or $(ITK),browser and not itk)'
+
+# A torchvision of another build than torch breaks Lightning, and nothing here uses it; timm brings it.
+.venv-nnunet/.ready: pyproject.toml constraints.txt | $(READY)
+	@set -e; \
+	"$(PYTHON)" -m venv --clear .venv-nnunet; \
+	echo "Installing nnU-Net and the packages into .venv-nnunet (once, some minutes, about 2.5 GB; log in .venv-nnunet/install.log) ..."; \
+	.venv-nnunet/bin/python -m pip install -qq --disable-pip-version-check --log .venv-nnunet/install.log -c constraints.txt -e '.[nnunet]' nnunetv2 pytest pytest-timeout; \
+	.venv-nnunet/bin/python -c 'import torchvision' 2>/dev/null || .venv-nnunet/bin/python -m pip uninstall -qqy torchvision; \
+	touch .venv-nnunet/.ready
+
+NNUNET = $(shell grep -rl --include='test_*.py' 'from nnunet_packages' tests)
+nnunet: .venv-nnunet/.ready ## run the tests that need nnU-Net, in an environment of their own (about 5 minutes)
+	@OMP_NUM_THREADS=1 .venv-nnunet/bin/python -m pytest -m nnunet $(NNUNET)
 
 site: $(READY) ## make a static site of an executed course, in build/site; SCALE= DATASET=
 	@"$(PYTHON)" -c 'import latex2mathml, myst_nb, sphinx_book_theme' 2>/dev/null || { \

@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
+from nnunet_packages import RESENC
 
 from benchmarks import container
 from ssl_utils import experiments
@@ -165,7 +166,7 @@ def test_a_huggingface_folder_loads_back_in_three_lines(tiny_setup, tmp_path, mo
     assert names["setup"].grid == tiny_setup.grid
 
 
-@pytest.mark.parametrize("form", exports.FORMATS)
+@pytest.mark.parametrize("form", sorted({*exports.FORMATS} - {"nnunet"}))  # that of a pretraining: test_nnunet.py
 def test_what_cannot_be_exported_is_refused_in_one_line(tiny_setup, tmp_path, form):
     export, run = exports.FORMATS[form], made(tmp_path / "run", tiny_setup)
     (tmp_path / "full").mkdir()
@@ -227,7 +228,8 @@ def test_transforms_of_monai_prepare_a_volume_as_preprocess_does(tmp_path, monke
     np.testing.assert_allclose(found.affine.numpy(), prepared.affine, atol=1e-4)
 
 
-@pytest.mark.parametrize("network", sorted({*NETWORKS} - {"mednext_m", "mednext_l"}))  # which are B with more blocks
+# mednext_m and _l are mednext_b with more blocks
+@pytest.mark.parametrize("network", [*sorted({*NETWORKS} - {"mednext_m", "mednext_l", "resenc_unet"}), RESENC])
 def test_every_network_has_a_twin_without_this_package(network):
     scale = {**asdict(scales.get("smoke")), "hidden_size": 24, "mlp_dim": 24, "num_layers": 2, "num_heads": 2}
     sizes = network_class(network).sizes({**scale, "feature_size": 4, "patch_size": 4})

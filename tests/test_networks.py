@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 from monai.networks.nets.mednext import create_mednext
+from nnunet_packages import RESENC
 
 from course import plan
 from ssl_utils import experiments
@@ -26,7 +27,9 @@ from ssl_utils.segmentation.finetune import ALWAYS, SegmentationTask
 TASKS = {"restoration": {}, "simmim": {}, "voxel_clusters": {"clusters": 4}}
 SCOPES = ("encoder", "network")
 CONVOLUTIONS = ["unet", "unet_plain", "mednext", "mednext_b"]
-every_network = pytest.mark.parametrize("name", [name for name in NETWORKS if name not in ("mednext_m", "mednext_l")])
+LEFT_OUT = ("mednext_m", "mednext_l", "resenc_unet")
+every_network = pytest.mark.parametrize("name", [*(name for name in NETWORKS if name not in LEFT_OUT), RESENC])
+every_convolution = pytest.mark.parametrize("name", [*CONVOLUTIONS, RESENC])
 every_scope = pytest.mark.parametrize("scope", SCOPES)
 
 
@@ -211,7 +214,7 @@ def test_the_contrastive_branch_pools_the_coarsest_map(where):
     assert all(part.grad is not None for part in module.encoder.parameters())
 
 
-@pytest.mark.parametrize("name", CONVOLUTIONS)
+@every_convolution
 def test_mae_needs_tokens(where, name):
     options = {"network": name}
     one_line(
@@ -273,7 +276,7 @@ def test_a_transfer_is_all_or_nothing(where, name, tmp_path):
         refused(fresh(where, name), tmp_path / "network.safetensors", words, load_network)
 
 
-@pytest.mark.parametrize("name", CONVOLUTIONS)
+@every_convolution
 def test_a_deeper_pyramid_is_refused(where, name):
     refused(fresh(where, name, levels=3).encoder, fresh(where, name).encoder.state_dict(), "has 3.*levels")
 
@@ -389,7 +392,7 @@ def test_a_run_is_fine_tuned_saved_and_predicts(where, name, scope, tmp_path):
     assert f"| network | `{name}`, {count:,} parameters: in_channels=1" in (folder / "README.md").read_text()
 
 
-@pytest.mark.parametrize("name", CONVOLUTIONS)
+@every_convolution
 def test_the_card_of_an_encoder_names_its_network_and_its_code_runs(where, name, monkeypatch, capsys):
     folder = pretrained(where, name, scope="network")
     card = (folder / "README.md").read_text()

@@ -124,6 +124,7 @@ def _save(folder: Path, setup: Setup, module: Any, pools: list[Setup], done: dic
     """Write encoder, task, whole network where there is one, and model card."""
     licence = " + ".join(dict.fromkeys(part.dataset.licence for part in pools))
     meta = {"task": done["task"], "dataset": setup.dataset.name, "data_licence": licence, "step": done["last"]["step"]}
+    meta["spacing"] = pools[0].grid.spacing
     checkpoints.save_model(folder / "encoder.safetensors", module.encoder, metadata=meta)
     checkpoints.save_model(folder / "task.safetensors", module, metadata=meta)
     if weights := module.whole_network():

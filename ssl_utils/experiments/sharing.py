@@ -12,9 +12,11 @@ from ssl_utils.experiments.terminal import DataOption, ScaleOption, console
 
 
 def export(
-    run: Annotated[Path, typer.Argument(help="folder of a finished fine-tuning or soup")],
+    run: Annotated[Path, typer.Argument(help="folder of a finished fine-tuning or soup; for nnunet of a pretraining")],
     folder: Annotated[Path, typer.Argument(help="new folder to write")],
-    form: Annotated[str, typer.Option("--format", help="bundle (MONAI), mlcube (MedPerf) or huggingface")] = "bundle",
+    form: Annotated[
+        str, typer.Option("--format", help="bundle (MONAI), mlcube (MedPerf), huggingface or nnunet")
+    ] = "bundle",
     licence: Annotated[str | None, typer.Option(help="of the training data, where the run does not know it")] = None,
 ) -> None:
     """Write a model so that others can run it, most formats without this package. Nothing is uploaded."""

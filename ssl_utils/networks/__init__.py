@@ -25,6 +25,7 @@ NETWORKS = {  # name -> entry
     "mednext_b": Entry("mednext", "MedNeXtB"),
     "mednext_m": Entry("mednext", "MedNeXtM"),
     "mednext_l": Entry("mednext", "MedNeXtL"),
+    "resenc_unet": Entry("resenc_unet", "ResEncUNet"),
     "window_vit": Entry("window_vit", "WindowViT"),
 }
 

@@ -1,5 +1,6 @@
 """What every export starts from: a finished fine-tuning, its network and its setup, and the licence of its data."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -37,13 +38,18 @@ class FinishedRun:
 
     def terms(self) -> str:
         """The text of a LICENSE file."""
-        lines = [
-            f"Weights: trained on data whose licence is {self.licence}.",
-            f"What it demands: {demands(self.licence)}.",
-            "Configuration and code in this folder: Apache License 2.0, as the package ssl_utils that wrote them.",
-            "For research and teaching. Not a medical device, not for clinical use.",
-        ]
-        return "\n".join(lines) + "\n"
+        return terms(self.licence)
+
+
+def terms(licence: str) -> str:
+    """The text of a LICENSE file, for weights that were trained on data of this licence."""
+    lines = [
+        f"Weights: trained on data whose licence is {licence}.",
+        f"What it demands: {demands(licence)}.",
+        "Configuration and code in this folder: Apache License 2.0, as the package ssl_utils that wrote them.",
+        "For research and teaching. Not a medical device, not for clinical use.",
+    ]
+    return "\n".join(lines) + "\n"
 
 
 def opened(run: Path, folder: Path, *, licence: str | None) -> FinishedRun:
@@ -59,13 +65,24 @@ def opened(run: Path, folder: Path, *, licence: str | None) -> FinishedRun:
     if not done or not model.exists():
         fix = "finish it first; a run is a folder such as finetune/random/n6/subset0_seed0"
         raise CourseError(f"{run}: is no finished fine-tuning; {fix}")
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CourseError(f"{folder}: is not empty; choose a new folder, or delete it")
+    check_folder(folder)
     network, setup = load_saved(model)
     meta = checkpoints.read_metadata(model)
+    licence = licence_of(run, meta, licence)
+    name = f"{meta.get('dataset', 'unknown')}, {meta.get('init', 'unknown')}"
+    return FinishedRun(run, network.eval(), setup, name, licence, done)
+
+
+def check_folder(folder: Path) -> None:
+    """Raises CourseError when there is something in it."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CourseError(f"{folder}: is not empty; choose a new folder, or delete it")
+
+
+def licence_of(run: Path, meta: Mapping[str, str], licence: str | None) -> str:
+    """The licence of a run's data, the named one before that of the metadata. Raises CourseError without any."""
     licence = licence or meta.get("data_licence", "")
     if licence in UNKNOWN:
         why = "nobody has stated the licence of the data it was trained on, which holds for the weights too"
         raise CourseError(f"{run}: {why}; name it with --licence, or do not share the model")
-    name = f"{meta.get('dataset', 'unknown')}, {meta.get('init', 'unknown')}"
-    return FinishedRun(run, network.eval(), setup, name, licence, done)
+    return licence
