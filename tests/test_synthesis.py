@@ -3,6 +3,7 @@
 import json
 from dataclasses import replace
 
+import einops
 import nibabel as nib
 import numpy as np
 import pytest
@@ -60,9 +61,29 @@ def test_voxels_that_became_channels_come_back_to_their_places():
         def forward(self, both, timesteps):
             return both[:, : 2 * 8]  # the channels of the image, as they are
 
-    network, image = denoiser(patch=2), torch.randn(1, 2, 16, 16, 16)
+    network, image = denoiser(patch=2, residual=False), torch.randn(1, 2, 16, 16, 16)
     network.unet = First()
     assert torch.equal(network(image, torch.tensor([3]), shown(1)), image)
+
+
+def test_the_residual_form_gives_the_noise_of_the_right_v():
+    network, (image, noise) = denoiser(residual=True), torch.randn(2, 1, 2, 16, 16, 16)
+    kept = network.kept[[7]]
+    v = kept.sqrt() * noise - (1 - kept).sqrt() * image
+    network.unet = Gives(v, network.patch)
+    predicted = network(diffusion.noised(image, noise, kept), torch.tensor([7]), shown(1))
+    torch.testing.assert_close(predicted, noise, atol=1e-5, rtol=1e-5)
+
+
+class Gives(torch.nn.Module):
+    """A U-Net that answers with one volume, whatever it is shown."""
+
+    def __init__(self, volume, patch):
+        super().__init__()
+        self.volume = einops.rearrange(volume, "b c (d p) (h q) (w r) -> b (c p q r) d h w", p=patch, q=patch, r=patch)
+
+    def forward(self, both, timesteps):
+        return self.volume
 
 
 class Knows(torch.nn.Module):
@@ -71,7 +92,7 @@ class Knows(torch.nn.Module):
     def __init__(self, image, timesteps):
         super().__init__()
         self.image, self.config = image, denoiser(timesteps=timesteps).config
-        self.kept = diffusion.DDPMScheduler(timesteps, schedule="cosine").alphas_cumprod
+        self.kept = diffusion.kept_variance(timesteps)
 
     def forward(self, noisy, timesteps, condition):
         kept = self.kept[timesteps].view(-1, 1, 1, 1, 1)
@@ -200,7 +221,7 @@ def test_every_file_and_the_card_say_where_a_volume_comes_from(made):
 
 
 def test_a_volume_has_the_label_map_and_the_place_of_its_case(made):
-    setup, folder = made[0], made[3]
+    setup = made[0]
     case, source = synthetic_sets.cases_of(setup, "three")[0], setup.datalist.training[0]
     label, theirs = nib.load(case.label), nib.load(source.label)
     again = nib.load(case.image if not isinstance(case.image, tuple) else case.image[0])

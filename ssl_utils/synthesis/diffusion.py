@@ -29,7 +29,9 @@ GROUPS = 8  # of the normalisation
 class Denoiser(nn.Module):
     """Noisy image (B, C, D, H, W), timestep (B,) and condition (B, K, D, H, W) to the noise (B, C, D, H, W).
 
-    D, H, W are multiples of patch * 2^(levels - 1).
+    D, H, W are multiples of patch * 2^(levels - 1). `residual`: the U-Net gives v (Salimans and Ho 2022,
+    arXiv:2202.00512), and the noise is sqrt(1 - kept) x_t + sqrt(kept) v. Late timesteps are nearly all noise, which a
+    small network would otherwise have to pass through its few channels.
     """
 
     def __init__(
@@ -41,11 +43,13 @@ class Denoiser(nn.Module):
         blocks: int = 1,
         attention: bool = True,
         patch: int = 1,
+        residual: bool = False,
         timesteps: int = 250,
     ) -> None:
         config = arguments(locals())
         super().__init__()
-        self.config, self.patch = config, patch
+        self.config, self.patch, self.residual = config, patch, residual
+        self.register_buffer("kept", kept_variance(timesteps), persistent=False)
         self.unet = DiffusionModelUNet(
             spatial_dims=3,
             in_channels=(image_channels + conditions) * patch**3,
@@ -61,13 +65,22 @@ class Denoiser(nn.Module):
         p, both = self.patch, torch.cat([noisy, condition], 1)
         both = rearrange(both, "b c (d p) (h q) (w r) -> b (c p q r) d h w", p=p, q=p, r=p)
         noise = self.unet(both, timesteps)
-        return rearrange(noise, "b (c p q r) d h w -> b c (d p) (h q) (w r)", p=p, q=p, r=p)
+        noise = rearrange(noise, "b (c p q r) d h w -> b c (d p) (h q) (w r)", p=p, q=p, r=p)
+        return noised(noise, noisy, self.kept[timesteps]) if self.residual else noise
+
+
+def kept_variance(timesteps: int) -> Tensor:
+    """(T,): the share of the variance that is image at each timestep, by the cosine schedule."""
+    with torch.device("cpu"):  # also where a network is only sketched, on the device meta
+        return DDPMScheduler(timesteps, schedule="cosine").alphas_cumprod
 
 
 def new_denoiser(recipe: Recipe, *, image_channels: int, conditions: int, seed: int) -> Denoiser:
     """An untrained network of these sizes."""
     torch.manual_seed(seed)
-    sizes = {name: getattr(recipe, name) for name in ("channels", "blocks", "attention", "patch", "timesteps")}
+    sizes = {
+        name: getattr(recipe, name) for name in ("channels", "blocks", "attention", "patch", "residual", "timesteps")
+    }
     return Denoiser(image_channels=image_channels, conditions=conditions, **sizes)
 
 
@@ -86,8 +99,7 @@ class DiffusionTask(SharedStep):
     def __init__(self, denoiser: nn.Module, *, timesteps: int, lr: float, steps: int, seed: int = 0) -> None:
         super().__init__()
         self.denoiser, self.lr, self.steps, self.seed = denoiser, lr, steps, seed
-        schedule = DDPMScheduler(timesteps, schedule="cosine")
-        self.register_buffer("kept", schedule.alphas_cumprod, persistent=False)  # share of the variance left at t
+        self.register_buffer("kept", kept_variance(timesteps), persistent=False)
 
     def loss(self, batch: dict, timesteps: Tensor, generator: torch.Generator) -> Tensor:
         image = batch["image"]
