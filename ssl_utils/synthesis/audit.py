@@ -20,6 +20,7 @@ from ssl_utils.errors import CourseError
 from ssl_utils.networks.interface import Encoder
 
 COPY = 0.5  # a synthetic case this much nearer to a training case than its nearest real neighbour is suspicious
+DIRECTIONS = 4  # in which sets of features are compared
 
 
 class Estimate(NamedTuple):
@@ -46,9 +47,9 @@ def memorisation(synthetic: Tensor, training: Tensor, names: Sequence[str]) -> p
         names: of the training cases.
 
     Raises:
-        CourseError: fewer than two training cases, or vectors of different length.
+        CourseError: no synthetic case, fewer than two training cases, or vectors of different length.
     """
-    check_sets(synthetic, training)
+    check_sets(synthetic, training, least=1)
     distances, among = torch.cdist(synthetic, training), torch.cdist(training, training)
     among.fill_diagonal_(float("inf"))
     nearest = distances.argmin(1)
@@ -62,29 +63,34 @@ def share_copied(table: pd.DataFrame) -> float:
     return float((table["ratio"] < COPY).mean())
 
 
-def distances(synthetic: Tensor, real: Tensor, *, seed: int, repeats: int = 200) -> dict[str, Estimate]:
-    """FID and MMD of two sets of features (N, F) and (M, F), with intervals from sets drawn with replacement.
+def distances(synthetic: Tensor, real: Tensor, *, seed: int, repeats: int = 100) -> dict[str, Estimate]:
+    """FID and MMD of two sets of features (N, F) and (M, F), in the first DIRECTIONS of the real ones, whose covariance
+    few volumes can estimate.
 
     MMD (Gretton et al. 2012) with the linear kernel of MONAI compares means alone, and is 0 on average for equal
-    distributions. FID (Heusel et al. 2017) is biased upwards in small sets, and more so in the drawn ones, whose
-    intervals may lie above the value: compare with the FID of two sets of real cases of the same sizes.
+    distributions. FID (Heusel et al. 2017) is biased upwards in small sets: compare with the FID of two sets of real
+    cases of the same sizes.
     """
     check_sets(synthetic, real)
     size, rng = min(len(synthetic), len(real)), np.random.default_rng(seed)
-    mean, std = real.mean(0), real.std(0).clamp(min=1e-6)
-    first, second = ((rows - mean) / std for rows in (synthetic.double(), real.double()))
+    first, second = directions(synthetic.double(), real.double(), min(DIRECTIONS, size - 1))
     measures: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
         "FID": get_fid_score,
         "MMD": lambda one, two: compute_mmd(two, one, None),
     }
-    drawn = [
-        (first[rng.integers(len(first), size=size)], second[rng.integers(len(second), size=size)])
-        for _ in range(repeats)
-    ]
+    numbers = [[rng.integers(len(rows), size=size) for rows in (first, second)] for _ in range(repeats)]
     return {
-        name: _estimate(measure(first[:size], second[:size]), [measure(*pair) for pair in drawn])
+        name: _estimate(measure(first[:size], second[:size]), [measure(first[i], second[j]) for i, j in numbers])
         for name, measure in measures.items()
     }
+
+
+def directions(synthetic: Tensor, real: Tensor, number: int) -> tuple[Tensor, Tensor]:
+    """Both sets in the first principal directions of the real one, with variance 1 of the real one in each."""
+    mean = real.mean(0)
+    _, scale, axes = torch.linalg.svd(real - mean, full_matrices=False)
+    scale = scale[:number] / (len(real) - 1) ** 0.5
+    return tuple((rows - mean) @ axes[:number].T / scale.clamp(min=1e-9) for rows in (synthetic, real))
 
 
 def similarity(images: Tensor, *, seed: int, pairs: int = 40, repeats: int = 200) -> Estimate:
@@ -106,15 +112,18 @@ def similarity(images: Tensor, *, seed: int, pairs: int = 40, repeats: int = 200
     return _estimate(values.mean(), means)
 
 
-def check_sets(synthetic: Tensor, real: Tensor) -> None:
-    """Raises CourseError when a set has fewer than two rows, or rows of different length are to be compared."""
-    if min(len(synthetic), len(real)) < 2:
-        raise CourseError(f"audit: {len(synthetic)} synthetic and {len(real)} real volumes; two of each are needed")
+def check_sets(synthetic: Tensor, real: Tensor, *, least: int = 2) -> None:
+    """Raises CourseError when there are fewer than `least` synthetic or two real rows, or their lengths differ."""
+    if len(synthetic) < least or len(real) < 2:
+        needed = f"at least {least} and 2 are needed"
+        raise CourseError(f"audit: {len(synthetic)} synthetic and {len(real)} real volumes; {needed}")
     if synthetic.shape[1] != real.shape[1]:
         why = f"{synthetic.shape[1]} and {real.shape[1]} numbers a volume"
         raise CourseError(f"audit: {why}; compare volumes of one grid, with features of one encoder")
 
 
 def _estimate(value: Tensor, drawn: Sequence[Tensor]) -> Estimate:
-    low, high = np.percentile([float(one) for one in drawn], [2.5, 97.5])
+    """The spread of the drawn sets around the value. Their own mean is too high: they contain volumes twice."""
+    values = np.array([float(one) for one in drawn])
+    low, high = float(value) + np.percentile(values - values.mean(), [2.5, 97.5])
     return Estimate(float(value), float(low), float(high))
