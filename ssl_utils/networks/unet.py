@@ -64,5 +64,5 @@ class UNet(PyramidNetwork):
     @classmethod
     def sizes(cls, scale: Mapping[str, Any]) -> dict[str, Any]:
         """A cell of its coarsest map is a patch of the ViT of that scale."""
-        wide = max(16, 2 * scale["feature_size"])
+        wide = 2 * scale["feature_size"]
         return {"feature_size": wide, "levels": levels_of(scale["patch_size"]), "norm": "instance"}

@@ -2,12 +2,15 @@
 
 import os
 import shutil
+import threading
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 
 from browser import server
 from browser.notebook import PATIENCE, Notebook, Watch
+from course import warm
 
 SHOTS = server.PROJECT / "build" / "browser"
 ADVICE = "no Chromium: install it (apt-get install chromium), or name one in the environment variable CHROMIUM"
@@ -42,13 +45,33 @@ def shots(chromium) -> Path:
     return SHOTS
 
 
+@contextmanager
+def warm_kernels():
+    """The environment in which kernels are forks of one process, as those of a local course: nobody waits for imports."""
+    with warm.offered(threads=1) as (environment, look):
+        ended = threading.Event()
+
+        def watch() -> None:
+            while not ended.wait(0.2):
+                look()
+
+        (watching := threading.Thread(target=watch)).start()
+        try:
+            yield environment
+        finally:
+            ended.set()
+            watching.join()
+
+
 @pytest.fixture(scope="package")
 def lab(chromium, shots, tmp_path_factory):
     course, state = tmp_path_factory.mktemp("course"), tmp_path_factory.mktemp("state")
     server.copy_course(course)
-    process, running = server.start(course, state, shots / "jupyterlab.log")
-    yield running
-    server.stop(process)
+    with warm_kernels() as environment:
+        log, kernels = shots / "jupyterlab.log", server.own_kernel(state / "warm", "course.start")
+        process, running = server.start(course, state, log, JUPYTER_PATH=str(kernels), **environment)
+        yield running
+        server.stop(process)
 
 
 @pytest.fixture(scope="package")

@@ -56,6 +56,15 @@ def environment(state: Path, python: str) -> dict[str, str]:
     return {**kept, **own, "PATH": f"{Path(python).parent}{os.pathsep}{os.environ['PATH']}"}
 
 
+def own_kernel(folder: Path, starter: str) -> Path:
+    """A folder for JUPYTER_PATH in which the kernel `python3` is started by `python -m starter`."""
+    argv = [sys.executable, "-m", starter, "ipykernel_launcher", "-f", "{connection_file}"]
+    (kernel := folder / "kernels" / "python3").mkdir(parents=True)
+    content = {"argv": argv, "display_name": "Python 3", "language": "python"}
+    (kernel / "kernel.json").write_text(json.dumps(content), encoding="utf-8")
+    return folder
+
+
 def start(
     course: Path, state: Path, log: Path, python: str = sys.executable, **more: str
 ) -> tuple[subprocess.Popen, Lab]:
