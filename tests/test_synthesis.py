@@ -4,18 +4,21 @@ import json
 from dataclasses import replace
 
 import einops
+import lightning as L
 import nibabel as nib
 import numpy as np
 import pytest
 import torch
+from torch.utils.data import DataLoader
 
 from ssl_utils.data import datasets
 from ssl_utils.data.lists import folds, msd
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import Finetuning, Setup, finetune, generating, runs, scales, synthetic_sets
 from ssl_utils.networks import checkpoints
-from ssl_utils.synthesis import diffusion, lora
+from ssl_utils.synthesis import conditions, diffusion, lora
 from ssl_utils.synthesis.recipes import RECIPES
+from ssl_utils.training.loop import fit
 
 SMALL = replace(RECIPES["smoke"], steps=4, adapt_steps=2, timesteps=20)
 
@@ -206,6 +209,34 @@ def test_training_leaves_a_finished_run_with_averaged_weights(made):
     first, second = (checkpoints.read_checkpoint(f / "denoiser.safetensors") for f in (base, adapted))
     changed = {name for name in first if not torch.equal(first[name], second[name])}
     assert changed and all(".conv2." in name or ".attn." in name for name in changed)
+
+
+class Stop(L.Callback):
+    def on_train_batch_end(self, trainer, *_):
+        if trainer.global_step == 3:
+            raise KeyError("interrupted")
+
+
+def test_an_interrupted_training_ends_with_the_same_average(made, tmp_path):
+    setup, values = made[0], sorted(made[0].dataset.labels)
+    cases = setup.prepared(setup.datalist.training[:2])
+
+    def train(name, *callbacks):
+        network = diffusion.new_denoiser(SMALL, image_channels=1, conditions=3, seed=0)
+        task = diffusion.DiffusionTask(network, timesteps=20, lr=1e-2, steps=4)
+        held_out = DataLoader(conditions.FixedPairs(cases, roi=setup.grid.roi, values=values))
+        pairs = conditions.Pairs(cases, roi=setup.grid.roi, seed=0, values=values)
+        sizes = {"steps": 4, "batch_size": 2, "validations": 2, "headline": "test"}
+        before = [diffusion.moving_average(SMALL), *callbacks]
+        fit(task, crops=pairs, validation=held_out, folder=tmp_path / name, callbacks=before, **sizes)
+        return network.state_dict()
+
+    whole = train("whole")
+    with pytest.raises(KeyError, match="interrupted"):
+        train("twice", Stop())
+    assert (tmp_path / "twice" / "last.ckpt").exists()
+    again = train("twice")
+    assert all(torch.equal(again[name], weight) for name, weight in whole.items())
 
 
 def test_every_file_and_the_card_say_where_a_volume_comes_from(made):
