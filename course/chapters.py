@@ -10,11 +10,8 @@ from ssl_utils.pretext import TASKS
 
 FIRST = ("00_start_here", "01_data_inspection")  # one after the other, before everything else
 FINETUNING = "04_unetr_finetuning"  # once per init, number of labels, subset and seed
-OWN = (
-    "12_brain_tumours",
-    "13_soups_ensembles",
-    "15_sweeps_sharing",
-)  # with runs of their own, which no other chapter needs
+# with runs of their own, which no other chapter needs
+OWN = ("12_brain_tumours", "13_soups_ensembles", "14_synthetic_volumes", "15_sweeps_sharing")
 LAST = {"05_results": (1,), "10_all_tasks": (1, 2), "16_dice_conventions": (1,)}  # -> parts whose fine-tunings it reads
 PARTS = (1, 2, 3)
 

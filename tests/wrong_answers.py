@@ -111,6 +111,15 @@ def _in_place(visible, ids_restore, mask_token):
     return restored
 
 
+def _mixed(image, noise, kept, power=0.5):
+    kept = kept.view(-1, 1, 1, 1, 1)
+    return kept**power * image + (1 - kept) ** power * noise
+
+
+def _apart(rows):
+    return torch.cdist(rows, rows).fill_diagonal_(float("inf")).min(1).values
+
+
 def _means(points, centres):
     clusters = torch.cdist(points, centres).argmin(1)
     return torch.stack([points[clusters == k].mean(0) for k in range(len(centres))])
@@ -489,6 +498,26 @@ WRONG = {
         lambda lesions, false: chapter_13._lesionwise([one for one in lesions if one[1]], false),
         lambda lesions, false: chapter_13._lesionwise(lesions, false, empty=0.0),
         lambda lesions, false: chapter_13._lesionwise(lesions, 0) / (1 + false),
+    ],
+    "14.1": [
+        lambda image, noise, kept: _mixed(image, noise, kept, power=1),
+        lambda image, noise, kept: _mixed(noise, image, kept),
+        lambda image, noise, kept: _mixed(image, noise, kept[:1].expand_as(kept)),
+        lambda image, noise, kept: _mixed(image, 0 * noise, kept) + noise,
+        lambda image, noise, kept: image + noise,
+    ],
+    "14.2": [
+        lambda w, a, b, alpha: w + torch.einsum("or,rijkl->oijkl", b, a),
+        lambda w, a, b, alpha: w + alpha * torch.einsum("or,rijkl->oijkl", b, a),
+        lambda w, a, b, alpha: alpha / 2 * torch.einsum("or,rijkl->oijkl", b, a),
+        lambda w, a, b, alpha: w - alpha / 2 * torch.einsum("or,rijkl->oijkl", b, a),
+        lambda w, a, b, alpha: w,
+    ],
+    "14.3": [
+        lambda drawn, training: torch.cdist(drawn, training).min(1).values,
+        lambda drawn, training: torch.cdist(drawn, training).min(1).values / _apart(training).mean(),
+        lambda drawn, training: torch.cdist(drawn, training).mean(1) / _apart(training).mean(),
+        lambda drawn, training: torch.cdist(drawn, training).min(1).values / torch.cdist(training, training).mean(),
     ],
     "15.1": [
         lambda tasks, options, own: chapter_15._expanded(tasks, options, {task: {*options} for task in tasks}),

@@ -2,7 +2,8 @@
 docs/results.md.
 
 A claim names the study that tests it, and under `measured` the records it is compared with, as "dataset/scale"; the
-study `course` means the recorded courses, `soups` those of chapter 13. No measured number is written by hand.
+study `course` means the recorded courses, `soups` and `synthesis` chapters 13 and 14. No measured number is written by
+hand.
 """
 
 from pathlib import Path
@@ -20,8 +21,8 @@ CLAIMS = runs.PROJECT / "json_files" / "claims.json"
 REFERENCE = runs.PROJECT / "json_files" / "reference_studies.json"
 COURSES = runs.PROJECT / "json_files" / "reference_results.json"
 IN_POINTS = ("dice", "low", "high", "gain", "gain_low", "gain_high")  # 0 to 100 in the record
-COURSE, SOUPS = "course", "soups"
-COMMANDS = {COURSE: "make course", SOUPS: "make course PART=3"}
+COURSE, SOUPS, SYNTHESIS = "course", "soups", "synthesis"
+COMMANDS = {COURSE: "make course", SOUPS: "make course PART=3", SYNTHESIS: "make course PART=3"}
 
 
 def record(

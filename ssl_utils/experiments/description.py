@@ -121,6 +121,9 @@ class Finetuning(Description):
     repeated_crops: Annotated[int | None, Option("only so many, un-augmented; frozen tokens kept", low=1)] = None
     all_axes: Annotated[bool, Option("test on windows along all three axes, averaged; window_vit only")] = False
 
+    synthetic: Annotated[str | None, Option("synthetic volumes to train on too, a name of the course")] = None
+    augmentation: Annotated[str, Option("random changes of crops", choices=("usual", "none"))] = "usual"
+
     def __post_init__(self) -> None:
         super().__post_init__()
         if self.freeze != "encoder" and not self.freeze_epochs:

@@ -19,6 +19,7 @@ from ssl_utils.experiments.building import build_network, pretrained_weights, wi
 from ssl_utils.experiments.description import Finetuning
 from ssl_utils.experiments.prediction import predict_case, save_network
 from ssl_utils.experiments.setups import Setup
+from ssl_utils.experiments.synthetic_sets import cases_of
 from ssl_utils.files import sha256
 from ssl_utils.networks.interface import SegmentationNetwork
 from ssl_utils.segmentation import metrics
@@ -30,6 +31,7 @@ from ssl_utils.training.parallel import Team
 from ssl_utils.training.recorder import Recorder
 
 VALIDATIONS = 5  # evenly spread over the steps
+LATER = {"synthetic": None, "augmentation": "usual"}  # options of a later version -> their default
 
 
 def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path:
@@ -57,6 +59,11 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
         "precision": precision(),
         "encoder": sha256(weights) if weights else None,
     }
+    if run.synthetic:
+        labelled += cases_of(setup, run.synthetic)
+    for name in LATER:  # runs that were made before there were these options stay valid
+        if getattr(run, name) == LATER[name]:
+            del settings[name]
     used = [*labelled, *setup.datalist.validation, *setup.datalist.test]
     if runs.begin(folder, setup.settings(used, **settings), device=device(), first=team.first):
         return folder
@@ -142,7 +149,7 @@ def train(
             roi=setup.grid.roi,
             seed=run.seed,
             balanced=True,
-            augment=None if run.repeated_crops else augmentation(),
+            augment=None if run.repeated_crops or run.augmentation == "none" else augmentation(),
             repeated=run.repeated_crops,
         ),
         validation=DataLoader(range(len(held_out))),

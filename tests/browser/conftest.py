@@ -47,7 +47,7 @@ def shots(chromium) -> Path:
 
 @contextmanager
 def warm_kernels():
-    """The environment in which kernels are forks of one process, as those of a local course: nobody waits for imports."""
+    """The environment in which kernels are forks of one process, like those of a local course: imports are done."""
     with warm.offered(threads=1) as (environment, look):
         ended = threading.Event()
 

@@ -1,0 +1,170 @@
+"""Folders of synthetic cases: drawn from label maps of training cases, always for training, with their provenance."""
+
+import json
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from ssl_utils.data import datalists
+from ssl_utils.data.datalists import Case, Datalist
+from ssl_utils.data.lists import folds, msd
+from ssl_utils.errors import CourseError
+from ssl_utils.experiments.setups import Setup
+from ssl_utils.files import atomic, read_json, sha256, write_json, write_text
+
+LIST, CARD = "dataset.json", "card.json"
+FOLDER = "synthetic"  # of a course
+
+
+def draw(
+    setup: Setup, generator: Path, cases: Sequence[Case], *, name: str, count: int, steps: int | None, seed: int = 0
+) -> Path:
+    """Draw `count` volumes, each from the label map of one of `cases` in turn; returns the folder `synthetic/NAME` of
+    the course. Every file name has the hash of the model, the seed and the case of the label map. A folder that was
+    drawn with the same settings is kept.
+
+    Args:
+        generator: run folder of a diffusion model (`generating.train_generator` or `adapt_generator`).
+        steps: of DDIM; None: DDPM.
+
+    Raises:
+        CourseError: a held-out case, a folder with other content, or a model for other images.
+    """
+    from ssl_utils.experiments.generating import load_generator  # imports Lightning
+
+    check_only_training(setup, cases)
+    model, folder = sha256(generator / "denoiser.safetensors"), folder_of(setup, name)
+    about = {"model": generator.name, "weights": model, "seed": seed, "count": count, "ddim_steps": steps}
+    about |= {"label_maps_of": [case.id for case in cases], "data": setup.digest(cases)}
+    if _drawn(folder, about):
+        return folder
+    network = load_generator(generator, setup)
+    with atomic(folder) as temporary:
+        temporary.mkdir()
+        made = []
+        for start in range(0, count, 2):
+            numbers = range(start, min(start + 2, count))
+            sources = [cases[number % len(cases)] for number in numbers]
+            seeds = [seed + number for number in numbers]
+            names = [f"syn_{model[:6]}_s{s:04d}_of_{c.id}" for s, c in zip(seeds, sources, strict=True)]
+            made += _write_pair(setup, network, sources, seeds, names, temporary, steps)
+        _write_list(setup, made, temporary)
+        _write_card(setup, temporary, about, made)
+    return folder
+
+
+def folder_of(setup: Setup, name: str) -> Path:
+    """Raises CourseError for a name that is no plain word."""
+    if not re.fullmatch(r"\w+", name):
+        raise CourseError(f"synthetic={name!r}: a name has letters, digits and _ alone; choose such a one")
+    return setup.folder / FOLDER / name
+
+
+def check_only_training(setup: Setup, cases: Sequence[Case]) -> None:
+    """Raises CourseError when there is no case, one is not for training, or its patient is held out: a label map of a
+    held-out case as the condition shows the answer of the test."""
+    if not cases:
+        raise CourseError("draw: no case whose label map to use; give training cases")
+    known = {case.id for case in setup.datalist.training}
+    for split in ("validation", "test"):
+        held_out = {case.patient for case in getattr(setup.datalist, split)}
+        for case in cases:
+            if case.patient in held_out:
+                why = f"its patient {case.patient} is in {split}, and its label map may not be a condition"
+                raise CourseError(f"{case.id}: {why}; give training cases alone")
+    for case in cases:
+        if case.id not in known or case.label is None:
+            raise CourseError(f"{case.id}: is no labelled training case of {setup.dataset.name}; give those alone")
+
+
+def cases_of(setup: Setup, name: str) -> tuple[Case, ...]:
+    """The cases of a synthetic folder of the course; each has the patient of its label map, so that a leak is found.
+
+    Raises:
+        CourseError: there is no such folder, a case is not of fold -1, or one comes from a held-out patient.
+    """
+    folder = folder_of(setup, name)
+    content = read_json(folder / LIST)
+    for entry in content["training"]:
+        if entry.get("fold") != folds.ALWAYS:
+            why = f"{entry['image']} has fold {entry.get('fold')}, and synthetic cases have -1, always training"
+            raise CourseError(f"{folder / LIST}: {why}; draw the folder again")
+    entries = [{key: value for key, value in entry.items() if key != "fold"} for entry in content["training"]]
+    cases = msd.parse(content | {"training": entries, "fold": None}, folder / LIST, root=folder).training
+    leaks = datalists.leaks(replace(setup.datalist, training=setup.datalist.training + cases))
+    if leaks:
+        patient = next(iter(leaks))
+        raise CourseError(f"{folder}: has label maps of the held-out patient {patient}; draw it from training cases")
+    return cases
+
+
+def _drawn(folder: Path, about: Mapping[str, Any]) -> bool:
+    """Whether it is there already. Raises CourseError when something else is."""
+    if not folder.exists() or not any(folder.iterdir()):
+        return False
+    kept = read_json(folder / CARD) if (folder / CARD).exists() else {}
+    if {key: kept.get(key) for key in about} != json.loads(json.dumps(about)):
+        raise CourseError(f"{folder}: is not empty, and was not drawn with these settings; choose another name")
+    return True
+
+
+def _write_pair(
+    setup: Setup, network: Any, sources: Sequence[Case], seeds: Sequence[int], names: Sequence[str], folder: Path, steps
+) -> list[Case]:
+    import torch
+
+    from ssl_utils.data import volumes
+    from ssl_utils.synthesis.conditions import at_corner, middle
+    from ssl_utils.synthesis.diffusion import sample
+
+    values, roi, made = sorted(setup.dataset.labels), setup.grid.roi, []
+    prepared = setup.prepared(sources)
+    corners = [middle(case.image.shape[1:], roi) for case in prepared]
+    shown = [at_corner(case, corner, roi, values)["condition"] for case, corner in zip(prepared, corners, strict=True)]
+    images = sample(network, torch.stack(shown), steps=steps, seeds=seeds).numpy()
+    for case, source, corner, name, image in zip(prepared, sources, corners, names, images, strict=True):
+        affine = torch.tensor(case.meta["affine"]).double().numpy()
+        affine[:3, 3] += affine[:3, :3] @ corner
+        box = tuple(slice(c, c + r) for c, r in zip(corner, roi, strict=True))
+        files = tuple(folder / f"{name}-{channel}.nii.gz" for channel in setup.dataset.channels)
+        for file, channel in zip(files, image, strict=True):
+            volumes.write_nifti(file, channel, affine)
+        volumes.write_nifti(folder / f"{name}-seg.nii.gz", case.label[box], affine)
+        files = files if len(files) > 1 else files[0]
+        made.append(Case(name, files, folder / f"{name}-seg.nii.gz", source.patient, source.site))
+    return made
+
+
+def _write_list(setup: Setup, cases: Sequence[Case], folder: Path) -> None:
+    about = setup.datalist
+    same = {key: getattr(about, key) for key in ("licence", "channels", "labels", "regions")}
+    made = Datalist(name="synthetic", description=f"Synthetic cases after {about.name}", **same, training=tuple(cases))
+    folds.write(made, folder / LIST, root=folder, fold_of={case.id: folds.ALWAYS for case in cases})
+
+
+def _write_card(setup: Setup, folder: Path, about: Mapping[str, Any], cases: Sequence[Case]) -> None:
+    """card.json for programs, README.md for people."""
+    sampler = f"DDIM, {about['ddim_steps']} steps" if about["ddim_steps"] else "DDPM"
+    rows = [f"| {case.id} | {case.patient} |" for case in cases]
+    text = f"""# Synthetic volumes after {setup.dataset.name}
+
+**No patient was scanned.** {len(cases)} volumes, drawn by a diffusion model from label maps of training cases. They are
+for training alone (fold -1): nothing may be validated or tested on them.
+
+| | |
+|---|---|
+| model | `{about["model"]}`, weights sha256 {about["weights"]} |
+| sampler | {sampler}, seeds {about["seed"]} to {about["seed"] + about["count"] - 1} |
+| licence of the data that it learnt from | {setup.dataset.licence} |
+| drawn on | {time.strftime("%Y-%m-%d")} |
+
+A file name has the first six digits of the hash, the seed, and the case whose label map was the condition.
+
+| case | patient of its label map |
+|---|---|
+"""
+    write_text(folder / "README.md", text + "\n".join(rows) + "\n")
+    write_json(folder / CARD, {**about, "licence": setup.dataset.licence, "cases": [case.id for case in cases]})

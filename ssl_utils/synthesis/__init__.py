@@ -1,0 +1,1 @@
+"""Synthetic volumes: conditional diffusion, adaptation to another scanner by LoRA, an audit of what comes out."""
