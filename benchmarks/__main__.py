@@ -18,7 +18,7 @@ REFERENCE = PROJECT / "json_files" / "reference_benchmarks.json"
 
 def rows() -> dict[str, Callable[[], dict | list[dict]]]:
     """What is measured under each name; the large sizes once, for a step of theirs takes a minute there."""
-    from benchmarks import crops, inflation, lesions, levers, mednext, pairs, pretraining, segmentation
+    from benchmarks import bundles, crops, inflation, lesions, levers, mednext, pairs, pretraining, segmentation
 
     return {
         "crops_per_second": lambda: crops.crops_per_second(repeats=3),
@@ -42,6 +42,7 @@ def rows() -> dict[str, Callable[[], dict | list[dict]]]:
         "window_prediction": lambda: inflation.volume_prediction(repeats=3),
         "finetuning_step": lambda: segmentation.finetuning_step(repeats=5),
         "mednext_step": lambda: mednext.step(repeats=5),
+        "bundle_prediction": lambda: bundles.bundle_prediction(repeats=5),
         "sliding_window": lambda: segmentation.sliding_window(repeats=3),
         "lesionwise_score": lambda: lesions.lesionwise_score(repeats=3),
         "matrix_products": lambda: levers.matrix_products(repeats=9),

@@ -7,7 +7,18 @@ import pytest
 import torch
 from torch import nn
 
-from benchmarks import __main__ as benchmarks, crops, gpu, inflation, mednext, pairs, pretraining, race, segmentation
+from benchmarks import (
+    __main__ as benchmarks,
+    bundles,
+    crops,
+    gpu,
+    inflation,
+    mednext,
+    pairs,
+    pretraining,
+    race,
+    segmentation,
+)
 from ssl_utils.data.dataset import Grid
 from ssl_utils.networks import checkpoints
 from ssl_utils.pretext import TASKS
@@ -36,6 +47,11 @@ def test_of_rates_the_higher_one_wins(monkeypatch):
     monkeypatch.setattr(race, "seconds", lambda work: next(clock))
     found = race.race("x", str, str, equality="none", repeats=1, made=(64, 2), unit="crops a second")
     assert (found["ours"], found["theirs"], found["ratio"]) == (32.0, 2.0, 16.0)
+
+
+def test_a_bundle_and_predict_write_the_same_label_map(monkeypatch):
+    monkeypatch.setattr(bundles, "race", lambda name, *work, equality, **_: equality)
+    assert bundles.bundle_prediction(repeats=1, scale="smoke", spacing=10.0).startswith("0 of ")
 
 
 def test_rivals_hold_the_same_weights(monkeypatch):

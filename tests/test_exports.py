@@ -18,6 +18,7 @@ import torch
 import yaml
 from nnunet_packages import RESENC
 
+from benchmarks import container
 from ssl_utils import experiments
 from ssl_utils.data import transforms, volumes
 from ssl_utils.data.dataset import Grid, Intensity
@@ -38,10 +39,10 @@ class Blocked:
 
 @pytest.fixture
 def without_package(monkeypatch):
-    """From here on nothing of this project can be imported; what a bundle imports is forgotten at the end."""
+    """Call it, and until the end of the test nothing of this project can be imported."""
 
     def block():
-        for name in [name for name in sys.modules if name.partition(".")[0] in ("ssl_utils", "course", "ssl_steps")]:
+        for name in [name for name in sys.modules if name.partition(".")[0] in ("ssl_utils", "course")]:
             monkeypatch.delitem(sys.modules, name)
         monkeypatch.setattr(sys, "meta_path", [Blocked(), *sys.meta_path])
         monkeypatch.setattr(sys, "path", [*sys.path])
@@ -68,15 +69,17 @@ def run_bundle(bundle: Path, images: Path, output: Path) -> None:
 
 @pytest.mark.parametrize("network", ["unet", "unetr"])
 def test_a_bundle_gives_the_label_maps_of_predict(tiny_setup, tmp_path, without_package, network):
-    run = made(tmp_path / "run", tiny_setup, network)
+    run, other = made(tmp_path / "run", tiny_setup, network), made(tmp_path / "other", tiny_setup, "unet_plain")
     image = volumes.read_image(tiny_setup.datalist.test[0].image)
     turned = volumes.reorient(replace(image, affine=image.affine @ np.diag([1.7, 1, 2.3, 1])), "PIL")
     volumes.write_nifti(tmp_path / "images" / "case_1.nii.gz", turned.array[0], turned.affine)
     (expected,) = experiments.predict(
         run / "model.safetensors", [tmp_path / "images" / "case_1.nii.gz"], tmp_path / "e"
     )
-    bundle = exports.FORMATS["bundle"](run, tmp_path / "bundle", licence="CC0-1.0")
+    export = exports.FORMATS["bundle"]
+    first, bundle = (export(one, tmp_path / one.name / "bundle", licence="CC0-1.0") for one in (other, run))
     without_package()
+    run_bundle(first, tmp_path / "images", tmp_path / "first")  # two bundles in one process
     run_bundle(bundle, tmp_path / "images", tmp_path / "found")
     ours, theirs = nib.load(expected), nib.load(tmp_path / "found" / "case_1.nii.gz")
     assert np.array_equal(np.asarray(ours.dataobj), np.asarray(theirs.dataobj)) and len(np.unique(ours.dataobj)) > 1
@@ -124,7 +127,9 @@ def test_a_container_follows_the_names_and_the_coding_of_the_challenge(brain_set
         assert {*yaml.safe_load((cube / path).read_text())["tasks"]} == {"infer"}
     pinned = (cube / "project" / "requirements.txt").read_text().splitlines()
     assert all(re.fullmatch(r"[\w-]+==\d[\w.]+", line) for line in pinned) and len(pinned) > 5
-    assert "torch==2" in (cube / "project" / "Dockerfile").read_text()
+    steps = container.instructions((cube / "project" / "Dockerfile").read_text())  # what the dry run follows
+    assert [kind for kind, _ in steps] == ["FROM", "ARG", "WORKDIR", "RUN", "COPY", "RUN", "COPY", "ENTRYPOINT"]
+    assert steps[3][1].count("torch==2") == 2 and "requirements.txt" in steps[5][1]
     without_package()
     entry, given = entry_of(cube), ["--data_path", str(tmp_path / "data"), "--output_path", str(tmp_path / "out")]
     entry.main(["infer", *given, "--parameters_file", str(cube / "mlcube" / "workspace" / "parameters.yaml")])
@@ -193,7 +198,7 @@ def test_labels_that_do_not_fit_the_challenge_are_refused(brain_setup, tiny_setu
     for other in (replace(dataset, regions=None), replace(dataset, regions=dataset.regions | {"ET": (1, 4)})):
         with pytest.raises(CourseError, match="do not fit those of the challenge"):
             mlcube.coding_of(other)
-    with pytest.raises(CourseError, match="channels MRI, mri: are told by the names"):
+    with pytest.raises(CourseError, match="channels MRI, mri: are recognised by the names"):
         mlcube.endings(("MRI", "mri"))
 
 
@@ -273,7 +278,6 @@ def test_a_bundle_has_the_properties_that_programs_of_monai_look_for(tiny_setup,
     workflow = ConfigWorkflow(config, workflow_type="infer", logging_file=False, **images)
     workflow.initialize()
     assert workflow.check_properties() == []
-    monkeypatch.delitem(sys.modules, "ssl_steps")
 
 
 @pytest.mark.long

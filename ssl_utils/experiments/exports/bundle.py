@@ -3,6 +3,7 @@
 Specification: MONAI documentation, "MONAI Bundle Specification"; metadata by its schema of 2024-07-25.
 """
 
+import hashlib
 import inspect
 from importlib.metadata import version
 from pathlib import Path
@@ -15,7 +16,7 @@ from ssl_utils.data.lists import sequences
 from ssl_utils.experiments.exports import ssl_steps, twins
 from ssl_utils.experiments.exports.bundle_config import inference, metadata
 from ssl_utils.experiments.exports.finished_run import FinishedRun, opened
-from ssl_utils.files import atomic, write_json, write_text
+from ssl_utils.files import atomic, sha256, write_json, write_text
 from ssl_utils.segmentation import inference as windows, metrics
 from ssl_utils.training import devices
 
@@ -54,7 +55,7 @@ pip install "monai=={monai}" {packages}
 python -m monai.bundle run --config_file BUNDLE/configs/inference.json --dataset_dir IMAGES --output_dir PREDICTIONS
 ```
 
-`IMAGES` is a folder of NIfTI files. {files} The network is `models/{weights}`: {kind}. `ssl_steps.py` holds the steps
+`IMAGES` is a folder of NIfTI files. {files} The network is `models/{weights}`: {kind}. `ssl_steps_*.py` holds the steps
 that MONAI's transforms lack. Licence: see `LICENSE`.
 
 The card of the run follows; what it calls `model.safetensors` stayed with it.
@@ -80,10 +81,12 @@ def write_bundle(run: FinishedRun, folder: Path, **overrides: Any) -> None:
     else:
         torch.jit.save(made.network, folder / "models" / weights)
     required = {name: version(name) for name in PACKAGES}
-    config = inference(run.setup, target=made.target, endings=endings(run.setup.dataset.channels))
+    # a name of its own: one process may run several bundles, and imports a module once
+    steps = f"ssl_steps_{hashlib.sha256(f'{folder.resolve()} {sha256(run.model)}'.encode()).hexdigest()[:8]}"
+    config = inference(run.setup, target=made.target, endings=endings(run.setup.dataset.channels), steps=steps)
     write_json(folder / "configs" / "inference.json", config | overrides)
     write_json(folder / "configs" / "metadata.json", metadata(run, required))
-    write_text(folder / "ssl_steps.py", standalone())
+    write_text(folder / f"{steps}.py", standalone())
     write_text(folder / "LICENSE", run.terms())
     write_text(folder / "docs" / "README.md", _readme(run, made, weights, required))
 

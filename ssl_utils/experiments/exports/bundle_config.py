@@ -13,16 +13,19 @@ DEVICE = "$torch.device('cuda' if torch.cuda.is_available() else 'cpu')"
 BORDER = {"padding_mode": "border"}
 
 
-def inference(setup: Setup, *, target: dict[str, Any] | None, endings: Sequence[Sequence[str]]) -> dict[str, Any]:
+def inference(
+    setup: Setup, *, target: dict[str, Any] | None, endings: Sequence[Sequence[str]], steps: str
+) -> dict[str, Any]:
     """The content of inference.json.
 
     Args:
         target: class and arguments of the network; None: it is TorchScript.
         endings: as for `ssl_steps.cases`.
+        steps: the name of the copy of `ssl_steps` in this bundle.
     """
     dataset, grid = setup.dataset, setup.grid
     return {
-        "imports": ["$import pathlib", "$import torch", "$import numpy as np", "$import ssl_steps"],
+        "imports": ["$import pathlib", "$import torch", "$import numpy as np", f"$import {steps} as ssl_steps"],
         "bundle_root": "$str(pathlib.Path(ssl_steps.__file__).resolve().parent)",
         "dataset_dir": ".",
         "output_dir": "predictions",
@@ -43,7 +46,7 @@ def inference(setup: Setup, *, target: dict[str, Any] | None, endings: Sequence[
         },
         "dataloader": {"_target_": "DataLoader", "dataset": "@dataset", "batch_size": 1, "num_workers": 0},
         "inferer": {
-            "_target_": "ssl_steps.SlidingWindow",
+            "_target_": f"{steps}.SlidingWindow",
             "roi_size": "@roi",
             "sw_batch_size": 4,
             "overlap": setup.scale.overlap,

@@ -90,7 +90,7 @@ def export(run: Path, folder: Path, *, licence: str | None = None) -> Path:
     """Write a finished run as the folder of a container.
 
     Raises:
-        CourseError: as `finished_run.opened` and `twins.twin`; channels cannot be told by their names; or the labels of
+        CourseError: as `finished_run.opened` and `twins.twin`; channels have no names of their own; or the labels of
             a tumour are not those of BraTS.
     """
     finished = opened(run, folder, licence=licence)
@@ -126,7 +126,7 @@ def endings(channels: Sequence[str]) -> list[list[str]]:
         return [list(sequences.SPELLINGS[sequences.sequence(channel)]) for channel in channels]
     words = [re.sub(r"[^a-z0-9]", "", channel.lower()) for channel in channels]
     if "" in words or len({*words}) < len(words):
-        why = "are told by the names of files, and these have no names of their own"
+        why = "are recognised by the names of files, and these have no names of their own"
         raise CourseError(f"channels {', '.join(channels)}: {why}; rename them in dataset.json, and train again")
     return [[word] for word in words]
 
@@ -139,13 +139,13 @@ def coding_of(dataset: Dataset) -> dict[int, int]:
     if not is_brats(dataset.channels):
         return {}
     theirs = {frozenset(regions_of(value, BRATS_REGIONS)): value for value in (1, 2, 3)}
-    found = {
+    fitting = {
         value: theirs.get(frozenset(regions_of(value, dataset.regions or {}))) for value in dataset.labels if value
     }
-    if None in found.values() or sorted(found.values()) != [1, 2, 3]:
+    if None in fitting.values() or sorted(fitting.values()) != [1, 2, 3]:
         why = "do not fit those of the challenge, whose regions are TC {1, 3}, WT {1, 2, 3} and ET {3}"
         raise CourseError(f"label values {_text(dataset.labels)}: {why}; train with these regions, or export a bundle")
-    return {value: other for value, other in found.items() if value != other}
+    return {value: other for value, other in fitting.items() if value != other}
 
 
 def _text(labels: Mapping[int, Any]) -> str:

@@ -4,10 +4,11 @@
     python mlcube.py check --data_path DATA --output_path PREDICTIONS
 
 DATA has a folder for each case, `<ID>/<ID>-<channel>.nii.gz`; its label map is `PREDICTIONS/<ID>.nii.gz`. The channels
-are told by the names of the files. The export `mlcube` copies this file as it is.
+follow from the names of the files. The export `mlcube` copies this file as it is.
 """
 
 import argparse
+import importlib
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -21,6 +22,7 @@ from monai.bundle import ConfigParser, ConfigWorkflow
 
 BUNDLE = Path(__file__).resolve().parent / "bundle"
 sys.path.insert(1, str(BUNDLE))
+STEPS = next((path.stem for path in BUNDLE.glob("ssl_steps_*.py")), "")
 VOLUMES = Path("/mlcommons/volumes")  # where MedPerf mounts them
 DEFAULTS = {
     "data_path": VOLUMES / "data",
@@ -31,8 +33,7 @@ DEFAULTS = {
 
 def infer(data_path: Path, parameters_file: Path, output_path: Path) -> None:
     """Write a label map for every case. Raises ValueError in one line when the data are not as they should be."""
-    import ssl_steps
-
+    ssl_steps = importlib.import_module(STEPS)
     path = BUNDLE / "configs" / "inference.json"
     config = ConfigParser.load_config_file(path)
     changed = (yaml.safe_load(parameters_file.read_text()) if parameters_file.exists() else None) or {}
@@ -64,8 +65,7 @@ def grids_differ(one: Any, other: Any) -> str:
 
 def check(data_path: Path, output_path: Path) -> list[str]:
     """A line for everything that is wrong with the results: name, geometry, voxel type, label values."""
-    import ssl_steps
-
+    ssl_steps = importlib.import_module(STEPS)
     interface = ConfigParser.load_config_file(BUNDLE.parent / "interface.json")
     by_case = ssl_steps.cases(str(data_path), interface["endings"])
     written = {path.name.removesuffix(".nii.gz"): path for path in output_path.glob("*.nii.gz")}

@@ -89,15 +89,19 @@ def foreground(image: Tensor) -> Tensor:
 
 def standardised(image: MetaTensor, nonzero: bool) -> MetaTensor:
     """Less the mean, divided by the standard deviation: of the volume, or of each channel's voxels that are not 0."""
-    mean, std = Preprocessed(image.numpy(), None, np.eye(4), nonzero).moments()
-    return MetaTensor(torch.from_numpy((image.numpy() - mean) / std), meta=image.meta)
+    voxels = np.ascontiguousarray(image.numpy())  # in another order their sum is rounded otherwise
+    mean, std = Preprocessed(voxels, None, np.eye(4), nonzero).moments()
+    return MetaTensor(torch.from_numpy((voxels - mean) / std), meta=image.meta)
 
 
 class SlidingWindow(SlidingWindowInferer):
-    """In the precision of training, which is bfloat16 where the processor or the GPU multiplies it natively."""
+    """In the precision of training, which is bfloat16 where the processor or the GPU multiplies it natively.
+
+    TorchScript runs as it is: to optimise it takes two calls, as many as a volume may have.
+    """
 
     def __call__(self, inputs: Tensor, network: Callable, *args: Any, **kwargs: Any) -> Any:
-        with autocast(inputs.device.type):
+        with autocast(inputs.device.type), torch.jit.optimized_execution(False):
             return super().__call__(inputs, network, *args, **kwargs)
 
 
@@ -111,8 +115,8 @@ def in_file(
     """
     affine, shape = logits.meta["original_affine"], [int(n) for n in logits.meta["spatial_shape"]]
     grids = {"affine": logits.affine.numpy(), "target_affine": np.asarray(affine, float), "target_shape": shape}
-    found = to_original(logits.as_tensor().cpu().float(), regions=bool(regions), **grids)
-    labels = label_map(found, regions) if regions else np.asarray(values, np.uint8)[found]
+    classes = to_original(logits.as_tensor().cpu().float(), regions=bool(regions), **grids)
+    labels = label_map(classes, regions) if regions else np.asarray(values, np.uint8)[classes]
     coded = np.arange(256, dtype=np.uint8)
     coded[[int(value) for value in coding]] = [*coding.values()]
     return MetaTensor(torch.from_numpy(coded[labels])[None], meta=logits.meta | {"affine": torch.as_tensor(affine)})

@@ -1,0 +1,49 @@
+"""The commands that pass models and splits on: `export` and `export-list`."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from ssl_utils.errors import CourseError
+from ssl_utils.experiments import scales, setups
+from ssl_utils.experiments.terminal import DataOption, ScaleOption, console
+
+
+def export(
+    run: Annotated[Path, typer.Argument(help="folder of a finished fine-tuning or soup; for nnunet a pretraining")],
+    folder: Annotated[Path, typer.Argument(help="new folder to write")],
+    form: Annotated[str, typer.Option("--format", help="bundle (MONAI), mlcube, huggingface or nnunet")] = "bundle",
+    licence: Annotated[str | None, typer.Option(help="of the training data, where the run does not know it")] = None,
+) -> None:
+    """Write a model so that others can run it, most formats without this package. Nothing is uploaded."""
+    from ssl_utils.experiments import exports
+
+    if form not in exports.FORMATS:
+        raise CourseError(f"format={form!r}: no such format; choose one of {', '.join(exports.FORMATS)}")
+    exports.FORMATS[form](run, folder, licence=licence)
+    console.print(f"{form} in {folder}: see its README.md", soft_wrap=True)
+
+
+def export_list(
+    dataset: str,
+    folder: Annotated[Path, typer.Argument(help="new folder; for nnU-Net with a name such as Dataset501_Trunk")],
+    form: Annotated[str, typer.Option("--format", help="nnunet (version 2) or msd")] = "nnunet",
+    num_labeled: Annotated[int | None, typer.Option(min=1, help="train on so many volumes; else on all")] = None,
+    subset: Annotated[int, typer.Option(min=0, help="number of the label subset")] = 0,
+    copy: Annotated[bool, typer.Option("--copy", help="copy files in place of links")] = False,
+    scale: ScaleOption = "laptop",
+    data: DataOption = None,
+) -> None:
+    """Write the split of a dataset for nnU-Net or MONAI, so that they train and test on the same cases."""
+    from ssl_utils.data import datalists
+    from ssl_utils.data.lists import peers
+
+    if form not in peers.PEERS:
+        raise CourseError(f"format={form!r}: no such format; choose one of {', '.join(peers.PEERS)}")
+    split = setups.setup(dataset=dataset, scale=scales.get(scale), data=data).datalist
+    if num_labeled:
+        split = replace(split, training=datalists.label_subset(split.training, num_labeled, subset))
+    peers.PEERS[form](split, folder, copy=copy)
+    console.print(f"Split {peers.fingerprint(split)} in {folder}", soft_wrap=True)
