@@ -16,6 +16,7 @@ from benchmarks import nnunet_peer
 from ssl_utils import experiments
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import Pretraining, exports, runs, scales
+from ssl_utils.files import read_json
 from ssl_utils.networks import build, checkpoints
 from ssl_utils.networks.resenc_unet import plan
 
@@ -59,6 +60,14 @@ def test_what_nnunet_cannot_load_is_refused(tiny_setup, tmp_path, monkeypatch):
     checkpoints.save_model(run / "encoder.safetensors", encoder, metadata=meta | {"data_licence": ""})
     one_line(lambda: export(run, new), "nobody has stated the licence.*--licence")
     assert not new.exists()
+
+
+def test_the_page_has_the_rows_of_the_record():
+    page = (runs.PROJECT / "docs" / "nnunet.md").read_text(encoding="utf-8")
+    rows = read_json(nnunet_peer.REFERENCE)
+    assert {row["name"] for row in rows} <= {*nnunet_peer.ARMS} and {"nnunet", "unetr"} <= {row["name"] for row in rows}
+    for row in rows:
+        assert f"| `{row['name']}` | {row['steps']} | {row['seconds']:.0f} | {row['dice']:.3f} |" in page
 
 
 @needs(NETWORKS)
