@@ -45,11 +45,11 @@ def test_every_combination_is_a_run_once_and_an_option_only_varies_tasks_that_ha
 
 
 def test_an_option_of_both_trainings_is_shown_for_each():
-    both = {"pretrain": {"task": "mae", "optimizer": ["adamw", "schedule_free"]}}
-    grid = grids.described("both", both | {"finetune": {"optimizer": ["adamw", "schedule_free"]}})
+    both = {"pretrain": {"task": "mae", "optimizer": ["adamw_cosine", "schedule_free"]}}
+    grid = grids.described("both", both | {"finetune": {"optimizer": ["adamw_cosine", "schedule_free"]}})
     assert [point.value for point in grid.points][1:3] == [
-        "pretrain optimizer=adamw, optimizer=schedule_free",
-        "pretrain optimizer=schedule_free, optimizer=adamw",
+        "pretrain optimizer=adamw_cosine, optimizer=schedule_free",
+        "pretrain optimizer=schedule_free, optimizer=adamw_cosine",
     ]
 
 
