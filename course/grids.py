@@ -19,7 +19,7 @@ their values is a run: here (1 + 2) x 2 fine-tunings for each of two label count
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -119,13 +119,23 @@ def described(name: str, content: Mapping[str, Any]) -> Grid:
     repeats = {"labels": 6, "subsets": 1, "seeds": 1} | {key: content[key] for key in REPEATS if key in content}
     labels = tuple(REPEATS["labels"].check(count) for count in _values("labels", repeats["labels"]))
     counts = {key: REPEATS[key].check(repeats[key]) for key in ("subsets", "seeds")}
-    points = {point.run.name: point for point in _points(tables["pretrain"], tables["finetune"])}
-    if strange := next((run for run in points if not IN_A_PATH.fullmatch(run)), None):
-        raise CourseError(f"run {strange}: its name becomes a folder; leave other signs than letters, digits, + out")
-    grid = Grid(name, labels, **counts, points=tuple(points.values()))
+    grid = Grid(name, labels, **counts, points=_with_names(_points(tables["pretrain"], tables["finetune"])))
     if len(grid.finetunings()) < 2:
         raise CourseError("has a single run; give an option several values, as in lr = [1e-3, 4e-3]")
     return grid
+
+
+def _with_names(points: Iterable[Point]) -> tuple[Point, ...]:
+    """The points, if each has a folder of its own; an option at its default is in no name, so two can share one."""
+    named: dict[str, Point] = {}
+    for point in points:
+        run = point.run.name
+        if not IN_A_PATH.fullmatch(run):
+            raise CourseError(f"run {run}: its name becomes a folder; leave other signs than letters, digits, + out")
+        if run in named:
+            raise CourseError(f"{named[run].value} and {point.value}: both would be the run {run}; vary one of the two")
+        named[run] = point
+    return tuple(named.values())
 
 
 def _points(pretrain: Mapping[str, Any], finetune: Mapping[str, Any]) -> Iterator[Point]:

@@ -44,13 +44,16 @@ def test_every_combination_is_a_run_once_and_an_option_only_varies_tasks_that_ha
     assert json.loads(json.dumps(made)) == made
 
 
-def test_an_option_of_both_trainings_is_shown_for_each():
-    both = {"pretrain": {"task": "mae", "optimizer": ["adamw_cosine", "schedule_free"]}}
-    grid = grids.described("both", both | {"finetune": {"optimizer": ["adamw_cosine", "schedule_free"]}})
+def test_an_option_of_both_trainings_is_shown_for_each_and_no_two_runs_share_a_folder():
+    scopes = {"scope": ["encoder", "network"]}
+    grid = grids.described("both", {"pretrain": {"task": "mae", **scopes}, "finetune": scopes})
     assert [point.value for point in grid.points][1:3] == [
-        "pretrain optimizer=adamw_cosine, optimizer=schedule_free",
-        "pretrain optimizer=schedule_free, optimizer=adamw_cosine",
+        "pretrain scope=encoder, scope=network",
+        "pretrain scope=network, scope=encoder",
     ]
+    either = {"optimizer": ["adamw_cosine", "schedule_free"]}
+    with pytest.raises(CourseError, match="both would be the run mae__optimizer=schedule_free; vary one"):
+        grids.described("both", {"pretrain": {"task": "mae", **either}, "finetune": either})
 
 
 def test_the_example_of_the_docs_is_a_grid(tmp_path):
