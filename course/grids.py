@@ -19,7 +19,7 @@ their values is a run: here (1 + 2) x 2 fine-tunings for each of two label count
 
 import re
 import tomllib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import product
 from pathlib import Path
@@ -119,47 +119,56 @@ def described(name: str, content: Mapping[str, Any]) -> Grid:
     repeats = {"labels": 6, "subsets": 1, "seeds": 1} | {key: content[key] for key in REPEATS if key in content}
     labels = tuple(REPEATS["labels"].check(count) for count in _values("labels", repeats["labels"]))
     counts = {key: REPEATS[key].check(repeats[key]) for key in ("subsets", "seeds")}
-    points = {point.run.name: point for point in _points(tables["pretrain"], tables["finetune"])}
-    if strange := next((run for run in points if not IN_A_PATH.fullmatch(run)), None):
-        raise CourseError(f"run {strange}: its name becomes a folder; leave other signs than letters, digits, + out")
-    grid = Grid(name, labels, **counts, points=tuple(points.values()))
+    grid = Grid(name, labels, **counts, points=_with_names(_points(tables["pretrain"], tables["finetune"])))
     if len(grid.finetunings()) < 2:
         raise CourseError("has a single run; give an option several values, as in lr = [1e-3, 4e-3]")
     return grid
 
 
+def _with_names(points: Iterable[Point]) -> tuple[Point, ...]:
+    """The points, if each has a folder of its own; an option at its default is in no name, so two can share one."""
+    named: dict[str, Point] = {}
+    for point in points:
+        run = point.run.name
+        if not IN_A_PATH.fullmatch(run):
+            raise CourseError(f"run {run}: its name becomes a folder; leave other signs than letters, digits, + out")
+        if run in named:
+            raise CourseError(f"{named[run].value} and {point.value}: both would be the run {run}; vary one of the two")
+        named[run] = point
+    return tuple(named.values())
+
+
 def _points(pretrain: Mapping[str, Any], finetune: Mapping[str, Any]) -> Iterator[Point]:
     """Every combination: task, its options, options of the fine-tuning."""
+    own = _options_of_tasks(pretrain)
     for key in finetune:
         known(OF_FINETUNING, key, of="[finetune]")
-    if pretrain and "task" not in pretrain:
-        raise CourseError('[pretrain]: names no task; add a line such as task = ["random", "mae"]')
-    tasks = _values("task", pretrain.get("task", RANDOM))
-    own = {task: {} if task == RANDOM else {**options_of(Pretraining), **task_options(task)} for task in tasks}
-    for key in pretrain:
-        known(
-            {name: option for options in own.values() for name, option in options.items()} | {"task": Option()},
-            key,
-            of="[pretrain]",
-        )
-    _refuse_unknown_pools(pretrain)
     given = {key: _values(key, value) for key, value in pretrain.items() if key != "task"}
     tuned = {key: _values(key, value) for key, value in finetune.items()}
-    varied = {key for key, values in {**given, **tuned}.items() if len(values) > 1}
-    for task in tasks:
+    for task in own:
         of_task = {key: values for key, values in given.items() if key in own[task]}
         for options, tuning in product(_combinations(of_task), _combinations(tuned)):
-            shown = {"task": task} if len(tasks) > 1 else {}
-            shown |= {key: value for key, value in {**options, **tuning}.items() if key in varied}
+            shown = {"task": task} if len(own) > 1 else {}
+            shown |= {f"pretrain {k}" if k in tuned else k: v for k, v in options.items() if len(given[k]) > 1}
+            shown |= {key: value for key, value in tuning.items() if len(tuned[key]) > 1}
             value = ", ".join(f"{key}={value}" for key, value in shown.items())
             yield Point(task, value or task, options, tuning)
 
 
-def _refuse_unknown_pools(pretrain: Mapping[str, Any]) -> None:
-    for value in _values("pool", pretrain.get("pool", "own")):
-        for part in str(value).split("+"):
-            if part != "own":
-                datasets.get(part)
+def _options_of_tasks(pretrain: Mapping[str, Any]) -> dict[str, Mapping[str, Option]]:
+    """Task -> its options, in the order of the file; raises CourseError for a key that none of the tasks has."""
+    if pretrain and "task" not in pretrain:
+        raise CourseError('[pretrain]: names no task; add a line such as task = ["random", "mae"]')
+    own: dict[str, Mapping[str, Option]] = {}
+    for task in _values("task", pretrain.get("task", RANDOM)):
+        own[task] = {} if task == RANDOM else {**options_of(Pretraining), **task_options(task)}
+    every = {name: option for options in own.values() for name, option in options.items()}
+    for key in pretrain:
+        known({"task": Option(), **every}, key, of="[pretrain]")
+    for pool in _values("pool", pretrain.get("pool", "own")):
+        for part in {*str(pool).split("+")} - {"own"}:
+            datasets.get(part)
+    return own
 
 
 def _values(key: str, given: Any) -> Sequence[Any]:
@@ -167,8 +176,8 @@ def _values(key: str, given: Any) -> Sequence[Any]:
     values = given if isinstance(given, list) else [given]
     if not values:
         raise CourseError(f"{key} = []: has no value; give one or more, or leave the line out")
-    if twice := next((value for value in values if values.count(value) > 1), None):
-        raise CourseError(f"{key} = {given}: has {twice!r} twice; leave one of them out")
+    if twice := [value for value in values if values.count(value) > 1]:
+        raise CourseError(f"{key} = {given}: has {twice[0]!r} twice; leave one of them out")
     return values
 
 

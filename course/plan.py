@@ -153,9 +153,10 @@ class Estimate:
 
 def factor(part: Part, scale: Scale) -> float:
     """The training of a run over that of the scale, by the options in its name."""
-    options = options_in(part)
-    steps = float(options["steps"]) / scale.pretrain_steps if "steps" in options else 1.0
-    return steps * float(options.get("budget", 1)) * float(options.get("crop", 1)) ** 3
+    options = options_in(part)  # a fine-tuning has those of its pretraining, too
+    if part.run.startswith("pretrain"):
+        return float(options.get("steps", scale.pretrain_steps)) / scale.pretrain_steps
+    return float(options.get("budget", 1)) * float(options.get("crop", 1)) ** 3
 
 
 def estimate(config: dict, planned: list[Part] | None = None) -> Estimate:

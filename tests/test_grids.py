@@ -44,6 +44,18 @@ def test_every_combination_is_a_run_once_and_an_option_only_varies_tasks_that_ha
     assert json.loads(json.dumps(made)) == made
 
 
+def test_an_option_of_both_trainings_is_shown_for_each_and_no_two_runs_share_a_folder():
+    scopes = {"scope": ["encoder", "network"]}
+    grid = grids.described("both", {"pretrain": {"task": "mae", **scopes}, "finetune": scopes})
+    assert [point.value for point in grid.points][1:3] == [
+        "pretrain scope=encoder, scope=network",
+        "pretrain scope=network, scope=encoder",
+    ]
+    either = {"optimizer": ["adamw_cosine", "schedule_free"]}
+    with pytest.raises(CourseError, match="both would be the run mae__optimizer=schedule_free; vary one"):
+        grids.described("both", {"pretrain": {"task": "mae", **either}, "finetune": either})
+
+
 def test_the_example_of_the_docs_is_a_grid(tmp_path):
     text = (PROJECT / "docs" / "sweeps.md").read_text()
     (tmp_path / "rates.toml").write_text(text.split("```toml\n")[1].split("```")[0])
@@ -64,6 +76,7 @@ def test_the_example_of_the_docs_is_a_grid(tmp_path):
         ({"finetune": {"init": "mae"}}, r"option init: \[finetune\] has none"),
         ({"finetune": {"lr": [1e-3, 2.0]}}, "lr=2.0: must be above 0 and at most 1"),
         ({"finetune": {"lr": [1e-3, 1e-3]}}, "has 0.001 twice"),
+        ({"finetune": {"freeze_epochs": [0, 0]}}, "has 0 twice"),
         ({"finetune": {"freeze": ["encoder", "network"]}}, "nothing is frozen at freeze_epochs=0"),
         ({"finetune": {"trainable": ["up/2", "out"]}}, "its name becomes a folder"),
         ({"pretrain": {"mask_ratio": 0.5}}, "names no task"),
@@ -197,7 +210,7 @@ def test_the_cost_of_a_sweep_counts_its_steps_and_only_what_is_left(swept):
     assert longer.tflop["finetune"] == pytest.approx(2 * whole.tflop["finetune"])  # (1 + 3) / 2 a run
     scale = scales.get("smoke")
     assert plan.factor(plan.Part("pretrain/mae__steps=40", "pretrain", ""), scale) == 2
-    assert plan.factor(plan.Part("finetune/random__budget=0.5__crop=2/n6", "finetune", ""), scale) == 4
+    assert plan.factor(plan.Part("finetune/mae__steps=40__budget=0.5__crop=2/n6", "finetune", ""), scale) == 4
 
 
 def test_many_runs_are_started_only_after_a_yes(monkeypatch):
