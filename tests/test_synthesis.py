@@ -220,7 +220,7 @@ def trained(network, batch, *, steps, lr):
 @torch.no_grad()
 def held_out_loss(network, batch):
     task = diffusion.DiffusionTask(network.eval(), timesteps=20, lr=0, steps=1)
-    return float(task.loss(batch, torch.arange(2, 18, 2), torch.Generator().manual_seed(99)))
+    return float(task.loss(batch, torch.arange(2, 18, 4), torch.Generator().manual_seed(99)))
 
 
 def test_the_published_choice_adapts_next_to_nothing():
@@ -235,7 +235,7 @@ def test_the_published_choice_adapts_next_to_nothing():
         gained[layers] = before - held_out_loss(adapted, held_out)
     assert gained["convolutions"] > 0.02
     assert gained["time"] < 0.2 * gained["convolutions"]
-    assert gained["time+output"] > 0.4 * gained["convolutions"]
+    assert gained["time+output"] > 0.25 * gained["convolutions"]
 
 
 def test_the_laptop_model_is_adapted_by_about_one_per_cent():
