@@ -1,7 +1,9 @@
 """Synthetic volumes: noise, sampler, LoRA, folders of cases with their provenance, and who may be a condition."""
 
 import json
+from copy import deepcopy
 from dataclasses import replace
+from pathlib import Path
 
 import einops
 import lightning as L
@@ -20,6 +22,7 @@ from ssl_utils.synthesis import conditions, diffusion, lora
 from ssl_utils.synthesis.recipes import RECIPES
 from ssl_utils.training.loop import fit
 
+NOTEBOOK = Path(__file__).resolve().parents[1] / "notebooks" / "14_synthetic_volumes.ipynb"
 SMALL = replace(RECIPES["smoke"], steps=4, adapt_steps=2, timesteps=20)
 
 
@@ -132,6 +135,34 @@ def test_what_does_not_fit_is_refused_in_one_line(condition, steps, message):
         diffusion.sample(denoiser(), condition, steps=steps, seeds=[0])
 
 
+# What chapter 14 shows
+
+
+def cell(name):
+    cells = json.loads(NOTEBOOK.read_text(encoding="utf-8"))["cells"]
+    return next("".join(one["source"]) for one in cells if one["id"] == name)
+
+
+def test_the_sampler_that_chapter_14_shows_is_the_packages():
+    network, condition = denoiser(), shown(1)
+    space = {"torch": torch, "kept": diffusion.kept_variance(20)}
+    exec(cell("ddim-code"), space)
+    image = (space["ddim"](network, condition, 5, 3) + 1) / 2
+    inside = condition[:, -1:].bool().expand_as(image)
+    drawn = diffusion.sample(network, condition, steps=5, seeds=[3])
+    torch.testing.assert_close(image.clamp(min=diffusion.FAINTEST)[inside], drawn[inside], atol=1e-3, rtol=1e-3)
+
+
+def test_the_adapter_that_chapter_14_shows_merges_into_its_layer(capsys):
+    space = {"torch": torch, "nn": torch.nn}
+    exec(cell("lora-code"), space)
+    assert capsys.readouterr().out == "unchanged at first: True\ntrained: 256 of 4096 weights\n"
+    small, x = space["small"], space["x"]
+    with torch.no_grad():
+        small.up.normal_()
+        torch.testing.assert_close(torch.nn.functional.linear(x, small.merged(), small.layer.bias), small(x))
+
+
 # LoRA
 
 
@@ -162,6 +193,49 @@ def test_the_published_choice_reaches_three_linear_layers_and_ours_attention_and
     assert len(published) == 3 and all(name.endswith("time_emb_proj") for name in published)
     kinds = {type(network.get_submodule(name)) for name in lora.layer_names(network, "convolutions")}
     assert kinds == {torch.nn.Linear, torch.nn.Conv3d}
+
+
+def balls(number, *, seed, brighter_in_front):
+    """A batch of images with a bright cube at the place of its label."""
+    generator, shown = torch.Generator().manual_seed(seed), torch.zeros(number, 3, 16, 16, 16)
+    for one in shown:
+        i, j, k = torch.randint(2, 9, (3,), generator=generator).tolist()
+        one[0, i : i + 5, j : j + 5, k : k + 5] = 1
+    shown[:, 2] = 1
+    ramp = torch.linspace(-0.5, 0.5, 16).view(1, 1, 16, 1, 1) * brighter_in_front
+    return {"image": 0.8 * shown[:, :1] - 0.4 + ramp, "condition": shown}
+
+
+def trained(network, batch, *, steps, lr):
+    task = diffusion.DiffusionTask(network, timesteps=20, lr=lr, steps=steps)
+    optimiser = torch.optim.AdamW([p for p in network.parameters() if p.requires_grad], lr=lr)
+    for step in range(steps):
+        generator = torch.Generator().manual_seed(step)
+        optimiser.zero_grad()
+        task.loss(batch, torch.randint(20, (len(batch["image"]),), generator=generator), generator).backward()
+        optimiser.step()
+    return network
+
+
+@torch.no_grad()
+def held_out_loss(network, batch):
+    task = diffusion.DiffusionTask(network.eval(), timesteps=20, lr=0, steps=1)
+    return float(task.loss(batch, torch.arange(2, 18, 4), torch.Generator().manual_seed(99)))
+
+
+def test_the_published_choice_adapts_next_to_nothing():
+    """It cannot learn what differs from voxel to voxel; what adapts beside it is the output layer."""
+    sizes = replace(SMALL, patch=2, timesteps=20)
+    network = diffusion.new_denoiser(sizes, image_channels=1, conditions=3, seed=0)
+    trained(network, balls(4, seed=0, brighter_in_front=False), steps=50, lr=5e-3)
+    learnt, held_out = (balls(4, seed=seed, brighter_in_front=True) for seed in (1, 2))
+    before, gained = held_out_loss(network, held_out), {}
+    for layers in lora.LAYERS:
+        adapted = trained(lora.adapter(deepcopy(network), layers=layers), learnt, steps=20, lr=2e-2)
+        gained[layers] = before - held_out_loss(adapted, held_out)
+    assert gained["convolutions"] > 0.02
+    assert gained["time"] < 0.2 * gained["convolutions"]
+    assert gained["time+output"] > 0.25 * gained["convolutions"]
 
 
 def test_the_laptop_model_is_adapted_by_about_one_per_cent():
