@@ -20,7 +20,7 @@ from ssl_utils.data.dataset import Dataset, Grid
 from ssl_utils.data.formats.names import parts
 from ssl_utils.files import atomic, read_json, sha256, write_json
 
-VERSION = 1  # to be raised when preprocessing changes, so that old entries are no longer used
+VERSION = 2  # to be raised when preprocessing changes, so that old entries are no longer used
 POSITIONS = 2000  # kept per label value, to centre crops on a structure without reading the whole label
 OPEN = 100  # most memory maps at a time: a process may have 1024 open files, on some systems 256
 Progress = Callable[[int, int], None]
