@@ -19,7 +19,7 @@ import yaml
 from nnunet_packages import RESENC
 
 from benchmarks import container
-from ssl_utils import experiments
+from ssl_utils import __main__ as cli, experiments
 from ssl_utils.data import transforms, volumes
 from ssl_utils.data.dataset import Grid, Intensity
 from ssl_utils.errors import CourseError
@@ -302,3 +302,15 @@ def test_a_bundle_runs_from_another_folder_in_a_process_without_the_package(tiny
     assert result.returncode == 0, result.stderr
     found = nib.load(tmp_path / "found" / expected.name)
     assert np.array_equal(np.asarray(found.dataobj), np.asarray(nib.load(expected).dataobj))
+
+
+def test_the_command_writes_a_format_and_names_those_there_are(tiny_setup, tmp_path, monkeypatch, capsys):
+    words = ["ssl_utils", "export", str(made(tmp_path / "run", tiny_setup)), str(tmp_path / "hub"), "--licence", "MIT"]
+    monkeypatch.setattr(sys, "argv", [*words, "--format", "onnx"])
+    with pytest.raises(SystemExit, match="format='onnx': no such format; choose one of bundle, mlcube, huggingface"):
+        cli.main()
+    monkeypatch.setattr(sys, "argv", [*words, "--format", "huggingface"])
+    with pytest.raises(SystemExit) as stop:
+        cli.main()
+    assert not stop.value.code and "huggingface in" in capsys.readouterr().out
+    assert "license: mit" in (tmp_path / "hub" / "README.md").read_text()
