@@ -42,6 +42,19 @@ def test_a_set_without_variety_is_more_alike():
     assert collapsed.low > real.high and collapsed.value > 0.95
 
 
+def test_an_interval_of_similarity_is_over_volumes_and_no_fid_is_negative():
+    halves = torch.rand(2, 1, 16, 16, 16, generator=torch.Generator().manual_seed(0))
+    one_pair = audit.similarity(halves, seed=0)
+    assert one_pair.low == one_pair.value == one_pair.high  # a volume is no pair with itself
+    six = torch.cat([halves[:1].expand(5, -1, -1, -1, -1), halves[1:]])  # five are the same, and one is unlike them
+    odd = audit.similarity(six, seed=0)
+    unlike = (1 - odd.value) / (1 - one_pair.value)  # the share of pairs with the odd one
+    assert unlike == pytest.approx(5 / 15, abs=1e-3)
+    assert odd.high - odd.low > 0.6 * (1 - one_pair.value)  # 15 pairs on their own would give .47
+    assert audit.distances(rows(12, seed=1), rows(12), seed=0)["FID"].low >= 0
+    assert audit._estimate(torch.tensor(1.0), torch.tensor([0.0, 4.0]), least=0.0).low == 0
+
+
 def test_features_are_the_mean_token_of_an_encoder():
     sizes = {"in_channels": 2, "out_channels": 2, "img_size": [16, 16, 16], "feature_size": 4, "levels": 3}
     encoder, images = build({"network": "unet", **sizes}).encoder.eval(), torch.randn(3, 2, 16, 16, 16)

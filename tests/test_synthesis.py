@@ -120,6 +120,9 @@ def test_a_volume_depends_on_its_own_seed_alone():
     alone = diffusion.sample(network, shown(1), steps=5, seeds=[8])
     torch.testing.assert_close(both[1:], alone, atol=1e-3, rtol=1e-3)
     assert not torch.allclose(both[0], both[1])
+    both = diffusion.sample(network, shown(), steps=None, seeds=[7, 8])
+    alone = diffusion.sample(network, shown(1), steps=None, seeds=[8])
+    torch.testing.assert_close(both[1:], alone, atol=1e-3, rtol=1e-3)
 
 
 @pytest.mark.parametrize(
@@ -224,7 +227,7 @@ def held_out_loss(network, batch):
 
 
 def test_the_published_choice_adapts_next_to_nothing():
-    """It cannot learn what differs from voxel to voxel; what adapts beside it is the output layer."""
+    """It can reweight features, and learns no new ones; what adapts beside it is the output layer."""
     sizes = replace(SMALL, patch=2, timesteps=20)
     network = diffusion.new_denoiser(sizes, image_channels=1, conditions=3, seed=0)
     trained(network, balls(4, seed=0, brighter_in_front=False), steps=50, lr=5e-3)
@@ -285,6 +288,15 @@ def test_training_leaves_a_finished_run_with_averaged_weights(made):
     assert changed and all(".conv2." in name or ".attn." in name for name in changed)
 
 
+def test_an_adapted_model_has_learnt_from_the_cases_of_its_base_too(made, monkeypatch):
+    setup, base, _, _ = made
+    training, fewer = setup.datalist.training, replace(setup)
+    vars(fewer)["datalist"] = replace(setup.datalist, training=training[1:])
+    monkeypatch.setattr(generating, "_train", lambda *given, recipe: given[-1])
+    about = generating.adapt_generator(fewer, base, site=training[1].site)
+    assert about["learnt_from"] == generating.learnt_from(base) == [case.id for case in training]
+
+
 class Stop(L.Callback):
     def on_train_batch_end(self, trainer, *_):
         if trainer.global_step == 3:
@@ -317,6 +329,7 @@ def test_every_file_and_the_card_say_where_a_volume_comes_from(made):
     setup, _, adapted, folder = made
     card = json.loads((folder / "card.json").read_text())
     assert card["model"] == adapted.name and card["seed"] == 0 and card["licence"] == setup.dataset.licence
+    assert card["learnt_from"] == [case.id for case in setup.datalist.training]
     assert card["label_maps_of"] == [case.id for case in setup.datalist.training[:2]]
     for number, name in enumerate(card["cases"]):
         source = setup.datalist.training[number % 2].id
@@ -342,11 +355,18 @@ def test_synthetic_cases_are_fold_minus_one_and_only_ever_for_training(made):
     assert not any(content[side] for side in ("validation", "test", "unlabeled"))
     with pytest.raises(CourseError, match="folds -1"):  # alone it is no list to train and validate on
         msd.read(folder / "dataset.json", root=folder)
-    run = Finetuning(network="unet", num_labeled=2, synthetic="three", augmentation="none")
+    number = len(setup.datalist.training)
+    run = Finetuning(network="unet", num_labeled=number, synthetic="three", augmentation="none")
     assert run.name == "random__augmentation=none__network=unet__synthetic=three"
     done = finetune(setup, run)
     tested = set(runs.read_scores(done / "per_case.csv")["case"])
     assert tested == {case.id for case in setup.datalist.test}
+    learnt = f"is of a model that learnt from .*, not among the {number - 1} labelled cases of this run"
+    with pytest.raises(CourseError, match=learnt):
+        finetune(setup, replace(run, num_labeled=number - 1))
+    last, others = setup.datalist.training[0], setup.datalist.training[1:]
+    with pytest.raises(CourseError, match=f"has a label map of {last.patient}, not among"):
+        synthetic_sets.cases_for(setup, "three", others)
     with pytest.raises(CourseError, match="has fold 0, and synthetic cases have -1"):
         _with_fold_zero(setup, folder)
 
@@ -395,5 +415,10 @@ def test_a_model_of_other_images_is_refused(made):
     other = replace(setup, dataset=replace(setup.dataset, grids={setup.scale.grid: grid}))
     with pytest.raises(CourseError, match="another grid than that of"):
         generating.load_generator(base, other)
+    training = setup.datalist.training
+    split = replace(setup)
+    vars(split)["datalist"] = replace(setup.datalist, training=training[:-1], test=training[-1:])
+    with pytest.raises(CourseError, match=f"has learnt from {training[-1].id}, which is in test; train one on this"):
+        synthetic_sets.draw(split, base, training[:1], name="other_split", count=1, steps=5)
     with pytest.raises(CourseError, match="site='nowhere': has no training case"):
         generating.train_generator(setup, sites=("nowhere",))

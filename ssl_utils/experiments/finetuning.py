@@ -19,7 +19,7 @@ from ssl_utils.experiments.building import build_network, pretrained_weights, wi
 from ssl_utils.experiments.description import Finetuning
 from ssl_utils.experiments.prediction import predict_case, save_network
 from ssl_utils.experiments.setups import Setup
-from ssl_utils.experiments.synthetic_sets import cases_of
+from ssl_utils.experiments.synthetic_sets import cases_for
 from ssl_utils.files import sha256
 from ssl_utils.networks.interface import SegmentationNetwork
 from ssl_utils.segmentation import metrics
@@ -60,7 +60,7 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
         "encoder": sha256(weights) if weights else None,
     }
     if run.synthetic:
-        labelled += cases_of(setup, run.synthetic)
+        labelled += cases_for(setup, run.synthetic, labelled)
     for name in LATER:  # runs that were made before there were these options stay valid
         if getattr(run, name) == LATER[name]:
             del settings[name]

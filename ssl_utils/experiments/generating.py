@@ -66,14 +66,15 @@ def adapt_generator(
         layers, rank: as for `lora.adapter`.
 
     Raises:
-        CourseError: as `train_generator` and `lora.adapter`, or the model is of other images.
+        CourseError: as `train_generator`, `lora.adapter` and `load_generator`.
     """
     recipe, cases = RECIPES[setup.scale.name], of_sites(setup.datalist.training, (site,))
     adapted = lora.adapter(load_generator(base, setup), layers=layers, rank=rank, seed=seed)
     recipe = replace(recipe, steps=recipe.adapt_steps, lr=recipe.adapt_lr, ema_from=recipe.adapt_steps // 4)
     about = {"site": site, "layers": layers, "rank": rank, "seed": seed, "share": lora.trained_share(adapted)}
     name = variant(base.name, {"site": site, "layers": layers, "rank": rank, "seed": seed or None})
-    about |= {"base": sha256(base / "denoiser.safetensors"), "learnt_from": [case.id for case in cases]}
+    seen = dict.fromkeys([*learnt_from(base), *(case.id for case in cases)])
+    about |= {"base": sha256(base / "denoiser.safetensors"), "learnt_from": [*seen]}
     return _train(setup, base.parent / name, adapted, cases, about, recipe=recipe)
 
 
@@ -123,12 +124,17 @@ def _train(
     return folder
 
 
+def learnt_from(folder: Path) -> list[str]:
+    """The ids of the cases that the network of a run folder, and the one that it was adapted from, learnt from."""
+    return json.loads(checkpoints.read_metadata(folder / "denoiser.safetensors")["learnt_from"])
+
+
 def load_generator(folder: Path, setup: Setup) -> Denoiser:
     """The trained network of a run folder.
 
     Raises:
-        CourseError: it has not finished, or was made for other channels, labels or another grid than those of the
-            setup.
+        CourseError: it has not finished, was made for other channels, labels or another grid than those of the setup,
+            or has learnt from a case of its validation or test set.
     """
     path = folder / "denoiser.safetensors"
     weights, metadata = checkpoints.read(path)
@@ -141,6 +147,11 @@ def load_generator(folder: Path, setup: Setup) -> Denoiser:
     if grid != json.loads(json.dumps(asdict(setup.grid))):
         why = f"was trained on voxels of {grid['spacing']} mm and {grid['roi']} voxels, another grid than that of"
         raise CourseError(f"{path}: {why} {setup.dataset.name}; train one on this grid")
+    seen = {*json.loads(metadata["learnt_from"])}
+    for split in ("validation", "test"):
+        for case in getattr(setup.datalist, split):
+            if case.id in seen:
+                raise CourseError(f"{path}: has learnt from {case.id}, which is in {split}; train one on this split")
     network = Denoiser(**config)
     network.load_state_dict(weights)
     return network.eval()

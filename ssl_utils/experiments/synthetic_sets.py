@@ -31,14 +31,15 @@ def draw(
         steps: of DDIM; None: DDPM.
 
     Raises:
-        CourseError: a held-out case, a folder with other content, or a model for other images.
+        CourseError: a held-out case, a folder with other content, or a model for other images or of another split.
     """
-    from ssl_utils.experiments.generating import load_generator  # imports Lightning
+    from ssl_utils.experiments.generating import learnt_from, load_generator  # imports Lightning
 
     check_only_training(setup, cases)
     model, folder = sha256(generator / "denoiser.safetensors"), folder_of(setup, name)
     about = {"model": generator.name, "weights": model, "seed": seed, "count": count, "ddim_steps": steps}
     about |= {"label_maps_of": [case.id for case in cases], "data": setup.digest(cases)}
+    about |= {"learnt_from": learnt_from(generator)}
     if _drawn(folder, about):
         return folder
     network = load_generator(generator, setup)
@@ -98,6 +99,25 @@ def cases_of(setup: Setup, name: str) -> tuple[Case, ...]:
     if leaks:
         patient = next(iter(leaks))
         raise CourseError(f"{folder}: has label maps of the held-out patient {patient}; draw it from training cases")
+    return cases
+
+
+def cases_for(setup: Setup, name: str, labelled: Sequence[Case]) -> tuple[Case, ...]:
+    """The cases of a synthetic folder, for a run with these labelled cases.
+
+    Raises:
+        CourseError: as `cases_of`, or a label map is of another patient, or the model has learnt from another case.
+    """
+    cases, card = cases_of(setup, name), folder_of(setup, name) / CARD
+    seen = read_json(card).get("learnt_from")
+    if seen is None:
+        raise CourseError(f"{card}: does not say what the model has learnt from; draw it again, under another name")
+    patients, ids = {case.patient for case in labelled}, {case.id for case in labelled}
+    others = [f"has a label map of {case.patient}" for case in cases if case.patient not in patients]
+    others += [f"is of a model that learnt from {one}" for one in seen if one not in ids]
+    if others:
+        why = f"{others[0]}, not among the {len(labelled)} labelled cases of this run"
+        raise CourseError(f"synthetic={name!r}: {why}; label more of them, or train and draw with these alone")
     return cases
 
 

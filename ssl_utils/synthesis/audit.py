@@ -80,7 +80,11 @@ def distances(synthetic: Tensor, real: Tensor, *, seed: int, repeats: int = 100)
     }
     numbers = [[rng.integers(len(rows), size=size) for rows in (first, second)] for _ in range(repeats)]
     return {
-        name: _estimate(measure(first[:size], second[:size]), [measure(first[i], second[j]) for i, j in numbers])
+        name: _estimate(
+            measure(first[:size], second[:size]),
+            [measure(first[i], second[j]) for i, j in numbers],
+            least=0.0 if name == "FID" else -np.inf,  # the estimate of MMD may be below 0
+        )
         for name, measure in measures.items()
     }
 
@@ -95,7 +99,8 @@ def directions(synthetic: Tensor, real: Tensor, number: int) -> tuple[Tensor, Te
 
 def similarity(images: Tensor, *, seed: int, pairs: int = 40, repeats: int = 200) -> Estimate:
     """Mean MS-SSIM (Wang et al. 2003) of pairs of images (N, C, D, H, W) in 0..1. A set that is more alike than real
-    patients are has lost variety.
+    patients are has lost variety. The interval is over volumes, drawn again with all their pairs but those of a volume
+    with itself.
 
     Raises:
         CourseError: fewer than two images.
@@ -108,8 +113,10 @@ def similarity(images: Tensor, *, seed: int, pairs: int = 40, repeats: int = 200
     metric = MultiScaleSSIMMetric(3, kernel_size=5, weights=(0.5, 0.5), reduction="none")
     one, two = (images[[pair[side] for pair in chosen]] for side in (0, 1))
     values = metric(one, two).mean(1)
-    means = [values[rng.integers(len(values), size=len(values))].mean() for _ in range(repeats)]
-    return _estimate(values.mean(), means)
+    volumes = rng.multinomial(len(images), [1 / len(images)] * len(images), size=repeats)  # how often each is there
+    times = torch.from_numpy(volumes[:, chosen].prod(2)).to(values)  # that each pair is there
+    times = times[times.sum(1) > 0]
+    return _estimate(values.mean(), times @ values / times.sum(1))
 
 
 def check_sets(synthetic: Tensor, real: Tensor, *, least: int = 2) -> None:
@@ -122,8 +129,9 @@ def check_sets(synthetic: Tensor, real: Tensor, *, least: int = 2) -> None:
         raise CourseError(f"audit: {why}; compare volumes of one grid, with features of one encoder")
 
 
-def _estimate(value: Tensor, drawn: Sequence[Tensor]) -> Estimate:
-    """The spread of the drawn sets around the value. Their own mean is too high: they contain volumes twice."""
+def _estimate(value: Tensor, drawn: Sequence[Tensor] | Tensor, *, least: float = -np.inf) -> Estimate:
+    """The spread of the drawn sets around the value. Their own mean is too high: they contain volumes twice. The lower
+    bound is `least` or more."""
     values = np.array([float(one) for one in drawn])
     low, high = float(value) + np.percentile(values - values.mean(), [2.5, 97.5])
-    return Estimate(float(value), float(low), float(high))
+    return Estimate(float(value), max(float(low), least), float(high))

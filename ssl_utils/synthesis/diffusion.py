@@ -136,12 +136,16 @@ def sample(denoiser: Denoiser, condition: Tensor, *, steps: int | None, seeds: S
     """Images (B, C, D, H, W) in 0..1 for conditions (B, K, D, H, W), each from the noise of its seed; 0 outside the
     body.
 
-    `steps` of DDIM, which draws nothing but the first noise; None: DDPM, with all timesteps, which draws at each.
+    `steps` of DDIM, which draws nothing but the first noise; None: DDPM, with all timesteps, which draws at each, one
+    volume after the other.
 
     Raises:
         CourseError: `steps` does not divide the number of timesteps, or the label maps do not fit the model.
     """
     check_condition(denoiser, condition)
+    if steps is None and len(seeds) > 1:  # a schedule draws from one generator, and every volume has its own
+        pairs = zip(condition, seeds, strict=True)
+        return torch.cat([sample(denoiser, one[None], steps=None, seeds=[seed]) for one, seed in pairs])
     config, device = denoiser.config, condition.device
     schedule = _schedule(config["timesteps"], steps)
     shape, generators = (config["image_channels"], *condition.shape[2:]), [torch.Generator(device) for _ in seeds]
