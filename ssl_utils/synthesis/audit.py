@@ -4,6 +4,7 @@ Distances between sets by MONAI, in features of an encoder of this course. None 
 of use; that is what a segmenter trained with them and tested on real patients tells.
 """
 
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from itertools import combinations
 from typing import NamedTuple
@@ -14,6 +15,7 @@ import torch
 from monai.metrics.fid import get_fid_score
 from monai.metrics.mmd import compute_mmd
 from monai.metrics.regression import MultiScaleSSIMMetric
+from scipy.linalg import LinAlgWarning
 from torch import Tensor
 
 from ssl_utils.errors import CourseError
@@ -75,7 +77,7 @@ def distances(synthetic: Tensor, real: Tensor, *, seed: int, repeats: int = 100)
     size, rng = min(len(synthetic), len(real)), np.random.default_rng(seed)
     first, second = directions(synthetic.double(), real.double(), min(DIRECTIONS, size - 1))
     measures: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
-        "FID": get_fid_score,
+        "FID": _fid,
         "MMD": lambda one, two: compute_mmd(two, one, None),
     }
     numbers = [[rng.integers(len(rows), size=size) for rows in (first, second)] for _ in range(repeats)]
@@ -127,6 +129,13 @@ def check_sets(synthetic: Tensor, real: Tensor, *, least: int = 2) -> None:
     if synthetic.shape[1] != real.shape[1]:
         why = f"{synthetic.shape[1]} and {real.shape[1]} numbers a volume"
         raise CourseError(f"audit: {why}; compare volumes of one grid, with features of one encoder")
+
+
+def _fid(synthetic: Tensor, real: Tensor) -> Tensor:
+    """FID by MONAI. A drawn set may hold few different volumes; its covariance is then singular, which is no fault."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LinAlgWarning)
+        return get_fid_score(synthetic, real)
 
 
 def _estimate(value: Tensor, drawn: Sequence[Tensor] | Tensor, *, least: float = -np.inf) -> Estimate:
