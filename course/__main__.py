@@ -123,8 +123,12 @@ def watch(
     from ssl_utils.experiments import runs
 
     with one_line_errors(code=1):
+        scales.get(scale)
+        if dataset != "folder" or not data:  # a folder need not be on this machine
+            datasets.get(dataset)
         root = runs.course_dir(datasets.run_name(dataset, data), scale)
-        config, console = sweeps.recorded(root, file.stem), Console()
+        name = file.stem if file.suffix == ".toml" or file.is_file() else file.name  # rates.v2 is a name
+        config, console = sweeps.recorded(root, name), Console()
         console = console if console.is_terminal else Console(width=160)
         with Live(console=console, auto_refresh=False) as live:
             while True:

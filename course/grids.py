@@ -15,6 +15,8 @@
 
 The keys of the tables are options of `Pretraining`, of its pretext task, and of `Finetuning`; every combination of
 their values is a run: here (1 + 2) x 2 fine-tunings for each of two label counts, one subset and three seeds, 36.
+What can be told from the file alone is refused before anything starts. What depends on the data or on the parts of a
+network, such as the names in `trainable`, is refused by the run.
 """
 
 import re
@@ -28,9 +30,10 @@ from typing import Any
 from course.study import Point
 from ssl_utils.data import datasets
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments.description import RANDOM, Finetuning, Pretraining, task_options
+from ssl_utils.experiments.description import NETWORK, RANDOM, Finetuning, Pretraining, task_options
 from ssl_utils.experiments.runs import OF_ONE_RUN
 from ssl_utils.files import write_json
+from ssl_utils.networks import network_class
 from ssl_utils.training.options import Option, known, options_of
 
 REPEATS = {
@@ -97,7 +100,7 @@ def read(path: Path) -> Grid:
     """
     try:
         content = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, tomllib.TOMLDecodeError) as error:
+    except (OSError, ValueError) as error:  # no text, no TOML, or a number with thousands of digits
         reason = getattr(error, "strerror", None) or error
         raise CourseError(f"{path}: is no readable TOML file ({reason}); see docs/sweeps.md for one") from None
     try:
@@ -132,10 +135,24 @@ def _with_names(points: Iterable[Point]) -> tuple[Point, ...]:
         run = point.run.name
         if not IN_A_PATH.fullmatch(run):
             raise CourseError(f"run {run}: its name becomes a folder; leave other signs than letters, digits, + out")
+        _check_network(point)
         if run in named:
             raise CourseError(f"{named[run].value} and {point.value}: both would be the run {run}; vary one of the two")
         named[run] = point
     return tuple(named.values())
+
+
+def _check_network(point: Point) -> None:
+    """Raises CourseError where the network is not the pretrained one, or lacks an option, as in `building`."""
+    run, pretrained = point.run, point.pretraining.network if point.pretraining else NETWORK
+    name = run.network or pretrained
+    if point.pretraining and name != pretrained:
+        raise CourseError(f"network={name!r}: {run.init} is pretrained for {pretrained}; choose the same for both")
+    for option, value in run.of_network().items():
+        if option not in network_class(name).run_options:
+            raise CourseError(f"{option}={value}: {name} does not support it; choose network=mednext or mednext_b")
+    if (run.kernel_size or 3) % 2 == 0:
+        raise CourseError(f"kernel_size={run.kernel_size}: must be odd; MedNeXt has 3 or 5")
 
 
 def _points(pretrain: Mapping[str, Any], finetune: Mapping[str, Any]) -> Iterator[Point]:
@@ -161,6 +178,7 @@ def _options_of_tasks(pretrain: Mapping[str, Any]) -> dict[str, Mapping[str, Opt
         raise CourseError('[pretrain]: names no task; add a line such as task = ["random", "mae"]')
     own: dict[str, Mapping[str, Option]] = {}
     for task in _values("task", pretrain.get("task", RANDOM)):
+        Option(name="task").check(task)
         own[task] = {} if task == RANDOM else {**options_of(Pretraining), **task_options(task)}
     every = {name: option for options in own.values() for name, option in options.items()}
     for key in pretrain:

@@ -16,11 +16,12 @@ from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
 from ssl_utils.files import atomic, read_json, write_text
 from ssl_utils.statistics import tables
-from ssl_utils.statistics.selection import expected_maximum
+from ssl_utils.statistics.selection import expected_maximum, rare_lead
 
-COLLECTED = ("config.json", "metrics.json", "model.safetensors", "per_case.csv")  # of a run; it counts as finished
+# of a run: it counts as finished, and can be exported
+COLLECTED = ("config.json", "metrics.json", "model.safetensors", "per_case.csv", "README.md")
 SHOWN = ("parameters", "labels", "subset", "seed", "state", "step", "score", "seconds", "device", "job")
-MOST = 20  # rows of the printed summary
+MOST = 20  # rows of the printed summary, for each number of labels
 
 
 def recorded(root: Path, name: str) -> dict[str, Any]:
@@ -92,10 +93,11 @@ def _link(source: Path, target: Path) -> None:
 
 
 def points(table: pd.DataFrame) -> pd.DataFrame:
-    """A row per combination of parameters and labels, best first: runs, mean validation Dice, its standard deviation
-    over label subsets and seeds (NaN for one run)."""
+    """A row per number of labels and combination of parameters, within a number best first: runs, mean validation Dice,
+    its standard deviation over label subsets and seeds (NaN for one run)."""
     done = table[table["state"] == "done"].groupby(["parameters", "labels"])["validation"]
-    return done.agg(runs="size", mean="mean", std="std").sort_values("mean", ascending=False).reset_index()
+    made = done.agg(runs="size", mean="mean", std="std").reset_index()
+    return made.sort_values(["labels", "mean"], ascending=[True, False], ignore_index=True)
 
 
 def spread(table: pd.DataFrame) -> float:
@@ -116,28 +118,36 @@ def write(root: Path, config: Mapping[str, Any], table: pd.DataFrame) -> Path:
 
 
 def text(name: str, table: pd.DataFrame) -> str:
-    """The summary of a sweep: its best combinations by validation Dice, and what the best run is worth."""
+    """The summary of a sweep: for each number of labels its best combinations by validation Dice, and what the best
+    run is worth."""
     head = f"# Sweep {name}: {len(table)} fine-tunings, {counts(table)}"
     done = table[table["state"] == "done"]
     if done.empty:
         return f"{head}\n\nNo run has finished."
-    cells = points(table).head(MOST)
+    return "\n\n".join([head, *(_ranked(equal) for _, equal in done.groupby("labels"))])
+
+
+def _ranked(done: pd.DataFrame) -> str:
+    """The summary of the finished runs with one number of labels."""
+    cells = points(done).head(MOST)
     numbers = cells.assign(**{key: (100 * cells[key]).map("{:.1f}".format) for key in ("mean", "std")})
     best = done.loc[done["validation"].idxmax()]
     label = f"{best['parameters']}, {best['labels']} labels, subset {best['subset']}, seed {best['seed']}"
     scores = f"Dice {100 * best['validation']:.1f} there, {100 * best['test']:.1f} on the test cases."
     winner = f"Best run by validation: {label}. {scores}"
-    return "\n\n".join([head, tables.markdown(numbers.set_index("parameters")), f"{winner} {chance(table)}"])
+    return f"{tables.markdown(numbers.set_index('parameters'))}\n\n{winner} {chance(done)}"
 
 
 def chance(table: pd.DataFrame) -> str:
-    """How far the best of as many equal runs would lie above their mean, in a sentence."""
+    """How far the best of as many equal runs would lie above their mean, in a sentence; the table is that of one number
+    of labels, since what more of them give is no luck."""
     done, sigma = table[table["state"] == "done"], spread(table)
     if np.isnan(sigma):
         return "No combination was repeated: with seeds = 3 the spread of equal runs can be measured."
-    luck, lead = sigma * expected_maximum(len(done)), done["validation"].max() - done["validation"].mean()
+    luck, rare = sigma * expected_maximum(len(done)), sigma * rare_lead(len(done))
+    lead = done["validation"].max() - done["validation"].mean()
     return (
         f"Runs that differ in label subset and seed alone have a standard deviation of {100 * sigma:.1f} points. Of "
-        f"{len(done)} equal runs with this spread, the best would lie {100 * luck:.1f} points above their mean; this "
-        f"one lies {100 * lead:.1f} above."
+        f"{len(done)} equal runs with this spread, the best would lie {100 * luck:.1f} points above their mean on "
+        f"average, and more than {100 * rare:.1f} in one sweep of twenty; this one lies {100 * lead:.1f} above."
     )

@@ -9,6 +9,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from course import __main__ as cli, graph, grids, plan, sweeps
@@ -16,7 +17,7 @@ from course.graph import PROJECT
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import Finetuning, Pretraining, runs, scales, souping
 from ssl_utils.files import write_json
-from ssl_utils.statistics.selection import expected_maximum
+from ssl_utils.statistics.selection import expected_maximum, rare_lead
 
 EXAMPLE = {
     "labels": [6, 12],
@@ -76,7 +77,13 @@ def test_the_example_of_the_docs_is_a_grid(tmp_path):
         ({"finetune": {"init": "mae"}}, r"option init: \[finetune\] has none"),
         ({"finetune": {"lr": [1e-3, 2.0]}}, "lr=2.0: must be above 0 and at most 1"),
         ({"finetune": {"lr": [1e-3, 1e-3]}}, "has 0.001 twice"),
+        ({"finetune": {"lr": [1e-3, 10**400]}}, "lr=10*: must be a number"),
         ({"finetune": {"freeze_epochs": [0, 0]}}, "has 0 twice"),
+        ({"finetune": {"network": "mednext", "kernel_size": [3, 4]}}, "kernel_size=4: must be odd"),
+        ({"finetune": {"kernel_size": [3, 5]}}, "kernel_size=3: unetr does not support it"),
+        ({"pretrain": {"task": "mae"}, "finetune": {"network": ["unet", "unetr"]}}, "mae is pretrained for unetr"),
+        ({"pretrain": {"task": [["mae"], "random"]}}, r"task=\['mae'\]: must be text"),
+        ({"pretrain": {"task": {"a": 1}}}, "task={'a': 1}: must be text"),
         ({"finetune": {"freeze": ["encoder", "network"]}}, "nothing is frozen at freeze_epochs=0"),
         ({"finetune": {"trainable": ["up/2", "out"]}}, "its name becomes a folder"),
         ({"pretrain": {"mask_ratio": 0.5}}, "names no task"),
@@ -96,6 +103,7 @@ def test_files_and_names_that_cannot_be_used_are_named(tmp_path):
         ("none.toml", None, "is no readable TOML file .No such file"),
         ("half.toml", "labels = ", "is no readable TOML file .Invalid value"),
         ("two words.toml", "seeds = 2", "two words.toml: name 'two words': becomes a folder"),
+        ("digits.toml", "labels = 1" + 5000 * "0", "is no readable TOML file"),
         ("bad.toml", "seeds = 0", "bad.toml: seeds=0: must be at least 1"),
     ):
         if text is not None:
@@ -126,6 +134,7 @@ def swept(tmp_path, monkeypatch):
         write_json(run / "config.json", {"settings": {"steps": 10}, "by": {"job": "7"}})
         write_json(run / "metrics.json", {"dice": dice - 0.1, "validation_dice": dice, "seconds": 3.2, "device": "cpu"})
         (run / "model.safetensors").write_bytes(b"weights")
+        (run / "README.md").write_text("card")
     label = "finetune random__lr=0.002 n=6 subset=0 seed=0"
     failed = {"event": "failed", "chapter": "finetune", "label": label, "message": "why", "timed_out": True}
     (root / ".course" / "events.jsonl").write_text(json.dumps(failed) + "\n")
@@ -147,6 +156,14 @@ def test_the_table_can_be_watched_from_anywhere(swept, capsys):
     cli.watch(Path("rates.toml"), dataset="phantom", scale="smoke")
     said = capsys.readouterr().out
     assert "1 pending, 1 timed out, 2 done" in said and said.count("lr=0.002") == 2 and "Dice 0.700" in said
+    for name, chosen, reason in (
+        ("rates", {"dataset": "phantom", "scale": "huge"}, "scale='huge': no such scale"),
+        ("rates", {"dataset": "nope", "scale": "smoke"}, "dataset='nope': no such dataset"),
+        ("rates.v2", {"dataset": "phantom", "scale": "smoke"}, "has no sweep rates.v2; start it with"),
+    ):
+        with pytest.raises(SystemExit):
+            cli.watch(Path(name), **chosen)
+        assert reason in capsys.readouterr().err
 
 
 def test_the_summary_tells_the_best_run_and_how_much_of_its_lead_is_chance(swept):
@@ -155,10 +172,25 @@ def test_the_summary_tells_the_best_run_and_how_much_of_its_lead_is_chance(swept
     text = sweeps.write(root, config, table).read_text()
     assert "lr=0.001, 6 labels, subset 0, seed 1. Dice 70.0 there, 60.0 on the test cases" in text
     assert sweeps.spread(table) == pytest.approx(np.std([0.5, 0.7], ddof=1))
-    assert f"would lie {100 * sweeps.spread(table) / np.sqrt(np.pi):.1f} points above" in text
+    sigma = 100 * sweeps.spread(table)
+    assert f"would lie {sigma / np.sqrt(np.pi):.1f} points above their mean on average" in text
+    assert f"more than {sigma * rare_lead(2):.1f} in one sweep of twenty; this one lies 10.0 above" in text
     table.loc[1, "state"] = "failed"
     assert np.isnan(sweeps.spread(table)) and "No combination was repeated" in sweeps.text("rates", table)
     assert sweeps.text("rates", table.assign(state="failed")).endswith("No run has finished.")
+
+
+def test_runs_are_ranked_and_judged_among_those_with_as_many_labels(swept):
+    table = sweeps.rows(*swept)[:2]
+    best = table.assign(parameters="lr=0.002", validation=table["validation"] + 0.01)
+    more = table.assign(labels=12, validation=table["validation"] + 0.2)
+    table = pd.concat([more, table, best], ignore_index=True)
+    points = sweeps.points(table)
+    ranked = [(6, "lr=0.002"), (6, "lr=0.001"), (12, "lr=0.001")]
+    assert [*zip(points["labels"], points["parameters"], strict=True)] == ranked
+    text = sweeps.text("rates", table)
+    assert "validation: lr=0.002, 6 labels" in text and "validation: lr=0.001, 12 labels" in text
+    assert "Of 4 equal runs" in text and "Of 2 equal runs" in text and text.count("this one lies") == 2
 
 
 def test_finished_networks_are_collected_for_a_soup_and_collected_again(swept):
@@ -168,6 +200,7 @@ def test_finished_networks_are_collected_for_a_soup_and_collected_again(swept):
         members = souping.runs_in(place)
         assert [path.name[-13:] for path in members] == ["subset0_seed0", "subset0_seed1"]
         assert all((path / "model.safetensors").read_bytes() == b"weights" for path in members)
+    assert all((path / "README.md").exists() for path in members), "or they could not be exported"
     assert souping.runs_in(members[0]) == [members[0]]
 
 
@@ -242,5 +275,7 @@ def test_the_expected_maximum_is_that_of_normal_values():
     drawn = np.random.default_rng(0).normal(size=(20_000, 30)).max(1).mean()
     assert expected_maximum(30) == pytest.approx(drawn, abs=0.02)
     assert [expected_maximum(n) for n in (1, 2)] == pytest.approx([0, 1 / np.sqrt(np.pi)], abs=1e-6)
-    with pytest.raises(CourseError, match="n=0"):
-        expected_maximum(0)
+    assert [rare_lead(n) for n in (1, 2, 10)] == pytest.approx([0, 1.96 / np.sqrt(2), 2.44], abs=0.03)
+    for function in (expected_maximum, rare_lead):
+        with pytest.raises(CourseError, match="n=0"):
+            function(0)

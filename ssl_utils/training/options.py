@@ -7,8 +7,8 @@ parameter of a pretext task. Command line, chapters, studies and configuration f
 import dataclasses
 import difflib
 import inspect
-import math
 import operator
+import sys
 import types
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -65,7 +65,7 @@ class Option:
         if isinstance(value, bool) or self.kind is bool:
             return isinstance(value, bool) and self.kind is bool
         if self.kind is float:
-            return isinstance(value, int | float) and math.isfinite(value)
+            return isinstance(value, int | float) and abs(value) <= sys.float_info.max  # NaN is not
         return isinstance(value, self.kind)
 
     def _limits(self) -> list[tuple[str, float, Callable[[float, float], bool]]]:
