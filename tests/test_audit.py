@@ -1,5 +1,6 @@
 """The audit: copies are found, equal sets are alike, and too little variety shows."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -73,3 +74,10 @@ def test_sets_that_cannot_be_compared_are_refused(synthetic, real, message):
             measure()
     with pytest.raises(CourseError, match="1 images make no pair"):
         audit.similarity(torch.rand(1, 1, 16, 16, 16), seed=0)
+
+
+def test_sets_of_one_volume_again_and_again_have_a_distance_and_no_warning(recwarn):
+    alike = torch.ones(4, 6)
+    estimates = audit.distances(alike, torch.randn(4, 6, generator=torch.Generator().manual_seed(0)), seed=0, repeats=5)
+    assert all(np.isfinite(one.value) for one in estimates.values())
+    assert not [one for one in recwarn if issubclass(one.category, RuntimeWarning)]
