@@ -24,7 +24,7 @@ from ssl_utils.data import transforms, volumes
 from ssl_utils.data.dataset import Grid, Intensity
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import Finetuning, Setup, exports, prediction, runs, scales
-from ssl_utils.experiments.exports import bundle_config, mlcube, ssl_steps, twins
+from ssl_utils.experiments.exports import bundle_config, finished_run, mlcube, ssl_steps, twins
 from ssl_utils.files import read_json, write_json, write_text
 from ssl_utils.networks import NETWORKS, network_class
 
@@ -55,7 +55,7 @@ def made(folder: Path, setup, network="unet") -> Path:
     model, _ = experiments.build_network(setup, Finetuning(network=network))
     prediction.save_network(folder / "model.safetensors", model, setup, init="random")
     write_json(folder / "config.json", {})
-    write_text(folder / "README.md", "# Its card\n")
+    write_text(folder / "README.md", "# Its card\n\n| licence of the data | not stated: ask before |\n| code | x |\n")
     runs.finish(folder, {"dice": 0.5, "cases": 2})
     return folder
 
@@ -118,7 +118,9 @@ def entry_of(cube: Path):
     return entry
 
 
-def test_a_container_follows_the_names_and_the_coding_of_the_challenge(brain_setup, tmp_path, without_package, capsys):
+def test_a_container_follows_the_names_and_the_coding_of_the_challenge(
+    brain_setup, tmp_path, without_package, monkeypatch
+):
     run, case = made(tmp_path / "run", brain_setup), "BraTS-GLI-00001-000"
     files = write_brain(tmp_path / "data" / case, case, ("t1c", "t1n", "t2f", "t2w"))  # not the network's order
     (expected,) = experiments.predict(run / "model.safetensors", files, tmp_path / "expected")
@@ -141,16 +143,46 @@ def test_a_container_follows_the_names_and_the_coding_of_the_challenge(brain_set
     volumes.write_nifti(tmp_path / "out" / "other.nii.gz", np.zeros((2, 2, 2), np.uint8), wrong.affine)
     with pytest.raises(SystemExit, match=r"no case of this name[\s\S]*shape .* not that of its image[\s\S]*value 4"):
         entry.main(["check", *given])
+    volumes.write_nifti(tmp_path / "out" / f"{case}.nii.gz", np.zeros((26, 22, 24), np.float32), wrong.affine)
+    with pytest.raises(SystemExit, match="voxel type float32 is not one of integers"):
+        entry.main(["check", *given])
+    (tmp_path / "out" / f"{case}.nii.gz").write_bytes(b"broken")
+    with pytest.raises(SystemExit, match=r"no case of this name.*\n.*BraTS-GLI-00001-000.nii.gz: cannot be read"):
+        entry.main(["check", *given])
+    comment, used = (cube / "mlcube" / "workspace" / "parameters.yaml").read_text().splitlines()[0], []
+
+    class Watched(entry.ConfigWorkflow):
+        def run(self):
+            used.append(self.parser.get_parsed_content("inferer").overlap)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(entry, "ConfigWorkflow", Watched)
+        parameters = tmp_path / "parameters.yaml"
+        parameters.write_text(comment.partition("For example: ")[2])
+        entry.main(["infer", *given, "--parameters_file", str(parameters)])
+    assert used == [0.5]
     volumes.write_nifti(files[3], np.zeros((26, 22, 23), np.float32), wrong.affine)
     with pytest.raises(SystemExit, match=r"t2w.nii.gz: shape \(26, 22, 23\) differs from that of"):
+        entry.main(["infer", *given])
+    files[3].write_bytes(b"broken")
+    with pytest.raises(SystemExit, match=r"^error: .*t2w.nii.gz: cannot be read [^\n]*; replace it$"):
         entry.main(["infer", *given])
     files[3].unlink()
     with pytest.raises(SystemExit, match="has no file ending in t2w or t2; add it"):
         entry.main(["infer", *given])
-    parameters = tmp_path / "parameters.yaml"
-    parameters.write_text("{overlaps: 0.5}")
-    with pytest.raises(SystemExit, match=r"overlaps is no entry of inference.json"):
-        entry.main(["infer", *given, "--parameters_file", str(parameters)])
+    for text, words in (
+        ("{overlaps: 0.5}", "overlaps is no entry of inference.json"),
+        ("{overlap: 0.5", r"parameters.yaml: is no YAML \([^\n]*\); correct it$"),
+        ("[overlap, 0.5]", "parameters.yaml: is a list and no entries such as overlap: 0.5"),
+    ):
+        parameters.write_text(text)
+        with pytest.raises(SystemExit, match=words):
+            entry.main(["infer", *given, "--parameters_file", str(parameters)])
+    far = nib.Nifti1Image(np.zeros((2, 2, 2), np.uint8), np.diag([1, 1, 1, 1.0]))
+    other = nib.Nifti1Image(far.dataobj, far.affine.copy())
+    for image, offset in ((far, 1000), (other, 1000.005)):
+        image.affine[0, 3] = offset
+    assert entry.grids_differ(far, other) == "affine" and not entry.grids_differ(far, far)
 
 
 def test_a_huggingface_folder_loads_back_in_three_lines(tiny_setup, tmp_path, monkeypatch):
@@ -161,6 +193,7 @@ def test_a_huggingface_folder_loads_back_in_three_lines(tiny_setup, tmp_path, mo
     assert head["license"] == "cc-by-sa-4.0" and head["library_name"] == "ssl_utils"
     (lines,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     assert len(lines.splitlines()) == 3
+    assert "| licence of the data | CC-BY-SA 4.0: name the source; share-alike" in card and "not stated" not in card
     monkeypatch.chdir(folder)
     names: dict = {}
     exec(lines, names)
@@ -177,6 +210,8 @@ def test_what_cannot_be_exported_is_refused_in_one_line(tiny_setup, tmp_path, fo
         (tmp_path / "full", tmp_path / "new", "CC0-1.0", "is no finished fine-tuning"),
         (run, tmp_path / "full", "CC0-1.0", "is not empty"),
         (run, tmp_path / "new", None, "nobody has stated the licence"),
+        (run, tmp_path / "new", " ", "nobody has stated the licence"),
+        (run, tmp_path / "full" / "file" / "new", "CC0-1.0", r"full/file/new: \S*/full/file is a file; choose another"),
     ):
         with pytest.raises(CourseError, match=words):
             export(wrong, folder, licence=licence)
@@ -184,6 +219,18 @@ def test_what_cannot_be_exported_is_refused_in_one_line(tiny_setup, tmp_path, fo
     with pytest.raises(CourseError, match="is no finished fine-tuning"):
         export(run, tmp_path / "new", licence="CC0-1.0")
     assert not (tmp_path / "new").exists()
+
+
+def test_a_known_licence_is_not_replaced(tmp_path):
+    known = {"data_licence": "CC-BY 4.0"}
+    assert finished_run.licence_of(tmp_path, known, None) == "CC-BY 4.0"
+    assert finished_run.licence_of(tmp_path, known, " cc-by-4.0 ") == "CC-BY 4.0"
+    with pytest.raises(CourseError, match=r"the licence of its data is CC-BY 4.0, not CC0-1.0; leave --licence out"):
+        finished_run.licence_of(tmp_path, known, "CC0-1.0")
+    partly = {"data_licence": "not stated + CC-BY 4.0"}
+    assert finished_run.licence_of(tmp_path, partly, "CC-BY 4.0") == "CC-BY 4.0"
+    with pytest.raises(CourseError, match="nobody has stated"):
+        finished_run.licence_of(tmp_path, partly, None)
 
 
 def test_labels_that_do_not_fit_the_challenge_are_refused(brain_setup, tiny_setup):
@@ -309,8 +356,11 @@ def test_the_command_writes_a_format_and_names_those_there_are(tiny_setup, tmp_p
     monkeypatch.setattr(sys, "argv", [*words, "--format", "onnx"])
     with pytest.raises(SystemExit, match="format='onnx': no such format; choose one of bundle, mlcube, huggingface"):
         cli.main()
-    monkeypatch.setattr(sys, "argv", [*words, "--format", "huggingface"])
-    with pytest.raises(SystemExit) as stop:
-        cli.main()
-    assert not stop.value.code and "huggingface in" in capsys.readouterr().out
-    assert "license: mit" in (tmp_path / "hub" / "README.md").read_text()
+    for form, card in (("huggingface", "README.md"), ("bundle", "docs/README.md")):
+        words[3] = str(tmp_path / form)
+        monkeypatch.setattr(sys, "argv", [*words, "--format", form])
+        with pytest.raises(SystemExit) as stop:
+            cli.main()
+        assert not stop.value.code and f"{form} in {tmp_path / form}: see its {card}\n" in capsys.readouterr().out
+        assert (tmp_path / form / card).exists()
+    assert "license: mit" in (tmp_path / "huggingface" / "README.md").read_text()

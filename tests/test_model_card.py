@@ -207,6 +207,7 @@ def test_the_figures_of_a_network_are_those_of_its_run(finished):
     encoder, folder = finished
     card, done = (folder / "README.md").read_text(), runs.metrics(folder)
     assert f"| mean of the cases | {done['dice']:.3f} |" in card and f"On {done['cases']} test cases" in card
+    assert "this network was scored once" in card
     scores = pd.read_csv(folder / "per_case.csv").groupby("class")["dice"].mean()
     assert len(scores) == 2
     for name, value in scores.items():

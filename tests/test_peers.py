@@ -37,6 +37,9 @@ def test_a_copy_for_the_decathlon_has_the_fingerprint_of_the_split(tiny_setup, t
     again = datalists.read(folder / "dataset.json", root=folder)
     assert not any(path.is_symlink() for path in folder.rglob("*"))
     assert peers.fingerprint(again) == peers.fingerprint(split) == read_json(folder / "split.json")["fingerprint"]
+    more = replace(split, training=split.training[1:], unlabeled=split.training[:1])
+    written = [write(more, tmp_path / f"Dataset00{n}_More") for n, write in enumerate(peers.PEERS.values())]
+    assert {read_json(other / "split.json")["fingerprint"] for other in written} == {peers.fingerprint(more)}
     fewer = replace(split, training=split.training[:2])
     assert peers.fingerprint(fewer) != peers.fingerprint(split)
     about = read_json(folder / "dataset.json")
@@ -89,6 +92,8 @@ def test_what_nnunet_cannot_read_is_refused(tiny_setup, tmp_path):
     for write in peers.PEERS.values():
         with pytest.raises(CourseError, match="is not empty"):
             write(split, folder)
+        with pytest.raises(CourseError, match=r"Dataset001_X/file is a file; choose another folder"):
+            write(split, folder / "file" / "Dataset002_Y")
 
 
 def test_the_command_writes_a_label_subset(blobs, tmp_path, monkeypatch, capsys):

@@ -103,8 +103,8 @@ def write_network_card(
     scores = runs.read_scores(folder / "per_case.csv").groupby("class", sort=False)["dice"].mean()
     sections = {
         "Input": f"{_input(dataset, grid)} `predict` does all of this by itself.",
-        "Scores": f"On {done['cases']} test cases, scored once, in the space of their files. This is a single run with "
-        "one label subset and one seed; another run differs.\n\n"
+        "Scores": f"On {done['cases']} test cases, in the space of their files; this network was scored once. It is a "
+        "single run with one label subset and one seed; another run differs.\n\n"
         + _table(("structure", "Dice"), [*scores.items(), ("mean of the cases", done["dice"])]),
         "Use it": "```bash\npython -m ssl_utils predict model.safetensors image.nii.gz --output predictions\n```\n\n"
         f"Each result is a label map with the shape and affine of its image.{_files(dataset)}{_values(dataset)}",

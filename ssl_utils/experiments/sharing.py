@@ -25,7 +25,8 @@ def export(
     if form not in exports.FORMATS:
         raise CourseError(f"format={form!r}: no such format; choose one of {', '.join(exports.FORMATS)}")
     exports.FORMATS[form](run, folder, licence=licence)
-    console.print(f"{form} in {folder}: see its README.md", soft_wrap=True)
+    card = "README.md" if (folder / "README.md").exists() else "docs/README.md"
+    console.print(f"{form} in {folder}: see its {card}", soft_wrap=True)
 
 
 def export_list(

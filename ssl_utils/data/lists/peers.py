@@ -27,9 +27,20 @@ TEST = ("test", "unlabeled")  # in the folders ...Ts
 
 
 def fingerprint(datalist: Datalist) -> str:
-    """A hash of a split: of the ids, patients and file contents of its cases, side by side."""
-    sides = {side: [[case.id, case.patient, content(case)] for case in datalist.sides()[side]] for side in SIDES}
+    """A hash of a split: of the ids, patients and file contents of its cases, side by side; not of unlabelled ones."""
+    labelled = replace(datalist, unlabeled=()).sides()
+    sides = {side: [[case.id, case.patient, content(case)] for case in labelled[side]] for side in SIDES}
     return hashlib.sha256(json.dumps(sides).encode()).hexdigest()[:16]
+
+
+def check_folder(folder: Path) -> None:
+    """Raises CourseError when no new folder can be made there."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise CourseError(f"{folder}: is not empty; choose a new folder, or delete it")
+    above = next(parent for parent in folder.absolute().parents if parent.exists())
+    if not above.is_dir() or not os.access(above, os.W_OK | os.X_OK):
+        why = "is not writable" if above.is_dir() else "is a file"
+        raise CourseError(f"{folder}: {above} {why}; choose another folder")
 
 
 def write_nnunet(datalist: Datalist, folder: Path, *, copy: bool = False) -> Path:
@@ -104,8 +115,7 @@ def _new(
 
     `numbered`: also the file of a single channel has its number.
     """
-    if folder.exists() and any(folder.iterdir()):
-        raise CourseError(f"{folder}: is not empty; choose a new folder, or delete it")
+    check_folder(folder)
     with atomic(folder) as temporary:
         sides = {}
         for side, cases in datalist.sides().items():

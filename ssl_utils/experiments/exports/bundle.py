@@ -118,5 +118,5 @@ def _readme(run: FinishedRun, made: twins.Twin, weights: str, required: dict[str
         files=files,
         weights=weights,
         kind=f"`monai.networks.nets.{made.target['_target_']}`" if made.target else "TorchScript",
-        card=(run.folder / "README.md").read_text(encoding="utf-8"),
+        card=run.card(),
     )

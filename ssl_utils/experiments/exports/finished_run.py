@@ -1,10 +1,12 @@
 """What every export starts from: a finished fine-tuning, its network and its setup, and the licence of its data."""
 
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from ssl_utils.data.lists.peers import check_folder
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
 from ssl_utils.experiments.model_card import demands
@@ -14,6 +16,7 @@ from ssl_utils.networks import checkpoints
 from ssl_utils.networks.interface import SegmentationNetwork
 
 UNKNOWN = ("", "not stated")
+ROW = "| licence of the data |"  # of the card
 
 
 @dataclass(frozen=True)
@@ -36,6 +39,12 @@ class FinishedRun:
     def model(self) -> Path:
         return self.folder / "model.safetensors"
 
+    def card(self) -> str:
+        """The card of the run, with the licence that was named where the run knew none."""
+        escaped = f"{self.licence}: {demands(self.licence)}".replace("|", "\\|")
+        card = (self.folder / "README.md").read_text(encoding="utf-8")
+        return re.sub(rf"^{re.escape(ROW)} .*$", lambda _: f"{ROW} {escaped} |", card, flags=re.MULTILINE)
+
     def terms(self) -> str:
         """The text of a LICENSE file."""
         return terms(self.licence)
@@ -55,11 +64,11 @@ def terms(licence: str) -> str:
 def opened(run: Path, folder: Path, *, licence: str | None) -> FinishedRun:
     """The run in the folder `run`, once it is certain that it may be written to `folder`.
 
-    `licence`: of the data, where the run does not know it, or knows it wrongly.
+    `licence`: of the data, where the run does not know it.
 
     Raises:
-        CourseError: the run is not finished, its model is damaged, nobody has named a licence of its data, or `folder`
-            contains something.
+        CourseError: the run is not finished, its model is damaged, nobody has named a licence of its data or it
+            is another one than the run knows, or `folder` cannot be made or contains something.
     """
     model, done = run / "model.safetensors", runs.metrics(run)
     if not done or not model.exists():
@@ -73,16 +82,19 @@ def opened(run: Path, folder: Path, *, licence: str | None) -> FinishedRun:
     return FinishedRun(run, network.eval(), setup, name, licence, done)
 
 
-def check_folder(folder: Path) -> None:
-    """Raises CourseError when there is something in it."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise CourseError(f"{folder}: is not empty; choose a new folder, or delete it")
-
-
 def licence_of(run: Path, meta: Mapping[str, str], licence: str | None) -> str:
-    """The licence of a run's data, the named one before that of the metadata. Raises CourseError without any."""
-    licence = licence or meta.get("data_licence", "")
-    if licence in UNKNOWN:
+    """The licence of a run's data: that of the metadata, else the named one. Raises CourseError without any, or when
+    the two differ."""
+    known, named = (" ".join(text.split()) for text in (meta.get("data_licence", ""), licence or ""))
+    if not {*known.split(" + ")} & {*UNKNOWN}:  # of several datasets all are known
+        if named and _spelled(named) != _spelled(known):
+            raise CourseError(f"{run}: the licence of its data is {known}, not {named}; leave --licence out")
+        return known
+    if named in UNKNOWN:
         why = "nobody has stated the licence of the data it was trained on, which holds for the weights too"
         raise CourseError(f"{run}: {why}; name it with --licence, or do not share the model")
-    return licence
+    return named
+
+
+def _spelled(licence: str) -> str:
+    return licence.casefold().replace("-", " ")  # CC-BY-4.0 is CC-BY 4.0

@@ -60,7 +60,7 @@ def _card(run: FinishedRun) -> str:
         licence=_licence(run.licence),
         channels=run.network.config["in_channels"],
         roi=", ".join(map(str, run.setup.grid.roi)),
-        card=(run.folder / "README.md").read_text(encoding="utf-8"),
+        card=run.card(),
     )
 
 

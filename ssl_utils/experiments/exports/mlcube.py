@@ -77,7 +77,7 @@ In: a folder with `<ID>/<ID>-<channel>.nii.gz` for each case, channels {channels
 docker build -t {image} project                 # --build-arg DEVICE=gpu for a GPU
 mlcube run --mlcube mlcube --task infer         # MedPerf reads container_config.yaml, or mlcube/mlcube.yaml
 python project/mlcube.py infer --data_path DATA --parameters_file mlcube/workspace/parameters.yaml --output_path OUT
-python project/mlcube.py check --data_path DATA --output_path OUT    # names, geometry, label values
+python project/mlcube.py check --data_path DATA --output_path OUT    # names, geometry, voxels
 ```
 
 The last two run without Docker where `project/requirements.txt` and torch {torch} are installed.

@@ -11,6 +11,7 @@ import argparse
 import importlib
 import re
 import sys
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -19,6 +20,8 @@ import nibabel as nib
 import numpy as np
 import yaml
 from monai.bundle import ConfigParser, ConfigWorkflow
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 
 BUNDLE = Path(__file__).resolve().parent / "bundle"
 sys.path.insert(1, str(BUNDLE))
@@ -36,8 +39,8 @@ def infer(data_path: Path, parameters_file: Path, output_path: Path) -> None:
     ssl_steps = importlib.import_module(STEPS)
     path = BUNDLE / "configs" / "inference.json"
     config = ConfigParser.load_config_file(path)
-    changed = (yaml.safe_load(parameters_file.read_text()) if parameters_file.exists() else None) or {}
-    if unknown := sorted({*changed} - {*config}):
+    changed = entries(parameters_file) if parameters_file.exists() else {}
+    if unknown := sorted(map(str, {*changed} - {*config})):
         raise ValueError(f"{parameters_file}: {unknown[0]} is no entry of {path.name}; correct its name")
     for fault in faults_of_images(ssl_steps.cases(str(data_path), config["endings"])):
         raise ValueError(fault)
@@ -47,10 +50,31 @@ def infer(data_path: Path, parameters_file: Path, output_path: Path) -> None:
     workflow.run()
 
 
+def entries(path: Path) -> dict[str, Any]:
+    """The entries of a YAML file. Raises ValueError in one line when it holds something else."""
+    try:
+        content = yaml.safe_load(path.read_text(encoding="utf-8")) or {}
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise ValueError(f"{path}: is no YAML ({' '.join(str(error).split())}); correct it") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: is a {type(content).__name__} and no entries such as overlap: 0.5; correct it")
+    return content
+
+
+def opened(path: str | Path) -> Any:
+    """An image whose voxels can be read. Raises ValueError in one line."""
+    try:
+        image = nib.load(path)
+        np.asanyarray(image.dataobj)
+    except (ImageFileError, HeaderDataError, EOFError, OSError, ValueError, zlib.error) as error:
+        raise ValueError(f"{path}: cannot be read ({' '.join(str(error).split())}); replace it") from None
+    return image
+
+
 def faults_of_images(by_case: Mapping[str, Sequence[str]]) -> Iterator[str]:
     """A line for every channel that is not on the grid of the first one of its case."""
     for files in by_case.values():
-        first, *others = map(nib.load, files)
+        first, *others = map(opened, files)
         for path, other in zip(files[1:], others, strict=True):
             if difference := grids_differ(first, other):
                 yield f"{path}: {difference} differs from that of {Path(files[0]).name}; resample it"
@@ -60,7 +84,7 @@ def grids_differ(one: Any, other: Any) -> str:
     """What differs of the grids of two images, if anything does: shape, or affine by more than 0.001 mm."""
     if one.shape != other.shape:
         return f"shape {other.shape}"
-    return "" if np.allclose(one.affine, other.affine, atol=1e-3) else "affine"
+    return "" if np.allclose(one.affine, other.affine, rtol=0, atol=1e-3) else "affine"
 
 
 def check(data_path: Path, output_path: Path) -> list[str]:
@@ -74,9 +98,15 @@ def check(data_path: Path, output_path: Path) -> list[str]:
     for case in sorted({*by_case} & {*written}):
         if not re.fullmatch(interface["names"], case):
             faults.append(f"{written[case]}: the name does not match {interface['names']}")
-        image, result = nib.load(by_case[case][0]), nib.load(written[case])
+        try:
+            image, result = opened(by_case[case][0]), opened(written[case])
+        except ValueError as error:
+            faults.append(str(error))
+            continue
         if difference := grids_differ(image.slicer[..., 0] if image.ndim == 4 else image, result):
             faults.append(f"{written[case]}: {difference} is not that of its image")
+        if not np.issubdtype(result.get_data_dtype(), np.integer):
+            faults.append(f"{written[case]}: voxel type {result.get_data_dtype()} is not one of integers")
         if odd := sorted({*np.unique(result.dataobj).tolist()} - {*interface["values"]}):
             faults.append(f"{written[case]}: value {odd[0]} is not among {interface['values']}")
     return faults

@@ -8,10 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from ssl_utils.data.lists.peers import check_folder
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
 from ssl_utils.experiments.building import saved_config
-from ssl_utils.experiments.exports.finished_run import check_folder, licence_of, terms
+from ssl_utils.experiments.exports.finished_run import licence_of, terms
 from ssl_utils.files import atomic, write_json, write_text
 from ssl_utils.networks import build, checkpoints
 from ssl_utils.networks.interface import SegmentationNetwork, triple
