@@ -70,7 +70,7 @@ WORKERS ?= 2
 ALONE = $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
 SHARED = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
-test: $(READY) ## run the tests (about 24 minutes on 2 cores)
+test: $(READY) ## run the tests (about 40 minutes on 2 cores)
 	@$(PYTEST) $(SHARED) -m 'not (alone or itk)'; shared=$$?; $(PYTEST) -m alone $(ALONE) && exit $$shared
 
 quick: $(READY) ## run the tests of a change in hand (about 3 minutes): no course, no browser, no Slurm
