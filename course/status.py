@@ -98,7 +98,7 @@ def _state(event: dict, by: dict, job: str, end: str) -> tuple[str, str]:
 def _done(folder: Path, run: str) -> Row:
     done = read_json(folder / ("done.json" if run.startswith("chapters") else "metrics.json"))
     result = ""
-    if "dice" in done:
+    if isinstance(done.get("dice"), float):  # chapter 12 has one for each region
         result = f"Dice {done['dice']:.3f}"
     elif "last" in done:
         result = f"loss {done['last']['validation_loss']:.4f}"

@@ -71,6 +71,12 @@ def test_before_anything_ran_every_planned_run_is_pending(course):
     assert status.summary(rows) == f"{PLANNED} pending"
 
 
+def test_a_chapter_with_a_dice_for_each_region_is_done_without_a_number(course):
+    write_json(course / "chapters" / "05_results" / "done.json", {"dice": {"ET": 0.4, "WT": 0.8}, "seconds": 3.0})
+    row = states(course)["chapters/05_results"]
+    assert (row.state, row.result, row.seconds) == ("done", "", "3")
+
+
 def test_running_says_how_far_on_what_and_in_which_job(course):
     run, label = tuned("random", 6)
     tell(course, event("started", label, **AWAY))
