@@ -225,7 +225,8 @@ def test_a_sweep_ends_with_all_that_finished_where_one_combination_cannot_run(tm
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 1, done.stdout[-2000:] + done.stderr[-2000:]
     assert "0 pretrainings, 2 fine-tunings" in done.stdout and "2 fine-tunings, 1 failed, 1 done" in done.stdout
-    assert done.stderr.count(" failed: ") == 3, "the first try and two more"
+    told = (run / ".course" / "events.jsonl").read_text(encoding="utf-8")
+    assert told.count('"event": "failed"') == 3, "the first try and two more"
     assert "finetune/random__budget=0.1__trainable=nowhere/n5/subset0_seed0: " in done.stderr
     (member,) = souping.runs_in(run / "sweeps" / "parts" / "collected")
     assert member.name == "random__budget=0.1__trainable=out_n5_subset0_seed0"
