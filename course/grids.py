@@ -15,7 +15,7 @@
 
 The keys of the tables are options of `Pretraining`, of its pretext task, and of `Finetuning`; every combination of
 their values is a run: here (1 + 2) x 2 fine-tunings for each of two label counts, one subset and three seeds, 36.
-What can be told from the file alone is refused before anything starts. What depends on the data or on the parts of a
+What can be checked by the file alone is refused before anything starts. What depends on the data or on the parts of a
 network, such as the names in `trainable`, is refused by the run.
 """
 

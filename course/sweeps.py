@@ -140,7 +140,7 @@ def _ranked(done: pd.DataFrame) -> str:
 
 def chance(table: pd.DataFrame) -> str:
     """How far the best of as many equal runs would lie above their mean, in a sentence; the table is that of one number
-    of labels, since what more of them give is no luck."""
+    of labels, since what more of them give is a real gain."""
     done, sigma = table[table["state"] == "done"], spread(table)
     if np.isnan(sigma):
         return "No combination was repeated: with seeds = 3 the spread of equal runs can be measured."

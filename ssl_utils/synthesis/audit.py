@@ -132,7 +132,7 @@ def check_sets(synthetic: Tensor, real: Tensor, *, least: int = 2) -> None:
 
 
 def _fid(synthetic: Tensor, real: Tensor) -> Tensor:
-    """FID by MONAI. A drawn set may hold few different volumes; its covariance is then singular, which is no fault."""
+    """FID by MONAI. A drawn set may hold few different volumes; its covariance is then singular, which is expected."""
     with warnings.catch_warnings(), np.errstate(invalid="ignore"):
         warnings.simplefilter("ignore", LinAlgWarning)
         return get_fid_score(synthetic, real)
