@@ -222,6 +222,7 @@ def predict(
 
 app.command()(sharing.export)
 app.command()(sharing.export_list)
+app.command()(sharing.draw)
 
 
 def main() -> None:

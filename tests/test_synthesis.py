@@ -12,7 +12,9 @@ import numpy as np
 import pytest
 import torch
 from torch.utils.data import DataLoader
+from typer.testing import CliRunner
 
+from ssl_utils.__main__ import app
 from ssl_utils.data import datasets
 from ssl_utils.data.lists import folds, msd
 from ssl_utils.errors import CourseError
@@ -404,6 +406,20 @@ def test_a_folder_is_drawn_once_and_nothing_is_overwritten(made):
     for name, given, message in (("a/b", cases, "letters, digits"), ("none", [], "no case whose label map")):
         with pytest.raises(CourseError, match=message):
             synthetic_sets.draw(setup, adapted, given, name=name, count=1, steps=5)
+
+
+def test_the_command_draws_a_folder_that_a_fine_tuning_can_take(blobs, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
+    monkeypatch.setitem(RECIPES, "smoke", SMALL)
+    words = ["draw", "two", "--count", "2", "--dataset", "folder", "--data", str(blobs), "--scale", "smoke"]
+    assert CliRunner().invoke(app, words).exit_code == 0
+    assert CliRunner().invoke(app, words).exit_code == 0  # once more: nothing is drawn anew
+    setup = Setup(datasets.get("folder", blobs), scales.get("smoke"))
+    cases = synthetic_sets.cases_for(setup, "two", setup.datalist.training)
+    assert [case.patient for case in cases] == [case.patient for case in setup.datalist.training[:2]]
+    refused = CliRunner().invoke(app, ["draw", "a b", *words[2:]])
+    assert isinstance(refused.exception, CourseError)
+    assert "letters, digits and _" in str(refused.exception)
 
 
 def test_a_model_of_other_images_is_refused(made):

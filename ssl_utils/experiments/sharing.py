@@ -1,5 +1,6 @@
-"""The commands that pass models and splits on: `export` and `export-list`."""
+"""The commands that pass models, splits and synthetic volumes on: `export`, `export-list` and `draw`."""
 
+import shlex
 from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
@@ -8,7 +9,7 @@ import typer
 
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import scales, setups
-from ssl_utils.experiments.terminal import DataOption, ScaleOption, console
+from ssl_utils.experiments.terminal import DataOption, DatasetOption, ScaleOption, console
 
 
 def export(
@@ -50,3 +51,28 @@ def export_list(
         split = replace(split, training=datalists.label_subset(split.training, num_labeled, subset))
     peers.PEERS[form](split, folder, copy=copy)
     console.print(f"Split {peers.fingerprint(split)} in {folder}", soft_wrap=True)
+
+
+def draw(
+    name: Annotated[str, typer.Argument(help="of the folder of synthetic volumes, for finetune --synthetic NAME")],
+    count: Annotated[int, typer.Option(min=1, help="volumes, from the label maps of the training cases in turn")] = 12,
+    seed: Annotated[int, typer.Option(min=0, help="of the model, and of the first volume")] = 0,
+    dataset: DatasetOption = "brain_phantom",
+    scale: ScaleOption = "laptop",
+    data: DataOption = None,
+) -> None:
+    """Train a diffusion model on the labelled training cases, once, and draw volumes from their label maps."""
+    from ssl_utils.experiments import generating, synthetic_sets
+    from ssl_utils.synthesis.recipes import RECIPES
+
+    setup = setups.setup(dataset=dataset, scale=scales.get(scale), data=data)
+    synthetic_sets.folder_of(setup, name)  # a bad name before the training
+    labelled = [case for case in setup.datalist.training if case.label]
+    synthetic_sets.check_only_training(setup, labelled)
+    model = generating.train_generator(setup, seed=seed)
+    steps = RECIPES[setup.scale.name].sampling_steps
+    folder = synthetic_sets.draw(setup, model, labelled, name=name, count=count, steps=steps, seed=seed)
+    console.print(f"{count} synthetic volumes in {folder}: see its README.md", soft_wrap=True)
+    words = ["random", "--num-labeled", len(labelled), "--synthetic", name, "--dataset", dataset, "--scale", scale]
+    command = shlex.join(map(str, [*words, *(["--data", data] if data else [])]))
+    console.print(f"Train with them: python -m ssl_utils finetune {command}", soft_wrap=True)
