@@ -1,6 +1,7 @@
 """Data, trainings and predictions from the command line, by the functions that the chapters call."""
 
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -153,8 +154,8 @@ def adopt(
     setup = setups.setup(dataset=dataset, scale=scales.get(scale), data=data)
     report = experiments.adopt(setup, name, weights)
     console.print(report.table(), soft_wrap=True, markup=False, highlight=False)
-    command = f"python -m ssl_utils finetune {name} --dataset {dataset} --scale {scale}"
-    console.print(f"Fine-tune from it: {command}", soft_wrap=True)
+    words = [name, "--dataset", dataset, "--scale", scale, *(["--data", data] if data else [])]
+    console.print(f"Fine-tune from it: python -m ssl_utils finetune {shlex.join(words)}", soft_wrap=True)
 
 
 @app.command(context_settings=MORE)

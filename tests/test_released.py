@@ -231,6 +231,9 @@ def test_an_encoder_of_another_course_is_adopted(setup, tmp_path):
     written = (adopted / "metrics.json").stat().st_mtime_ns
     experiments.adopt(setup, "simmim_of_brains", source)
     assert (adopted / "metrics.json").stat().st_mtime_ns == written, "a second time changes nothing"
+    genesis(tmp_path / "chest.pt")
+    with pytest.raises(CourseError, match=r"has the weights of encoder\.safetensors; choose another"):
+        experiments.adopt(setup, "simmim_of_brains", tmp_path / "chest.pt")
 
 
 @pytest.mark.parametrize("name", ["simmim", "random", "Genesis", "a__b", "a=b", "../x", ""])

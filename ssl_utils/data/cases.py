@@ -86,6 +86,10 @@ def label_subset(cases: Sequence[Case], num_labeled: int, subset: int = 0) -> tu
         CourseError: more labels than there are labelled cases, or numbers that make no sense.
     """
     labeled = [case for case in cases if case.label is not None]
+    if not labeled:
+        raise CourseError(
+            f"num_labeled={num_labeled}: no training case has a label; add labels (labelsTr), or pretrain only"
+        )
     if not 1 <= num_labeled <= len(labeled):
         raise CourseError(f"num_labeled={num_labeled}: there are {len(labeled)} labelled cases; choose 1 to that many")
     if subset < 0:

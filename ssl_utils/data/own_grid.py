@@ -118,7 +118,7 @@ def changed(grid: Grid, chosen: Mapping[str, tuple], *, patch: int) -> Grid:
     of the grid's patch, the patch shrinks.
 
     Raises:
-        CourseError: the ROI is not a multiple of the patch.
+        CourseError: the ROI is not a multiple of the patch, or a patch is a voxel.
     """
     if "spacing" in chosen:
         grid = replace(grid, spacing=chosen["spacing"], fit=False)
@@ -132,6 +132,9 @@ def changed(grid: Grid, chosen: Mapping[str, tuple], *, patch: int) -> Grid:
             roi = tuple(p * max(r // p, 1) for r, p in zip(grid.roi, chosen["patch_size"], strict=True))
             grid = replace(grid, roi=roi)
     size = grid.patch_size or (patch,) * 3
+    if {*size} == {1}:
+        roi = ",".join(map(str, grid.roi))
+        raise CourseError(f"roi={roi}: no patch of two voxels or more fits; give it an even side")
     if any(r % p for r, p in zip(grid.roi, size, strict=True)):
         roi, size = (",".join(map(str, sides)) for sides in (grid.roi, size))
         raise CourseError(f"roi={roi}: is not a multiple of patch_size={size}; change one of the two")

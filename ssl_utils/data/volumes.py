@@ -191,6 +191,9 @@ def write_nifti(path: Path | str, array: np.ndarray, affine: np.ndarray, *, mark
         temporary.write_bytes(gzip.compress(content, compresslevel=4, mtime=0) if compress else content)
 
 
+PREDICTED = "label map by ssl_utils predict"  # the mark of what a network has made
+
+
 def has_mark(path: Path, mark: str) -> bool:
     """Whether it is a NIfTI file with this mark, by its header."""
     try:

@@ -11,7 +11,7 @@ from ssl_utils.experiments import runs
 from ssl_utils.experiments.building import network_config, own_sizes
 from ssl_utils.experiments.description import NETWORK, RANDOM
 from ssl_utils.experiments.setups import Setup
-from ssl_utils.files import sha256
+from ssl_utils.files import read_json, sha256
 from ssl_utils.networks import checkpoints, network_class, released
 from ssl_utils.networks.transfer import TransferReport, load_encoder, load_network
 from ssl_utils.pretext import TASKS
@@ -44,6 +44,9 @@ def adopt(setup: Setup, name: str, source: Path) -> TransferReport:
     report = load_network(network, source) if whole else load_encoder(network.encoder, source)
     folder = runs.pretrain_dir(setup.dataset.name, setup.scale.name, name)
     settings = {"source": source.name, "weights": sha256(source)}
+    kept = read_json(folder / "config.json")["settings"] if (folder / "config.json").exists() else settings
+    if kept["weights"] != settings["weights"]:
+        raise CourseError(f"name={name!r}: {folder} has the weights of {kept['source']}; choose another name")
     if not runs.begin(folder, settings):
         checkpoints.save_model(folder / "encoder.safetensors", network.encoder, metadata=settings)
         if whole:

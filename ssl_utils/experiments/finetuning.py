@@ -80,7 +80,7 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
     done = {
         **{key: settings[key] for key in runs.OF_ONE_RUN},
         "dice": float(table.groupby("case")["dice"].mean().mean()),
-        "cases": int(table["case"].nunique()),
+        "cases": int(table.dropna(subset="dice")["case"].nunique()),  # one that is all ignored has no score
         "validation_dice": module.best["dice"],
         "best_step": module.best["step"],
         "transfer_share": report.share if report else None,

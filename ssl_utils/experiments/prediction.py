@@ -22,8 +22,6 @@ from ssl_utils.networks.interface import SegmentationNetwork
 from ssl_utils.segmentation import axes, inference, metrics
 from ssl_utils.training.devices import device
 
-MARK = "label map by ssl_utils predict"
-
 
 def predict_case(
     setup: Setup, network: nn.Module, image: Volume, *, all_axes: bool = False, flips: Sequence[str] = ()
@@ -90,14 +88,16 @@ def predict(
         raise CourseError(f"flips={flips}: are not combined with all_axes; leave one of the two out")
     image_of = _targets(_cases(images, setup.dataset.channels), output)
     targets = list(image_of)
-    if other := next((t for t in targets if t.exists() and not (overwrite or volumes.has_mark(t, MARK))), None):
+    if other := next(
+        (t for t in targets if t.exists() and not (overwrite or volumes.has_mark(t, volumes.PREDICTED))), None
+    ):
         raise CourseError(f"{other}: is there and was not written by predict; choose another --output, or --overwrite")
     for done, (target, path) in enumerate(image_of.items(), 1):
         image = volumes.read_image(path, channels=len(setup.dataset.channels))
         label = predict_case(setup, network.to(device()), image, all_axes=all_axes, flips=along)
         if setup.dataset.regions:
             label = metrics.label_map(label, setup.dataset.regions)
-        volumes.write_nifti(target, label, image.affine, mark=MARK)
+        volumes.write_nifti(target, label, image.affine, mark=volumes.PREDICTED)
         if progress:
             progress(done, len(targets))
     return targets

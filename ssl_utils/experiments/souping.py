@@ -74,7 +74,9 @@ def read_member(setup: Setup, folder: Path) -> Member:
 
 def check(members: Sequence[Member]) -> None:
     """Raise CourseError when there are less than two members, or their networks are not of one kind."""
-    for member in members[1:]:
+    for number, member in enumerate(members[1:], start=1):
+        if member.model in [other.model for other in members[:number]]:
+            raise CourseError(f"{member.name}: is given twice; name each run once")
         ours, theirs = (_flat(m.about) for m in (members[0], member))
         for key in {**ours, **theirs}:
             if ours.get(key) != theirs.get(key):
@@ -214,7 +216,7 @@ def _finish(
         "best_member_dice": best.done["dice"],
         "same_start": len({member.start for member in members}) == 1,
         "dice": float(table.groupby("case")["dice"].mean().mean()),
-        "cases": int(table["case"].nunique()),
+        "cases": int(table.dropna(subset="dice")["case"].nunique()),
         "test_seconds": round(time.perf_counter() - started, 1),
         "device": device(),
     }

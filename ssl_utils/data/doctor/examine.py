@@ -97,6 +97,7 @@ def examine_datalist(
     cases = {case: split for split, members in datalist.sides().items() for case in members}  # each case once
     for number, (case, split) in enumerate(cases.items(), start=1):
         facts, pair = Facts(case.id, split, ignore=datalist.ignore), _case(case, datalist, report)
+        report += _predicted(case, split)
         for volume, kind in zip(pair, ("image", "label"), strict=True):
             if volume is not None:
                 look = partial(_volume, volume, facts, kind, contents, rule)
@@ -150,6 +151,14 @@ def _case(case: Case, datalist: Datalist, report: Report) -> tuple[Volume | None
     if image is not None and label is not None:
         _attempt(lambda _: volumes.check_pair(image, label), case.label, report)
     return image, label
+
+
+def _predicted(case: Case, split: str) -> Iterator[Finding]:
+    """A label that a network has made: training on it is a choice, a score against it is none."""
+    if case.label and case.label.is_file() and volumes.has_mark(case.label, volumes.PREDICTED):
+        severity = "warning" if split == "training" else "error"
+        fix = "give it a label by an expert, or leave its label out"
+        yield Finding(case.id, severity, f"its label was written by predict, and it is in {split}", fix)
 
 
 def _volume(volume: Volume, facts: Facts, kind: str, contents: dict, rule: Intensity) -> Iterator[Finding]:

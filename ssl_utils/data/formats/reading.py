@@ -52,7 +52,7 @@ def header(path: Path) -> tuple[tuple[int, ...], np.ndarray]:
     Raises:
         CourseError: as `open_volume`.
     """
-    if (names.suffix(path) or "").lower() in names.NIFTI:
+    if (names.suffix(path) or "").lower() in names.NIFTI and path.is_file():  # a pipe would be waited for
         with suppress(Exception):  # nibabel raises many kinds of errors
             shape, affine = nifti.quick_header(path)
             if usable(affine):

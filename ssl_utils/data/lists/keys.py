@@ -70,7 +70,9 @@ def in_order(channels: Any) -> Any:
 def miscounted(content: dict[str, Any], counts: Mapping[str, int]) -> Iterator[str]:
     """numTraining and numTest where they differ from `counts`, split -> number of cases."""
     for key, split in COUNTS.items():
-        if key in content and content[key] != counts.get(split, 0):
+        if key in content and not isinstance(content[key], int):
+            yield f"{key} is {content[key]!r}, not a whole number"
+        elif key in content and content[key] != counts.get(split, 0):
             yield f"{key} is {content[key]}, and {split} has {counts.get(split, 0)} cases"
 
 

@@ -124,8 +124,9 @@ def check_order(order: Any, regions: dict[str, tuple[int, ...]], path: Path) -> 
     if order is None or not regions:  # nnU-Net does not read it either where there are no regions
         return
     fix = "list larger regions before those inside them, or delete it: the nesting gives the values"
-    if not isinstance(order, list) or len(order) != len(regions):
-        raise CourseError(f"{path}: regions_class_order is not one value for each of the {len(regions)} regions; {fix}")
+    if not isinstance(order, list) or len(order) != len(regions) or not all(type(one) is int for one in order):
+        why = f"is not a list with one label value for each of the {len(regions)} regions"
+        raise CourseError(f"{path}: regions_class_order {why}; {fix}")
     inside = {v: frozenset(n for n, values in regions.items() if v in values) for v in sum(regions.values(), ())}
     for value, names in sorted(inside.items()):
         expected = min(other for other in inside if inside[other] == names)

@@ -93,7 +93,10 @@ def leftovers(root: Path, datalist: Datalist) -> list[tuple[Path, str, str]]:
     for path in volumes_in(root, deep=True):
         if os.path.realpath(path) in listed or {*path.parents} & {*odd}:
             continue
-        reason, fix = "belongs to no case of the dataset", "to use it, name it as its image, or list it in dataset.json"
+        reason, fix = (
+            "belongs to no case of the dataset",
+            "to use it, put it into imagesTr or labelsTr under the name of its case, or list it in dataset.json",
+        )
         if patient := left_out.get(os.path.realpath(path)):
             reason = f"is not used: other images of its patient {patient} are in validation or test"
             fix = "give it a label, or delete it"

@@ -5,14 +5,22 @@ import unicodedata
 from collections.abc import Sequence
 
 _SUBJECT = re.compile(r"(?:^|[/_])(sub-(?:[a-z]*\d[a-z0-9]*|[a-z]+(?=[/_]ses-)))", re.IGNORECASE)  # BIDS
-_BRATS = re.compile(r"(brats-[a-z]+-\d{5})-\d{3}(?!\d)", re.IGNORECASE)  # its last number is a time point
+_PUBLISHED = re.compile(  # a number follows that is a time point: of BraTS, of UPenn-GBM, of ADNI
+    r"(brats-[a-z]+-\d{5})-\d{3}(?!\d)|(upenn-gbm-\d{5})_\d{2}(?!\d)|(?:adni_)?(\d{3}_s_\d{4})(?!\d)", re.IGNORECASE
+)
 _WORD = "ses|sess|session|visit|tp|timepoint|time|scan|followup|fu|day|week|month|year|baseline|bl|run|series|copy"
-_DATE = r"(?:19|20)\d\d[01]\d[0-3]\d"
-_VISIT = re.compile(rf"(?:{_WORD}|[mv](?=\d))\d*|{_DATE}|\(\d+\)", re.IGNORECASE)
+_WORD += "|exam|study|acq|rep|frame|phase|wk|pre|post|preop|postop|test|retest"
+_DATE = r"(?:(?:19|20)\d\d[01]\d[0-3]\d|[0-3]\d[01]\d(?:19|20)\d\d)(?:t?[0-2]\d[0-5]\d(?:[0-5]\d)?)?"
+_AFTER = r"\d+(?:d|wk?|mo?|mon|yr?)"  # 6mo, 12m
+_VISIT = re.compile(rf"(?:{_WORD}|[dmvw](?=\d))\d*|{_DATE}|{_AFTER}|\(\d+\)", re.IGNORECASE)
+_ISO = re.compile(r"(?<!\d)((?:19|20)\d\d)([-_.])([01]\d)\2([0-3]\d)(?!\d)")
+_NO_PATIENT = re.compile(r"(?:cent(?:er|re)|site|hospital|cohort|covid|batch|fold)\d*", re.IGNORECASE)
 _BEFORE_A_NUMBER = re.compile(f"{_WORD}|{_DATE}", re.IGNORECASE)
 _SIDE = re.compile("left|right|l|r", re.IGNORECASE)
-_MODALITY = re.compile(r"t[12](?:w|c|ce|gd|n|f)?|b\d?0+|[1-7]t|[234]d", re.IGNORECASE)  # numbers, but not of a patient
-_SEQUENCE = re.compile(rf"{_MODALITY.pattern}|flair|ct|cbct|pet|mri?|dwi|adc|swi|pd", re.IGNORECASE)
+_MODALITY = re.compile(r"t\d(?:w|c|ce|gd|n|f|flair)?|b\d?0+|[1-7]t|[234]d", re.IGNORECASE)  # numbers, but no patient's
+_PLANE = "ax|axial|sag|sagittal|cor|coronal|native|arterial|venous|portal|delayed"  # or phase of contrast
+_SEQUENCE = re.compile(rf"{_MODALITY.pattern}|flair|ct|cbct|pet|pt|mri?\d*|dwi|adc|swi|pd|{_PLANE}", re.IGNORECASE)
+_INNER = re.compile(rf"(?<=\d)(?=(?:{_WORD})[-_]?\d)", re.IGNORECASE)  # subject1session1
 
 
 def patients_of(cases: Sequence[tuple[str, str, str | None]]) -> list[str]:
@@ -33,11 +41,12 @@ def patient_of(name: str, path: str = "") -> str:
     """One patient for names that differ only in session, visit, time point, scan, date, copy, sequence, or side.
 
     `sub-07` of BIDS, which may be in `path` too, is the patient. All but the side count after a number only: scan_01
-    and scan_02 are two patients, p7_scan_01 and p7_scan_02 are one.
+    and scan_02 are two patients, as site1_scan_01 and site1_scan_02 are; p7_scan_01 and p7_scan_02 are one.
     """
-    if match := _SUBJECT.search(name) or _SUBJECT.search(path) or _BRATS.match(name):
-        return match[1]
-    parts = re.split(r"[-_. ]+", re.sub(r"(?<=\d\d)(?=[lr]$)", "_", name, flags=re.IGNORECASE))
+    if match := _SUBJECT.search(name) or _SUBJECT.search(path) or _PUBLISHED.match(name):
+        return match[match.lastindex]
+    apart = re.sub(r"(?<=\d\d)(?=[lr]$)", "_", _INNER.sub("_", _ISO.sub(r"\1\3\4", name)), flags=re.IGNORECASE)
+    parts = re.split(r"[-_. ]+", apart)
     kept: list[str] = []
     numbered = counts = False
     for part in parts:
@@ -46,7 +55,7 @@ def patient_of(name: str, path: str = "") -> str:
         again = numbered and (number_of_visit or _VISIT.fullmatch(part) or _SEQUENCE.fullmatch(part))
         if not again and not _SIDE.fullmatch(part):
             kept.append(part)
-            numbered |= any(map(str.isdigit, part)) and not _MODALITY.fullmatch(part)
+            numbered |= any(map(str.isdigit, part)) and not (_MODALITY.fullmatch(part) or _NO_PATIENT.fullmatch(part))
     return "_".join(kept) if numbered and len(kept) < len(parts) else name
 
 
