@@ -3,6 +3,7 @@
 import os
 import shlex
 import sys
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -229,6 +230,7 @@ app.command()(sharing.draw)
 def main() -> None:
     """Run a command. An error that the reader can fix is one line and exit code 1; Ctrl-C is 130."""
     replace_unprintable()
+    warnings.formatwarning = lambda message, *_, **__: f"warning: {message}\n"
     try:
         app()
     except CourseError as error:

@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
-from own_folder import ball, delete_pair, entry, own_folder, write_list, write_pair
+from own_folder import ball, delete_pair, entry, image, own_folder, write_list, write_pair
 
 from ssl_utils import experiments
 from ssl_utils.data import cases, datalists, datasets, doctor, volumes
@@ -90,3 +90,14 @@ def test_a_case_that_nobody_annotated_is_no_test_case(root, tiny_setup):
     small = Setup(datasets.get("folder", root), replace(tiny_setup.scale, finetune_steps=2))
     folder = experiments.finetune(small, Finetuning(init="random", num_labeled=2))
     assert runs.metrics(folder)["cases"] == 1
+
+
+def test_a_scan_that_is_not_in_hu_is_named_where_it_is_segmented(tiny_setup, root):
+    write_list(root, channels=["CT"])
+    small = Setup(datasets.get("folder", root), replace(tiny_setup.scale, finetune_steps=1))
+    model = experiments.finetune(small, Finetuning(init="random", num_labeled=2)) / "model.safetensors"
+    right, wrong = root.parent / "right.nii.gz", root.parent / "wrong.nii.gz"
+    volumes.write_nifti(right, image(1) - 200, np.eye(4))
+    volumes.write_nifti(wrong, image(1) + 1024, np.eye(4))
+    with pytest.warns(UserWarning, match="wrong.nii.gz: is read in HU, and has no value below 1"):
+        experiments.predict(model, [right, wrong], root.parent / "out")

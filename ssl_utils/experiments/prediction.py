@@ -1,6 +1,7 @@
 """From saved weights to label maps; the file of the weights contains everything that a prediction needs."""
 
 import json
+import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -80,7 +81,8 @@ def predict(
 
     Raises CourseError when the dataset of the model does not allow a flip, a file cannot be read, the model was not
     saved by this package, or a result would overwrite an image, another result, or without `overwrite` any file that is
-    not a result of an earlier call, or `output` holds the images.
+    not a result of an earlier call, or `output` holds the images. Warns of an image that cannot be in HU where the
+    network expects them.
     """
     network, setup = load_saved(model)
     along = _allowed(flips, setup.dataset, model) if flips else ()
@@ -94,6 +96,9 @@ def predict(
         raise CourseError(f"{other}: is there and was not written by predict; choose another --output, or --overwrite")
     for done, (target, path) in enumerate(image_of.items(), 1):
         image = volumes.read_image(path, channels=len(setup.dataset.channels))
+        if setup.dataset.intensity.kind == "window" and image.array.min() > -10:  # air and fat are below 0 HU
+            why = f"is read in HU, and has no value below {image.array.min():.4g}"
+            warnings.warn(f"{target.name}: {why}; apply slope and intercept of its scan (often -1024)", stacklevel=2)
         label = predict_case(setup, network.to(device()), image, all_axes=all_axes, flips=along)
         if setup.dataset.regions:
             label = metrics.label_map(label, setup.dataset.regions)
