@@ -291,7 +291,7 @@ def test_files_must_have_the_ending_of_the_list(tmp_path):
         ({"all": [1, 2, 3], "core": [2, 3]}, [1, 2], None),  # 2 and 3 are not told apart: the lower one
         (BRATS, [3, 2, 1], "writes 3 where labels have 1"),
         ({"ET": [3], "TC": [2, 3], "WT": [1, 2, 3]}, [3, 2, 1], "writes 1 where labels have 2"),
-        (BRATS, [1, 2], "is not one value for each of the 3 regions"),
+        (BRATS, [1, 2], "is not a list with one label value for each of the 3 regions"),
         ({"organ": 1}, [1, 2], None),  # without regions nnU-Net does not read it
     ],
 )

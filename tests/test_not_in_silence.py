@@ -60,7 +60,7 @@ def test_the_report_of_the_doctor_never_becomes_a_list(tmp_path, name):
 @pytest.mark.parametrize("name", ["background", "Ignore"])
 def test_a_region_takes_no_name_that_others_read_as_no_structure(root, name):
     write_list(root, regions={name: [1]})
-    with pytest.raises(CourseError, match=f"a region is called {name}, which is no structure"):
+    with pytest.raises(CourseError, match=f"a region is called {name}, the name of no structure"):
         datalists.as_listed(root)
 
 

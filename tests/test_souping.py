@@ -76,7 +76,7 @@ def test_what_cannot_be_mixed_is_refused(course, tmp_path):
     for folders, kind, message in (
         ([one, two], "best", "kind='best': unknown; choose one of uniform, greedy, learned"),
         ([one], "greedy", "a soup needs at least two networks"),
-        ([one, two, one], "greedy", "random/n2/subset0_seed0: is given twice; name each run once"),
+        ([one, two, one], "greedy", "n2/subset0_seed0: is given twice; name each run once"),
         ([one, other], "greedy", "network is unetr, in .*unet_plain.* a soup needs networks of one kind"),
         ([one, tmp_path], "greedy", "is no finished fine-tuning; give folders such as"),
     ):

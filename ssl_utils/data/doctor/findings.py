@@ -163,7 +163,7 @@ def _inside(sample: np.ndarray, rule: Intensity) -> float:
 
 def refuse_other_file(path: Path) -> None:
     """Raises CourseError when a report would replace a file that the doctor did not write."""
-    if path.name in ("dataset.json", "folds.json"):
+    if path.name in ("dataset.json", "folds.json") and not path.exists():
         raise CourseError(f"{path}: is the name of a list of cases; choose another file for --json")
     with suppress(CourseError, TypeError):
         if not path.exists() or {"errors", "findings"} <= {*read_json(path)}:

@@ -55,7 +55,7 @@ def regions(path: Path, regions: Any, labels: dict[int, str]) -> dict[str, tuple
         raise CourseError(f'{path}: regions must look like {{"WT": [1, 2, 4]}}; correct them') from None
     for name, values in parsed.items():
         if name.lower() in ("background", IGNORE):
-            raise CourseError(f"{path}: a region is called {name}, which is no structure; give it another name")
+            raise CourseError(f"{path}: a region is called {name}, the name of no structure; give it another")
         if not values or 0 in values or not set(values) <= set(labels):
             why = f"region {name} unites {list(values)}, not all of them labels"
             raise CourseError(f"{path}: {why}; correct it or labels")
