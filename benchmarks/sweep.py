@@ -118,8 +118,9 @@ def _lost(root: Path, volumes: list[str], said: dict[str, Any]) -> list[str]:
 
     def named(path: str) -> bool:
         above = {str(parent) for parent in Path(path).parents} - {str(root)}
-        in_text = re.search(rf"{re.escape(' '.join(path.split()))}(?![\w.])", text)
-        return bool(files & {path, *above}) or os.path.realpath(path) in targets or bool(in_text)
+        if files & {path, *above} or os.path.realpath(path) in targets:
+            return True
+        return bool(re.search(rf"{re.escape(' '.join(path.split()))}(?![\w.])", text))
 
     return [path for path in volumes if os.path.realpath(path) not in used and not named(path)]
 

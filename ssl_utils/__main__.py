@@ -244,4 +244,5 @@ def main() -> None:
 
 
 if __name__ == "__main__":
+    sys.modules.setdefault("rfc3987_syntax", None)  # of Jupyter; MONAI takes long to import it, and none needs it
     main()

@@ -4,6 +4,7 @@ import gzip
 import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 
 import nibabel as nib
@@ -53,12 +54,17 @@ class Volume:
     @property
     def orientation(self) -> str:
         """Where each axis points, such as "RAS" (right, anterior, superior)."""
-        return "".join(nib.aff2axcodes(self.affine))
+        return "".join(nib.orientations.ornt2axcodes(self.turn))
 
     @property
     def ras_grid(self) -> RasGrid:
         """Voxels and spacing (mm) along right, anterior, superior."""
-        return _ras_grid(self.shape, self.affine)
+        return _ras_grid(self.shape, self.affine, self.turn)
+
+    @cached_property
+    def turn(self) -> np.ndarray:
+        """For each axis of the file the axis of RAS along which it runs, and 1 or -1 for its direction: (3, 2)."""
+        return nib.io_orientation(self.affine)
 
 
 def read_image(path: Image | str, *, channels: int = 1) -> Volume:
@@ -115,21 +121,21 @@ def read_label(path: Path | str, *, values: Iterable[int] | None = None) -> Volu
 
 
 def count_channels(path: Image | str) -> int:
-    """The number of channels of an image, by its header."""
+    """The number of channels of an image, by its header alone where that is quick to read."""
     if isinstance(path, tuple):
         return len(path)
-    shape = open_volume(Path(path)).shape
+    shape, _ = header(Path(path))
     return int(shape[3]) if len(shape) > 3 else 1
 
 
 def ras_grid(path: Image | str) -> RasGrid:
     """Voxels and spacing (mm) along right, anterior, superior, by the header alone where that is quick to read."""
     shape, affine = header(Path(path[0] if isinstance(path, tuple) else path))
-    return _ras_grid((*shape, 1, 1)[:3], affine)
+    return _ras_grid((*shape, 1, 1)[:3], affine, nib.io_orientation(affine))
 
 
-def _ras_grid(shape: Sequence[int], affine: np.ndarray) -> RasGrid:
-    order, spacing = nib.io_orientation(affine)[:, 0].argsort(), np.linalg.norm(affine[:3, :3], axis=0)
+def _ras_grid(shape: Sequence[int], affine: np.ndarray, turn: np.ndarray) -> RasGrid:
+    order, spacing = turn[:, 0].argsort(), np.linalg.norm(affine[:3, :3], axis=0)
     return tuple(int(shape[axis]) for axis in order), tuple(spacing[order].tolist())
 
 
@@ -162,9 +168,12 @@ def check_pair(image: Volume, label: Volume, *, kind: str = "label") -> None:
 
 
 def reorient(volume: Volume, orientation: str = "RAS") -> Volume:
-    """Flip and permute the axes of a volume to the given orientation, without interpolation."""
-    now = nib.io_orientation(volume.affine)
-    change = nib.orientations.ornt_transform(now, nib.orientations.axcodes2ornt(tuple(orientation)))
+    """Flip and permute the axes of a volume to the given orientation, without interpolation; a volume that has it
+    already is returned itself."""
+    wanted = nib.orientations.axcodes2ornt(tuple(orientation))
+    if np.array_equal(volume.turn, wanted):
+        return volume
+    change = nib.orientations.ornt_transform(volume.turn, wanted)
     channels = [nib.orientations.apply_orientation(channel, change) for channel in volume.array]
     affine = volume.affine @ nib.orientations.inv_ornt_aff(change, volume.shape)
     return replace(volume, array=np.ascontiguousarray(np.stack(channels)), affine=affine)
@@ -172,7 +181,7 @@ def reorient(volume: Volume, orientation: str = "RAS") -> Volume:
 
 def axis_order(volume: Volume) -> list[int]:
     """Which axis of the file runs right-left, which front-back, which head-foot."""
-    return nib.io_orientation(volume.affine)[:, 0].argsort().tolist()
+    return volume.turn[:, 0].argsort().tolist()
 
 
 def write_nifti(path: Path | str, array: np.ndarray, affine: np.ndarray, *, mark: str = "") -> None:

@@ -163,9 +163,9 @@ def _predicted(case: Case, split: str) -> Iterator[Finding]:
 
 def _volume(volume: Volume, facts: Facts, kind: str, contents: dict, rule: Intensity) -> Iterator[Finding]:
     """Record the facts of a volume, and report what is odd about it or whether another has the same voxels."""
-    name = facts.name
+    name, upright = facts.name, reorient(volume)
     if kind == "image":
-        facts.image(volume, rule)
+        facts.image(volume, upright, rule)
     else:
         facts.label(volume)
     yield from (Finding(name, "warning", *note) for note in volume.notes)
@@ -174,7 +174,7 @@ def _volume(volume: Volume, facts: Facts, kind: str, contents: dict, rule: Inten
     for number, channel in enumerate(volume.array):
         of = f"channel {number} of its {kind}" if len(volume.array) > 1 else f"its {kind}"
         yield from (Finding(name, "warning", *oddity) for oddity in _channel(channel, kind, of))
-    yield from _copies(reorient(volume), facts, kind, contents)
+    yield from _copies(upright, facts, kind, contents)
 
 
 def _channel(channel: np.ndarray, kind: str, of: str) -> Iterator[tuple[str, str]]:

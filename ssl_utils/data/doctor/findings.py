@@ -13,7 +13,7 @@ import numpy as np
 from ssl_utils.data import volumes
 from ssl_utils.data.dataset import Intensity
 from ssl_utils.data.doctor import fingerprints
-from ssl_utils.data.volumes import Volume, reorient
+from ssl_utils.data.volumes import Volume
 from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json
 
@@ -68,7 +68,8 @@ class Facts:
     ignore: int | None = field(default=None, repr=False)
     ignored: float | None = None
 
-    def image(self, image: Volume, rule: Intensity) -> None:
+    def image(self, image: Volume, upright: Volume, rule: Intensity) -> None:
+        """The facts about an image; `upright` is the image in RAS axes."""
         self._place(image)
         samples = [_sample(channel) for channel in image.array]
         percentiles = [np.percentile(sample, [1, 99]) for sample in samples]
@@ -76,7 +77,6 @@ class Facts:
         self.least = tuple(float(channel.min()) for channel in image.array)
         self.most = tuple(float(channel.max()) for channel in image.array)
         self.inside = tuple(_inside(sample, rule) for sample in samples)
-        upright = reorient(image)
         self.digest = fingerprints.digest(upright)
         self.sketch = fingerprints.sketch(upright)
         self.thumbnail = fingerprints.thumbnail(upright, self.low[0], self.high[0])

@@ -30,8 +30,9 @@ py sh dicomdir license licence readme version lockfile"""  # endings and whole n
 
 def suffix(path: Path | str) -> str | None:
     """The ending of a volume's file name, as written, such as ".nii.gz"; None for every other file."""
-    name = Path(path).name
-    return next((name[-len(end) :] for end in ENDINGS if name.lower().endswith(end)), None)
+    name = path.name if isinstance(path, Path) else Path(path).name
+    low = name.lower()
+    return next((name[-len(end) :] for end in ENDINGS if low.endswith(end)), None) if low.endswith(ENDINGS) else None
 
 
 def stem(path: Path | str) -> str:
@@ -105,20 +106,23 @@ def volumes_in(folder: Path, *, deep: bool = False) -> list[Path]:
 
 
 def _walk(folder: Path, deep: bool, seen: set[str]) -> Iterator[Path]:
-    seen.add(os.path.realpath(folder))  # unlike Path.resolve it takes a link to itself
-    entries: list[Path] = []
-    with suppress(OSError):
-        entries = sorted(folder.iterdir()) if folder.is_dir() else []
-    for path in entries:
-        if path.name.startswith(".") or (deep and os.path.realpath(path) in seen):
+    here = os.path.realpath(folder)  # unlike Path.resolve it takes a link to itself
+    seen.add(here)
+    entries: list[os.DirEntry] = []
+    with suppress(OSError), os.scandir(folder) as inside:
+        entries = sorted((entry for entry in inside if not entry.name.startswith(".")), key=lambda entry: entry.name)
+    for entry in entries:
+        real = os.path.realpath(entry.path) if entry.is_symlink() else os.path.join(here, entry.name)
+        if deep and real in seen:
             continue
+        path = folder / entry.name
         if path.is_dir():
             if is_series(path):
                 yield path
             if deep:
                 yield from _walk(path, deep, seen)
         elif suffix(path):
-            seen.add(os.path.realpath(path))
+            seen.add(real)
             yield path
 
 

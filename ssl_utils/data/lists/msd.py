@@ -74,7 +74,8 @@ def parse(content: Any, path: Path, *, root: Path) -> Datalist:
     """The datalist that the JSON `content` of `path` describes; errors as `read`."""
     if not isinstance(content, dict):
         raise CourseError(f"{path}: is not a datalist; it must be one JSON object with a list named training")
-    if odd := re.search('[^"/]*[\ud800-\udfff][^"/]*', json.dumps([str(root), content], ensure_ascii=False)):
+    text = json.dumps([str(root), content], ensure_ascii=False)
+    if not text.isascii() and (odd := re.search('[^"/]*[\ud800-\udfff][^"/]*', text)):
         fix = "rename the file or folder, or correct the list"
         raise CourseError(f"{path}: the name {odd[0][:40]!a} is not UTF-8; {fix}")
     content = nnunet.with_training(nnunet.with_regions(keys.spelled(content, keys.LIST, str(path)), path), path)
