@@ -25,7 +25,7 @@ from ssl_utils.training.recorder import Recorder
 from ssl_utils.training.stopwatch import PARTS
 
 PREPARING = 100  # at most so many crops are passed to `PretextTask.prepare`
-VALIDATIONS = 10  # evenly spread over the steps
+VALIDATIONS = 10  # evenly spread over the steps, at most one for every two of them
 
 
 def pretrain(setup: Setup, run: Pretraining, *, team: Team | None = None) -> Path:
@@ -80,7 +80,7 @@ def pretrain(setup: Setup, run: Pretraining, *, team: Team | None = None) -> Pat
         folder=folder,
         steps=module.steps,
         batch_size=batch_size,
-        validations=VALIDATIONS,
+        validations=min(VALIDATIONS, module.steps // 2),
         headline=f"pretrain {run.name}",
         callbacks=[watcher] if team.first else [],
         team=team,
