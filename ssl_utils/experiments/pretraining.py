@@ -25,7 +25,7 @@ from ssl_utils.training.recorder import Recorder
 from ssl_utils.training.stopwatch import PARTS
 
 PREPARING = 100  # at most so many crops are passed to `PretextTask.prepare`
-VALIDATIONS = 10  # evenly spread over the steps, at most one for every two of them
+VALIDATIONS = 10  # evenly spread over the steps
 
 
 def pretrain(setup: Setup, run: Pretraining, *, team: Team | None = None) -> Path:
@@ -80,7 +80,7 @@ def pretrain(setup: Setup, run: Pretraining, *, team: Team | None = None) -> Pat
         folder=folder,
         steps=module.steps,
         batch_size=batch_size,
-        validations=min(VALIDATIONS, module.steps // 2),
+        validations=validations_of(module.steps),
         headline=f"pretrain {run.name}",
         callbacks=[watcher] if team.first else [],
         team=team,
@@ -95,6 +95,11 @@ def pretrain(setup: Setup, run: Pretraining, *, team: Team | None = None) -> Pat
         _save(folder, setup, module, pools, done)
         runs.finish(folder, done)
     return team.wait(folder)
+
+
+def validations_of(steps: int) -> int:
+    """One for every two steps of a short training; where that does not divide them, `fit` would round the steps up."""
+    return VALIDATIONS if steps % 2 else min(VALIDATIONS, steps // 2)
 
 
 def _measured(recorder: Recorder, looking: float) -> dict[str, Any]:
