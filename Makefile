@@ -77,7 +77,7 @@ quick: $(READY) ## run the tests of a change in hand (about 3 minutes): no cours
 	@$(PYTEST) $(SHARED) -m 'not (course or browser or slurm or alone or long or itk)'
 
 browser: $(READY) $(ITK:%=.venv-itk/.ready) ## run only the tests in a browser (Chromium); screenshots in build/browser; VIEWER=itk: those of itkwidgets
-	@"$(PYTHON)" -m pytest -m '$(or $(ITK),browser and not itk)'
+	@SCREENSHOTS=1 "$(PYTHON)" -m pytest -m '$(or $(ITK),browser and not itk)'
 
 # A torchvision of another build than torch breaks Lightning, and nothing here uses it; timm brings it.
 .venv-nnunet/.ready: pyproject.toml constraints.txt | $(READY)

@@ -80,7 +80,7 @@ def pretrain(setup: Setup, run: Pretraining, *, team: Team | None = None) -> Pat
         folder=folder,
         steps=module.steps,
         batch_size=batch_size,
-        validations=VALIDATIONS,
+        validations=validations_of(module.steps),
         headline=f"pretrain {run.name}",
         callbacks=[watcher] if team.first else [],
         team=team,
@@ -95,6 +95,11 @@ def pretrain(setup: Setup, run: Pretraining, *, team: Team | None = None) -> Pat
         _save(folder, setup, module, pools, done)
         runs.finish(folder, done)
     return team.wait(folder)
+
+
+def validations_of(steps: int) -> int:
+    """One for every two steps of a short training; where that does not divide them, `fit` would round the steps up."""
+    return VALIDATIONS if steps % 2 else min(VALIDATIONS, steps // 2)
 
 
 def _measured(recorder: Recorder, looking: float) -> dict[str, Any]:

@@ -53,7 +53,7 @@ NUMBERS = {  # one value per name
     "num_heads": (3, 4, 4, 12),
     "feature_size": (4, 8, 8, 16),
     "image_skips": (True, True, True, False),
-    "pretrain_steps": (20, 700, 10_000, 22_500),
+    "pretrain_steps": (10, 700, 10_000, 22_500),
     "pretrain_batch_size": (2, 8, 8, 8),
     "pretrain_lr": (1e-3, 1e-3, 1e-3, 1e-4),
     "finetune_steps": (10, 200, 1500, 30_000),

@@ -1,8 +1,9 @@
-"""One JupyterLab and one Chromium for all browser tests; screenshots are kept in build/browser/."""
+"""One JupyterLab and one Chromium for all browser tests; with SCREENSHOTS set, pictures are kept in build/browser/."""
 
 import os
 import shutil
 import threading
+from collections.abc import Callable
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -45,6 +46,12 @@ def shots(chromium) -> Path:
     return SHOTS
 
 
+@pytest.fixture(scope="session")
+def go_through(shots) -> Callable[[Notebook, str], None]:
+    """Scroll through a notebook. `make browser` keeps pictures of it; a test of every change can do without them."""
+    return lambda opened, name: opened.keep(shots, name) if os.environ.get("SCREENSHOTS") else opened.go_through()
+
+
 @contextmanager
 def warm_kernels():
     """The environment in which kernels are forks of one process, like those of a local course: imports are done."""
@@ -84,15 +91,22 @@ def browser(chromium):
         opened.close()
 
 
-@pytest.fixture
-def page(browser):
-    """A window of its own. The test fails when the page threw, or asked anybody but the server."""
+@pytest.fixture(scope="package")
+def person(browser):
+    """Somebody who opens one page after the other: the browser loads JupyterLab once."""
     context = browser.new_context(viewport={"width": 1300, "height": 1000})
     context.set_default_timeout(PATIENCE)
-    window = context.new_page()
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(person):
+    """A page of its own. The test fails when the page threw, or asked anybody but the server."""
+    window = person.new_page()
     watch = Watch(window)
     yield window
-    context.close()
+    window.close()
     watch.verdict()
 
 

@@ -124,17 +124,21 @@ class Notebook:
     def without_picture(self) -> list[str]:
         return self.page.evaluate(LIVE_PICTURES)
 
-    def keep(self, folder: Path, name: str, tallest: int = 4000) -> None:
-        """The whole notebook as PNG files, from top to bottom: what comes into view may only then get its height."""
+    def keep(self, folder: Path, name: str) -> None:
+        """The whole notebook as PNG files."""
         for old in folder.glob(f"{name}*.png"):
             old.unlink()
+        self.go_through(lambda part: self.page.screenshot(path=folder / f"{name}_{part}.png", timeout=PATIENCE))
+
+    def go_through(self, see: Callable[[int], Any] = lambda part: None, tallest: int = 4000) -> None:
+        """From top to bottom, a call per part: what comes into view may only then be drawn and get its height."""
         width = self.page.viewport_size["width"]
         self.page.set_viewport_size({"width": width, "height": tallest})
         pane = self.page.locator(".jp-NotebookPanel .jp-WindowedPanel-outer")
         pane.evaluate("pane => { pane.scrollTop = 0 }")
         for part in range(1, 20):
             pane.evaluate(DRAWN)
-            self.page.screenshot(path=folder / f"{name}_{part}.png", timeout=PATIENCE)
+            see(part)
             before = pane.evaluate("pane => pane.scrollTop")
             pane.evaluate("pane => { pane.scrollTop += pane.clientHeight - 40 }")
             if pane.evaluate("pane => pane.scrollTop") <= before + 1:

@@ -26,10 +26,10 @@ def executed(lab, phantom_course) -> None:
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
-def test_run_all(executed, notebook, shots, chapter):
+def test_run_all(executed, notebook, go_through, chapter):
     opened = notebook(f"notebooks/{chapter}.ipynb")
     cells = opened.run_all()
-    opened.keep(shots, chapter)
+    go_through(opened, chapter)
     assert not faults(cells)
     assert not opened.without_picture()
     assert not opened.nameless()

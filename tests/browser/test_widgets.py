@@ -87,19 +87,17 @@ def write(path, cells: dict[str, str]) -> None:
 
 
 @pytest.fixture(scope="module")
-def opened(lab, browser, shots):
+def opened(lab, person, go_through):
     """The notebook of viewers, run once for all tests of this module."""
     write(lab.course / "notebooks" / "viewers.ipynb", CELLS)
-    context = browser.new_context(viewport={"width": 1300, "height": 1000})
-    context.set_default_timeout(PATIENCE)
-    page = context.new_page()
+    page = person.new_page()
     watch = Watch(page)
     notebook = Notebook(page, lab.url("notebooks/viewers.ipynb"))
     assert not faults(notebook.run_all())
-    notebook.keep(shots, "viewers")
+    go_through(notebook, "viewers")
     yield notebook
     notebook.close()
-    context.close()
+    page.close()
     watch.verdict()
 
 
