@@ -7,7 +7,7 @@ from typing import Any
 
 from playwright.sync_api import Locator, Page, Request, TimeoutError as Late, WebSocket
 
-PATIENCE = 60_000  # milliseconds for anything that should take a second: two workers may share the machine
+PATIENCE = 60_000  # milliseconds for anything that should take a second: other workers share the machine
 HERE = "window.jupyterapp.shell.currentWidget"
 # What the notebook's model says of every code cell: the picture of the page may hide a cell, the model does not.
 CELLS = f"""() => Array.from({HERE}.content.model.cells).filter(cell => cell.type === 'code').map(cell => {{
