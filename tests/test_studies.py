@@ -402,7 +402,7 @@ def test_a_record_answers_its_claim_and_replaces_an_earlier_one(tmp_path, files)
 
 
 def test_a_finished_chapter_on_soups_answers_its_claim(tmp_path, files):
-    records = {"claims": files["claims"], "mixed": tmp_path / "soups.json"}
+    records = {"claims": files["claims"], "chapters": tmp_path}
     said = {
         "id": "c",
         "study": "soups",
@@ -417,7 +417,11 @@ def test_a_finished_chapter_on_soups_answers_its_claim(tmp_path, files):
     with pytest.raises(CourseError, match="chapter 13_soups_ensembles has not finished; run it first"):
         claims.record(folder, **records)
     gain = {"patients that chose": 0.3, "test": -0.012, "low": -0.2, "high": 0.1}
-    done = dict.fromkeys(claims.soups.KEPT) | {"dataset": "brain_phantom", "choosing": 6, "patients": 20}
+    done = dict.fromkeys(claims.of_chapters.KINDS["soups"].kept) | {
+        "dataset": "brain_phantom",
+        "choosing": 6,
+        "patients": 20,
+    }
     write_json(folder / "done.json", done | {"keeps_one": 0.42, "gains": {"greedy soup": gain}})
     claims.record(folder, **records)
     assert claims.table(**records)["we measured"].tolist() == [
@@ -429,6 +433,34 @@ def test_a_finished_chapter_on_soups_answers_its_claim(tmp_path, files):
     write_json(files["claims"], said)
     with pytest.raises(CourseError, match="claim c: no record of soups for sarcoma/laptop"):
         claims.table(**records)
+
+
+def test_a_finished_chapter_on_synthetic_volumes_answers_both_claims(tmp_path, files):
+    records = {"claims": files["claims"], "chapters": tmp_path}
+    same = {
+        "study": "synthesis",
+        "num_labeled": [24],
+        "source": "them",
+        "they_say": "much",
+        "measured": None,
+        "why": "few",
+    }
+    write_json(
+        files["claims"], [same | {"id": "a", "task": "real + drawn"}, same | {"id": "b", "task": "time embedding"}]
+    )
+    folder = tmp_path / "brain_phantom" / "laptop" / "chapters" / "14_synthetic_volumes"
+    arms = {
+        "real": {"mean": 0.591, "gain in points": ""},
+        "real + drawn": {"mean": 0.39, "gain in points": "-20.1 [-31, -11]"},
+    }
+    done = dict.fromkeys(claims.of_chapters.KINDS["synthesis"].kept) | {"dataset": "brain_phantom", "patients": 8}
+    write_json(folder / "done.json", done | {"downstream": arms, "errors": {"base": 0.36, "LoRA": 0.35}})
+    claims.record(folder, **records)
+    assert claims.table(**records)["we measured"].tolist() == [
+        "**brain_phantom, laptop**, Dice on 8 test patients, and gain over real cases alone; one run each. "
+        "real 59.1; real + drawn 39.0 -20.1 [-31, -11]",
+        "**brain_phantom, laptop**, loss on held-out cases of the new scanner; one run each. base 0.3600; LoRA 0.3500",
+    ]
 
 
 def test_a_claim_on_a_record_that_is_gone_is_named(tmp_path, files):
@@ -448,10 +480,10 @@ def test_claims_are_whole_and_name_a_study():
     assert len({claim["id"] for claim in said}) == len(said)
     for claim in said:
         assert claim.keys() == {"id", "source", "they_say", "study", "task", "num_labeled", "measured", "why"}
-        assert claim["study"] in (*studies.STUDIES, claims.COURSE, claims.SOUPS, claims.SYNTHESIS) and set(
+        assert claim["study"] in (*studies.STUDIES, claims.COURSE, *claims.of_chapters.KINDS) and set(
             claim["num_labeled"]
         ) <= {1, 2, 3, 6, 12, 24}
-    assert {claim["study"] for claim in said} == {*studies.STUDIES, claims.COURSE, claims.SOUPS, claims.SYNTHESIS}, (
+    assert {claim["study"] for claim in said} == {*studies.STUDIES, claims.COURSE, *claims.of_chapters.KINDS}, (
         "every study answers somebody"
     )
 

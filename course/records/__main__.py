@@ -2,7 +2,7 @@
 
 python -m course.records record runs/phantom/laptop                      # a finished course
 python -m course.records record runs/phantom/laptop/studies/mask_ratio   # a finished study
-python -m course.records record runs/brain_phantom/laptop/chapters/13_soups_ensembles   # soups and ensembles
+python -m course.records record runs/brain_phantom/laptop/chapters/13_soups_ensembles   # chapters 13 and 14
 python -m course.records table runs/phantom/laptop 2                     # results of part 2, beside those of part 1
 python -m course.records readme                                          # README.md, docs, cost boxes, badges
 """

@@ -11,7 +11,7 @@ from typing import Any
 
 import pandas as pd
 
-from course.records import entries, soups, study_report as studies
+from course.records import entries, of_chapters, study_report as studies
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
 from ssl_utils.files import read_json, write_json
@@ -21,8 +21,8 @@ CLAIMS = runs.PROJECT / "json_files" / "claims.json"
 REFERENCE = runs.PROJECT / "json_files" / "reference_studies.json"
 COURSES = runs.PROJECT / "json_files" / "reference_results.json"
 IN_POINTS = ("dice", "low", "high", "gain", "gain_low", "gain_high")  # 0 to 100 in the record
-COURSE, SOUPS, SYNTHESIS = "course", "soups", "synthesis"
-COMMANDS = {COURSE: "make course", SOUPS: "make course PART=3", SYNTHESIS: "make course PART=3"}
+COURSE = "course"
+COMMANDS = {COURSE: "make course"} | dict.fromkeys(of_chapters.KINDS, "make course PART=3")
 
 
 def record(
@@ -31,7 +31,7 @@ def record(
     into: Path = REFERENCE,
     claims: Path = CLAIMS,
     courses: Path = COURSES,
-    mixed: Path = soups.REFERENCE,
+    chapters: Path = of_chapters.RECORDS,
 ) -> None:
     """Put a finished study into the record, in place of an earlier one of the same name, dataset and scale, and name it
     in the claims that it tests. For the folder of a course, which is recorded already, only the latter.
@@ -40,8 +40,8 @@ def record(
         CourseError: it is not finished, or the course is not recorded.
     """
     folder = Path(folder).resolve()
-    if folder.name == soups.CHAPTER:
-        return _name_in(claims, SOUPS, soups.record(folder, into=mixed))
+    if of_chapter := of_chapters.study_of(folder):
+        return _name_in(claims, of_chapter, of_chapters.record(folder, into=chapters))
     if folder.parent.name != "studies":
         if _of_course(folder.parent.name, folder.name, courses) is None:
             raise CourseError(f"{folder}: no recorded course; run python -m course.records record {folder}")
@@ -72,7 +72,7 @@ def recorded(name: str, *, source: Path = REFERENCE) -> list[tuple[dict[str, Any
 
 
 def table(
-    *, claims: Path = CLAIMS, source: Path = REFERENCE, courses: Path = COURSES, mixed: Path = soups.REFERENCE
+    *, claims: Path = CLAIMS, source: Path = REFERENCE, courses: Path = COURSES, chapters: Path = of_chapters.RECORDS
 ) -> pd.DataFrame:
     """A row per claim: source, they say, we measured, why it differs.
 
@@ -82,7 +82,7 @@ def table(
     rows = []
     for claim in read_json(claims):
         results = [
-            _measured(claim, key, source=source, courses=courses, mixed=mixed) for key in claim["measured"] or ()
+            _measured(claim, key, source=source, courses=courses, chapters=chapters) for key in claim["measured"] or ()
         ]
         command = COMMANDS.get(claim["study"], f"make study STUDY={claim['study']}")
         measured = "<br>".join(results) or f"not measured yet: `{command}`"
@@ -90,15 +90,16 @@ def table(
     return pd.DataFrame(rows, columns=["source", "they say", "we measured", "why it differs"])
 
 
-def _measured(claim: dict[str, Any], key: str, *, source: Path, courses: Path, mixed: Path) -> str:
+def _measured(claim: dict[str, Any], key: str, *, source: Path, courses: Path, chapters: Path) -> str:
     """One record in a line: the gain over training from scratch, in points."""
     dataset, scale = key.split("/")
-    if claim["study"] == SOUPS and (text := soups.sentence(key, claim["task"], source=mixed)):
+    study = claim["study"]
+    if study in of_chapters.KINDS and (text := of_chapters.sentence(study, key, claim["task"], source=chapters)):
         return text
-    if claim["study"] == COURSE:
+    if study == COURSE:
         points = _of_course(dataset, scale, courses)
     else:
-        records = recorded(claim["study"], source=source)
+        records = recorded(study, source=source)
         points = next((t for about, t in records if (about["dataset"], about["scale"]) == (dataset, scale)), None)
     if points is None:
         raise CourseError(f"claim {claim['id']}: no record of {claim['study']} for {key}; record it, or remove it")
