@@ -22,6 +22,7 @@ OTHER_YEAR = {  # values of BraTS, and the value that is too much: what it means
     (0, 1, 2, 4, 3): "3 is the enhancing tumour of BraTS since 2023: use dataset brats, or make it 4",
 }
 RasGrid = tuple[tuple[int, ...], tuple[float, ...]]
+PREDICTED = "label map by ssl_utils predict"  # the mark of what a network has made
 
 
 @dataclass(frozen=True, eq=False)
@@ -198,9 +199,6 @@ def write_nifti(path: Path | str, array: np.ndarray, affine: np.ndarray, *, mark
     with atomic(path) as temporary:
         compress = path.name.lower().endswith(".gz")
         temporary.write_bytes(gzip.compress(content, compresslevel=4, mtime=0) if compress else content)
-
-
-PREDICTED = "label map by ssl_utils predict"  # the mark of what a network has made
 
 
 def has_mark(path: Path, mark: str) -> bool:
