@@ -1,4 +1,4 @@
-"""The one exception that a reader of the course should ever see."""
+"""The one exception that a reader of the course should ever see, and the warning."""
 
 import re
 import sys
@@ -14,6 +14,10 @@ class CourseError(ValueError):
 
     def __init__(self, message: str) -> None:
         super().__init__(" ".join(str(message).split()))
+
+
+class CourseWarning(UserWarning):
+    """What a reader should look at: the file, the reason, what to do; commands print it as one line."""
 
 
 def out_of_memory(error: Exception) -> bool:

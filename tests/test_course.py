@@ -79,6 +79,7 @@ def test_every_run_keeps_its_contract(phantom_course):
     assert table.loc[~absent, "dice"].between(0, 1).all() and table.loc[absent, "dice"].isna().all()
 
 
+@pytest.mark.timeout(1500)
 def test_what_is_done_is_not_done_again_and_a_second_label_count_joins_it(phantom_course, tmp_path):
     """Of part I: fine-tunings with 24 labels, and chapter 05, which has lost what it wrote and shows both counts."""
     course = replace(phantom_course, root=tmp_path / "with spaces")

@@ -1,16 +1,18 @@
 """What would spoil a split, a label or a score without a word: it is refused, or named."""
 
+import gzip
 import os
 from dataclasses import replace
 
+import nibabel as nib
 import numpy as np
 import pytest
 from own_folder import ball, delete_pair, entry, image, own_folder, write_list, write_pair
 
 from ssl_utils import experiments
-from ssl_utils.data import cases, datalists, datasets, doctor, volumes
+from ssl_utils.data import cases, datalists, datasets, doctor, marks, volumes
 from ssl_utils.data.lists import nnunet
-from ssl_utils.errors import CourseError
+from ssl_utils.errors import CourseError, CourseWarning
 from ssl_utils.experiments import Finetuning, Setup, runs, scales, setups
 
 
@@ -26,7 +28,7 @@ def root(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(("split", "severity"), [("training", "warning"), ("validation", "error"), ("test", "error")])
 def test_what_a_network_has_predicted_is_no_reference(root, split, severity):
-    volumes.write_nifti(root / "labelsTr/c1.nii.gz", ball(1), np.eye(4), mark=volumes.PREDICTED)
+    volumes.write_nifti(root / "labelsTr/c1.nii.gz", ball(1), np.eye(4), mark=marks.mark_of(ball(1)))
     splits = {"training": [], "validation": [], "test": []}
     splits[split].append(entry("c1"))
     for number, members in enumerate(splits.values(), start=2):
@@ -37,6 +39,22 @@ def test_what_a_network_has_predicted_is_no_reference(root, split, severity):
     if severity == "error":
         with pytest.raises(CourseError, match="c1: its label was written by predict"):
             setup(root)
+
+
+def test_a_corrected_prediction_is_a_reference_again_and_a_damaged_file_ends_nothing(root):
+    path = root / "labelsTr/c1.nii.gz"
+    volumes.write_nifti(path, ball(1), np.eye(4), mark=marks.mark_of(ball(1)))
+    image = nib.load(path)
+    assert marks.is_predicted(path) and len(image.header["descrip"].item()) < 80
+    nib.save(nib.Nifti1Image(ball(1).astype(np.float32), np.eye(4), image.header), path)  # stored otherwise
+    assert marks.is_predicted(path)
+    nib.save(nib.Nifti1Image(ball(2), np.eye(4), image.header), path)  # by an expert, who kept the header
+    assert not marks.is_predicted(path)
+    content = bytearray(nib.Nifti1Image(ball(1), np.eye(4)).to_bytes())
+    content[70:72] = b"\0\0"  # no type of voxels
+    (root / "labelsTr/c2.nii.gz").write_bytes(gzip.compress(bytes(content)))
+    assert not marks.is_predicted(root / "labelsTr/c2.nii.gz")
+    assert [f.file for f in doctor.examine_folder(root) if f.severity == "error"] == [str(root / "labelsTr/c2.nii.gz")]
 
 
 @pytest.mark.timeout(60)
@@ -99,5 +117,7 @@ def test_a_scan_that_is_not_in_hu_is_named_where_it_is_segmented(tiny_setup, roo
     right, wrong = root.parent / "right.nii.gz", root.parent / "wrong.nii.gz"
     volumes.write_nifti(right, image(1) - 200, np.eye(4))
     volumes.write_nifti(wrong, image(1) + 1024, np.eye(4))
-    with pytest.warns(UserWarning, match="wrong.nii.gz: is read in HU, and has no value below 1"):
+    with pytest.warns(CourseWarning) as told:
         experiments.predict(model, [right, wrong], root.parent / "out")
+    (line,) = (str(one.message) for one in told if one.category is CourseWarning)
+    assert line.startswith(f"{wrong}: is read in HU, and has no value below 1")

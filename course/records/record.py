@@ -44,14 +44,15 @@ def record(course_dir: Path | str, *, into: Path = REFERENCE) -> None:
     made = [read_json(path.parent / "config.json") | read_json(path) for path in runs.finished(course_dir)]
     inits, paths = {m["init"] for m in made}, sorted(course_dir.glob("pretrain/*/metrics.json"))
     pretrained = {path.parent.name: read_json(path) for path in paths if path.parent.name in inits}
+    scored = per_case.dropna(subset="dice")
     run = {
         **name,
         "date": max(m["finished"] for m in made)[:10],
         **_made(made),
         "versions": made[-1]["versions"],
         "data": entries.data(made),
-        "cases": int(per_case["case"].nunique()),
-        "patients": int(per_case["patient"].nunique()),
+        "cases": int(scored["case"].nunique()),
+        "patients": int(scored["patient"].nunique()),
         "pretraining": {task: {key: m[key] for key in OF_PRETRAINING if key in m} for task, m in pretrained.items()},
     }
     cells = [  # seconds: of one fine-tuning and its test, without the pretraining

@@ -134,6 +134,8 @@ def changed(grid: Grid, chosen: Mapping[str, tuple], *, patch: int) -> Grid:
     size = grid.patch_size or (patch,) * 3
     if {*size} == {1}:
         roi = ",".join(map(str, grid.roi))
+        if "patch_size" in chosen:
+            raise CourseError("patch_size=1,1,1: a patch of one voxel is none; give it a side of 2 or more")
         raise CourseError(f"roi={roi}: no patch of two voxels or more fits; give it an even side")
     if any(r % p for r, p in zip(grid.roi, size, strict=True)):
         roi, size = (",".join(map(str, sides)) for sides in (grid.roi, size))

@@ -1,7 +1,6 @@
 """Read volumes strictly: a file is read correctly, or rejected with a one-line error. Volumes are written as NIfTI."""
 
 import gzip
-import zlib
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -22,7 +21,6 @@ OTHER_YEAR = {  # values of BraTS, and the value that is too much: what it means
     (0, 1, 2, 4, 3): "3 is the enhancing tumour of BraTS since 2023: use dataset brats, or make it 4",
 }
 RasGrid = tuple[tuple[int, ...], tuple[float, ...]]
-PREDICTED = "label map by ssl_utils predict"  # the mark of what a network has made
 
 
 @dataclass(frozen=True, eq=False)
@@ -187,7 +185,7 @@ def axis_order(volume: Volume) -> list[int]:
 
 def write_nifti(path: Path | str, array: np.ndarray, affine: np.ndarray, *, mark: str = "") -> None:
     """Write (D, H, W) voxels; the file appears whole or not at all, and equal input gives equal bytes. `mark` is the
-    description in its header, by which `has_mark` knows it again."""
+    description in its header (`marks`)."""
     path = Path(path)
     if not path.name.lower().endswith(NIFTI) or array.ndim != 3:
         raise CourseError(f"{path}: only a (D, H, W) array can be written, to a name ending in .nii or .nii.gz")
@@ -199,14 +197,6 @@ def write_nifti(path: Path | str, array: np.ndarray, affine: np.ndarray, *, mark
     with atomic(path) as temporary:
         compress = path.name.lower().endswith(".gz")
         temporary.write_bytes(gzip.compress(content, compresslevel=4, mtime=0) if compress else content)
-
-
-def has_mark(path: Path, mark: str) -> bool:
-    """Whether it is a NIfTI file with this mark, by its header."""
-    try:
-        return nib.load(path).header["descrip"].item().decode(errors="replace") == mark
-    except (EOFError, KeyError, OSError, ValueError, zlib.error, nib.filebasedimages.ImageFileError):
-        return False
 
 
 def _count_axes(path: Path, shape: tuple[int, ...], channels: int) -> None:

@@ -44,9 +44,9 @@ def adopt(setup: Setup, name: str, source: Path) -> TransferReport:
     report = load_network(network, source) if whole else load_encoder(network.encoder, source)
     folder = runs.pretrain_dir(setup.dataset.name, setup.scale.name, name)
     settings = {"source": source.name, "weights": sha256(source)}
-    kept = read_json(folder / "config.json")["settings"] if (folder / "config.json").exists() else settings
-    if kept["weights"] != settings["weights"]:
-        raise CourseError(f"name={name!r}: {folder} has the weights of {kept['source']}; choose another name")
+    before = read_json(folder / "config.json").get("settings", {}) if (folder / "metrics.json").exists() else {}
+    if before.get("weights", settings["weights"]) != settings["weights"]:
+        raise CourseError(f"name={name!r}: {folder} has the weights of {before['source']}; choose another name")
     if not runs.begin(folder, settings):
         checkpoints.save_model(folder / "encoder.safetensors", network.encoder, metadata=settings)
         if whole:

@@ -9,13 +9,13 @@ from pathlib import Path
 import numpy as np
 from torch import nn
 
-from ssl_utils.data import formats, volumes
+from ssl_utils.data import formats, marks, volumes
 from ssl_utils.data.cases import Image
 from ssl_utils.data.dataset import Dataset, Grid, Intensity
 from ssl_utils.data.lists import nnunet, sequences
 from ssl_utils.data.transforms import preprocess
 from ssl_utils.data.volumes import Volume
-from ssl_utils.errors import CourseError
+from ssl_utils.errors import CourseError, CourseWarning
 from ssl_utils.experiments import scales
 from ssl_utils.experiments.setups import Setup
 from ssl_utils.networks import build, checkpoints
@@ -90,19 +90,18 @@ def predict(
         raise CourseError(f"flips={flips}: are not combined with all_axes; leave one of the two out")
     image_of = _targets(_cases(images, setup.dataset.channels), output)
     targets = list(image_of)
-    if other := next(
-        (t for t in targets if t.exists() and not (overwrite or volumes.has_mark(t, volumes.PREDICTED))), None
-    ):
+    if other := next((t for t in targets if t.exists() and not (overwrite or marks.is_predicted(t))), None):
         raise CourseError(f"{other}: is there and was not written by predict; choose another --output, or --overwrite")
     for done, (target, path) in enumerate(image_of.items(), 1):
         image = volumes.read_image(path, channels=len(setup.dataset.channels))
         if setup.dataset.intensity.kind == "window" and image.array.min() > -10:  # air and fat are below 0 HU
             why = f"is read in HU, and has no value below {image.array.min():.4g}"
-            warnings.warn(f"{target.name}: {why}; apply slope and intercept of its scan (often -1024)", stacklevel=2)
+            name = path[0] if isinstance(path, tuple) else path
+            warnings.warn(f"{name}: {why}; apply slope and intercept (often -1024)", CourseWarning, stacklevel=2)
         label = predict_case(setup, network.to(device()), image, all_axes=all_axes, flips=along)
         if setup.dataset.regions:
             label = metrics.label_map(label, setup.dataset.regions)
-        volumes.write_nifti(target, label, image.affine, mark=volumes.PREDICTED)
+        volumes.write_nifti(target, label, image.affine, mark=marks.mark_of(label))
         if progress:
             progress(done, len(targets))
     return targets

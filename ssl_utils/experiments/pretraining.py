@@ -98,8 +98,8 @@ def pretrain(setup: Setup, run: Pretraining, *, team: Team | None = None) -> Pat
 
 
 def validations_of(steps: int) -> int:
-    """One for every two steps of a short training; where that does not divide them, `fit` would round the steps up."""
-    return VALIDATIONS if steps % 2 else min(VALIDATIONS, steps // 2)
+    """Fewer where there are less than twenty steps: one for every second step, if there are evenly many of them."""
+    return VALIDATIONS if steps % 2 else max(min(VALIDATIONS, steps // 2), 1)
 
 
 def _measured(recorder: Recorder, looking: float) -> dict[str, Any]:

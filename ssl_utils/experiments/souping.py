@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,7 +76,7 @@ def read_member(setup: Setup, folder: Path) -> Member:
 def check(members: Sequence[Member]) -> None:
     """Raise CourseError when there are less than two members, or their networks are not of one kind."""
     for number, member in enumerate(members[1:], start=1):
-        if member.model in [other.model for other in members[:number]]:
+        if any(os.path.samefile(member.model, other.model) for other in members[:number]):  # also by a link
             raise CourseError(f"{member.name}: is given twice; name each run once")
         ours, theirs = (_flat(m.about) for m in (members[0], member))
         for key in {**ours, **theirs}:

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from ssl_utils.data import datalists, datasets, volumes
+from ssl_utils.data import datalists, datasets, marks, volumes
 from ssl_utils.data.cases import Case, Datalist
 from ssl_utils.data.dataset import FILLED, PERCENTILES, Dataset, Grid, Intensity
 from ssl_utils.data.doctor import cohort, fingerprints
@@ -155,7 +155,7 @@ def _case(case: Case, datalist: Datalist, report: Report) -> tuple[Volume | None
 
 def _predicted(case: Case, split: str) -> Iterator[Finding]:
     """A label that a network has made: training on it is a choice, a score against it is none."""
-    if case.label and case.label.is_file() and volumes.has_mark(case.label, volumes.PREDICTED):
+    if case.label and case.label.is_file() and marks.is_predicted(case.label):
         severity = "warning" if split == "training" else "error"
         fix = "give it a label by an expert, or leave its label out"
         yield Finding(case.id, severity, f"its label was written by predict, and it is in {split}", fix)

@@ -5,22 +5,29 @@ import unicodedata
 from collections.abc import Sequence
 
 _SUBJECT = re.compile(r"(?:^|[/_])(sub-(?:[a-z]*\d[a-z0-9]*|[a-z]+(?=[/_]ses-)))", re.IGNORECASE)  # BIDS
-_PUBLISHED = re.compile(  # a number follows that is a time point: of BraTS, of UPenn-GBM, of ADNI
-    r"(brats-[a-z]+-\d{5})-\d{3}(?!\d)|(upenn-gbm-\d{5})_\d{2}(?!\d)|(?:adni_)?(\d{3}_s_\d{4})(?!\d)", re.IGNORECASE
+_PUBLISHED = re.compile(  # BraTS, UPenn-GBM, ADNI, ...: a time point, a phase or a scan follows
+    r"(?:^|_)(?:(brats(?:[-_][a-z]+){1,2}[-_]\d{4,5})[-_]\d{1,3}|(upenn[-_]gbm[-_]\d{5})[-_]\d\d|(\d{3}_s_\d{4})|(rhuh-\d{4})_\d"
+    r"|(miriad_\d{3})_|((?:train|valid)_\d+)_[a-z]_\d|^(training\d\d)_\d\d|^(\d{5})_\d{7})(?!\d)",
+    re.IGNORECASE,
 )
+_UID = re.compile(r"\d+(?:\.\d+){3,}")  # of DICOM
 _WORD = "ses|sess|session|visit|tp|timepoint|time|scan|followup|fu|day|week|month|year|baseline|bl|run|series|copy"
-_WORD += "|exam|study|acq|rep|frame|phase|wk|pre|post|preop|postop|test|retest"
-_DATE = r"(?:(?:19|20)\d\d[01]\d[0-3]\d|[0-3]\d[01]\d(?:19|20)\d\d)(?:t?[0-2]\d[0-5]\d(?:[0-5]\d)?)?"
-_AFTER = r"\d+(?:d|wk?|mo?|mon|yr?)"  # 6mo, 12m
-_VISIT = re.compile(rf"(?:{_WORD}|[dmvw](?=\d))\d*|{_DATE}|{_AFTER}|\(\d+\)", re.IGNORECASE)
-_ISO = re.compile(r"(?<!\d)((?:19|20)\d\d)([-_.])([01]\d)\2([0-3]\d)(?!\d)")
-_NO_PATIENT = re.compile(r"(?:cent(?:er|re)|site|hospital|cohort|covid|batch|fold)\d*", re.IGNORECASE)
+_RARE = "exam|study|acq|rep|frame|phase|wk|pre|post|preop|postop|intraop|test|retest|rescan|screening"
+_DATE = r"(?:19|20)\d\d[01]\d[0-3]\d(?:t?[0-2]\d[0-5]\d(?:[0-5]\d)?)?|[0-3]\d[01]\d(?:19|20)\d\d"
+_AFTER = r"\d+(?:d|days?|wk?s?|weeks?|m|mo|mon|months?|y|yrs?|years?)"  # 6mo, 12months
+_VISIT = re.compile(rf"(?:{_WORD}|{_RARE}|[mvw](?=\d))\d*[ab]?|d\d{{4}}|{_DATE}|{_AFTER}|\(\d+\)", re.IGNORECASE)
+_YEAR_FIRST = re.compile(r"(?<!\d)((?:19|20)\d\d)([-_.])([01]?\d)\2([0-3]?\d)(?!\d)")
+_YEAR_LAST = re.compile(r"(?<!\d)([0-3]?\d)([-.])([01]?\d)\2((?:19|20)\d\d)(?!\d)")
 _BEFORE_A_NUMBER = re.compile(f"{_WORD}|{_DATE}", re.IGNORECASE)
+_BEFORE_FEW = re.compile(_RARE, re.IGNORECASE)  # BraTS20_test_001 is a patient, p1_exam_1 an examination
+_NO_PATIENT = re.compile(r"(?:cent(?:er|re)|site|hospital|cohort|batch|fold)\d{1,2}|covid19", re.IGNORECASE)
 _SIDE = re.compile("left|right|l|r", re.IGNORECASE)
-_MODALITY = re.compile(r"t\d(?:w|c|ce|gd|n|f|flair)?|b\d?0+|[1-7]t|[234]d", re.IGNORECASE)  # numbers, but no patient's
-_PLANE = "ax|axial|sag|sagittal|cor|coronal|native|arterial|venous|portal|delayed"  # or phase of contrast
-_SEQUENCE = re.compile(rf"{_MODALITY.pattern}|flair|ct|cbct|pet|pt|mri?\d*|dwi|adc|swi|pd|{_PLANE}", re.IGNORECASE)
-_INNER = re.compile(rf"(?<=\d)(?=(?:{_WORD})[-_]?\d)", re.IGNORECASE)  # subject1session1
+_MODALITY = re.compile(r"t[12](?:w|c|ce|gd|n|f|flair)?|b\d?0+|[1-7]t|[234]d", re.IGNORECASE)  # no patient's numbers
+_PLANE = "ax|axial|sag|sagittal|cor|coronal|sa|la|ed|es|native|arterial|venous|portal|delayed"  # planes and phases
+_SEQUENCE = re.compile(
+    rf"{_MODALITY.pattern}|t\d\d?|flair|ct\d?|cbct|pet|pt|pib|mri?\d?|mpr\d?|dwi|adc|swi|pd|{_PLANE}", re.IGNORECASE
+)
+_INNER = re.compile(rf"(?<=\d)(?=(?:{_WORD})[-_]?\d)|(?<=\d\d)(?=v\d\d?$)", re.IGNORECASE)  # subject1session1, 1001V2
 
 
 def patients_of(cases: Sequence[tuple[str, str, str | None]]) -> list[str]:
@@ -43,20 +50,31 @@ def patient_of(name: str, path: str = "") -> str:
     `sub-07` of BIDS, which may be in `path` too, is the patient. All but the side count after a number only: scan_01
     and scan_02 are two patients, as site1_scan_01 and site1_scan_02 are; p7_scan_01 and p7_scan_02 are one.
     """
-    if match := _SUBJECT.search(name) or _SUBJECT.search(path) or _PUBLISHED.match(name):
+    if match := _SUBJECT.search(name) or _SUBJECT.search(path) or _PUBLISHED.search(name):
         return match[match.lastindex]
-    apart = re.sub(r"(?<=\d\d)(?=[lr]$)", "_", _INNER.sub("_", _ISO.sub(r"\1\3\4", name)), flags=re.IGNORECASE)
+    if _UID.fullmatch(name):
+        return name
+    apart = re.sub(r"(?<=\d\d)(?=[lr]$)", "_", _INNER.sub("_", _with_short_dates(name)), flags=re.IGNORECASE)
     parts = re.split(r"[-_. ]+", apart)
     kept: list[str] = []
-    numbered = counts = False
+    numbered, digits = False, 0  # how many a number may have that belongs to a visit
     for part in parts:
-        number_of_visit = counts and part.isdigit()  # the 2 of p07_visit_2, not of p07_visit2_2
-        counts = numbered and bool(number_of_visit or _BEFORE_A_NUMBER.fullmatch(part))
+        number_of_visit = len(part) <= digits and bool(
+            re.fullmatch(r"\d+[ab]?", part)
+        )  # the 2 of p07_visit_2, not of p07_visit2_2
+        if numbered and not number_of_visit:
+            digits = 99 if _BEFORE_A_NUMBER.fullmatch(part) else 2 * bool(_BEFORE_FEW.fullmatch(part))
         again = numbered and (number_of_visit or _VISIT.fullmatch(part) or _SEQUENCE.fullmatch(part))
         if not again and not _SIDE.fullmatch(part):
             kept.append(part)
             numbered |= any(map(str.isdigit, part)) and not (_MODALITY.fullmatch(part) or _NO_PATIENT.fullmatch(part))
     return "_".join(kept) if numbered and len(kept) < len(parts) else name
+
+
+def _with_short_dates(name: str) -> str:
+    """Dates such as 2020-1-15 and 15.01.2020 as 20200115."""
+    name = _YEAR_FIRST.sub(lambda d: f"{d[1]}{d[3]:0>2}{d[4]:0>2}", name)
+    return _YEAR_LAST.sub(lambda d: f"{d[4]}{d[3]:0>2}{d[1]:0>2}", name)
 
 
 def why_one(patient: str, cases: Sequence[tuple[str, str]]) -> str:
