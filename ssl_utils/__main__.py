@@ -3,7 +3,6 @@
 import os
 import shlex
 import sys
-import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -11,7 +10,7 @@ import typer
 from rich.table import Table
 
 from ssl_utils.data import datasets
-from ssl_utils.errors import CourseError, CourseWarning, out_of_memory, replace_unprintable
+from ssl_utils.errors import CourseError, out_of_memory, replace_unprintable, shorten_warnings
 from ssl_utils.experiments import runs, scales, setups, sharing
 from ssl_utils.experiments.command_line import MORE, with_options
 from ssl_utils.experiments.description import Finetuning, Pretraining, task_options
@@ -230,10 +229,7 @@ app.command()(sharing.draw)
 def main() -> None:
     """Run a command. An error that the reader can fix is one line and exit code 1; Ctrl-C is 130."""
     replace_unprintable()
-    usual = warnings.formatwarning
-    warnings.formatwarning = lambda message, category, *more, **named: (
-        f"warning: {message}\n" if category is CourseWarning else usual(message, category, *more, **named)
-    )
+    shorten_warnings()
     try:
         app()
     except CourseError as error:

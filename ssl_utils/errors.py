@@ -2,6 +2,7 @@
 
 import re
 import sys
+import warnings
 from contextlib import suppress
 
 NO_MEMORY = re.compile(
@@ -30,3 +31,13 @@ def replace_unprintable() -> None:
     for stream in (sys.stdout, sys.stderr):
         with suppress(AttributeError, OSError):  # not a text file, or one that leads elsewhere by now
             stream.reconfigure(errors="replace")
+
+
+def shorten_warnings() -> None:
+    """Print a `CourseWarning` as one line, without the place in the code."""
+    usual = warnings.formatwarning
+
+    def line(message, category, *more, **named) -> str:
+        return f"warning: {message}\n" if category is CourseWarning else usual(message, category, *more, **named)
+
+    warnings.formatwarning = line
