@@ -135,7 +135,7 @@ def tiny_setup(blobs) -> Setup:
     return Setup(datasets.get("folder", blobs), scale)
 
 
-# The second two need the courses that the first two make, each that of its own worker: nobody waits.
+# The browser waits for the course of test_course.py, Slurm after a while for that of test_killed.py.
 LONGEST = ("test_killed.py", "test_course.py", "tests/slurm", "tests/browser", "test_new_task.py", "test_studies.py")
 
 

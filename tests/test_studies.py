@@ -454,12 +454,13 @@ def test_a_finished_chapter_on_synthetic_volumes_answers_both_claims(tmp_path, f
         "real + drawn": {"mean": 0.39, "gain in points": "-20.1 [-31, -11]"},
     }
     done = dict.fromkeys(claims.of_chapters.KINDS["synthesis"].kept) | {"dataset": "brain_phantom", "patients": 8}
-    write_json(folder / "done.json", done | {"downstream": arms, "errors": {"base": 0.36, "LoRA": 0.35}})
+    write_json(folder / "done.json", done | {"downstream": arms, "errors": {"base": 0.36, "time embedding": 0.35}})
     claims.record(folder, **records)
     assert claims.table(**records)["we measured"].tolist() == [
         "**brain_phantom, laptop**, Dice on 8 test patients, and gain over real cases alone; one run each. "
         "real 59.1; real + drawn 39.0 -20.1 [-31, -11]",
-        "**brain_phantom, laptop**, loss on held-out cases of the new scanner; one run each. base 0.3600; LoRA 0.3500",
+        "**brain_phantom, laptop**, loss on held-out cases of the new scanner; one run each. base 0.3600; "
+        "time embedding 0.3500",
     ]
 
 

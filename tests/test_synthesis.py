@@ -417,6 +417,8 @@ def test_the_command_draws_a_folder_that_a_fine_tuning_can_take(blobs, tmp_path,
     setup = Setup(datasets.get("folder", blobs), scales.get("smoke"))
     cases = synthetic_sets.cases_for(setup, "two", setup.datalist.training)
     assert [case.patient for case in cases] == [case.patient for case in setup.datalist.training[:2]]
+    other = CliRunner().invoke(app, [*words, "--seed", "1"])
+    assert "was not drawn with these settings" in str(other.exception) and len(list(tmp_path.rglob("base*"))) == 1
     refused = CliRunner().invoke(app, ["draw", "a b", *words[2:]])
     assert isinstance(refused.exception, CourseError)
     assert "letters, digits and _" in str(refused.exception)

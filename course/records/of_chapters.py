@@ -31,6 +31,8 @@ def _drawn(entry: dict[str, Any], way: str) -> str:
         arms = entry["downstream"].items()
         rows = [f"{arm} {100 * row['mean']:.1f} {row['gain in points']}".strip() for arm, row in arms]
         what = f"Dice on {entry['patients']} test patients, and gain over real cases alone"
+    elif not any(way in name for name in entry["errors"]):
+        raise CourseError(f"claim on {way!r}: chapter 14 has no such arm or adapter; correct claims.json")
     else:
         rows = [f"{name} {error:.4f}" for name, error in entry["errors"].items()]
         what = "loss on held-out cases of the new scanner"

@@ -66,13 +66,12 @@ def draw(
     from ssl_utils.synthesis.recipes import RECIPES
 
     setup = setups.setup(dataset=dataset, scale=scales.get(scale), data=data)
-    synthetic_sets.folder_of(setup, name)  # a bad name before the training
-    labelled = [case for case in setup.datalist.training if case.label]
-    synthetic_sets.check_only_training(setup, labelled)
+    cases, steps = setup.datalist.training, RECIPES[setup.scale.name].sampling_steps
+    synthetic_sets.check_only_training(setup, cases)  # this and the name, before the training
+    synthetic_sets.is_drawn(synthetic_sets.folder_of(setup, name), {"seed": seed, "count": count, "ddim_steps": steps})
     model = generating.train_generator(setup, seed=seed)
-    steps = RECIPES[setup.scale.name].sampling_steps
-    folder = synthetic_sets.draw(setup, model, labelled, name=name, count=count, steps=steps, seed=seed)
+    folder = synthetic_sets.draw(setup, model, cases, name=name, count=count, steps=steps, seed=seed)
     console.print(f"{count} synthetic volumes in {folder}: see its README.md", soft_wrap=True)
-    words = ["random", "--num-labeled", len(labelled), "--synthetic", name, "--dataset", dataset, "--scale", scale]
+    words = ["random", "--num-labeled", len(cases), "--synthetic", name, "--dataset", dataset, "--scale", scale]
     command = shlex.join(map(str, [*words, *(["--data", data] if data else [])]))
     console.print(f"Train with them: python -m ssl_utils finetune {command}", soft_wrap=True)

@@ -40,7 +40,7 @@ def draw(
     about = {"model": generator.name, "weights": model, "seed": seed, "count": count, "ddim_steps": steps}
     about |= {"label_maps_of": [case.id for case in cases], "data": setup.digest(cases)}
     about |= {"learnt_from": learnt_from(generator)}
-    if _drawn(folder, about):
+    if is_drawn(folder, about):
         return folder
     network = load_generator(generator, setup)
     with atomic(folder) as temporary:
@@ -62,6 +62,16 @@ def folder_of(setup: Setup, name: str) -> Path:
     if not re.fullmatch(r"\w+", name):
         raise CourseError(f"synthetic={name!r}: a name has letters, digits and _ alone; choose such a one")
     return setup.folder / FOLDER / name
+
+
+def is_drawn(folder: Path, about: Mapping[str, Any]) -> bool:
+    """Whether it is there already, with these entries in its card. Raises CourseError when something else is."""
+    if not folder.exists() or not any(folder.iterdir()):
+        return False
+    kept = read_json(folder / CARD) if (folder / CARD).exists() else {}
+    if {key: kept.get(key) for key in about} != json.loads(json.dumps(about)):
+        raise CourseError(f"{folder}: is not empty, and was not drawn with these settings; choose another name")
+    return True
 
 
 def check_only_training(setup: Setup, cases: Sequence[Case]) -> None:
@@ -119,16 +129,6 @@ def cases_for(setup: Setup, name: str, labelled: Sequence[Case]) -> tuple[Case, 
         why = f"{others[0]}, not among the {len(labelled)} labelled cases of this run"
         raise CourseError(f"synthetic={name!r}: {why}; label more of them, or train and draw with these alone")
     return cases
-
-
-def _drawn(folder: Path, about: Mapping[str, Any]) -> bool:
-    """Whether it is there already. Raises CourseError when something else is."""
-    if not folder.exists() or not any(folder.iterdir()):
-        return False
-    kept = read_json(folder / CARD) if (folder / CARD).exists() else {}
-    if {key: kept.get(key) for key in about} != json.loads(json.dumps(about)):
-        raise CourseError(f"{folder}: is not empty, and was not drawn with these settings; choose another name")
-    return True
 
 
 def _write_pair(
