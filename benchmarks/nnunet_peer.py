@@ -9,6 +9,7 @@ in a row of json_files/reference_nnunet.json, in the place of an earlier one of 
 
 import argparse
 import os
+import shutil
 import subprocess
 import sys
 import time
@@ -59,15 +60,17 @@ def theirs(where: Setup, folder: Path, epochs: int) -> dict:
     if not (folder / "raw").exists():
         planned(where, folder)
         command(folder, "preprocess", "-d", "501", "-c", PLAN, "-np", "1")
-    command(folder, "train", "501", PLAN, "0", "-device", "cpu", epochs=epochs)
     source, predicted = folder / "raw" / NAME / "imagesTs", folder / "predicted"
-    options = ["-d", "501", "-c", PLAN, "-f", "0", "-device", "cpu", "-npp", "1", "-nps", "1"]
+    spent = folder / "results" / NAME / f"nnUNetTrainer__nnUNetPlans__{PLAN}" / "fold_0" / "spent.json"
+    if not spent.exists() or read_json(spent)["steps"] != 5 * epochs:
+        shutil.rmtree(predicted, ignore_errors=True)
+        command(folder, "train", "501", PLAN, "0", "-device", "cpu", epochs=epochs)
+    options = ["-d", "501", "-c", PLAN, "-f", "0", "-device", "cpu", "-npp", "1", "-nps", "1", "--continue_prediction"]
     command(folder, "predict", "-i", str(source), "-o", str(predicted), *options)
     table = pd.concat(
         metrics.evaluate([case], dataset=where.dataset, predict=lambda image, case=case: read(where, predicted, case))
         for case in where.datalist.test
     )
-    spent = folder / "results" / NAME / f"nnUNetTrainer__nnUNetPlans__{PLAN}" / "fold_0" / "spent.json"
     return read_json(spent) | {"dice": dice(table)}
 
 

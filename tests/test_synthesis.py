@@ -69,18 +69,27 @@ def test_voxels_that_became_channels_come_back_to_their_places():
         def forward(self, both, timesteps):
             return both[:, : 2 * 8]  # the channels of the image, as they are
 
-    network, image = denoiser(patch=2, residual=False), torch.randn(1, 2, 16, 16, 16)
+    network, image = denoiser(patch=2, clean=False), torch.randn(1, 2, 16, 16, 16)
     network.unet = First()
     assert torch.equal(network(image, torch.tensor([3]), shown(1)), image)
 
 
-def test_the_residual_form_gives_the_noise_of_the_right_v():
-    network, (image, noise) = denoiser(residual=True), torch.randn(2, 1, 2, 16, 16, 16)
-    kept = network.kept[[7]]
-    v = kept.sqrt() * noise - (1 - kept).sqrt() * image
-    network.unet = Gives(v, network.patch)
-    predicted = network(diffusion.noised(image, noise, kept), torch.tensor([7]), shown(1))
-    torch.testing.assert_close(predicted, noise, atol=1e-5, rtol=1e-5)
+def test_a_network_that_gives_the_clean_image_gives_the_noise_that_is_left():
+    network, (image, noise) = denoiser(clean=True), torch.randn(2, 1, 2, 16, 16, 16)
+    network.unet = Gives(image, network.patch)
+    for timestep in (0, 7, 19):
+        noisy = diffusion.noised(image, noise, network.kept[[timestep]])
+        predicted = network(noisy, torch.tensor([timestep]), shown(1))
+        torch.testing.assert_close(predicted, noise, atol=1e-4, rtol=1e-4)
+
+
+def test_its_loss_is_the_error_of_the_image_at_every_timestep():
+    network, (image, wrong) = denoiser(clean=True), torch.randn(2, 1, 2, 16, 16, 16)
+    network.unet = Gives(image + 0.1 * wrong, network.patch)
+    task = diffusion.DiffusionTask(network, timesteps=20, lr=0, steps=1)
+    for timestep in (1, 7, 19):
+        loss = task.loss({"image": image, "condition": shown(1)}, torch.tensor([timestep]), torch.Generator())
+        torch.testing.assert_close(loss, (0.1 * wrong).square().mean(), rtol=0.02, atol=0)
 
 
 class Gives(torch.nn.Module):

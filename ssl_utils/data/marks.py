@@ -22,5 +22,5 @@ def is_predicted(path: Path) -> bool:
         if not text.startswith(PREDICTED):
             return False
         return text == PREDICTED or text == mark_of(image.dataobj)  # earlier versions wrote no hash
-    except Exception:  # nibabel raises many kinds of errors; the reader of the volume names the fault
+    except Exception:  # nibabel raises many kinds of errors; what is wrong with the file is said where it is read
         return False

@@ -1,4 +1,4 @@
-"""Conditional diffusion in 3D: a network predicts the noise in an image, given a label map.
+"""Conditional diffusion in 3D: a network predicts the noise in an image, or the image in the noise, given a label map.
 
 DDPM: Ho et al. 2020, arXiv:2006.11239; cosine schedule: Nichol and Dhariwal 2021, arXiv:2102.09672; DDIM: Song et al.
 2021, arXiv:2010.02502; label maps as further channels: Med-DDPM, Dorjsembe et al. 2024, arXiv:2305.18453.
@@ -29,9 +29,9 @@ GROUPS = 8  # of the normalisation
 class Denoiser(nn.Module):
     """Noisy image (B, C, D, H, W), timestep (B,) and condition (B, K, D, H, W) to the noise (B, C, D, H, W).
 
-    D, H, W are multiples of patch * 2^(levels - 1). `residual`: the U-Net gives v (Salimans and Ho 2022,
-    arXiv:2202.00512), and the noise is sqrt(1 - kept) x_t + sqrt(kept) v. Late timesteps are nearly all noise, which a
-    small network would otherwise have to pass through its few channels.
+    D, H, W are multiples of patch * 2^(levels - 1). `clean`: the U-Net gives the clean image (Salimans and Ho 2022,
+    arXiv:2202.00512), and the noise is what is left of x_t. A small network that gives the noise, or v, has to pass
+    the noise of every voxel through its few channels.
     """
 
     def __init__(
@@ -43,12 +43,12 @@ class Denoiser(nn.Module):
         blocks: int = 1,
         attention: bool = True,
         patch: int = 1,
-        residual: bool = False,
+        clean: bool = False,
         timesteps: int = 250,
     ) -> None:
         config = arguments(locals())
         super().__init__()
-        self.config, self.patch, self.residual = config, patch, residual
+        self.config, self.patch, self.clean = config, patch, clean
         self.register_buffer("kept", kept_variance(timesteps), persistent=False)
         self.unet = DiffusionModelUNet(
             spatial_dims=3,
@@ -64,9 +64,9 @@ class Denoiser(nn.Module):
     def forward(self, noisy: Tensor, timesteps: Tensor, condition: Tensor) -> Tensor:
         p, both = self.patch, torch.cat([noisy, condition], 1)
         both = rearrange(both, "b c (d p) (h q) (w r) -> b (c p q r) d h w", p=p, q=p, r=p)
-        noise = self.unet(both, timesteps)
-        noise = rearrange(noise, "b (c p q r) d h w -> b c (d p) (h q) (w r)", p=p, q=p, r=p)
-        return noised(noise, noisy, self.kept[timesteps]) if self.residual else noise
+        given = self.unet(both, timesteps)
+        given = rearrange(given, "b (c p q r) d h w -> b c (d p) (h q) (w r)", p=p, q=p, r=p)
+        return noise_of(noisy, given, self.kept[timesteps]) if self.clean else given
 
 
 def kept_variance(timesteps: int) -> Tensor:
@@ -79,7 +79,7 @@ def new_denoiser(recipe: Recipe, *, image_channels: int, conditions: int, seed: 
     """An untrained network of these sizes."""
     torch.manual_seed(seed)
     sizes = {
-        name: getattr(recipe, name) for name in ("channels", "blocks", "attention", "patch", "residual", "timesteps")
+        name: getattr(recipe, name) for name in ("channels", "blocks", "attention", "patch", "clean", "timesteps")
     }
     return Denoiser(image_channels=image_channels, conditions=conditions, **sizes)
 
@@ -90,8 +90,16 @@ def noised(image: Tensor, noise: Tensor, kept: Tensor) -> Tensor:
     return kept.sqrt() * image + (1 - kept).sqrt() * noise
 
 
+def noise_of(noisy: Tensor, image: Tensor, kept: Tensor) -> Tensor:
+    """The noise (B, C, D, H, W) in x_t when the clean image is this one: `noised` solved for it."""
+    kept = kept.view(-1, 1, 1, 1, 1)
+    return (noisy - kept.sqrt() * image) / (1 - kept).sqrt()
+
+
 class DiffusionTask(SharedStep):
     """Learn to predict the noise, at timesteps and with noise drawn from (seed, step).
+
+    The loss is the mean squared error of the noise, or that of the clean image where the U-Net gives it.
 
     `validation_loss` is that of the same noise at the same timesteps of every case, in every epoch and run.
     """
@@ -104,8 +112,11 @@ class DiffusionTask(SharedStep):
     def loss(self, batch: dict, timesteps: Tensor, generator: torch.Generator) -> Tensor:
         image = batch["image"]
         noise = torch.randn(image.shape, generator=generator, device=self.device)
-        noisy = noised(image, noise, self.kept[timesteps])
-        return F.mse_loss(self.denoiser(noisy, timesteps, batch["condition"]).float(), noise)
+        kept = self.kept[timesteps]
+        predicted = self.denoiser(noised(image, noise, kept), timesteps, batch["condition"]).float()
+        error = F.mse_loss(predicted, noise, reduction="none").mean((1, 2, 3, 4))
+        # an error e of the image is sqrt(kept / (1 - kept)) e of the noise
+        return (error * (1 - kept) / kept if self.denoiser.clean else error).mean()
 
     def training_step(self, batch: dict, batch_idx: int) -> Tensor:
         generator = torch.Generator(self.device).manual_seed(1_000_003 * self.seed + self.global_step)

@@ -16,7 +16,7 @@ class Recipe:
         attention: whether the last level has self-attention.
         patch: voxels along each axis that become channels before the first convolution (Hoogeboom et al. 2023,
             arXiv:2301.11093); 1: none.
-        residual: whether the noisy image itself is a part of the predicted noise (`diffusion.Denoiser`).
+        clean: whether the U-Net gives the clean image in place of the noise (`diffusion.Denoiser`).
         timesteps: noise levels T.
         steps, batch_size, lr: of the training.
         ema: decay of the moving average of the weights, from step `ema_from` on, every `ema_every` steps.
@@ -28,7 +28,7 @@ class Recipe:
     blocks: int
     attention: bool
     patch: int
-    residual: bool
+    clean: bool
     timesteps: int
     steps: int
     batch_size: int
@@ -47,15 +47,15 @@ NUMBERS = {  # one value per name
     "blocks": (1, 1, 1, 2),
     "attention": (True, True, True, False),
     "patch": (4, 2, 1, 1),
-    "residual": (True, True, True, False),
+    "clean": (True, True, True, False),
     "timesteps": (50, 250, 250, 250),
-    "steps": (6, 200, 10_000, 50_000),
-    "batch_size": (2, 4, 4, 1),
-    "lr": (2e-3, 2e-3, 5e-4, 1e-5),
-    "ema": (0.5, 0.97, 0.995, 0.995),
-    "ema_from": (0, 50, 500, 2000),
+    "steps": (6, 600, 10_000, 50_000),
+    "batch_size": (2, 2, 4, 1),
+    "lr": (2e-3, 5e-3, 5e-4, 1e-5),
+    "ema": (0.5, 0.98, 0.995, 0.995),
+    "ema_from": (0, 100, 500, 2000),
     "ema_every": (1, 1, 1, 10),
-    "adapt_steps": (3, 40, 1000, 5000),
+    "adapt_steps": (3, 60, 1000, 5000),
     "adapt_lr": (5e-3, 5e-3, 1e-3, 1e-4),
     "sampling_steps": (5, 25, 50, 250),
 }
