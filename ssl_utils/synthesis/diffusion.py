@@ -78,9 +78,7 @@ def kept_variance(timesteps: int) -> Tensor:
 def new_denoiser(recipe: Recipe, *, image_channels: int, conditions: int, seed: int) -> Denoiser:
     """An untrained network of these sizes."""
     torch.manual_seed(seed)
-    sizes = {
-        name: getattr(recipe, name) for name in ("channels", "blocks", "attention", "patch", "clean", "timesteps")
-    }
+    sizes = {name: getattr(recipe, name) for name in ("channels", "blocks", "attention", "patch", "clean", "timesteps")}
     return Denoiser(image_channels=image_channels, conditions=conditions, **sizes)
 
 
