@@ -1,7 +1,7 @@
 """nnU-Net beside this package: one split of the phantom, one thread, seconds of the processor.
 
 python -m benchmarks.nnunet_peer FOLDER nnunet 5     # epochs of 5 steps; in the environment of `make nnunet`
-python -m benchmarks.nnunet_peer FOLDER unetr 200    # steps; 550 take about as long as those of nnU-Net
+python -m benchmarks.nnunet_peer FOLDER unetr 550    # steps, which take about as long
 
 Seconds are those of the processor in training alone: on a busy machine those of the clock say nothing. Every call ends
 in a row of json_files/reference_nnunet.json, in the place of an earlier one of that name.

@@ -27,6 +27,8 @@ from ssl_utils.experiments.terminal import (
 )
 from ssl_utils.training.options import REQUIRED, options_of
 
+sys.modules.setdefault("rfc3987_syntax", None)  # MONAI imports it where it can, and does not use it: 1.2 s
+
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
 
