@@ -49,6 +49,11 @@ def parts(config: dict) -> list[Part]:
     return [*first, *pretrainings, *tuned, *own, *last]
 
 
+def first_parts() -> list[Part]:
+    """The chapters that every training waits for."""
+    return [Part(f"chapters/{chapter}", chapter, chapter) for chapter in FIRST]
+
+
 def _finetunings(inits, num_labeled, settings: dict, chapter: str) -> Iterator[Part]:
     for init, n, subset, seed in product(inits, num_labeled, range(settings["subsets"]), range(settings["seeds"])):
         run = f"finetune/{init}/n{n}/subset{subset}_seed{seed}"

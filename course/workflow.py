@@ -81,12 +81,14 @@ def exit_if_failed(report: dict) -> None:
 
 
 def _print_rest(run: Path, config: dict, *, jobs: int) -> int:
-    """Print the cost of the runs of a sweep that are not finished, and return their number."""
+    """Print the cost of the runs of a sweep that are not finished, and of the chapters that come before them; return
+    the number of these runs."""
     from course import plan
 
     left = [part for part in plan.parts(config) if not (run / part.writes).exists()]
     if left:
-        print("\n".join(plan.estimate(config, left).lines(jobs=jobs, tflops=50.0)), flush=True)
+        before = [part for part in plan.first_parts() if not (run / part.writes).exists()]
+        print("\n".join(plan.estimate(config, [*before, *left]).lines(jobs=jobs, tflops=50.0)), flush=True)
     return len(left)
 
 

@@ -23,7 +23,7 @@ from ssl_utils import __main__ as cli, experiments
 from ssl_utils.data import transforms, volumes
 from ssl_utils.data.dataset import Grid, Intensity
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import Finetuning, Setup, exports, prediction, runs, scales
+from ssl_utils.experiments import Finetuning, Setup, exports, model_card, prediction, runs, scales
 from ssl_utils.experiments.exports import bundle_config, finished_run, mlcube, ssl_steps, twins
 from ssl_utils.files import read_json, write_json, write_text
 from ssl_utils.networks import NETWORKS, network_class
@@ -55,7 +55,8 @@ def made(folder: Path, setup, network="unet") -> Path:
     model, _ = experiments.build_network(setup, Finetuning(network=network))
     prediction.save_network(folder / "model.safetensors", model, setup, init="random")
     write_json(folder / "config.json", {})
-    write_text(folder / "README.md", "# Its card\n\n| licence of the data | not stated: ask before |\n| code | x |\n")
+    rows = f"| licence of the data | not stated: ask before |\n| settings | {model_card.SETTINGS} |\n"
+    write_text(folder / "README.md", f"# Its card\n\n{rows}")
     runs.finish(folder, {"dice": 0.5, "cases": 2})
     return folder
 
@@ -125,6 +126,7 @@ def test_a_container_follows_the_names_and_the_coding_of_the_challenge(
     files = write_brain(tmp_path / "data" / case, case, ("t1c", "t1n", "t2f", "t2w"))  # not the network's order
     (expected,) = experiments.predict(run / "model.safetensors", files, tmp_path / "expected")
     cube = exports.FORMATS["mlcube"](run, tmp_path / "cube")
+    assert "An ID ends in five digits, - and three digits" in (cube / "README.md").read_text()
     for path in ("mlcube/mlcube.yaml", "container_config.yaml"):
         assert {*yaml.safe_load((cube / path).read_text())["tasks"]} == {"infer"}
     pinned = (cube / "project" / "requirements.txt").read_text().splitlines()
@@ -167,6 +169,11 @@ def test_a_container_follows_the_names_and_the_coding_of_the_challenge(
     files[3].write_bytes(b"broken")
     with pytest.raises(SystemExit, match=r"^error: .*t2w.nii.gz: cannot be read [^\n]*; replace it$"):
         entry.main(["infer", *given])
+    mask = files[0].with_name(f"{case}-seg.nii.gz")
+    volumes.write_nifti(mask, np.zeros((26, 22, 24), np.uint8), wrong.affine)
+    with pytest.raises(SystemExit, match=r"^error: .*-seg.nii.gz: is an image of 1 channels by its name.* takes 4"):
+        entry.main(["infer", *given])
+    mask.unlink()
     files[3].unlink()
     with pytest.raises(SystemExit, match="has no file ending in t2w or t2; add it"):
         entry.main(["infer", *given])
@@ -174,6 +181,8 @@ def test_a_container_follows_the_names_and_the_coding_of_the_challenge(
         ("{overlaps: 0.5}", "overlaps is no entry of inference.json"),
         ("{overlap: 0.5", r"parameters.yaml: is no YAML \([^\n]*\); correct it$"),
         ("[overlap, 0.5]", "parameters.yaml: is a list and no entries such as overlap: 0.5"),
+        ("{overlap: -1}", "overlap: -1 is not in the range 0 to below 1"),
+        ("{overlap: much}", "overlap: 'much' is not of the kind of 0"),
     ):
         parameters.write_text(text)
         with pytest.raises(SystemExit, match=words):
@@ -194,6 +203,7 @@ def test_a_huggingface_folder_loads_back_in_three_lines(tiny_setup, tmp_path, mo
     (lines,) = re.findall(r"```python\n(.*?)```", card, re.DOTALL)
     assert len(lines.splitlines()) == 3
     assert "| licence of the data | CC-BY-SA 4.0: name the source; share-alike" in card and "not stated" not in card
+    assert "| settings | all of them in `config.json`, the curves in `history.csv` of the run, which stayed" in card
     monkeypatch.chdir(folder)
     names: dict = {}
     exec(lines, names)

@@ -8,7 +8,7 @@ from dataclasses import asdict, replace
 import pytest
 import yaml
 
-from course import graph, plan
+from course import graph, plan, workflow
 from course.chapters import FINETUNING, LAST, OWN, PARTS, chapters_of, part_of, tasks_of
 from course.progress import REFERENCE
 from ssl_utils.data import datasets
@@ -89,6 +89,18 @@ def test_the_plan_of_the_paper_is_printed_and_nothing_is_started(tmp_path):
 
 def test_a_course_that_the_record_does_not_know_says_what_it_is_scaled_from():
     assert "Measured: phantom, scale laptop" in plan.estimate(configured("paper") | {"dataset": "sarcoma"}).basis
+
+
+def test_what_a_sweep_costs_holds_the_chapters_that_come_first(tmp_path, capsys):
+    study = {"name": "sweeps/rates", "num_labeled": [6], "pretrain": [], "finetune": {"random__lr=0.001": ["random"]}}
+    config = configured("smoke") | {"study": study}
+    assert workflow._print_rest(tmp_path, config, jobs=2) == 1
+    assert "0 pretrainings, 1 fine-tunings, 2 chapters that train nothing: 3 jobs" in capsys.readouterr().out
+    for part in plan.first_parts():
+        (tmp_path / part.writes).parent.mkdir(parents=True)
+        (tmp_path / part.writes).write_text("{}")
+    assert workflow._print_rest(tmp_path, config, jobs=2) == 1
+    assert "0 chapters that train nothing: 1 jobs" in capsys.readouterr().out
 
 
 def test_every_run_is_counted_with_its_own_network():

@@ -370,6 +370,9 @@ def test_synthetic_cases_are_fold_minus_one_and_only_ever_for_training(made):
     run = Finetuning(network="unet", num_labeled=number, synthetic="three", augmentation="none")
     assert run.name == "random__augmentation=none__network=unet__synthetic=three"
     done = finetune(setup, run)
+    card, weights = (done / "README.md").read_text(), json.loads((folder / "card.json").read_text())["weights"]
+    assert "| synthetic data | 3 drawn volumes (`three`) besides, for training alone: no patient was scanned" in card
+    assert f"weights sha256 {weights}" in card and card.count("sha256") == 1
     tested = set(runs.read_scores(done / "per_case.csv")["case"])
     assert tested == {case.id for case in setup.datalist.test}
     learnt = f"is of a model that learnt from .*, not among the {number - 1} labelled cases of this run"
@@ -415,6 +418,25 @@ def test_a_folder_is_drawn_once_and_nothing_is_overwritten(made):
     for name, given, message in (("a/b", cases, "letters, digits"), ("none", [], "no case whose label map")):
         with pytest.raises(CourseError, match=message):
             synthetic_sets.draw(setup, adapted, given, name=name, count=1, steps=5)
+    for option, value in (("count", 0), ("seed", -1)):
+        with pytest.raises(CourseError, match=f"{option}={value}: is less than {option == 'count':d}"):
+            synthetic_sets.draw(setup, adapted, cases, name="none", steps=5, **{"count": 1, option: value})
+    with pytest.raises(CourseError, match=r"nowhere: has no denoiser\.safetensors; train it"):
+        synthetic_sets.draw(setup, folder / "nowhere", cases, name="none", count=1, steps=5)
+
+
+def test_what_the_box_cuts_off_is_said(made):
+    setup, _, _, folder = made
+    cases = setup.datalist.training[:1]
+    assert json.loads((folder / "card.json").read_text())["outside_box"] == 0.0
+    narrow, fits = replace(setup), setup.dataset.grids["coarse"]
+    grids = {name: replace(fits, roi=(8, 24, 24)) for name in setup.dataset.grids}
+    vars(narrow)["dataset"] = replace(setup.dataset, grids=grids)
+    label = setup.prepared(cases)[0].label > 0
+    start = conditions.middle(label.shape, (8, 24, 24))
+    box = tuple(slice(c, c + r) for c, r in zip(start, (8, 24, 24), strict=True))
+    expected = 1 - label[box].sum() / label.sum()
+    assert synthetic_sets.outside_box(narrow, cases) == pytest.approx(expected) and expected > 0.2
 
 
 def test_the_command_draws_a_folder_that_a_fine_tuning_can_take(blobs, tmp_path, monkeypatch):

@@ -19,7 +19,7 @@ from ssl_utils.experiments.building import build_network, pretrained_weights, wi
 from ssl_utils.experiments.description import Finetuning
 from ssl_utils.experiments.prediction import predict_case, save_network
 from ssl_utils.experiments.setups import Setup
-from ssl_utils.experiments.synthetic_sets import cases_for
+from ssl_utils.experiments.synthetic_sets import about_drawn, cases_for
 from ssl_utils.files import sha256
 from ssl_utils.networks.interface import SegmentationNetwork
 from ssl_utils.segmentation import metrics
@@ -90,6 +90,8 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
         "device": device(),
         "processes": team.size,
     }
+    if run.synthetic:
+        done["synthetic"] = about_drawn(setup, run.synthetic)
     model_card.write_network_card(folder, dataset=dataset, grid=setup.grid, done=done, weights=weights)
     runs.finish(folder, done)
     return team.wait(folder)

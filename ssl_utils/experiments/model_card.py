@@ -34,6 +34,7 @@ BASELINES = {
 LIMITATIONS = """\
 For research and teaching, on images like these. **Not a medical device, not for clinical use.** Nothing is known of
 other scanners, body parts, ages or diseases than those in the data."""
+SETTINGS = "all of them in `config.json`, the curves in `history.csv`"
 STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of a batch norm: kept, not learnt
 
 
@@ -91,6 +92,8 @@ def write_network_card(
         "network": f"`{config['network']}`, {sizes}",
         **_data_rows([(dataset, done["num_labeled"])]),
     }
+    if done.get("synthetic"):
+        rows["synthetic data"] = done["synthetic"]
     if "members" in done:
         rows["soup"] = " + ".join(f"{n:.3f} x `{m}`" for m, n in zip(done["members"], done["shares"], strict=True) if n)
     if weights:
@@ -148,7 +151,7 @@ def _provenance(folder: Path) -> dict[str, str]:
     return {
         "code": f"commit {config['commit'] or 'unknown'}; {versions}",
         "made": time.strftime("%Y-%m-%d"),
-        "settings": "all of them in `config.json`, the curves in `history.csv`",
+        "settings": SETTINGS,
     }
 
 

@@ -223,5 +223,6 @@ def _finish(
     }
     values = {key: dict.fromkeys(str(member.done[key]) for member in members) for key in runs.OF_ONE_RUN}
     about = {key: ", ".join(several) for key, several in values.items()}
+    about["synthetic"] = "; ".join(dict.fromkeys(m.done["synthetic"] for m in members if m.done.get("synthetic")))
     model_card.write_network_card(folder, dataset=setup.dataset, grid=setup.grid, done=about | done, weights=None)
     runs.finish(folder, done)

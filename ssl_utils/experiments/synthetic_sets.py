@@ -3,6 +3,7 @@
 import json
 import re
 import time
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -10,8 +11,9 @@ from typing import Any
 
 from ssl_utils.data import datalists
 from ssl_utils.data.datalists import Case, Datalist
+from ssl_utils.data.formats.stored import shape_text
 from ssl_utils.data.lists import folds, msd
-from ssl_utils.errors import CourseError
+from ssl_utils.errors import CourseError, CourseWarning
 from ssl_utils.experiments.setups import Setup
 from ssl_utils.files import atomic, read_json, sha256, write_json, write_text
 
@@ -31,18 +33,27 @@ def draw(
         steps: of DDIM; None: DDPM.
 
     Raises:
-        CourseError: a held-out case, a folder with other content, or a model for other images or of another split.
+        CourseError: a held-out case, a folder with other content, a model that is not there, or for other images or of
+            another split; `count` below 1 or `seed` below 0.
     """
     from ssl_utils.experiments.generating import learnt_from, load_generator  # imports Lightning
 
+    for option, value, least in (("count", count, 1), ("seed", seed, 0)):
+        if value < least:
+            raise CourseError(f"{option}={value}: is less than {least}; choose another")
     check_only_training(setup, cases)
+    if not (generator / "denoiser.safetensors").exists():
+        raise CourseError(f"{generator}: has no denoiser.safetensors; train it by generating.train_generator")
     model, folder = sha256(generator / "denoiser.safetensors"), folder_of(setup, name)
     about = {"model": generator.name, "weights": model, "seed": seed, "count": count, "ddim_steps": steps}
     about |= {"label_maps_of": [case.id for case in cases], "data": setup.digest(cases)}
     about |= {"learnt_from": learnt_from(generator)}
     if is_drawn(folder, about):
         return folder
-    network = load_generator(generator, setup)
+    network, lost = load_generator(generator, setup), outside_box(setup, cases[:count])
+    if lost > 0.01:
+        box = f"the box of {shape_text(setup.grid.roi)} voxels in the middle, which is drawn"
+        warnings.warn(f"{lost:.0%} of the labelled voxels lie outside {box}: cut off", CourseWarning, stacklevel=2)
     with atomic(folder) as temporary:
         temporary.mkdir()
         made = []
@@ -53,8 +64,20 @@ def draw(
             names = [f"syn_{model[:6]}_s{s:04d}_of_{c.id}" for s, c in zip(seeds, sources, strict=True)]
             made += _write_pair(setup, network, sources, seeds, names, temporary, steps)
         _write_list(setup, made, temporary)
-        _write_card(setup, temporary, about, made)
+        _write_card(setup, temporary, about | {"outside_box": round(lost, 3)}, made)
     return folder
+
+
+def outside_box(setup: Setup, cases: Sequence[Case]) -> float:
+    """The share (0..1) of the labelled voxels of these cases outside the box in the middle, which is drawn."""
+    from ssl_utils.synthesis.conditions import middle
+
+    inside = total = 0
+    for case in setup.prepared(cases):
+        corner = middle(case.image.shape[1:], setup.grid.roi)
+        box = tuple(slice(c, c + r) for c, r in zip(corner, setup.grid.roi, strict=True))
+        inside, total = inside + int((case.label[box] > 0).sum()), total + int((case.label > 0).sum())
+    return 1 - inside / total if total else 0.0
 
 
 def folder_of(setup: Setup, name: str) -> Path:
@@ -131,6 +154,13 @@ def cases_for(setup: Setup, name: str, labelled: Sequence[Case]) -> tuple[Case, 
     return cases
 
 
+def about_drawn(setup: Setup, name: str) -> str:
+    """What a model card has to say about the synthetic cases that a network was trained on."""
+    card = read_json(folder_of(setup, name) / CARD)
+    drawn = f"{len(card['cases'])} drawn volumes (`{name}`) besides, for training alone: no patient was scanned"
+    return f"{drawn}. Diffusion model `{card['model']}`, weights sha256 {card['weights']}"
+
+
 def _write_pair(
     setup: Setup, network: Any, sources: Sequence[Case], seeds: Sequence[int], names: Sequence[str], folder: Path, steps
 ) -> list[Case]:
@@ -169,6 +199,9 @@ def _write_card(setup: Setup, folder: Path, about: Mapping[str, Any], cases: Seq
     """card.json for programs, README.md for people."""
     sampler = f"DDIM, {about['ddim_steps']} steps" if about["ddim_steps"] else "DDPM"
     rows = [f"| {case.id} | {case.patient} |" for case in cases]
+    spacing = " x ".join(f"{side:g}" for side in setup.grid.spacing)
+    box = f"the box in the middle of a case, {shape_text(setup.grid.roi)} voxels of {spacing} mm"
+    box += f"; {about['outside_box']:.0%} of the labelled voxels lie outside and are cut off"
     text = f"""# Synthetic volumes after {setup.dataset.name}
 
 **No patient was scanned.** {len(cases)} volumes, drawn by a diffusion model from label maps of training cases. They are
@@ -179,6 +212,7 @@ for training alone (fold -1): nothing may be validated or tested on them.
 | model | `{about["model"]}`, weights sha256 {about["weights"]} |
 | sampler | {sampler}, seeds {about["seed"]} to {about["seed"] + about["count"] - 1} |
 | licence of the data that it learnt from | {setup.dataset.licence} |
+| what is drawn | {box} |
 | drawn on | {time.strftime("%Y-%m-%d")} |
 
 A file name has the first six digits of the hash, the seed, and the case whose label map was the condition.

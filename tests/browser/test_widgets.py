@@ -52,7 +52,7 @@ def show(*, case, **run):
 viewers.results_explorer(per_case, show, names={1: "shell", 2: "core"})
 """,
     "volume3d": """
-solid = viewers.volume3d(image[::2, ::2, ::2], label[::2, ::2, ::2])
+solid = viewers.volume3d(image[::4, ::4, ::4], label[::4, ::4, ::4])
 solid
 """,
     "itk": "viewers.volume3d(image[:32, :32, :32], viewer='itk')",

@@ -9,7 +9,7 @@ from typing import Any
 from ssl_utils.data.lists.peers import check_folder
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
-from ssl_utils.experiments.model_card import demands
+from ssl_utils.experiments.model_card import SETTINGS, demands
 from ssl_utils.experiments.prediction import load_saved
 from ssl_utils.experiments.setups import Setup
 from ssl_utils.networks import checkpoints
@@ -40,10 +40,11 @@ class FinishedRun:
         return self.folder / "model.safetensors"
 
     def card(self) -> str:
-        """The card of the run, with the licence that was named where the run knew none."""
+        """The card of the run, with the licence that was named where the run knew none, and what is not exported."""
         escaped = f"{self.licence}: {demands(self.licence)}".replace("|", "\\|")
         card = (self.folder / "README.md").read_text(encoding="utf-8")
-        return re.sub(rf"^{re.escape(ROW)} .*$", lambda _: f"{ROW} {escaped} |", card, flags=re.MULTILINE)
+        card = re.sub(rf"^{re.escape(ROW)} .*$", lambda _: f"{ROW} {escaped} |", card, flags=re.MULTILINE)
+        return card.replace(SETTINGS, f"{SETTINGS} of the run, which stayed with it")
 
     def terms(self) -> str:
         """The text of a LICENSE file."""

@@ -22,6 +22,7 @@ ENTRY = Path(__file__).with_name("mlcube_entry.py")
 IMAGE = "ssl-utils-segmentation:0.1.0"
 PINNED = ("monai", "numpy", "PyYAML", *PACKAGES)
 BRATS_NAME = r".*\d{5}-\d{3}"
+BRATS_IDS = " An ID ends in five digits, - and three digits, as in BraTS: `check` reports any other."
 DOCKERFILE = """\
 # CPU: docker build -t {image} .
 # GPU: docker build -t {image} --build-arg DEVICE=gpu .
@@ -71,7 +72,8 @@ PARAMETERS = """\
 README = """\
 # A container for MedPerf and MLCube: {name}
 
-In: a folder with `<ID>/<ID>-<channel>.nii.gz` for each case, channels {channels}. Out: `<ID>.nii.gz`, values {values}.
+In: a folder with `<ID>/<ID>-<channel>.nii.gz` for each case, channels {channels}.{ids} Out: `<ID>.nii.gz`, values
+{values}.
 
 ```bash
 docker build -t {image} project                 # --build-arg DEVICE=gpu for a GPU
@@ -104,6 +106,7 @@ def export(run: Path, folder: Path, *, licence: str | None = None) -> Path:
         project = temporary / "project"
         write_bundle(finished, project / "bundle", endings=names, coding={str(k): v for k, v in coding.items()})
         pattern = BRATS_NAME if is_brats(dataset.channels) else ".+"
+        about["ids"] = BRATS_IDS * is_brats(dataset.channels)
         write_json(project / "interface.json", {"endings": names, "values": values, "names": pattern})
         write_text(project / "mlcube.py", ENTRY.read_text(encoding="utf-8"))
         write_text(project / "requirements.txt", "".join(f"{name}=={numbers[name]}\n" for name in PINNED))

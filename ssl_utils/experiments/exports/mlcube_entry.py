@@ -42,6 +42,8 @@ def infer(data_path: Path, parameters_file: Path, output_path: Path) -> None:
     changed = entries(parameters_file) if parameters_file.exists() else {}
     if unknown := sorted(map(str, {*changed} - {*config})):
         raise ValueError(f"{parameters_file}: {unknown[0]} is no entry of {path.name}; correct its name")
+    for fault in faults_of_entries(changed, config):
+        raise ValueError(f"{parameters_file}: {fault}")
     for fault in faults_of_images(ssl_steps.cases(str(data_path), config["endings"])):
         raise ValueError(fault)
     changed |= {"dataset_dir": str(data_path), "output_dir": str(output_path)}
@@ -59,6 +61,16 @@ def entries(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict):
         raise ValueError(f"{path}: is a {type(content).__name__} and no entries such as overlap: 0.5; correct it")
     return content
+
+
+def faults_of_entries(changed: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
+    """A line for every value of another kind than the one that it replaces, and for an overlap outside 0 to 1."""
+    for name, value in changed.items():
+        number = isinstance(config[name], int | float)
+        if number != (isinstance(value, int | float) and not isinstance(value, bool)):
+            yield f"{name}: {value!r} is not of the kind of {config[name]!r}, which it replaces; correct it"
+        elif name == "overlap" and not 0 <= value < 1:
+            yield f"overlap: {value} is not in the range 0 to below 1; correct it"
 
 
 def opened(path: str | Path) -> Any:

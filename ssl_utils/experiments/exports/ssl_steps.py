@@ -7,16 +7,20 @@ there.
 from __future__ import annotations
 
 import re
+import zlib
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import nibabel as nib
 import numpy as np
 import torch
 from monai.data import MetaTensor
 from monai.inferers import SlidingWindowInferer
 from monai.transforms import Spacing
+from nibabel.filebasedimages import ImageFileError
+from nibabel.spatialimages import HeaderDataError
 from torch import Tensor
 
 from ssl_utils.data.dataset import Intensity
@@ -32,7 +36,8 @@ def cases(folder: str, endings: Sequence[Sequence[str]]) -> dict[str, list[str]]
     """Case -> its files in the order of the network's channels, of all NIfTI files below a folder.
 
     `endings`: for each channel the last words that the name of its file may have: `0000`, or `t1c` and `t1ce`. A file
-    that ends otherwise is an image of all channels. Raises ValueError when there is no file, or a channel is missing.
+    that ends otherwise is an image of all channels. Raises ValueError when there is no file, a channel is missing, or
+    such an image has another number of channels.
     """
     files = [path for path in sorted(Path(folder).rglob("*")) if ENDING.search(path.name)]
     if not files:
@@ -50,12 +55,23 @@ def cases(folder: str, endings: Sequence[Sequence[str]]) -> dict[str, list[str]]
     if whole:  # without a number in every name it is a part of the name
         return {ENDING.sub("", Path(file).name): [file] for group in groups.values() for file in group.values()}
     for case, group in groups.items():
+        if -1 in group and channels_of(group[-1]) not in (None, len(endings)):
+            why = f"is an image of {channels_of(group[-1])} channels by its name, and the network takes {len(endings)}"
+            raise ValueError(f"{group[-1]}: {why}; move it away, or end its name in {endings[0][0]} and so on")
         if -1 not in group and len(group) < len(endings):
             lacking = [" or ".join(words) for i, words in enumerate(endings) if i not in group]
             raise ValueError(
                 f"{next(iter(group.values()))}: its case {case} has no file ending in {lacking[0]}; add it"
             )
     return {case: [group[number] for number in sorted(group)] for case, group in groups.items()}
+
+
+def channels_of(path: str) -> int | None:
+    """The number of channels of an image file; None where it cannot be read, which is said later."""
+    try:
+        return (*nib.load(path).shape, 1)[3]
+    except (ImageFileError, HeaderDataError, EOFError, OSError, zlib.error):
+        return None
 
 
 def named(by_case: Mapping[str, Sequence[str]]) -> Callable[[dict, Any], dict]:
