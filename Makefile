@@ -56,7 +56,7 @@ MORE = $${DATA:+--data "$$DATA"} $${CORES:+--cores "$$CORES"} $${REPEATS:+--repe
 course: $(READY) ## run chapters 00 to 05 and print the results; PART= SCALE= DATASET= DATA= CORES= REPEATS= LABELS=
 	@"$(PYTHON)" -m course run $${PART:+--part "$$PART"} --scale "$$SCALE" --dataset "$$DATASET" $(MORE)
 
-study: $(if $(STUDY),$(READY),which-study) ## vary one thing on top of the course; STUDY=mask_ratio|freezing|pretraining_data|pretraining_volumes|restoration|deformations|pretraining_length|finetuning_length|controls|all_tasks TASKS=
+study: $(if $(STUDY),$(READY),which-study) ## vary one thing on top of the course; STUDY=mask_ratio|freezing|pretraining_data|pretraining_volumes|restoration|deformations|pretraining_length|finetuning_length|controls|all_tasks|transfer|patch_size|pretraining_source TASKS=
 	@"$(PYTHON)" -m course study "$(STUDY)" --scale "$$SCALE" --dataset "$$DATASET" $${TASKS:+--tasks "$$TASKS"} $(MORE)
 
 .PHONY: which-study

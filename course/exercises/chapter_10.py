@@ -34,7 +34,7 @@ def _(answer):
 
 @exercise("10.2")
 def _(answer):
-    for budget, spent in ((60, [9.0, 3.0, 0.4, 0.5, 0.6, 8.0, 0.5]), (10, [1.0, 1.0, 0.3, 0.3, 0.3]), (1, [9.0] * 5)):
+    for budget, spent in ((60, [9.0, 3.0, 0.4, 0.5, 0.6, 8.0, 0.5]), (10, [1.0, 1.0, 0.6, 0.6, 0.6]), (1, [9.0] * 5)):
         yours, kept = number(answer(budget, list(spent))), np.array(spent[2:])
         right = max(1, round(budget / np.median(kept)))
         if yours == right:
@@ -45,6 +45,7 @@ def _(answer):
         if yours != round(yours):
             raise Wrong(case + "a number of steps is a whole number.")
         mistakes = {
+            "you round down, and the nearest whole number is wanted.": int(budget / np.median(kept)),
             "the steps of warming up are counted.": round(budget / np.median(spent)),
             "one slow step decides: take the median, not the mean.": round(budget / kept.mean()),
             "the steps of warming up are counted, and slow steps decide: that is a mean of all.": round(
@@ -61,7 +62,8 @@ def _(answer):
 def _(answer):
     draw = torch.Generator().manual_seed(0)
     full = torch.randn(40, 6, generator=draw, dtype=torch.float64)
-    for name, tokens in {"full": full, "low": full[:, :2] @ full[:2], "scaled": 100 * full}.items():
+    zero = torch.diag(torch.tensor([2.0, 1.0, 1.0, 0.0], dtype=torch.float64))  # singular values that are exactly 0
+    for name, tokens in {"full": full, "low": full[:, :2] @ full[:2], "scaled": 100 * full, "zero": zero}.items():
         result = torch.as_tensor(answer(tokens.clone()), dtype=torch.float64)
         if result.isnan().any():
             raise Wrong("There is a nan: some singular values are 0, and 0 times ln 0 counts as 0.")
