@@ -125,7 +125,7 @@ def test_every_run_is_counted_with_its_own_network():
 
 def test_the_profile_of_slurm_gives_every_part_that_trains_a_gpu_and_its_memory():
     profile = yaml.safe_load((runs.PROJECT / "profiles/slurm/config.yaml").read_text(encoding="utf-8"))
-    trained = {chapter[3:] for chapter in (*(entry.chapter for entry in TASKS.values()), FINETUNING)}
+    trained = {chapter[3:] for chapter in (*(entry.chapter for entry in TASKS.values()), FINETUNING, *OWN)}
     trained |= {"study_pretrain", "study_finetune"}
     assert {*profile["set-resources"]} == trained == {*profile["set-threads"]}
     assert all(part["gpu"] == 1 and part["mem_mb"] > 4000 for part in profile["set-resources"].values())

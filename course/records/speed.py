@@ -1,5 +1,6 @@
 """The recorded benchmarks as tables: ratios to other code, and the needs of many volumes."""
 
+import math
 from pathlib import Path
 
 import pandas as pd
@@ -56,7 +57,7 @@ def scaling(rows: list[dict], *, cores: int = 64, tflops: float = 200.0) -> str:
         f"{shown}\n\nOne volume: {crop['prepare_seconds']:.0f} s to prepare, {crop['cache_mb']:.1f} MB in the cache. "
         f"One step of ViT-B on one 96^3 crop: {step['tflop_a_crop']:.2f} TFLOP (counted), so {tflops:g} TFLOP/s use "
         f"{wanted:,.0f} crops a second: {wanted * CROP_BYTES / 1e9:.1f} GB/s read at random, and "
-        f"{wanted / crop['ours']:.0f} cores at {crop['ours']:.0f} crops a second each."
+        f"{math.ceil(wanted / crop['ours'])} cores at {crop['ours']:.0f} crops a second each."
     )
 
 
