@@ -33,6 +33,18 @@ def test_a_step_is_timed_on_a_copy(tiny_setup, ticks):
     assert all(torch.equal(before[name], value) for name, value in module.state_dict().items())
 
 
+def test_a_step_without_a_schedule_is_timed_too(tiny_setup, ticks):
+    module, crops = prepared(tiny_setup)
+    module.optimizer = "schedule_free"
+    assert budget.step_seconds(module, crops, 2, steps=3) == pytest.approx(0.25)
+
+
+def test_seconds_are_refused_where_nothing_is_trained(tiny_setup):
+    run = Pretraining.of("inflation", how="random", seconds=5)
+    with pytest.raises(CourseError, match=r"seconds=5.*: with these options inflation trains nothing; leave it out"):
+        experiments.pretrain(tiny_setup, run)
+
+
 def test_the_number_of_steps_is_kept_for_a_run_that_goes_on(tiny_setup, ticks, tmp_path, monkeypatch):
     module, crops = prepared(tiny_setup)
     found = budget.steps_within(3, module, crops, 2, folder=tmp_path)

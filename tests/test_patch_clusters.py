@@ -134,6 +134,13 @@ def test_index_rounding_as_published_is_off_by_up_to_a_cell():
 
 
 @pytest.mark.filterwarnings("ignore:Since version 1.3.0")  # on axes of one cell
+def test_alignment_keeps_its_digits_in_mixed_precision():
+    maps, boxes = torch.randn(2, 2, 3, *GRID), boxes_of(2)
+    expected = align(maps, boxes)
+    with torch.autocast("cpu", torch.bfloat16):
+        torch.testing.assert_close(align(maps, boxes), expected, atol=1e-5, rtol=0)
+
+
 def test_alignment_has_a_gradient_and_takes_a_single_cell_along_an_axis():
     maps = torch.randn(2, 2, 3, 1, 5, 6, requires_grad=True)
     align(maps, boxes_of(2)).square().sum().backward()

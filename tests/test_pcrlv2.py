@@ -7,6 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from ssl_utils import experiments
+from ssl_utils.errors import CourseError
 from ssl_utils.experiments import Finetuning, Pretraining, runs
 from ssl_utils.networks import build
 from ssl_utils.networks.vit import ViT
@@ -256,3 +257,8 @@ def agreed(stop_gradient: bool, steps: int = 150) -> dict[str, float]:
 def test_leaving_out_the_stop_gradient_makes_features_collapse():
     kept, left_out = agreed(True), agreed(False)
     assert left_out["rankme"] < 0.6 * kept["rankme"]
+
+
+def test_windows_are_refused_in_one_line(tiny_setup):
+    with pytest.raises(CourseError, match="window_vit takes windows of one size, and views have two; choose unetr"):
+        experiments.build_task(tiny_setup, Pretraining.of("pcrlv2", network="window_vit"))

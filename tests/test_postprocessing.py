@@ -79,6 +79,17 @@ def test_rules_are_chosen_on_the_cases_given():
     assert before["ET"] < 1 and after == {"ET": 1.0, "TC": 1.0, "WT": 1.0}
 
 
+def test_a_region_that_no_case_has_does_not_end_the_search():
+    inner = block(4, 10, 1.0)
+    truth = {"ET": np.zeros(SHAPE), "TC": inner, "WT": inner}
+    truth = {name: mask > 0 for name, mask in truth.items()}
+    seen = {"ET": np.zeros(SHAPE), "TC": 0.4 * inner, "WT": 0.4 * inner}
+    plain = {name: Rule() for name in truth}
+    rules, _ = postprocessing.choose([(seen, truth)], plain, thresholds=(0.3, 0.5), voxels=(0,))
+    found = postprocessing.score([(seen, truth)], rules)
+    assert rules["TC"].threshold == 0.3 and (found["TC"], found["WT"]) == (1.0, 1.0)
+
+
 def test_empty_probabilities_and_wrong_rules():
     nothing = np.zeros(SHAPE)
     assert not any(mask.any() for mask in cleaned(nested(nothing, nothing, nothing), RULES).values())

@@ -334,6 +334,20 @@ def test_an_interrupted_training_ends_with_the_same_average(made, tmp_path):
     assert (tmp_path / "twice" / "last.ckpt").exists()
     again = train("twice")
     assert all(torch.equal(again[name], weight) for name, weight in whole.items())
+    after_the_last_step = train("whole")  # killed before the run was finished
+    assert all(torch.equal(after_the_last_step[name], weight) for name, weight in whole.items())
+
+
+def test_every_process_has_noise_of_its_own(monkeypatch):
+    seen, image = [], torch.zeros(1, 2, 16, 16, 16)
+    monkeypatch.setattr(diffusion.DiffusionTask, "processes", 2)
+    for rank in range(2):
+        network = denoiser(clean=False)
+        network.unet = Gives(torch.zeros(1, 2, 16, 16, 16), network.patch)
+        task = diffusion.DiffusionTask(network, timesteps=20, lr=0, steps=1)
+        task.own = lambda rows, rank=rank: rows.chunk(2)[rank]
+        seen.append(float(task.loss({"image": image, "condition": shown(1)}, torch.tensor([7]), torch.Generator())))
+    assert seen[0] != seen[1]
 
 
 def test_every_file_and_the_card_say_where_a_volume_comes_from(made):

@@ -11,7 +11,7 @@ from ssl_utils.experiments import Finetuning, Pretraining
 from ssl_utils.experiments.building import pretrained_weights
 from ssl_utils.networks.checkpoints import read_checkpoint
 from ssl_utils.networks.vit import ViT
-from ssl_utils.pretext.voxel_clusters import VoxelClustersTask, describe, kmeans, nearest
+from ssl_utils.pretext.voxel_clusters import VoxelClustersTask, box_grid, describe, kmeans, nearest
 
 ROI = (16, 24, 16)
 
@@ -178,3 +178,10 @@ def test_the_encoder_alone_can_be_pretrained(tiny_setup, tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
     folder = experiments.pretrain(tiny_setup, Pretraining.of("voxel_clusters", clusters=6, scope="encoder"))
     assert not (folder / "network.safetensors").exists() and (folder / "encoder.safetensors").exists()
+
+
+def test_places_in_a_box_keep_their_digits_in_mixed_precision():
+    images, corners = torch.zeros(1, 1, 96, 8, 8), torch.tensor([[[0.1, 0.1, 0.1], [0.9, 0.9, 0.9]]])
+    expected = box_grid(corners, images)
+    with torch.autocast("cpu", torch.bfloat16):
+        assert torch.equal(box_grid(corners, images), expected)

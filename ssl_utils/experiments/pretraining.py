@@ -41,6 +41,8 @@ def pretrain(setup: Setup, run: Pretraining, *, team: Team | None = None) -> Pat
         raise CourseError(f"seconds={run.seconds}: a step is timed in one process; give steps, or train on one device")
     folder = runs.pretrain_dir(setup.dataset.name, setup.scale.name, run.name)
     module = build_task(setup, run)
+    if run.seconds and not module.steps:
+        raise CourseError(f"seconds={run.seconds}: with these options {run.task} trains nothing; leave it out")
     pools = pool(setup, run.pool, run.volumes)
     settings = run.record() | {
         "recipe": runs.RECIPE,

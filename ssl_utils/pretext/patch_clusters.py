@@ -79,7 +79,8 @@ def align(maps: Tensor, boxes: Tensor) -> Tensor:
     shift = (region.sum(2) - boxes.sum(2)) / size  # of the centre, in half crops
     theta = torch.cat([torch.diag_embed(scale.flip(-1)), shift.flip(-1)[..., None]], -1)  # (B, 2, 3, 4)
     flat = maps.flatten(0, 1)
-    places = F.affine_grid(theta.flatten(0, 1).to(flat), flat.shape, align_corners=True)  # from end to end
+    with torch.autocast(flat.device.type, enabled=False):  # places in bfloat16 would be off by a part of a cell
+        places = F.affine_grid(theta.flatten(0, 1).to(flat), flat.shape, align_corners=True)  # from end to end
     return F.grid_sample(flat, places, padding_mode="border", align_corners=False).view(maps.shape)
 
 
@@ -140,7 +141,8 @@ class PatchClustersTask(PretextTask):
     def forward(self, images: Tensor) -> Tensor:
         """Cosine of every token (B, C, D, H, W) -> (B, N, K) with every prototype."""
         tokens, _ = self.encoder(images)  # (B, N, E)
-        return F.normalize(self.head(tokens).float(), dim=-1) @ F.normalize(self.prototypes, dim=1).T
+        with torch.autocast(tokens.device.type, enabled=False):  # Sinkhorn needs more digits than bfloat16 has
+            return F.normalize(self.head(tokens.float()), dim=-1) @ F.normalize(self.prototypes, dim=1).T
 
     def cluster_of(self, images: Tensor) -> Tensor:
         """The most similar cluster of every token of clean crops: (B, C, D, H, W) -> (B, d, h, w)."""

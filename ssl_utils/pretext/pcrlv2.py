@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from ssl_utils.errors import CourseError
 from ssl_utils.networks.heads import TransposedConvHead, patchify, unpatchify
 from ssl_utils.networks.interface import Encoder, SegmentationNetwork, token_grid
 from ssl_utils.networks.transfer import resize_positions
@@ -156,6 +157,8 @@ class PCRLv2Task(PretextTask):
         intensity: Annotated[bool, Option("whether views are changed in their intensities")] = True,
         stop_gradient: Annotated[bool, Option("whether the target of the feature loss has no gradient")] = True,
     ) -> None:
+        if encoder.config.get("network") == "window_vit":
+            raise CourseError("task='pcrlv2': window_vit takes windows of one size, and views have two; choose unetr")
         super().__init__(encoder=encoder, lr=lr, steps=steps, seed=seed)
         self.intensity, self.stop_gradient = intensity, stop_gradient
         sizes = {"hidden_size": encoder.hidden_size, "patch_size": encoder.patch_size}

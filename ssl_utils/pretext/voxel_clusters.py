@@ -208,7 +208,8 @@ def box_grid(corners: Tensor, images: Tensor) -> Tensor:
     """For `grid_sample`: the voxels (B, D, H, W, 3) of images (B, C, D, H, W) spread over boxes (B, 2, 3) in them."""
     low, high = corners.flip(-1).unbind(1)  # x is the last axis
     theta = torch.cat([torch.diag_embed(high - low), (low + high - 1)[..., None]], -1)  # (B, 3, 4), from -1 to 1
-    return F.affine_grid(theta, list(images.shape), align_corners=False)
+    with torch.autocast(theta.device.type, enabled=False):  # it is a product of matrices: places in bfloat16
+        return F.affine_grid(theta, list(images.shape), align_corners=False)
 
 
 def _save(path: Path, tensor: Tensor) -> None:

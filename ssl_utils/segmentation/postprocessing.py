@@ -128,6 +128,7 @@ def choose(
     chosen, tried = dict(rules), 0
     for name in rules:
         candidates = [chosen[name], *(replace(chosen[name], threshold=t, voxels=v) for t in thresholds for v in voxels)]
-        scores = [np.mean(list(score(cases, chosen | {name: rule}).values())) for rule in candidates]
+        rows = [list(score(cases, chosen | {name: rule}).values()) for rule in candidates]
+        scores = [np.nanmean(row) if np.isfinite(row).any() else -np.inf for row in rows]  # nan: in none of the cases
         chosen[name], tried = candidates[int(np.argmax(scores))], tried + len(candidates)
     return chosen, tried

@@ -118,7 +118,9 @@ def learned(
     weights is projected on the members. The members' dropout and batch statistics stay as in evaluation.
     """
     check_alike(members)
-    logits = torch.zeros(len(members), requires_grad=True)
+    where = next(network.parameters()).device
+    members = [{name: value.to(where) for name, value in member.items()} for member in members]
+    logits = torch.zeros(len(members), device=where, requires_grad=True)
     optimiser = torch.optim.Adam([logits], lr=lr)
     learnable = {name for name, _ in network.named_parameters()}
     network.eval()
@@ -130,7 +132,7 @@ def learned(
         value.backward()
         optimiser.step()
     shares = logits.detach().softmax(0).tolist()
-    return mix(members, shares), shares
+    return {name: value.cpu() for name, value in mix(members, shares).items()}, shares
 
 
 @torch.no_grad()

@@ -6,6 +6,7 @@ DDPM: Ho et al. 2020, arXiv:2006.11239; cosine schedule: Nichol and Dhariwal 202
 
 from collections.abc import Sequence
 
+import lightning as L
 import torch
 from einops import rearrange
 from lightning.pytorch.callbacks import EMAWeightAveraging
@@ -109,7 +110,8 @@ class DiffusionTask(SharedStep):
 
     def loss(self, batch: dict, timesteps: Tensor, generator: torch.Generator) -> Tensor:
         image = batch["image"]
-        noise = torch.randn(image.shape, generator=generator, device=self.device)
+        drawn = (len(image) * self.processes, *image.shape[1:])  # every process has noise of its own
+        noise = self.own(torch.randn(drawn, generator=generator, device=self.device))
         kept = self.kept[timesteps]
         predicted = self.denoiser(noised(image, noise, kept), timesteps, batch["condition"]).float()
         error = F.mse_loss(predicted, noise, reduction="none").mean((1, 2, 3, 4))
@@ -134,10 +136,25 @@ class DiffusionTask(SharedStep):
         return configured(self.optimizer, groups, steps=self.steps, betas=(0.9, 0.999))
 
 
+class MovingAverage(EMAWeightAveraging):
+    """The average is in the module at the end, also where a run that was killed after its last step goes on: Lightning
+    then trains nothing, and leaves the weights of the checkpoint there."""
+
+    copied = False
+
+    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        super().on_train_end(trainer, pl_module)
+        self.copied = True
+
+    def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
+        if not self.copied:
+            self._copy_average_to_current(pl_module)
+
+
 def moving_average(recipe: Recipe) -> EMAWeightAveraging:
     """The callback that validates, and in the end keeps, an exponential moving average of the weights."""
     every, start = recipe.ema_every, recipe.ema_from
-    return EMAWeightAveraging(decay=recipe.ema, update_every_n_steps=every, update_starting_at_step=start)
+    return MovingAverage(decay=recipe.ema, update_every_n_steps=every, update_starting_at_step=start)
 
 
 @torch.no_grad()

@@ -12,6 +12,7 @@ from torch.utils.data import default_collate
 from ssl_utils.data.crops import Crops
 from ssl_utils.files import read_json, write_json
 from ssl_utils.training.devices import autocast, device
+from ssl_utils.training.optimisers import averages
 
 UNTIMED = 2  # first steps, in which memory is reserved and kernels are chosen
 TIMED = 7
@@ -33,6 +34,7 @@ def step_seconds(module: L.LightningModule, crops: Crops, batch_size: int, *, st
     with torch.random.fork_rng():
         trained = deepcopy(module).to(device()).train()
         optimizer = trained.configure_optimizers()["optimizer"]
+        averages([optimizer], show=False)
         for step in range(UNTIMED + steps):
             started = clock()
             batch = default_collate([crops[step * batch_size + i] for i in range(batch_size)])
