@@ -118,9 +118,9 @@ def learned(
     weights is projected on the members. The members' dropout and batch statistics stay as in evaluation.
     """
     check_alike(members)
-    where = next(network.parameters()).device
-    members = [{name: value.to(where) for name, value in member.items()} for member in members]
-    logits = torch.zeros(len(members), device=where, requires_grad=True)
+    device = next(network.parameters()).device
+    members = [{name: value.to(device) for name, value in member.items()} for member in members]
+    logits = torch.zeros(len(members), device=device, requires_grad=True)
     optimiser = torch.optim.Adam([logits], lr=lr)
     learnable = {name for name, _ in network.named_parameters()}
     network.eval()
