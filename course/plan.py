@@ -40,8 +40,7 @@ def parts(config: dict) -> list[Part]:
         return [*pretrainings, *_finetunings(study["finetune"], study["num_labeled"], config["settings"], "finetune")]
     chosen = config.get("parts", [1])
     first, own, last = (
-        [Part(f"chapters/{chapter}", chapter, chapter) for chapter in chapters if part_of(chapter) in chosen]
-        for chapters in (FIRST, OWN, LAST)
+        [chapter_part(chapter) for chapter in chapters if part_of(chapter) in chosen] for chapters in (FIRST, OWN, LAST)
     )
     tasks = tasks_of(chosen)
     pretrainings = [Part(f"pretrain/{task}", TASKS[task].chapter, TASKS[task].chapter) for task in tasks]
@@ -51,7 +50,11 @@ def parts(config: dict) -> list[Part]:
 
 def first_parts() -> list[Part]:
     """The chapters that every training waits for."""
-    return [Part(f"chapters/{chapter}", chapter, chapter) for chapter in FIRST]
+    return [chapter_part(chapter) for chapter in FIRST]
+
+
+def chapter_part(chapter: str) -> Part:
+    return Part(f"chapters/{chapter}", chapter, chapter)
 
 
 def _finetunings(inits, num_labeled, settings: dict, chapter: str) -> Iterator[Part]:

@@ -74,8 +74,7 @@ def outside_box(setup: Setup, cases: Sequence[Case]) -> float:
 
     inside = total = 0
     for case in setup.prepared(cases):
-        corner = middle(case.image.shape[1:], setup.grid.roi)
-        box = tuple(slice(c, c + r) for c, r in zip(corner, setup.grid.roi, strict=True))
+        box = _slices(middle(case.image.shape[1:], setup.grid.roi), setup.grid.roi)
         inside, total = inside + int((case.label[box] > 0).sum()), total + int((case.label > 0).sum())
     return 1 - inside / total if total else 0.0
 
@@ -161,6 +160,10 @@ def about_drawn(setup: Setup, name: str) -> str:
     return f"{drawn}. Diffusion model `{card['model']}`, weights sha256 {card['weights']}"
 
 
+def _slices(corner: Sequence[int], roi: Sequence[int]) -> tuple[slice, ...]:
+    return tuple(slice(c, c + side) for c, side in zip(corner, roi, strict=True))
+
+
 def _write_pair(
     setup: Setup, network: Any, sources: Sequence[Case], seeds: Sequence[int], names: Sequence[str], folder: Path, steps
 ) -> list[Case]:
@@ -178,7 +181,7 @@ def _write_pair(
     for case, source, corner, name, image in zip(prepared, sources, corners, names, images, strict=True):
         affine = torch.tensor(case.meta["affine"]).double().numpy()
         affine[:3, 3] += affine[:3, :3] @ corner
-        box = tuple(slice(c, c + r) for c, r in zip(corner, roi, strict=True))
+        box = _slices(corner, roi)
         files = tuple(folder / f"{name}-{channel}.nii.gz" for channel in setup.dataset.channels)
         for file, channel in zip(files, image, strict=True):
             volumes.write_nifti(file, channel, affine)

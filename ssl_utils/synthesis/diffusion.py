@@ -140,15 +140,8 @@ class MovingAverage(EMAWeightAveraging):
     """The average is in the module at the end, also where a run that was killed after its last step goes on: Lightning
     then trains nothing, and leaves the weights of the checkpoint there."""
 
-    copied = False
-
-    def on_train_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        super().on_train_end(trainer, pl_module)
-        self.copied = True
-
     def on_fit_end(self, trainer: L.Trainer, pl_module: L.LightningModule) -> None:
-        if not self.copied:
-            self._copy_average_to_current(pl_module)
+        self._copy_average_to_current(pl_module)
 
 
 def moving_average(recipe: Recipe) -> EMAWeightAveraging:
