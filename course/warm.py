@@ -21,11 +21,10 @@ from contextlib import contextmanager, suppress
 from importlib import import_module
 from typing import NoReturn
 
+import ssl_utils
 from course.start import ADDRESS, run_module
 from course.watching import end
 
-# MONAI imports rfc3987_syntax where Jupyter has installed it, does not use it, and takes 1.2 s for it. And Python's
-# garbage collector goes through the modules during their import, 1 s in all: it can wait for `chapter.start`.
 LIGHTER = "from course.warm import lighten; lighten(); del lighten"  # for a kernel
 MODULES = (
     "course.request",
@@ -44,9 +43,9 @@ MODULES = (
 
 
 def lighten() -> None:
-    """Save the time of the imports that follow, as said above."""
-    gc.set_threshold(50_000, 50, 100)
-    sys.modules.setdefault("rfc3987_syntax", None)
+    """Save time of the imports that follow."""
+    gc.set_threshold(50_000, 50, 100)  # it goes through all modules, 1 s in all, and can wait for `chapter.start`
+    ssl_utils.lighten()
 
 
 @contextmanager

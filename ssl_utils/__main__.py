@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
+from ssl_utils import lighten
 from ssl_utils.data import datasets
 from ssl_utils.errors import CourseError, out_of_memory, replace_unprintable, shorten_warnings
 from ssl_utils.experiments import runs, scales, setups, sharing
@@ -27,7 +28,7 @@ from ssl_utils.experiments.terminal import (
 )
 from ssl_utils.training.options import REQUIRED, options_of
 
-sys.modules.setdefault("rfc3987_syntax", None)  # MONAI imports it where it can, and does not use it: 1.2 s
+lighten()
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -245,5 +246,4 @@ def main() -> None:
 
 
 if __name__ == "__main__":
-    sys.modules.setdefault("rfc3987_syntax", None)  # of Jupyter; MONAI takes long to import it, and none needs it
     main()
