@@ -243,8 +243,8 @@ def test_the_cost_of_a_sweep_counts_its_steps_and_only_what_is_left(swept):
     longer = plan.estimate(config | {"study": grid.plan(24)})
     assert longer.tflop["finetune"] == pytest.approx(2 * whole.tflop["finetune"])  # (1 + 3) / 2 a run
     scale = scales.get("smoke")
-    assert plan.factor(plan.Part("pretrain/mae__steps=20", "pretrain", ""), scale) == 2
-    assert plan.factor(plan.Part("finetune/mae__steps=40__budget=0.5__crop=2/n6", "finetune", ""), scale) == 4
+    assert plan.factor(plan.Part("pretrain/mae__steps=8", "pretrain", ""), scale) == 2
+    assert plan.factor(plan.Part("finetune/mae__steps=16__budget=0.5__crop=2/n6", "finetune", ""), scale) == 4
 
 
 def test_many_runs_are_started_only_after_a_yes(monkeypatch):

@@ -82,7 +82,7 @@ def pretrain(setup: Setup, run: Pretraining, *, team: Team | None = None) -> Pat
         folder=folder,
         steps=module.steps,
         batch_size=batch_size,
-        validations=validations_of(module.steps),
+        validations=VALIDATIONS,
         headline=f"pretrain {run.name}",
         callbacks=[watcher] if team.first else [],
         team=team,
@@ -97,11 +97,6 @@ def pretrain(setup: Setup, run: Pretraining, *, team: Team | None = None) -> Pat
         _save(folder, setup, module, pools, done)
         runs.finish(folder, done)
     return team.wait(folder)
-
-
-def validations_of(steps: int) -> int:
-    """Fewer where there are less than twenty steps: one for every second step, if there are evenly many of them."""
-    return VALIDATIONS if steps % 2 else max(min(VALIDATIONS, steps // 2), 1)
 
 
 def _measured(recorder: Recorder, looking: float) -> dict[str, Any]:

@@ -86,7 +86,8 @@ def fit(
     callbacks: Sequence[L.Callback] = (),
     team: Team | None = None,
 ) -> Recorder:
-    """Train for `steps` steps with `validations` validations, resuming from `folder/last.ckpt` when there is one.
+    """Train for `steps` steps, resuming from `folder/last.ckpt` when there is one. There are `validations` validations,
+    or one for every second step where that is fewer, and for every step where their number is odd.
 
     `callbacks` run before the recorder, so that the checkpoint of a validation contains their state. The processes of
     the `team` share a batch of `batch_size` equally. Raises CourseError when the loss is not finite, or the checkpoint
@@ -96,7 +97,7 @@ def fit(
     keep_freed_memory()
     gc.collect()  # the module and the trainer of an earlier run refer to each other and keep its weights
     team, stopwatch = team or Team(), Stopwatch()
-    validations = max(min(validations, steps), 1)
+    validations = max(min(validations, steps if steps % 2 else steps // 2), 1)
     per_epoch = math.ceil(steps / validations)
     sampler = Consecutive(per_epoch * batch_size, batch_size=batch_size, rank=team.rank, processes=team.size)
     loader_class = partial(Ahead, pin_memory=True) if device() == "cuda" else DataLoader
