@@ -119,8 +119,7 @@ def phantom_course(shared, phantom_data) -> Finished:
     return finished(shared / "course of one" / "with spaces", "phantom", *words, data=phantom_data)
 
 
-@pytest.fixture
-def tiny_setup(blobs) -> Setup:
+def tiny(blobs: Path) -> Setup:
     scale = replace(
         scales.get("smoke"),
         pretrain_steps=20,
@@ -135,8 +134,21 @@ def tiny_setup(blobs) -> Setup:
     return Setup(datasets.get("folder", blobs), scale)
 
 
-# The browser waits for the course of test_course.py, Slurm after a while for that of test_killed.py.
-LONGEST = ("test_killed.py", "test_course.py", "tests/slurm", "tests/browser", "test_new_task.py", "test_studies.py")
+@pytest.fixture
+def tiny_setup(blobs) -> Setup:
+    return tiny(blobs)
+
+
+# The browser waits for the course of test_course.py, so it comes later; Slurm waits much, and computes little.
+LONGEST = (
+    "tests/slurm",
+    "test_course.py",
+    "test_killed.py",
+    "test_determinism.py",
+    "test_parallel.py",
+    "tests/browser",
+)
+LONGEST += ("test_new_task.py", "test_studies.py")
 
 
 def pytest_collection_modifyitems(config, items: list[pytest.Item]) -> None:

@@ -172,7 +172,9 @@ def test_ctrl_c_stops_and_the_next_run_goes_on(roots, blobs):
         "--data",
         str(blobs),
         "--scale",
-        "laptop",
+        "smoke",
+        "--budget",
+        "100",
     ]
     process = subprocess.Popen(
         words,

@@ -80,24 +80,25 @@ def test_every_run_keeps_its_contract(phantom_course):
 
 
 @pytest.mark.timeout(1500)
-def test_what_is_done_is_not_done_again_and_a_second_label_count_joins_it(phantom_course, tmp_path):
-    """Of part I: fine-tunings with 24 labels, and chapter 05, which has lost what it wrote and shows both counts."""
-    course = replace(phantom_course, root=tmp_path / "with spaces")
-    shutil.copytree(phantom_course.root, course.root)
-    run = course.root / "runs" / "phantom" / "smoke"
+def test_what_is_done_is_not_done_again_and_a_second_label_count_joins_it(blobs_course, blobs, tmp_path):
+    """Of part I: fine-tunings with 3 labels, and chapter 05, which has lost what it wrote and shows both counts."""
+    course = replace(blobs_course, root=tmp_path / "with spaces")
+    shutil.copytree(blobs_course.root, course.root)
+    run = course.root / "runs" / "folder_my_blobs" / "smoke"
     lost, kept = run / "chapters" / "05_results" / "done.json", run / "pretrain" / "simmim" / "metrics.json"
     stamp = kept.stat().st_mtime_ns
     lost.unlink()
-    done, new = course.again("--labels", "6,24"), {"random", *tasks_of([1])}
+    done = course.again("--dataset", "folder", "--data", str(blobs), "--labels", "3,5")
+    new = {"random", *tasks_of([1])}
     assert done.returncode == 0 and f"[ {len(new) + 1}/{len(new) + 1}] 05_results" in done.stdout, done.stdout
     assert lost.exists() and kept.stat().st_mtime_ns == stamp
-    made = sorted(run.glob("finetune/*/n24/subset0_seed0/notebook.ipynb"))
+    made = sorted(run.glob("finetune/*/n3/subset0_seed0/notebook.ipynb"))
     assert {path.parts[-4] for path in made} == new
     for notebook in (*made, lost.with_name("notebook.ipynb")):
         check_executed(notebook)
     assert (run / "results.md").read_text(encoding="utf-8").strip() in done.stdout
     table = pd.read_csv(run / "results.csv")
-    assert {*zip(table["init"], table["num_labeled"], strict=True)} == {(init, n) for init in new for n in (6, 24)}
+    assert {*zip(table["init"], table["num_labeled"], strict=True)} == {(init, n) for init in new for n in (3, 5)}
 
 
 @pytest.mark.timeout(1500)

@@ -1,14 +1,14 @@
 """The dry plan: the graph's own parts, and an estimate that follows from the recorded course."""
 
-import os
 import subprocess
-import sys
 from dataclasses import asdict, replace
 
 import pytest
 import yaml
+from typer.testing import CliRunner
 
 from course import graph, plan, workflow
+from course.__main__ import app
 from course.chapters import FINETUNING, LAST, OWN, PARTS, chapters_of, part_of, tasks_of
 from course.progress import REFERENCE
 from ssl_utils.data import datasets
@@ -73,10 +73,10 @@ def test_multiplications_are_those_of_the_network():
 
 @pytest.mark.long
 def test_the_plan_of_the_paper_is_printed_and_nothing_is_started(tmp_path):
-    words = [sys.executable, "-m", "course", "plan", "--scale", "paper", "--tflops", "100"]
+    words = ["plan", "--scale", "paper", "--tflops", "100"]
     roots = {"SSL_RUNS_ROOT": str(tmp_path / "runs"), "SSL_DATA_ROOT": str(tmp_path / "data")}
-    said = subprocess.run(words, capture_output=True, text=True, env=os.environ | roots)
-    assert said.returncode == 0, said.stderr
+    said = CliRunner().invoke(app, words, env=roots)
+    assert said.exit_code == 0, said.stderr
     tuned = 3 * 5 * 3 * (1 + len(tasks_of([1])))  # label counts x subsets x seeds x starts
     jobs = tuned + 3 + len(tasks_of([1]))
     expected = f"{len(tasks_of([1]))} pretrainings, {tuned} fine-tunings, 3 chapters that train nothing: {jobs} jobs"

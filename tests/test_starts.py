@@ -13,17 +13,29 @@ from ssl_utils.experiments import Finetuning, Pretraining, runs
 from ssl_utils.experiments.setups import Setup
 from ssl_utils.networks.checkpoints import read_checkpoint
 from ssl_utils.networks.unet import UNet
+from tests.conftest import tiny
 
 WHOLE = "simmim__scope=network"
 
 
+@pytest.fixture(scope="module")
+def made(blobs, tmp_path_factory):
+    """A setup, and runs with one UNETR that was pretrained whole, in a few steps."""
+    where, root = tiny(blobs), tmp_path_factory.mktemp("made")
+    where = Setup(where.dataset, replace(where.scale, pretrain_steps=3, finetune_steps=5))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("SSL_RUNS_ROOT", str(root))
+        experiments.pretrain(where, Pretraining.of("simmim", scope="network"))
+    return where, root
+
+
 @pytest.fixture
-def pretrained(tiny_setup, tmp_path, monkeypatch):
-    """A setup with one UNETR that was pretrained whole, in a few steps."""
+def pretrained(made, tmp_path, monkeypatch):
+    """That setup, and a copy of its runs for this test."""
+    where, root = made
+    shutil.copytree(root, tmp_path, dirs_exist_ok=True)
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
-    where = Setup(tiny_setup.dataset, replace(tiny_setup.scale, pretrain_steps=3, finetune_steps=5))
-    experiments.pretrain(where, Pretraining.of("simmim", scope="network"))
-    return where
+    return Setup(where.dataset, where.scale)
 
 
 def parts(network, file):
