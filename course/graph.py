@@ -1,7 +1,6 @@
 """The graph of a run folder: lock the folder, bring it up to date with Snakemake, print the progress."""
 
 import fcntl
-import json
 import os
 import re
 import signal
@@ -14,7 +13,7 @@ from importlib.util import find_spec
 from pathlib import Path
 
 from course import slurm, warm
-from course.progress import Memory, Progress, reference_costs
+from course.progress import Memory, Progress, events as events_of, reference_costs
 from ssl_utils.errors import CourseError
 from ssl_utils.files import write_json
 
@@ -118,7 +117,7 @@ def run_graph(run: Path, config: dict, *, cores: int, cluster: Cluster | None = 
                 new = written.read()
             lines = new[: new.rfind(b"\n") + 1]
             offset += len(lines)
-            for event in map(json.loads, lines.splitlines()):
+            for event in events_of(lines.decode(errors="replace")):
                 failed = failed or event["event"] == "failed"
                 if line := progress.take(event):
                     print(line, file=sys.stderr if event["event"] == "failed" else sys.stdout, flush=True)

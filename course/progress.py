@@ -1,6 +1,9 @@
 """Progress of a course: finished parts, remaining time, and peak memory."""
 
+import json
 import time
+from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
@@ -13,6 +16,14 @@ from ssl_utils.files import read_json
 REFERENCE = Path(__file__).resolve().parents[1] / "json_files" / "reference_costs.json"
 ALIKE = {"pretrain": "03_simmim_masking", "finetune": "04_unetr_finetuning"}  # step of a study -> chapter that does it
 ONE_AT_A_TIME = ("00", "01", "05", "results")  # the other parts run beside each other
+
+
+def events(text: str) -> Iterator[dict]:
+    """The events of whole lines. A line is skipped where nodes have written over each other, or the disk was full."""
+    for line in text[: text.rfind("\n") + 1].splitlines():
+        with suppress(ValueError):
+            if isinstance(event := json.loads(line), dict) and {"event", "label"} <= event.keys():
+                yield event
 
 
 @dataclass

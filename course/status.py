@@ -1,13 +1,13 @@
 """The state of every run of a course, read from its files: on any machine that has the run folder, also while the
 course runs on another one, and after it was killed."""
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 
 from course import plan, slurm
 from course.plan import Part
+from course.progress import events
 from ssl_utils.experiments import runs
 from ssl_utils.files import read_json
 from ssl_utils.training import processes
@@ -51,8 +51,7 @@ def summary(rows: list[Row]) -> str:
 def last_events(path: Path) -> dict[str, dict]:
     """label -> its last event, with the entries of its start. A line that is still being written is left out."""
     last: dict[str, dict] = {}
-    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    for event in (json.loads(line) for line in lines if line.endswith("\n")):
+    for event in events(path.read_text(encoding="utf-8", errors="replace") if path.exists() else ""):
         before = last.get(event["label"], {}) if event["event"] != "started" else {}
         last[event["label"]] = before | event
     return last

@@ -67,6 +67,8 @@ def offered(threads: int):
             nonlocal process
             if process is None and selectors.select.select([listener], [], [], 0)[0]:
                 process = _started(listener, threads)
+            elif process and process.poll() is not None:  # no forks with CUDA, or killed for its memory
+                listener.close()  # whoever waits for it, or asks later, runs by itself
 
         try:
             yield {ADDRESS: address}, look

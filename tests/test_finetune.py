@@ -165,3 +165,11 @@ def test_volumes_that_are_resampled_to_the_crop_keep_it(tiny_setup):
     fitted = replace(tiny_setup, dataset=replace(tiny_setup.dataset, grids=grids))
     with pytest.raises(CourseError, match=r"crop=2: volumes of .* are resampled to the crop; leave it at 1"):
         experiments.finetune(fitted, Finetuning(num_labeled=2, crop=2))
+
+
+def test_labels_with_background_alone_are_refused_before_training(tiny_setup, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
+    empty = replace(tiny_setup, dataset=replace(tiny_setup.dataset, labels={0: "background"}))
+    with pytest.raises(CourseError, match="its labels have background alone; correct them, or pretrain only"):
+        experiments.finetune(empty, Finetuning(num_labeled=2))
+    assert not list(tmp_path.rglob("config.json"))

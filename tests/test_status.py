@@ -9,7 +9,7 @@ from dataclasses import asdict
 
 import pytest
 
-from course import __main__ as cli, execution, plan, slurm, status
+from course import __main__ as cli, execution, plan, progress, slurm, status
 from course.chapters import tasks_of
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs, scales
@@ -115,6 +115,12 @@ def test_failed_and_timed_out_say_why(course):
     found = states(course)
     assert (found[one].state, found[one].reason, found[one].job) == ("failed", "why False", "41")
     assert (found[two].state, found[two].reason) == ("timed out", "why True")
+
+
+def test_a_damaged_line_of_the_events_is_skipped(course):
+    whole = [json.dumps(event("started", label, **AWAY)) for label in ("one", "two")]
+    text = f'{whole[0]}\n{{"event": "sta{whole[1]}\n[]\n{{"event": "failed"}}\n{whole[1]}\n{whole[0][:20]}'
+    assert [found["label"] for found in progress.events(text)] == ["one", "two"]
 
 
 def test_a_chapter_over_its_limit_tells_so(tmp_path):

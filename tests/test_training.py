@@ -74,6 +74,18 @@ def test_a_finished_run_is_not_run_again_but_other_settings_are(tiny_setup, tmp_
     assert other.name == "simmim__mask_ratio=0.3" and other != first
 
 
+def test_what_starts_over_leaves_no_weights_of_before(tiny_setup, tmp_path, monkeypatch):
+    """Were it interrupted, a fine-tuning would begin with those of other data."""
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
+    done = experiments.pretrain(tiny_setup, Pretraining.of("simmim", steps=2))
+    assert list(done.glob("*.safetensors"))
+    settings = json.loads((done / "config.json").read_text())["settings"]
+    assert runs.begin(done, settings) and list(done.glob("*.safetensors"))
+    assert not runs.begin(done, settings | {"data": "of more volumes"})
+    with pytest.raises(CourseError, match="does not exist; run chapter 03_simmim_masking first"):
+        experiments.build_network(tiny_setup, Finetuning(init=done.name))
+
+
 def test_a_run_of_an_earlier_layout_is_one_line_and_stays_as_it_is(tiny_setup, tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
     folder = runs.pretrain_dir(tiny_setup.dataset.name, tiny_setup.scale.name, "simmim")

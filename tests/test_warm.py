@@ -87,3 +87,12 @@ def test_forks_are_what_was_asked_for_and_end_with_whoever_asked_and_with_the_co
     wait_for(lambda: not psutil.pid_exists(pid))
     client = start(tmp_path, LOOK.format(end="pass"), place)  # nobody answers any more
     assert client.communicate("", timeout=60)[0].endswith("False\n") and client.returncode == 0
+
+
+def test_who_waits_for_a_process_that_has_ended_runs_by_itself(tmp_path, monkeypatch):
+    """As with CUDA, where nothing can be forked, or after it was killed for its memory."""
+    monkeypatch.setattr(warm, "_started", lambda listener, threads: subprocess.Popen([sys.executable, "-c", "pass"]))
+    with looked_after() as place:
+        for _ in ("waits", "comes later"):
+            client = start(tmp_path, LOOK.format(end="pass"), place)
+            assert client.communicate("", timeout=60)[0].endswith("False\n") and client.returncode == 0

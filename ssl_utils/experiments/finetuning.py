@@ -14,6 +14,7 @@ from ssl_utils.data.crops import Crops
 from ssl_utils.data.datalists import Case
 from ssl_utils.data.transforms import augmentation
 from ssl_utils.data.volumes import Volume
+from ssl_utils.errors import CourseError
 from ssl_utils.experiments import model_card, runs
 from ssl_utils.experiments.building import build_network, pretrained_weights, with_crop
 from ssl_utils.experiments.description import Finetuning
@@ -42,6 +43,8 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
     setup = with_crop(setup, run.crop)
     scale, dataset, team = setup.scale, setup.dataset, team or Team()
     team.check(scale.finetune_batch_size)
+    if not dataset.classes:
+        raise CourseError(f"{dataset.name}: its labels have background alone; correct them, or pretrain only")
     folder = runs.finetune_dir(dataset.name, scale.name, run.name, run.num_labeled, run.subset, run.seed)
     labelled = datalists.label_subset(setup.datalist.training, run.num_labeled, run.subset)
     weights, scope = pretrained_weights(setup, run.init, run.scope)

@@ -91,6 +91,8 @@ def begin(folder: Path, settings: dict[str, Any], *, device: str | None = None, 
         if not same:
             for name in ("metrics.json", "last.ckpt", "history.csv", "inside.csv", "per_case.csv", "budget.json"):
                 (folder / name).unlink(missing_ok=True)
+            for weights in folder.glob("*.safetensors"):  # of other data, if this run is interrupted
+                weights.unlink()
     about = {"layout": LAYOUT, "settings": settings, "commit": commit(), "versions": versions(), "started": _now()}
     write_json(config, {**about, "device": device, "by": processes.here()})
     return False
