@@ -72,6 +72,25 @@ def test_the_body_is_cropped_out_of_the_air():
     np.testing.assert_allclose(done.affine[:3, 3], [10, 8, 5])
 
 
+def test_a_label_is_resampled_as_its_image_though_their_affines_differ_by_rounding():
+    """Of 25 voxels become 12 or 13; and near 45 degrees two axes may change places."""
+    shape, grid = (25, 24, 24), Grid((2.0,) * 3, (12, 12, 12))
+    array = np.random.default_rng(0).uniform(1, 2, shape)
+    slightly = [np.diag([size, 1, 1, 1.0]) for size in (0.999, 1.001)]
+    turned = [nib.affines.from_matvec(_about_z(45 + degrees)) for degrees in (-0.05, 0.05)]
+    for one, other in (slightly, slightly[::-1], turned, turned[::-1]):
+        image, label = volume(array, one), volume(array > 1.5, other)
+        volumes.check_pair(image, label)
+        done = preprocess(image, label, grid=grid, intensity=PERCENTILES)
+        alike = preprocess(image, volume(array > 1.5, one), grid=grid, intensity=PERCENTILES)
+        assert done.label.shape == done.image.shape[1:] and np.array_equal(done.label, alike.label)
+
+
+def _about_z(degrees: float) -> np.ndarray:
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
+
+
 def test_the_cache_is_used_again_and_follows_the_file(tiny_setup, tmp_path, prepared, monkeypatch):
     root = tmp_path / "cache"
     monkeypatch.setattr(cache, "_write", lambda *_: pytest.fail("preprocessed twice"))

@@ -51,7 +51,7 @@ def preprocess(image: Volume, label: Volume | None, *, grid: Grid, intensity: In
         size = f"{shape_text(voxels.shape[1:])} voxels at {' x '.join(f'{s:.3g}' for s in spacing)} mm"
         why = f"has {size}, less than a quarter of the ROI {shape_text(grid.roi)} along an axis"
         raise CourseError(f"{image.path}: {why}; leave the volume out, or train with a smaller ROI (--roi)")
-    labels = _regrid(label.array, label.affine, spacing, "nearest")[0][0] if label else None
+    labels = _regrid(label.array, image.affine, spacing, "nearest")[0][0] if label else None  # one grid: `check_pair`
     if intensity.kind == "nonzero":  # resampling has smeared the edge of the brain into the background
         brain = image.array.any(0, keepdims=True)
         voxels *= _regrid(brain, image.affine, spacing, "nearest")[0]
