@@ -86,7 +86,8 @@ def fit(
     callbacks: Sequence[L.Callback] = (),
     team: Team | None = None,
 ) -> Recorder:
-    """Train for `steps` steps with `validations` validations, resuming from `folder/last.ckpt` when there is one.
+    """Train for `steps` steps with at most `validations` validations, resuming from `folder/last.ckpt` when there is
+    one. There are equally many steps before each validation, so that up to this number less one may be added.
 
     `callbacks` run before the recorder, so that the checkpoint of a validation contains their state. The processes of
     the `team` share a batch of `batch_size` equally. Raises CourseError when the loss is not finite, or the checkpoint
@@ -98,6 +99,7 @@ def fit(
     team, stopwatch = team or Team(), Stopwatch()
     validations = max(min(validations, steps), 1)
     per_epoch = math.ceil(steps / validations)
+    validations = math.ceil(steps / per_epoch)
     sampler = Consecutive(per_epoch * batch_size, batch_size=batch_size, rank=team.rank, processes=team.size)
     loader_class = partial(Ahead, pin_memory=True) if device() == "cuda" else DataLoader
     recorder = Recorder(
