@@ -126,6 +126,29 @@ def test_crops_are_functions_of_seed_and_number(prepared):
     assert "label" not in Crops(prepared, roi=(16, 16, 16), seed=1)[0]
 
 
+def test_a_small_rotation_is_small_on_a_grid_of_thick_slices_too():
+    """In mm, along the slices: how far the middle slice moves at the edge of the crop, beside its centre."""
+    roi, slices = (65, 65, 17), torch.arange(17, dtype=torch.uint8).expand(1, 65, 65, 17)
+    thick = Grid((3.5, 3.5, 8.0), roi)
+
+    def farthest(augment) -> float:
+        crops = [augment({"image": torch.rand(1, *roi), "label": slices}, seed)["label"] for seed in range(60)]
+        at_the_edge = torch.stack([crop[0, [0, -1, 32, 32], [32, 32, 0, -1], 8] for crop in crops])
+        return float((at_the_edge.float() - 8).abs().max()) * thick.spacing[2]
+
+    reach = 32 * thick.spacing[0] * np.sin(0.15) * 1.1  # with the scaling
+    assert reach / 2 < farthest(augmentation(thick)) < reach + thick.spacing[2] / 2
+    assert farthest(augmentation()) > 1.5 * reach
+
+
+@pytest.mark.parametrize("grid", [Grid((6.0,) * 3, (48, 40, 32)), Grid((5.0, 5.0, 6.0), (32, 32, 32), fit=True)])
+def test_on_cubes_and_fitted_grids_the_rotation_is_as_it_was(grid):
+    crop = {"image": torch.rand(1, *grid.roi), "label": torch.ones(1, *grid.roi, dtype=torch.uint8)}
+    for seed in range(5):
+        plain, one = augmentation()(dict(crop), seed), augmentation(grid)(dict(crop), seed)
+        assert torch.equal(plain["image"], one["image"]) and torch.equal(plain["label"], one["label"])
+
+
 def test_every_case_comes_once_a_round(prepared):
     crops = Crops(prepared, roi=(8, 8, 8), seed=1)
     n = len(prepared)

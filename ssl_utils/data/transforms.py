@@ -120,15 +120,19 @@ def _body_box(image: np.ndarray) -> tuple[slice, ...]:
     return boxes[0] if boxes else tuple(slice(0, n) for n in image.shape[1:])
 
 
-def augmentation(labelled: bool = True) -> Callable[[dict, int], dict]:
+def augmentation(grid: Grid | None = None) -> Callable[[dict, int], dict]:
     """Random changes for fine-tuning crops: small rotation and scaling, contrast, brightness, noise. No flips, since
     left and right differ in anatomy.
 
+    The rotation is one of voxels. Where they are no cubes it shears, so in a plane whose spacings (of the `grid`)
+    differ the largest angle is smaller by their ratio. With `fit` each volume has its own spacing: no limit.
+
     Returns a function (crop dict, seed) -> crop dict.
     """
-    keys = ["image", "label"] if labelled else ["image"]
-    modes = ["bilinear", "nearest"][: len(keys)]
-    ranges = {"rotate_range": [0.15] * 3, "scale_range": [0.1] * 3}
+    spacing = (1, 1, 1) if grid is None or grid.fit else grid.spacing
+    planes = [spacing[:axis] + spacing[axis + 1 :] for axis in range(3)]  # across each axis of rotation
+    ranges = {"rotate_range": [0.15 * (min(plane) / max(plane)) for plane in planes], "scale_range": [0.1] * 3}
+    keys, modes = ["image", "label"], ["bilinear", "nearest"]
     turned = mt.RandAffined(keys, prob=0.5, **ranges, mode=modes, padding_mode="border")
     brightness = mt.RandScaleIntensityd("image", factors=0.15, prob=0.5)
     contrast = mt.RandAdjustContrastd("image", gamma=(0.8, 1.25), prob=0.3)
