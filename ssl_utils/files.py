@@ -80,7 +80,7 @@ def write_json(path: Path | str, content: Any) -> None:
 
 def read_json(path: Path | str) -> Any:
     try:
-        return json.loads(Path(path).read_text(encoding="utf-8"), object_pairs_hook=_once)
+        return json.loads(Path(path).read_text(encoding="utf-8-sig"), object_pairs_hook=_once)
     except FileNotFoundError:
         raise CourseError(f"{path}: no such file; check the path, or run the chapter that writes it") from None
     except (ValueError, OSError, RecursionError) as error:

@@ -161,6 +161,7 @@ FAULTY: dict[str, tuple[bytes, str]] = {
     "text.mha": (b"hello " * 200, "not a MetaImage"),
     "no_voxels.mhd": (mha_bytes(_VOXELS, np.eye(4)).split(b"LOCAL")[0] + b"voxels.raw\n", "is not there"),
     "scaled.mha": (mha_bytes(_VOXELS, np.eye(4), extra="ElementToIntensityFunctionSlope = 2\n"), "Slope"),
+    "shifted.mha": (mha_bytes(_VOXELS, np.eye(4), extra="ElementToIntensityFunctionOffset = -1024\n"), "Offset"),
     "cut.mgz": (gzip.compress(mgh_bytes(_VOXELS, np.eye(4)))[:-900], "truncated"),
     "short.mgh": (mgh_bytes(_VOXELS, np.eye(4))[:4000], "truncated"),
     "text.mgh": (b"hello " * 200, "not an MGH"),

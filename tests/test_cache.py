@@ -72,6 +72,25 @@ def test_the_body_is_cropped_out_of_the_air():
     np.testing.assert_allclose(done.affine[:3, 3], [10, 8, 5])
 
 
+def test_a_label_is_resampled_as_its_image_though_their_affines_differ_by_rounding():
+    """Of 25 voxels become 12 or 13; and near 45 degrees two axes may change places."""
+    shape, grid = (25, 24, 24), Grid((2.0,) * 3, (12, 12, 12))
+    array = np.random.default_rng(0).uniform(1, 2, shape)
+    slightly = [np.diag([size, 1, 1, 1.0]) for size in (0.999, 1.001)]
+    turned = [nib.affines.from_matvec(_about_z(45 + degrees)) for degrees in (-0.05, 0.05)]
+    for one, other in (slightly, slightly[::-1], turned, turned[::-1]):
+        image, label = volume(array, one), volume(array > 1.5, other)
+        volumes.check_pair(image, label)
+        done = preprocess(image, label, grid=grid, intensity=PERCENTILES)
+        alike = preprocess(image, volume(array > 1.5, one), grid=grid, intensity=PERCENTILES)
+        assert done.label.shape == done.image.shape[1:] and np.array_equal(done.label, alike.label)
+
+
+def _about_z(degrees: float) -> np.ndarray:
+    c, s = np.cos(np.radians(degrees)), np.sin(np.radians(degrees))
+    return np.array([[c, -s, 0], [s, c, 0], [0, 0, 1.0]])
+
+
 def test_the_cache_is_used_again_and_follows_the_file(tiny_setup, tmp_path, prepared, monkeypatch):
     root = tmp_path / "cache"
     monkeypatch.setattr(cache, "_write", lambda *_: pytest.fail("preprocessed twice"))
@@ -105,6 +124,29 @@ def test_crops_are_functions_of_seed_and_number(prepared):
         assert one["image"].shape == (1, 16, 16, 16) and set(one["label"].unique().tolist()) <= {0, 1, 2}
     assert not torch.equal(crops[0]["image"], crops[len(prepared)]["image"])
     assert "label" not in Crops(prepared, roi=(16, 16, 16), seed=1)[0]
+
+
+def test_a_small_rotation_is_small_on_a_grid_of_thick_slices_too():
+    """In mm, along the slices: how far the middle slice moves at the edge of the crop, beside its centre."""
+    roi, slices = (65, 65, 17), torch.arange(17, dtype=torch.uint8).expand(1, 65, 65, 17)
+    thick = Grid((3.5, 3.5, 8.0), roi)
+
+    def farthest(augment) -> float:
+        crops = [augment({"image": torch.rand(1, *roi), "label": slices}, seed)["label"] for seed in range(60)]
+        at_the_edge = torch.stack([crop[0, [0, -1, 32, 32], [32, 32, 0, -1], 8] for crop in crops])
+        return float((at_the_edge.float() - 8).abs().max()) * thick.spacing[2]
+
+    reach = 32 * thick.spacing[0] * np.sin(0.15) * 1.1  # with the scaling
+    assert reach / 2 < farthest(augmentation(thick)) < reach + thick.spacing[2] / 2
+    assert farthest(augmentation()) > 1.5 * reach
+
+
+@pytest.mark.parametrize("grid", [Grid((6.0,) * 3, (48, 40, 32)), Grid((5.0, 5.0, 6.0), (32, 32, 32), fit=True)])
+def test_on_cubes_and_fitted_grids_the_rotation_is_as_it_was(grid):
+    crop = {"image": torch.rand(1, *grid.roi), "label": torch.ones(1, *grid.roi, dtype=torch.uint8)}
+    for seed in range(5):
+        plain, one = augmentation()(dict(crop), seed), augmentation(grid)(dict(crop), seed)
+        assert torch.equal(plain["image"], one["image"]) and torch.equal(plain["label"], one["label"])
 
 
 def test_every_case_comes_once_a_round(prepared):

@@ -380,3 +380,25 @@ def test_three_patients_with_many_cases_fill_three_sides(tmp_path):
     ]
     found = datalists.from_folder(make_folder(tmp_path / "x", names, content={"training": entries}))
     assert all(found.sides()[side] for side in ("training", "validation", "test")) and datalists.leaks(found) == {}
+
+
+def test_a_validation_list_without_labels_is_kept(tmp_path):
+    root = tmp_path / "mine"
+    content = {"training": [f"c{i}.nii" for i in range(6)], "validation": ["v0.nii", "v1.nii"]}
+    for name in (*content["training"], *content["validation"]):
+        volumes.write_nifti(root / name, np.ones((4, 4, 4), np.int16), np.eye(4))
+    write_json(root / "dataset.json", content)
+    found = datalists.from_folder(root)
+    assert [case.id for case in found.validation] == ["v0", "v1"] and found.training == found.test == ()
+    assert [case.id for case in found.unlabeled] == [f"c{i}" for i in range(6)]
+    write_json(root / "dataset.json", content | {"training": []})
+    with pytest.raises(CourseError, match="images of 0 patients are there, 1 are needed"):
+        datalists.from_folder(root)
+
+
+@pytest.mark.parametrize("empty", [[], None])
+def test_an_empty_split_of_a_list_leaves_the_cases_of_the_folder(tmp_path, empty):
+    root = make_folder(tmp_path / "mine", ["a", "b", "c"], content={"training": empty, "channels": ["x", "y"]})
+    found = datalists.as_listed(root)
+    assert [case.id for case in found.training] == ["a", "b", "c"] and found.channels == ("x", "y")
+    assert {case.id for case in found.unlabeled} == {"bare", "other"}

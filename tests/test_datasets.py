@@ -19,6 +19,23 @@ def test_a_dataset_is_found_under_each_of_its_names(tmp_path, monkeypatch, folde
     assert datasets.locate(known) == tmp_path / folder == datasets.fetch(known, phantom_sizes=(0, 0, 0, 0))
 
 
+@pytest.mark.parametrize("name", ["phantom", "hippocampus", "btcv"])
+def test_a_folder_that_is_given_for_a_named_dataset_is_the_only_place(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("SSL_DATA_ROOT", str(tmp_path / "root"))
+    known = datasets.get(name, tmp_path / "given")
+    for attempt in (datasets.datalist, lambda known: datasets.fetch(known, phantom_sizes=(1, 1, 1, 1))):
+        with pytest.raises(CourseError, match=f"^{tmp_path}/given: no such folder; give .* --data /path$"):
+            attempt(known)
+    (tmp_path / "given").mkdir()
+    assert datasets.fetch(known, phantom_sizes=(1, 1, 1, 1)) == tmp_path / "given"
+    assert not (tmp_path / "root").exists() and not any((tmp_path / "given").iterdir())
+
+
+def test_a_given_folder_without_a_phantom_is_named(tmp_path):
+    with pytest.raises(CourseError, match=f"^{tmp_path}/dataset.json: no such file; check the path"):
+        datasets.datalist(datasets.get("phantom", tmp_path))
+
+
 @pytest.mark.parametrize("name", datasets.REGISTRY)
 def test_every_dataset_says_what_a_reader_needs(name):
     known = datasets.get(name)

@@ -80,10 +80,18 @@ def test_a_folder_is_searched_for_volumes(tmp_path):
     assert "no such file" in only(doctor.examine([tmp_path / "absent.nii"])).reason
 
 
-def test_files_in_a_label_folder_are_read_as_labels(tmp_path):
-    (tmp_path / "labelsTr").mkdir()
-    image_file(tmp_path / "labelsTr" / "a.nii")
+@pytest.mark.parametrize("folder", ["labelsTr", "labelsTs", "labels", "Label"])
+def test_files_in_a_label_folder_are_read_as_labels(tmp_path, folder):
+    (tmp_path / folder).mkdir()
+    image_file(tmp_path / folder / "a.nii")
     assert "whole number" in only(doctor.examine([tmp_path])).reason
+
+
+@pytest.mark.parametrize("folder", ["unlabeled", "unlabelled", "labelled"])
+def test_files_in_other_folders_are_read_as_images(tmp_path, folder):
+    (tmp_path / folder).mkdir()
+    image_file(tmp_path / folder / "a.nii")
+    assert doctor.examine([tmp_path]) == []
 
 
 def test_real_oddities_never_raise():

@@ -125,6 +125,25 @@ def test_voxels_beside_their_header_belong_to_the_volume(tmp_path):
     assert cache.content(case) != before
 
 
+@pytest.mark.parametrize("ending", [".mhd", ".nhdr"])
+@pytest.mark.parametrize("name", ["a", "[a", "a?*[1]"])
+def test_voxels_of_another_name_than_their_header_belong_to_the_volume(tmp_path, name, ending):
+    path, raw = tmp_path / f"{name}{ending}", tmp_path / "voxels of a.raw"
+    nrrd = nrrd_bytes(VOXELS, AFFINE, encoding="raw", extra=f"data file: {raw.name}\n")
+    meta = mha_bytes(VOXELS, AFFINE, compressed=False).replace(b"LOCAL\n", raw.name.encode() + b"\n")
+    header = (meta if ending == ".mhd" else nrrd)[: -VOXELS.nbytes]
+    for file, content in ((path, header), (raw, VOXELS.tobytes(order="F")), (tmp_path / f"{name}.txt", b"notes")):
+        file.write_bytes(content)
+    (tmp_path / "a1.other").touch()
+    assert np.array_equal(volumes.read_image(path).array[0], VOXELS)
+    assert names.parts(path) == [path, *sorted([raw, tmp_path / f"{name}.txt"])]
+    before = names.state(path)
+    raw.write_bytes(VOXELS[::-1].tobytes(order="F") + b"more")
+    assert names.state(path) != before
+    path.unlink()
+    assert names.parts(path) == [path, tmp_path / f"{name}.txt"]
+
+
 def test_an_own_folder_may_mix_formats(tmp_path):
     (tmp_path / "labelsTr").mkdir()
     (tmp_path / "imagesTr").mkdir()

@@ -575,6 +575,14 @@ def test_channels_of_a_list_without_cases_are_a_list(tmp_path):
     assert "channels must be a list" in refusal(write_list(hippocampus(tmp_path), {"channels": 7}))
 
 
+def test_json_may_begin_with_a_byte_order_mark(tmp_path):
+    """As Notepad writes it."""
+    root = write_list(tmp_path, {"unlabeled": ["é.nii.gz"]})
+    text = (root / "dataset.json").read_text(encoding="utf-8")
+    (root / "dataset.json").write_text(text, encoding="utf-8-sig")
+    assert ids(datalists.as_listed(root).unlabeled) == ["é"]
+
+
 def test_json_may_be_too_deep(tmp_path):
     (tmp_path / "dataset.json").write_text("[" * 100_000)
     assert "is not readable JSON" in refusal(tmp_path)

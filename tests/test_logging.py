@@ -10,7 +10,7 @@ from tensorboardX.proto.event_pb2 import Event
 from ssl_utils import __main__ as cli, experiments
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import Finetuning, Pretraining, runs
-from ssl_utils.training import recorder
+from ssl_utils.training import logs, recorder
 from ssl_utils.training.recorder import Recorder
 
 
@@ -75,6 +75,15 @@ def test_a_run_that_goes_on_has_every_point_once(tiny_setup, tmp_path, monkeypat
     experiments.pretrain(tiny_setup, Pretraining.of("restoration"))
     assert same(points(folder), points(whole))
     assert len(list((folder / "tensorboard").iterdir())) == 1
+
+
+def test_a_folder_that_cannot_be_removed_is_used_again(tmp_path, monkeypatch):
+    """A network disk keeps a file that another program has open."""
+    monkeypatch.setattr(logs.shutil, "rmtree", lambda *_, **__: None)
+    (tmp_path / "tensorboard").mkdir()
+    writer = logs.Logs(tmp_path, headline="test", points=[(1, {"loss": 0.5})])
+    writer.close(failed=False)
+    assert points(tmp_path) == {"loss": [(1, 0.5)]}
 
 
 @pytest.mark.long

@@ -81,6 +81,23 @@ def test_the_smallest_structure_comes_first_and_unreadable_labels_are_left_out(t
     assert united["all"][0].mask.sum() == (label > 0).sum()
 
 
+def test_without_a_structure_nothing_survives():
+    assert not round_trip.survive({}, (1, 1, 1), 0.5) and not round_trip.crops({})
+
+
+@pytest.mark.parametrize("count", [1, 4, 5, 9, 24])
+def test_labels_are_read_evenly_spread(monkeypatch, count):
+    read = []
+    monkeypatch.setattr(volumes, "read_label", lambda path: read.append(path) or cut_off())
+    assert round_trip.parts([*range(count)], {"ball": (1,)}) == {} and len(read) == min(count, round_trip.CASES)
+    steps = np.diff([*read, count])
+    assert read[0] == 0 and steps.max() - steps.min() <= 1
+
+
+def cut_off():
+    raise CourseError("a.nii: is truncated; copy it again")
+
+
 # ---- the choice
 
 
@@ -190,6 +207,8 @@ def test_volumes_differ_by_all_headers_and_not_by_the_few_labels_that_are_read()
     sides = [20, 22, 24, 26, 28]
     of_labels = [round_trip.Part(np.ones((n // 2,) * 3, bool), (n // 4,) * 3, (2.0,) * 3, (n,) * 3) for n in sides]
     assert round_trip.crops({"tumour": of_labels})
+    assert round_trip.crops({"tumour": of_labels, "of one label": of_labels[:1]})
+    assert not round_trip.crops({"of one label": of_labels[:1]})
     extents = np.array([[2.0 * n] * 3 for n in (*sides, 12, 14, 40, 44)])
     assert round_trip.differ(extents) and not round_trip.differ(extents[: len(sides)])
 

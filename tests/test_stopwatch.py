@@ -8,7 +8,7 @@ import torch
 from torch.utils.data import DataLoader, Dataset
 
 from ssl_utils import experiments
-from ssl_utils.experiments import Finetuning, Pretraining, runs
+from ssl_utils.experiments import Finetuning, Pretraining, finetuning, pretraining, runs, scales
 from ssl_utils.training import loop as training, stopwatch
 from ssl_utils.training.parallel import SharedStep
 from ssl_utils.training.stopwatch import PARTS, Stopwatch
@@ -85,19 +85,24 @@ def clock(monkeypatch) -> Clock:
     return one
 
 
-def spent(clock: Clock, folder, callbacks=(), *, data=0.0, logging=0.0, **seconds) -> dict[str, float]:
-    recorder = training.fit(
+def spent(clock: Clock, folder, callbacks=(), **how) -> dict[str, float]:
+    return fitted(clock, folder, callbacks, **how).stopwatch.spent
+
+
+def fitted(
+    clock: Clock, folder, callbacks=(), *, data=0.0, logging=0.0, steps=STEPS, validations=VALIDATIONS, **seconds
+):
+    return training.fit(
         Line(clock, **seconds),
         crops=Numbers(clock, data),
         validation=DataLoader(range(2)),
         folder=folder,
-        steps=STEPS,
+        steps=steps,
         batch_size=1,
-        validations=VALIDATIONS,
+        validations=validations,
         headline="a line",
         callbacks=[*callbacks, Slow(clock, logging)],
     )
-    return recorder.stopwatch.spent
 
 
 @pytest.mark.parametrize("part", ALONE)
@@ -111,6 +116,21 @@ def test_a_step_is_divided_and_nothing_is_lost(clock, tmp_path):
     found = spent(clock, tmp_path, **ALONE, validation=0.5)
     expected = {part: seconds * STEPS for part, seconds in ALONE.items()} | {"validation": 0.5 * 2 * VALIDATIONS}
     assert found == expected and sum(found.values()) == clock.now - began
+
+
+@pytest.mark.parametrize(
+    ("steps", "most", "at"),
+    [(21, 10, range(3, 22, 3)), (20, 10, range(2, 21, 2)), (7, 3, (3, 6, 9)), (3, 10, (1, 2, 3)), (1, 5, (1,))],
+)
+def test_a_run_has_hardly_more_steps_than_it_should(clock, tmp_path, steps, most, at):
+    """In place of 30 steps for 21, whose schedule had ended."""
+    assert [row["step"] for row in fitted(clock, tmp_path, steps=steps, validations=most).rows] == [*at]
+
+
+def test_no_scale_has_another_number_of_steps_or_validations():
+    for scale in scales.SCALES.values():
+        kinds = (scale.pretrain_steps, pretraining), (scale.finetune_steps, finetuning)
+        assert all(steps % min(kind.VALIDATIONS, steps // 2) == 0 for steps, kind in kinds)
 
 
 def test_a_run_that_goes_on_goes_on_counting(clock, tmp_path):

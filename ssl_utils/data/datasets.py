@@ -67,7 +67,10 @@ def get(
 
 
 def locate(dataset: Dataset) -> Path | None:
-    """The folder of the dataset, or None when it has not been fetched."""
+    """The folder of the dataset, or None when it has not been fetched. Raises CourseError when the folder that a
+    person has given is not there."""
+    if dataset.root and not dataset.root.is_dir():
+        raise CourseError(f"{dataset.root}: no such folder; give that of your data with DATA=/path or --data /path")
     folders = [dataset.root] if dataset.root else [data_root() / folder for folder in dataset.folders]
     return next((folder for folder in folders if folder.is_dir()), None)
 
@@ -76,7 +79,7 @@ def datalist(dataset: Dataset, *, name: str | None = None) -> Datalist:
     """The datalist of a fetched dataset (the first of its lists, or `name`).
 
     Raises:
-        CourseError: the dataset is not on this machine, or the list is faulty.
+        CourseError: the dataset, or the folder that was given, is not on this machine, or the list is faulty.
     """
     root = locate(dataset)
     if root is None:
@@ -89,19 +92,21 @@ def datalist(dataset: Dataset, *, name: str | None = None) -> Datalist:
         with_folds = root / FOLDS
         return folds.read(with_folds, dataset, root=root) if with_folds.exists() else rules.datalist(dataset, root)
     path = LISTS / f"{names[0]}.json" if names else root / "dataset.json"
-    if dataset.phantom and not path.exists():
+    if dataset.phantom and not dataset.root and not path.exists():
         run = f"run: python -m ssl_utils data {dataset.name}"
         raise CourseError(f"{root}: is not complete; {run} (waits for one that runs)")
     return datalists.read(path, root=root)
 
 
 def fetch(dataset: Dataset, *, phantom_sizes: tuple[int, int, int, int], progress=None) -> Path:
-    """Make sure that the dataset is on disk: generate or download it where it is missing. Returns its folder.
+    """Make sure that the dataset is on disk: generate or download it where it is missing, unless a person has given its
+    folder. Returns the folder.
 
     Raises:
-        CourseError: it must be obtained by hand (the message lists the steps), or the download failed.
+        CourseError: the given folder is not there, the dataset must be obtained by hand (the message lists the steps),
+            or the download failed.
     """
-    if dataset.phantom:
+    if dataset.phantom and not dataset.root:
         with exclusively(data_root(), dataset.name):
             return _generate(dataset, phantom_sizes, progress)
     root = locate(dataset)
@@ -110,16 +115,10 @@ def fetch(dataset: Dataset, *, phantom_sizes: tuple[int, int, int, int], progres
     if dataset.archive:
         with exclusively(data_root(), dataset.name):
             return locate(dataset) or _load(dataset, progress)
-    if dataset.how_to_get:
-        steps = dataset.how_to_get.format(root=data_root() / dataset.folders[0])
-        registration = "registration" in dataset.licence
-        why = (
-            "needs a registration, so it cannot be fetched for you" if registration else "is put together by hand, once"
-        )
-        raise CourseError(f"dataset {dataset.name}: {why}. {steps}. Licence: {dataset.licence}")
-    raise CourseError(
-        f"{dataset.root or data_root()}: no such folder; give the folder of your data with DATA=/path or --data /path"
-    )
+    steps = dataset.how_to_get.format(root=data_root() / dataset.folders[0])
+    registration = "registration" in dataset.licence
+    why = "needs a registration, so it cannot be fetched for you" if registration else "is put together by hand, once"
+    raise CourseError(f"dataset {dataset.name}: {why}. {steps}. Licence: {dataset.licence}")
 
 
 def _load(dataset: Dataset, progress) -> Path:

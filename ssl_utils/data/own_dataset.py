@@ -16,7 +16,7 @@ from ssl_utils.data.lists.own_folder import from_folder
 from ssl_utils.errors import CourseError
 from ssl_utils.files import read_json, write_json
 
-RULE = 2  # version of the choice of a grid by labels; what earlier ones have written is not used
+RULE = 3  # version of the choice of a grid by labels; what earlier ones have written is not used
 
 
 def describe(root: Path, *, name: str, chosen: Mapping[str, tuple] | None = None, cache: Path | None = None) -> Dataset:

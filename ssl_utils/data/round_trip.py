@@ -58,7 +58,8 @@ def parts(labels: Sequence[Path], structures: Mapping[str, Sequence[int]]) -> di
     """Every structure (name -> the label values that it unites) in some of the labels, evenly spread over them, the
     smallest structure first. A label that cannot be read is left to the doctor."""
     by_name: dict[str, list[Part]] = defaultdict(list)
-    for path in labels[:: max(1, len(labels) // CASES)][:CASES]:
+    count = min(CASES, len(labels))
+    for path in (labels[i * len(labels) // count] for i in range(count)):
         with suppress(CourseError):
             label = volumes.reorient(volumes.read_label(path))
             boxes = [None, *find_objects(label.array[0])]
@@ -77,8 +78,8 @@ def dices(by_name: Mapping[str, Sequence[Part]], spacing: Sequence[float]) -> di
 
 
 def survive(by_name: Mapping[str, Sequence[Part]], spacing: Sequence[float], least: float) -> bool:
-    """Whether every structure keeps that Dice; the first that does not ends the search."""
-    return all(_median(group, spacing) >= least for group in by_name.values())
+    """Whether there are structures and each keeps that Dice; the first that does not ends the search."""
+    return bool(by_name) and all(_median(group, spacing) >= least for group in by_name.values())
 
 
 def differ(extents: np.ndarray) -> bool:
@@ -89,14 +90,15 @@ def differ(extents: np.ndarray) -> bool:
 
 def crops(by_name: Mapping[str, Sequence[Part]]) -> bool:
     """Whether volumes whose extents differ are crops around the structures: the share of the volume that a structure
-    spans then differs less than its size in mm."""
-    for group in by_name.values():
+    spans then differs less than its size in mm. A structure of one label says nothing about that."""
+    groups = [group for group in by_name.values() if len(group) > 1]
+    for group in groups:
         sizes = [np.multiply(part.mask.shape, part.spacing) for part in group]
         extents = [np.multiply(part.shape, part.spacing) for part in group]
         shares = [size / extent for size, extent in zip(sizes, extents, strict=True)]
         if (_spread(shares) >= _spread(sizes)).any():
             return False
-    return bool(by_name)
+    return bool(groups)
 
 
 def _spread(sizes: Sequence[np.ndarray] | np.ndarray) -> np.ndarray:

@@ -51,7 +51,7 @@ def preprocess(image: Volume, label: Volume | None, *, grid: Grid, intensity: In
         size = f"{shape_text(voxels.shape[1:])} voxels at {' x '.join(f'{s:.3g}' for s in spacing)} mm"
         why = f"has {size}, less than a quarter of the ROI {shape_text(grid.roi)} along an axis"
         raise CourseError(f"{image.path}: {why}; leave the volume out, or train with a smaller ROI (--roi)")
-    labels = _regrid(label.array, label.affine, spacing, "nearest")[0][0] if label else None
+    labels = _regrid(label.array, image.affine, spacing, "nearest")[0][0] if label else None  # one grid: `check_pair`
     if intensity.kind == "nonzero":  # resampling has smeared the edge of the brain into the background
         brain = image.array.any(0, keepdims=True)
         voxels *= _regrid(brain, image.affine, spacing, "nearest")[0]
@@ -120,15 +120,19 @@ def _body_box(image: np.ndarray) -> tuple[slice, ...]:
     return boxes[0] if boxes else tuple(slice(0, n) for n in image.shape[1:])
 
 
-def augmentation(labelled: bool = True) -> Callable[[dict, int], dict]:
+def augmentation(grid: Grid | None = None) -> Callable[[dict, int], dict]:
     """Random changes for fine-tuning crops: small rotation and scaling, contrast, brightness, noise. No flips, since
     left and right differ in anatomy.
 
+    The rotation is one of voxels. Where they are no cubes it shears, so in a plane whose spacings (of the `grid`)
+    differ the largest angle is smaller by their ratio. With `fit` each volume has its own spacing: no limit.
+
     Returns a function (crop dict, seed) -> crop dict.
     """
-    keys = ["image", "label"] if labelled else ["image"]
-    modes = ["bilinear", "nearest"][: len(keys)]
-    ranges = {"rotate_range": [0.15] * 3, "scale_range": [0.1] * 3}
+    spacing = (1, 1, 1) if grid is None or grid.fit else grid.spacing
+    planes = [spacing[:axis] + spacing[axis + 1 :] for axis in range(3)]  # across each axis of rotation
+    ranges = {"rotate_range": [0.15 * (min(plane) / max(plane)) for plane in planes], "scale_range": [0.1] * 3}
+    keys, modes = ["image", "label"], ["bilinear", "nearest"]
     turned = mt.RandAffined(keys, prob=0.5, **ranges, mode=modes, padding_mode="border")
     brightness = mt.RandScaleIntensityd("image", factors=0.15, prob=0.5)
     contrast = mt.RandAdjustContrastd("image", gamma=(0.8, 1.25), prob=0.3)

@@ -154,7 +154,7 @@ def train(
             roi=setup.grid.roi,
             seed=run.seed,
             balanced=True,
-            augment=None if run.repeated_crops or run.augmentation == "none" else augmentation(),
+            augment=None if run.repeated_crops or run.augmentation == "none" else augmentation(setup.grid),
             repeated=run.repeated_crops,
         ),
         validation=DataLoader(range(len(held_out))),

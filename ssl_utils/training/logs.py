@@ -26,7 +26,7 @@ class Logs:
         self.folder = folder / "tensorboard"
         shutil.rmtree(self.folder, ignore_errors=True)
         with writing(self.folder):
-            self.folder.mkdir(parents=True)
+            self.folder.mkdir(parents=True, exist_ok=True)  # a network disk may keep a file that is open
             self.board = EventsWriter(str(self.folder / "events"))
         for step, values in points:
             self.write(step, values)

@@ -87,7 +87,8 @@ def fit(
     team: Team | None = None,
 ) -> Recorder:
     """Train for `steps` steps, resuming from `folder/last.ckpt` when there is one. There are `validations` validations,
-    or one for every second step where that is fewer, and for every step where their number is odd.
+    or one for every second step where that is fewer (for every step where their number is odd), with equally many steps
+    before each, so that up to this number less one may be added.
 
     `callbacks` run before the recorder, so that the checkpoint of a validation contains their state. The processes of
     the `team` share a batch of `batch_size` equally. Raises CourseError when the loss is not finite, or the checkpoint
@@ -99,6 +100,7 @@ def fit(
     team, stopwatch = team or Team(), Stopwatch()
     validations = max(min(validations, steps if steps % 2 else steps // 2), 1)
     per_epoch = math.ceil(steps / validations)
+    validations = math.ceil(steps / per_epoch)
     sampler = Consecutive(per_epoch * batch_size, batch_size=batch_size, rank=team.rank, processes=team.size)
     loader_class = partial(Ahead, pin_memory=True) if device() == "cuda" else DataLoader
     recorder = Recorder(

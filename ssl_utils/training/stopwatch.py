@@ -20,8 +20,8 @@ class Stopwatch(L.Callback):
 
     A GPU works asynchronously: without waiting, forward seems to cost nothing, and the first read of a number (the
     loss, in logging) everything. Waiting at every mark would slow training down, so the clock waits in every `every`-th
-    step only and divides the seconds of the other steps in the same proportions. Their sum is exact, since every step
-    ends with a read of the loss. On a CPU every step is measured.
+    step only and divides the seconds of the other steps in the same proportions. Their sum is exact, since the recorder
+    reads the losses, for which it waits too, at the end of the step before. On a CPU every step is measured.
     """
 
     def __init__(self, every: int = EVERY) -> None:

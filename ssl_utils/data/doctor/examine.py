@@ -1,6 +1,7 @@
 """Examine every file before training: what is wrong, in which file, and how to correct it."""
 
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
@@ -132,7 +133,8 @@ def _files(path: Path, report: Report) -> list[Path]:
 
 
 def _file(path: Path, channels: int, report: Report, contents: dict) -> None:
-    kind = "label" if "label" in path.parent.name.lower() or names.says_label(path) else "image"
+    in_labels = re.fullmatch("labels?(tr|ts|va)?", path.parent.name.lower())  # not unlabeled
+    kind = "label" if in_labels or names.says_label(path) else "image"
     read = volumes.read_label if kind == "label" else partial(volumes.read_image, channels=channels)
     volume = _attempt(read, path, report)
     if volume is not None:

@@ -15,6 +15,8 @@ _INTEGERS = {"CHAR": "1", "SHORT": "2", "INT": "4", "LONG_LONG": "8"}
 _TYPES = {f"MET_{u}{name}": f"{'u' if u else 'i'}{size}" for name, size in _INTEGERS.items() for u in ("", "U")}
 _TYPES |= {"MET_FLOAT": "f4", "MET_DOUBLE": "f8"}
 _MOST_HEADER = 1 << 16  # bytes in which ElementDataFile, the last line of a header, must come
+_USUAL = {"BinaryData": "True", "HeaderSize": "0"}  # any other value is refused
+_USUAL |= {"ElementToIntensityFunctionSlope": "1", "ElementToIntensityFunctionOffset": "0"}
 _DIRECTIONS = ("TransformMatrix", "Rotation", "Orientation")
 
 
@@ -53,7 +55,7 @@ def _header(path: Path, data: bytes) -> tuple[dict[str, str], int]:
 
 
 def _bytes(path: Path, header: dict[str, str], attached: bytes, needed: int) -> bytes:
-    for key, usual in {"BinaryData": "True", "HeaderSize": "0", "ElementToIntensityFunctionSlope": "1"}.items():
+    for key, usual in _USUAL.items():
         if key in header and header[key].capitalize() not in (usual, usual + ".0"):
             raise CourseError(f"{path}: has {key} = {header[key]}; save it again as plain binary")
     name = header["ElementDataFile"]

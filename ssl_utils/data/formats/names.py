@@ -1,5 +1,6 @@
 """File names: whether a file is a volume, what the volume is called, which files belong to it."""
 
+import glob
 import os
 import re
 from collections.abc import Iterable, Iterator
@@ -26,6 +27,7 @@ _OTHERS = {
 }
 _BESIDE_SLICES = """txt md json csv tsv xml html htm pdf png jpg jpeg yaml yml bval bvec zip db log ini url raw zraw
 py sh dicomdir license licence readme version lockfile"""  # endings and whole names: may be in the folder of a series
+_VOXELS = re.compile(rb"^(?:ElementDataFile\s*=|data ?file:)[ \t]*(.+?)\s*$", re.MULTILINE)  # in .mhd and in .nhdr
 
 
 def suffix(path: Path | str) -> str | None:
@@ -88,7 +90,11 @@ def parts(path: Path | tuple[Path, ...]) -> list[Path]:
         return slices(path)
     if path.suffix.lower() not in (".mhd", ".nhdr"):
         return [path]
-    return [path] + [p for p in sorted(path.parent.glob(f"{path.stem}.*")) if p != path]  # the voxels are beside it
+    beside = {*path.parent.glob(f"{glob.escape(path.stem)}.*")}
+    with suppress(OSError), path.open("rb") as stream:
+        named = [path.parent / name.decode("latin-1") for name in _VOXELS.findall(stream.read(1 << 16))]
+        beside |= {file for file in named if file.is_file()}
+    return [path, *sorted(beside - {path})]
 
 
 def state(path: Path) -> tuple[tuple[str, int, int], ...]:

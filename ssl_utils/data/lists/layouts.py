@@ -40,7 +40,8 @@ def with_cases(content: Any, root: Path) -> Any:
         entries = bids.scan(root)
     else:
         entries = {"unlabeled": _plain(root)}
-    return {"name": root.resolve().name, "description": "found by file name"} | entries | known
+    said = {key: value for key, value in known.items() if key not in SIDES or value not in ([], None)}
+    return {"name": root.resolve().name, "description": "found by file name"} | entries | said
 
 
 def _paired(

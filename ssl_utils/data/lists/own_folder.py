@@ -25,8 +25,8 @@ def from_folder(root: Path | str) -> Datalist:
     Labelled validation and test cases of a dataset.json, or of labelsTs, stay in their split. Missing splits are drawn
     from the training cases by patient, always the same ones: about 30 % test, 15 % validation, at least one patient
     each. Images without a label become unlabeled; those of patients drawn for test and validation are left out. Without
-    any label 15 % of the images are held out for validation. Without a dataset.json the label files are read once, to
-    learn which values occur.
+    any label the validation images of a dataset.json stay in their split; where it has none, 15 % of the images are
+    held out. Without a dataset.json the label files are read once, to learn which values occur.
 
     Raises:
         CourseError: no such layout, a file that cannot be read, or labelled cases of fewer than three patients.
@@ -37,7 +37,9 @@ def from_folder(root: Path | str) -> Datalist:
     images = {case.image for cases in labelled.values() for case in cases}
     unlabelled = {case.image: case for case in listed.all_cases() if case.image not in images}
     if not images:
-        splits = _split(root, [*unlabelled.values()], {"validation": 0.15})
+        held_out = {case.image for case in listed.validation}
+        pool = [case for case in unlabelled.values() if case.image not in held_out]
+        splits = {"validation": listed.validation} | _split(root, pool, {} if held_out else {"validation": 0.15})
         return replace(listed, training=(), test=(), validation=splits["validation"], unlabeled=splits["training"])
     missing = {split: share for split, share in (("test", 0.3), ("validation", 0.15)) if not labelled[split]}
     drawn = _split(root, labelled["training"] + labelled["unlabeled"], missing)
