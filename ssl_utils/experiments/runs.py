@@ -89,10 +89,8 @@ def begin(folder: Path, settings: dict[str, Any], *, device: str | None = None, 
         if same and done.exists():
             return True
         if not same:
-            for name in ("metrics.json", "last.ckpt", "history.csv", "inside.csv", "per_case.csv", "budget.json"):
-                (folder / name).unlink(missing_ok=True)
-            for weights in folder.glob("*.safetensors"):  # of other data, if this run is interrupted
-                weights.unlink()
+            for path in [p for p in folder.iterdir() if re.search(r"^(metrics|budget|last)|csv$|safetensors$", p.name)]:
+                path.unlink()  # weights too: a fine-tuning must not begin with those of other data
     about = {"layout": LAYOUT, "settings": settings, "commit": commit(), "versions": versions(), "started": _now()}
     write_json(config, {**about, "device": device, "by": processes.here()})
     return False
