@@ -1,18 +1,23 @@
 """Files that are either complete or absent."""
 
 import errno
-import fcntl
 import hashlib
 import json
 import os
 import platform
 import shutil
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 from ssl_utils.errors import CourseError
+
+try:
+    import fcntl
+except ImportError:  # the first of several modules that Windows lacks
+    sys.exit("ssl_utils: needs Linux or macOS; on Windows use WSL (docs/running.md)")
 
 FULL = (errno.ENOSPC, errno.EDQUOT)
 NOT_ALLOWED = (errno.EACCES, errno.EEXIST, errno.EFBIG, errno.ENAMETOOLONG, errno.ENOTDIR, errno.EPERM, errno.EROFS)

@@ -1,5 +1,7 @@
 """pyproject.toml (ranges), constraints.txt (versions) and environment.yml (conda) are one truth."""
 
+import subprocess
+import sys
 import tomllib
 from pathlib import Path
 
@@ -56,3 +58,11 @@ def test_conda_users_get_the_same_packages():
 def test_the_makefile_installs_the_same_packages():
     recipes = (PROJECT / "Makefile").read_text()
     assert "-c constraints.txt -e '.[dev]'" in recipes and "-c constraints.txt -e '.[itk]'" in recipes
+
+
+def test_native_windows_is_refused_in_one_line():
+    """There Python has no `fcntl`."""
+    look = "import sys; sys.modules['fcntl'] = None; from ssl_utils import __main__"
+    done = subprocess.run([sys.executable, "-c", look], capture_output=True, text=True)
+    assert done.returncode == 1 and done.stdout == ""
+    assert done.stderr == "ssl_utils: needs Linux or macOS; on Windows use WSL (docs/running.md)\n"

@@ -96,6 +96,17 @@ def test_what_nnunet_cannot_read_is_refused(tiny_setup, tmp_path):
             write(split, folder / "file" / "Dataset002_Y")
 
 
+@pytest.mark.parametrize("copy", [True, False])
+@pytest.mark.parametrize("name", ["x" * 300 + ".nii.gz", "file/beside.nii.gz", "gone.nii.gz"])
+def test_a_file_that_cannot_be_read_is_named_and_not_the_folder(tiny_setup, tmp_path, name, copy):
+    (tmp_path / "file").touch()
+    image = tmp_path / name
+    split = replace(tiny_setup.datalist, training=(replace(tiny_setup.datalist.training[0], image=image),))
+    with pytest.raises(CourseError, match=f"^{image}: cannot be read; check its name and permissions"):
+        peers.write_msd(split, tmp_path / "out", copy=copy)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["file"]
+
+
 def test_the_command_writes_a_label_subset(blobs, tmp_path, monkeypatch, capsys):
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path / "runs"))
     folder = tmp_path / "Dataset502_Blobs"

@@ -4,13 +4,13 @@ from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
 
-from ssl_utils.data.cases import Case, Datalist, by_patient, in_turn, label_subset, split_by_patient
+from ssl_utils.data.cases import Case, Datalist, in_turn, label_subset, split_by_patient
 from ssl_utils.data.lists.layouts import has_layout
 from ssl_utils.data.lists.msd import read, write
 from ssl_utils.data.lists.own_folder import as_listed, from_folder, leftovers, overlooked
 from ssl_utils.data.lists.patients import why_one
 
-__all__ = ["POOL", "Case", "Datalist", "as_listed", "by_patient", "faults", "from_folder", "grouped", "has_layout"]
+__all__ = ["POOL", "Case", "Datalist", "as_listed", "faults", "from_folder", "grouped", "has_layout"]
 __all__ += ["in_turn", "label_subset", "leaks", "leftovers", "overlooked", "read", "split_by_patient", "write"]
 
 POOL = ("training", "unlabeled")  # what pretraining may see: one split as far as leaks go

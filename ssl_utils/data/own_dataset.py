@@ -36,7 +36,9 @@ def describe(root: Path, *, name: str, chosen: Mapping[str, tuple] | None = None
         CourseError: no such folder, or nothing usable in it.
     """
     datalist = from_folder(root)
-    shapes, spacings = (np.array(values) for values in zip(*_grids(datalist), strict=True))
+    images = [case.image for case in datalist.all_cases()]
+    headers = volumes.ras_grids(images) or [volumes.ras_grid(images[0])]  # which says why none can be read
+    shapes, spacings = (np.array(values) for values in zip(*headers, strict=True))
     extents, spacing = shapes * spacings, np.median(spacings, axis=0)
     chosen = dict(datalist.grid) | dict(chosen or {})
     labels = _Labels(datalist, cache) if cache and "spacing" not in chosen else None
@@ -61,18 +63,6 @@ def describe(root: Path, *, name: str, chosen: Mapping[str, tuple] | None = None
         folders=(),
         root=root,
     )
-
-
-def _grids(datalist: Datalist) -> list[volumes.RasGrid]:
-    grids, error = [], None
-    for case in datalist.all_cases():
-        try:
-            grids.append(volumes.ras_grid(case.image))
-        except CourseError as first:
-            error = error or first
-    if not grids:
-        raise error
-    return grids
 
 
 class _Labels:

@@ -105,12 +105,11 @@ def _shown(extent: np.ndarray, grid: Grid) -> float:
 
 def windows(extent: Sequence[float], grid: Grid, overlap: float = OVERLAP) -> int:
     """Sliding windows that a prediction of a volume of this extent in mm takes."""
-    return 1 if grid.fit else _windows(np.maximum(np.rint(np.divide(extent, grid.spacing)), 1), grid.roi, overlap)
-
-
-def _windows(voxels: Sequence[float], roi: Sequence[int], overlap: float = OVERLAP) -> int:
-    steps = (max(int(r * (1 - overlap)), 1) for r in roi)
-    return math.prod(max(math.ceil((n - r) / s), 0) + 1 for n, r, s in zip(voxels, roi, steps, strict=True))
+    if grid.fit:
+        return 1
+    voxels = np.rint(np.divide(extent, grid.spacing))
+    steps = (max(int(r * (1 - overlap)), 1) for r in grid.roi)
+    return math.prod(max(math.ceil((n - r) / s), 0) + 1 for n, r, s in zip(voxels, grid.roi, steps, strict=True))
 
 
 def changed(grid: Grid, chosen: Mapping[str, tuple], *, patch: int) -> Grid:

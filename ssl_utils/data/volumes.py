@@ -2,6 +2,7 @@
 
 import gzip
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
@@ -131,6 +132,15 @@ def ras_grid(path: Image | str) -> RasGrid:
     """Voxels and spacing (mm) along right, anterior, superior, by the header alone where that is quick to read."""
     shape, affine = header(Path(path[0] if isinstance(path, tuple) else path))
     return _ras_grid((*shape, 1, 1)[:3], affine, nib.io_orientation(affine))
+
+
+def ras_grids(images: Iterable[Image]) -> list[RasGrid]:
+    """`ras_grid` of every image whose header can be read."""
+    grids = []
+    for image in images:
+        with suppress(CourseError):
+            grids.append(ras_grid(image))
+    return grids
 
 
 def _ras_grid(shape: Sequence[int], affine: np.ndarray, turn: np.ndarray) -> RasGrid:

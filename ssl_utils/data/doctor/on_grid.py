@@ -1,7 +1,6 @@
 """What a grid costs: windows of a prediction, and what the labels lose on it."""
 
 from collections.abc import Sequence
-from contextlib import suppress
 
 import numpy as np
 
@@ -10,16 +9,12 @@ from ssl_utils.data.cases import Datalist
 from ssl_utils.data.dataset import Grid
 from ssl_utils.data.doctor.findings import Finding
 from ssl_utils.data.formats.stored import shape_text
-from ssl_utils.errors import CourseError
 
 
 def on_grid(datalist: Datalist, grid: Grid, *, patch_size: Sequence[int], scale: str) -> tuple[list[Finding], str]:
     """A line about the grid of a scale, and a warning when a structure keeps less than a Dice of .9 on the round trip
     through it. Images that cannot be read are left out."""
-    headers = []
-    for case in datalist.all_cases():
-        with suppress(CourseError):
-            headers.append(volumes.ras_grid(case.image))
+    headers = volumes.ras_grids(case.image for case in datalist.all_cases())
     if not headers:
         return [], ""
     extent = np.median([np.prod(header, axis=0) for header in headers], axis=0)

@@ -162,6 +162,8 @@ def _label(case: Case, folder: Path, *, copy: bool, endings: Sequence[str]) -> P
 
 
 def _put(file: Path, target: Path, *, copy: bool) -> None:
+    if not os.access(file, os.R_OK):  # `atomic` would say that the target cannot be written
+        raise CourseError(f"{file}: cannot be read; check its name and permissions, or leave the case out")
     target.parent.mkdir(parents=True, exist_ok=True)
     if copy:
         shutil.copyfile(file, target)
