@@ -21,6 +21,7 @@ export LABELS ?=
 export SPACING ?=
 export ROI ?=
 export PATCH_SIZE ?=
+export STUDY ?=
 export TASKS ?=
 export PART ?=
 export SSL_VIEWER ?=
@@ -57,15 +58,15 @@ course: $(READY) ## run chapters 00 to 05 and print the results; PART= SCALE= DA
 	@"$(PYTHON)" -m course run $${PART:+--part "$$PART"} --scale "$$SCALE" --dataset "$$DATASET" $(MORE)
 
 study: $(if $(STUDY),$(READY),which-study) ## vary one thing on top of the course; STUDY=mask_ratio|freezing|pretraining_data|pretraining_volumes|restoration|deformations|pretraining_length|finetuning_length|controls|all_tasks|transfer|patch_size|pretraining_source TASKS=
-	@"$(PYTHON)" -m course study "$(STUDY)" --scale "$$SCALE" --dataset "$$DATASET" $${TASKS:+--tasks "$$TASKS"} $(MORE)
+	@"$(PYTHON)" -m course study "$$STUDY" --scale "$$SCALE" --dataset "$$DATASET" $${TASKS:+--tasks "$$TASKS"} $(MORE)
 
 .PHONY: which-study
 which-study:
 	@echo "make study: name one with STUDY=controls; make lists all of them" >&2; exit 2
 
 # Workers share the tests by files; what times something comes after them, with the machine to itself, and without
-# collecting every other file again.
-PYTEST = OMP_NUM_THREADS=1 "$(PYTHON)" -m pytest
+# collecting every other file again. Nothing is written among the reader's runs.
+PYTEST = SSL_RUNS_ROOT="$(CURDIR)/build/runs_of_tests" OMP_NUM_THREADS=1 "$(PYTHON)" -m pytest
 WORKERS ?= 4
 ALONE = $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
 SHARED = -n $(WORKERS) --dist loadfile --no-loadscope-reorder

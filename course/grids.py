@@ -32,7 +32,7 @@ from ssl_utils.data import datasets
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments.description import NETWORK, RANDOM, Finetuning, Pretraining, task_options
 from ssl_utils.experiments.runs import OF_ONE_RUN
-from ssl_utils.files import write_json
+from ssl_utils.files import read_json, write_json
 from ssl_utils.networks import network_class
 from ssl_utils.training.options import Option, known, options_of
 
@@ -66,8 +66,14 @@ class Grid:
         ]
 
     def register(self, course: Path) -> None:
-        """Name the runs in the run folder of a course, so that they are not taken for the course's own."""
-        write_json(course / "sweeps" / self.name / "runs.json", sorted({point.run.name for point in self.points}))
+        """Name the runs in the run folder of a course, so that they are not taken for the course's own.
+
+        Those of an earlier content of the grid stay named. What was finished before is no run of the sweep.
+        """
+        path, names = course / "sweeps" / self.name / "runs.json", {point.run.name for point in self.points}
+        before = read_json(path) if path.exists() else []
+        new = [name for name in names if not any((course / "finetune" / name).glob("n*/subset*/metrics.json"))]
+        write_json(path, sorted({*before, *new}))
 
     def plan(self, training: int) -> dict[str, Any]:
         """The grid as plain values for the graph, as `studies.plan` gives them for a study; `training` is the number of

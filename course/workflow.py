@@ -63,11 +63,11 @@ def bring_up(
             config["study"] = studies.plan(study, scale=numbers, dataset=dataset, data=data, **chosen)
         elif grid:
             config["study"] = grid.plan(config["cases"]["training"])
-            grid.register(run)
         for other in config.get("study", {}).get("needs", ()):
             prepare(other, scale)
         if grid:
             confirm(_print_rest(run, config, jobs=cluster.jobs if cluster else request.cores or usable_cores()))
+            grid.register(run)
         elif cluster and not study:
             print_plan(config, jobs=cluster.jobs)
         report = run_graph(run, config, cores=request.cores or usable_cores(), cluster=cluster, lock=lock)

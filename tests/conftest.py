@@ -105,7 +105,8 @@ def phantom_data(shared) -> Path:
 
     def make() -> dict:
         command = [sys.executable, "-m", "ssl_utils", "data", "phantom", "--scale", "smoke"]
-        subprocess.run(command, env=os.environ | {"SSL_DATA_ROOT": str(folder)}, check=True, capture_output=True)
+        own = {"SSL_DATA_ROOT": str(folder), "SSL_RUNS_ROOT": str(folder / "runs")}
+        subprocess.run(command, env=os.environ | own, check=True, capture_output=True)
         return {}
 
     once(folder, make)

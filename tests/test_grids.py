@@ -12,8 +12,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from course import __main__ as cli, graph, grids, plan, sweeps
+from course import __main__ as cli, graph, grids, plan, sweeps, workflow
 from course.graph import PROJECT
+from course.request import Request
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import Finetuning, Pretraining, runs, scales, souping
 from ssl_utils.files import write_json
@@ -257,14 +258,38 @@ def test_many_runs_are_started_only_after_a_yes(monkeypatch):
     cli._confirm(cli.MANY + 1, yes=False)
 
 
-def test_runs_of_a_sweep_are_not_taken_for_those_of_the_course(swept):
-    root, _ = swept
-    write_json(root / "finetune/random__budget=4/n6/subset0_seed0/metrics.json", {})
-    assert {path.parts[-4] for path in runs.finished(root)} == {"random__lr=0.001", "random__budget=4"}
-    grids.described("rates", RATES | {"finetune": {"lr": [1e-3, 2e-3]}}).register(root)
-    grids.described("budgets", {"finetune": {"budget": [2, 4]}}).register(root)
-    assert {path.parts[-4] for path in runs.finished(root)} == {"random__budget=4"}, "a control of the course"
-    assert len(runs.finished(root, names={"random__lr=0.001"})) == 2
+def test_runs_of_a_sweep_are_not_taken_for_those_of_the_course(tmp_path):
+    def finish(name):
+        write_json(tmp_path / "finetune" / name / "n6/subset0_seed0/metrics.json", {})
+
+    def of_the_course():
+        return {path.parts[-4] for path in runs.finished(tmp_path)}
+
+    finish("random__budget=4")
+    finish("random__lr=0.002")
+    grids.described("rates", RATES).register(tmp_path)
+    grids.described("budgets", {"finetune": {"budget": [2, 4]}}).register(tmp_path)
+    finish("random__lr=0.001")
+    before = {"random__budget=4", "random__lr=0.002"}
+    assert of_the_course() == before, "controls of the course, made before any sweep"
+    grids.described("rates", {"finetune": {"lr": [3e-3, 4e-3]}}).register(tmp_path)  # the file was edited
+    assert of_the_course() == before
+    assert len(runs.finished(tmp_path, names={"random__lr=0.001"})) == 1
+
+
+def test_a_sweep_that_is_not_confirmed_names_no_runs(tmp_path, monkeypatch):
+    def no(runs):
+        raise CourseError(f"{runs} runs")
+
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
+    monkeypatch.setenv("SSL_DATA_ROOT", str(tmp_path / "data"))
+    run = tmp_path / "phantom" / "smoke"
+    write_json(run / "data.json", {"num_labeled": [6], "cases": {"training": 24}})
+    monkeypatch.setattr(workflow, "prepare", lambda *_: None)
+    monkeypatch.setattr(workflow, "_print_rest", lambda *_, **__: 4)
+    with pytest.raises(CourseError, match="4 runs"):
+        workflow.bring_up(Request(scale="smoke"), grid=grids.described("rates", RATES), confirm=no)
+    assert not (run / "sweeps").exists()
 
 
 def test_a_sweep_that_was_not_started_is_named(tmp_path):

@@ -2,6 +2,7 @@
 
 import ast
 import json
+import os
 import re
 import subprocess
 import sys
@@ -195,3 +196,15 @@ def test_no_path_of_anybodys_machine():
         for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
             found += [f"{path.relative_to(PROJECT)}:{number}: {match}" for match in private.findall(line)]
     assert not found, "\n".join(found)
+
+
+def test_the_makefile_keeps_tests_out_of_the_readers_runs_and_leaves_words_to_the_shell():
+    alone = {name: value for name, value in os.environ.items() if not name.startswith(("MAKE", "MFLAGS"))}  # make test
+
+    def said(*words: str) -> str:
+        command = ["make", "-n", *words, f"PYTHON={sys.executable}"]
+        return subprocess.run(command, cwd=PROJECT, env=alone, capture_output=True, text=True, check=True).stdout
+
+    own = f'SSL_RUNS_ROOT="{PROJECT / "build" / "runs_of_tests"}"'
+    assert [said(target).count(own) for target in ("test", "quick")] == [2, 1]
+    assert 'course study "$STUDY"' in said("study", "STUDY=x")
