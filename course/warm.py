@@ -68,7 +68,7 @@ def offered(threads: int):
             if process is None and selectors.select.select([listener], [], [], 0)[0]:
                 process = _started(listener, threads)
             elif process and process.poll() is not None:  # no forks with CUDA, or killed for its memory
-                listener.close()  # whoever waits for it, or asks later, runs by itself
+                listener.close()  # parts that wait for it, or ask later, run by themselves
 
         try:
             yield {ADDRESS: address}, look
