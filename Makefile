@@ -6,7 +6,7 @@
 #   TASKS=mae,restoration: a study of these pretext tasks, in place of its own
 #   PYTHON=/path/to/python uses that environment (a conda one, say) and creates none.
 #   VIEWER=itk: make lab shows volumes with itkwidgets, in an environment of its own (.venv-itk)
-#   WORKERS=n processes share the tests (4: some wait for Slurm, a browser or a killed course)
+#   WORKERS=n processes share the tests (3: some wait for Slurm, a browser or a killed course)
 #   SSL_DATA_ROOT and SSL_RUNS_ROOT move the data and the runs out of this folder.
 ifneq ($(origin PYTHON),command line)
 PYTHON := .venv/bin/python
@@ -67,7 +67,7 @@ which-study:
 # Workers share the tests by files; what times something comes after them, with the machine to itself, and without
 # collecting every other file again. Nothing is written among the reader's runs.
 PYTEST = SSL_RUNS_ROOT="$(CURDIR)/build/runs_of_tests" OMP_NUM_THREADS=1 "$(PYTHON)" -m pytest
-WORKERS ?= 4
+WORKERS ?= 3
 ALONE = $(shell grep -rl --include='test_*.py' 'mark\.alone' tests)
 SHARED = -n $(WORKERS) --dist loadfile --no-loadscope-reorder
 
