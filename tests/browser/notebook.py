@@ -93,10 +93,6 @@ class Notebook:
     def run_all(self) -> list[dict[str, Any]]:
         """Run All; the code cells afterwards. The command ends with the last cell, and stops at the first error."""
         self.page.evaluate("() => window.jupyterapp.commands.execute('notebook:run-all-cells')")
-        return self.cells()
-
-    def cells(self) -> list[dict[str, Any]]:
-        """The code cells and their outputs, as they are."""
         return self.page.evaluate(CELLS)
 
     def ask(self, expression: str) -> str:

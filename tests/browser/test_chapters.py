@@ -1,10 +1,5 @@
-"""Every chapter in JupyterLab at scale smoke, in order: each needs what the ones before it wrote.
+"""Every chapter in JupyterLab, Run All at scale smoke, in order: each needs what the ones before it wrote."""
 
-Run All for part I, and for chapters that train nothing; of the others the page that the course has executed is opened.
-`make browser` runs all of them.
-"""
-
-import os
 import shutil
 from pathlib import Path
 
@@ -12,13 +7,11 @@ import pytest
 
 from browser.notebook import changed, faults
 from browser.server import PROJECT
-from course.chapters import chapters_of
 
 pytestmark = pytest.mark.browser
 
 CHAPTERS = sorted(path.stem for path in PROJECT.glob("notebooks/[0-9]*.ipynb"))
 # Of the course that was executed already, these are trained once more, in front of the reader; the rest is loaded.
-RUN = CHAPTERS if os.environ.get("SCREENSHOTS") else [*chapters_of([1]), "10_all_tasks", "16_dice_conventions"]
 AGAIN = ("pretrain/simmim", "finetune/random/n6/subset0_seed0")
 
 
@@ -30,14 +23,12 @@ def executed(lab, phantom_course) -> None:
     run = Path(lab.environment["SSL_RUNS_ROOT"]) / "phantom" / "smoke"
     for name in AGAIN:
         shutil.rmtree(run / name)
-    for chapter in set(CHAPTERS) - set(RUN):
-        shutil.copy(run / "chapters" / chapter / "notebook.ipynb", lab.course / "notebooks" / f"{chapter}.ipynb")
 
 
 @pytest.mark.parametrize("chapter", CHAPTERS)
 def test_run_all(executed, notebook, go_through, chapter):
     opened = notebook(f"notebooks/{chapter}.ipynb")
-    cells = opened.run_all() if chapter in RUN else opened.cells()
+    cells = opened.run_all()
     go_through(opened, chapter)
     assert not faults(cells)
     assert not opened.without_picture()
