@@ -148,8 +148,9 @@ LONGEST = (
     "test_determinism.py",
     "test_parallel.py",
     "tests/browser",
+    "test_new_task.py",
+    "test_studies.py",
 )
-LONGEST += ("test_new_task.py", "test_studies.py")
 
 
 def pytest_collection_modifyitems(config, items: list[pytest.Item]) -> None:
