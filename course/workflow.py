@@ -43,6 +43,7 @@ def bring_up(
     counts = label_counts(request.labels) if request.labels else None
     chosen = {key: value for key in own_grid.KEYS if (value := getattr(request, key))}
     datasets.get(dataset, request.data, chosen=own_grid.parsed(chosen))
+    cores = request.cores or usable_cores()
     data = str(Path(request.data).expanduser().resolve()) if request.data else None
     run = runs.course_dir(datasets.run_name(dataset, data), scale)
     refuse_braces(PROJECT, run, data or "", datasets.data_root(), request.notebooks.resolve())
@@ -55,8 +56,9 @@ def bring_up(
         config |= {"parts": list(parts), "layout": runs.LAYOUT}
         config = read_json(run / "data.json") | config | {"settings": asdict(numbers)}
         if counts:
-            most = config["cases"]["training"]
-            config["num_labeled"] = [n for n in counts if n <= most] or [most]
+            if max(counts) > (most := config["cases"]["training"]):
+                raise CourseError(f"labels={request.labels}: only {most} labelled training volumes; choose fewer")
+            config["num_labeled"] = counts
         if study:
             chosen = {"num_labeled": config["num_labeled"], "all_labels": bool(counts), "tasks": tasks}
             chosen["training"] = config["cases"]["training"]
@@ -66,11 +68,11 @@ def bring_up(
         for other in config.get("study", {}).get("needs", ()):
             prepare(other, scale)
         if grid:
-            confirm(_print_rest(run, config, jobs=cluster.jobs if cluster else request.cores or usable_cores()))
+            confirm(_print_rest(run, config, jobs=cluster.jobs if cluster else graph.slots(cores)))
             grid.register(run)
         elif cluster and not study:
             print_plan(config, jobs=cluster.jobs)
-        report = run_graph(run, config, cores=request.cores or usable_cores(), cluster=cluster, lock=lock)
+        report = run_graph(run, config, cores=cores, cluster=cluster, lock=lock)
     return run, report
 
 

@@ -286,9 +286,9 @@ def test_a_sweep_that_is_not_confirmed_names_no_runs(tmp_path, monkeypatch):
     run = tmp_path / "phantom" / "smoke"
     write_json(run / "data.json", {"num_labeled": [6], "cases": {"training": 24}})
     monkeypatch.setattr(workflow, "prepare", lambda *_: None)
-    monkeypatch.setattr(workflow, "_print_rest", lambda *_, **__: 4)
+    monkeypatch.setattr(workflow, "_print_rest", lambda *_, jobs: jobs)  # 8 cores, two for each part
     with pytest.raises(CourseError, match="4 runs"):
-        workflow.bring_up(Request(scale="smoke"), grid=grids.described("rates", RATES), confirm=no)
+        workflow.bring_up(Request(scale="smoke", cores=8), grid=grids.described("rates", RATES), confirm=no)
     assert not (run / "sweeps").exists()
 
 

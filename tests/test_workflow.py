@@ -17,8 +17,10 @@ from course import execution, graph, studies, workflow
 from course.__main__ import app
 from course.chapters import chapters_of, tasks_of
 from course.progress import Progress, clock
+from course.request import Request
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import scales
+from ssl_utils.files import write_json
 from ssl_utils.pretext import TASKS
 
 pytestmark = pytest.mark.course
@@ -347,12 +349,14 @@ def test_stopping_the_course_ends_the_kernel_and_counts_nothing(tmp_path):
         pid.unlink(missing_ok=True)
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         wait_for(lambda: pid.exists() and pid.read_text())
-        kernel = int(pid.read_text())
+        kernel, below = int(pid.read_text()), psutil.Process(process.pid).children()
         second = subprocess.run(command, capture_output=True, text=True)
         assert second.stderr.startswith(f"error: {course.run}: a course already runs here (process {process.pid})")
         process.send_signal(number)
         said = process.communicate(timeout=30)[1]
         wait_for(lambda kernel=kernel: not psutil.pid_exists(kernel))
+        _, left = psutil.wait_procs(below, timeout=5)
+        assert len(below) == 2 and not left, "Snakemake, which would go on with the other parts, and the warm process"
         assert not (course.run / "chapters/00_start_here/done.json").exists()
         if number == signal.SIGTERM:
             assert said.startswith("stopped; what is complete is kept")
@@ -374,6 +378,8 @@ def wait_for(condition, seconds: float = 120) -> None:
         (["--dataset", "folder"], "error: dataset='folder': needs the path of your own folder"),
         (["--labels", "6,x"], "error: labels='6,x': must be whole numbers of volumes"),
         (["--labels", "0,6"], "error: labels='0,6': must be whole numbers of volumes"),
+        (["--partition", "gpu"], "error: --partition: with slurm only; add --executor slurm"),
+        (["--jobs", "4", "--profile", "mine"], "error: --jobs, --profile: with slurm only; add --executor slurm"),
     ],
 )
 def test_an_unknown_name_is_one_line_before_anything_starts(tmp_path, arguments, line):
@@ -382,6 +388,15 @@ def test_an_unknown_name_is_one_line_before_anything_starts(tmp_path, arguments,
     assert (found.returncode, found.stdout, found.stderr.count("\n")) == (2, "", 1)
     assert found.stderr.startswith(line)
     assert not list(tmp_path.iterdir())
+
+
+def test_more_labels_than_there_are_volumes_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
+    monkeypatch.setenv("SSL_DATA_ROOT", str(tmp_path / "data"))
+    write_json(tmp_path / "phantom" / "smoke" / "data.json", {"num_labeled": [6], "cases": {"training": 24}})
+    monkeypatch.setattr(workflow, "prepare", lambda *_: None)
+    with pytest.raises(CourseError, match="labels=6,25: only 24 labelled training volumes; choose fewer"):
+        workflow.bring_up(Request(scale="smoke", labels="6,25"))
 
 
 @pytest.mark.parametrize(
