@@ -66,6 +66,9 @@ def run_command(name: str, log: Path, words: list[str], *, minutes: float = 60, 
         CourseError: it failed: name, its last line of output, log, in one line.
     """
 
+    if not name.split():
+        raise CourseError(f"name={name!r}: must have a word; give the step, such as pretrain")
+
     def work() -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
         watched(lambda: _call(words, log), minutes=minutes)
@@ -92,9 +95,10 @@ def _as_part(
         work()
         if writes and not writes.exists():
             raise CourseError(f"it ended without writing {writes.name}, so it counts as not done")
-    except CourseError as error:
-        title, path = kept
-        message = f"{name} failed: {error}" + (f"; {title}: {path.resolve()}" if path.exists() else "")
+    except Exception as error:
+        (title, path), text = kept, " ".join(str(error).split())[:500]
+        reason = error if isinstance(error, CourseError) else f"{type(error).__name__}: {text}"
+        message = f"{name} failed: {reason}" + (f"; {title}: {path.resolve()}" if path.exists() else "")
         note(event="failed", message=message, timed_out=isinstance(error, TimedOut))
         raise CourseError(message) from None
     seconds = time.monotonic() - started

@@ -306,6 +306,17 @@ def test_a_misspelt_parameter_is_refused_before_any_work(tmp_path):
     assert not (tmp_path / "out.ipynb").exists()
 
 
+def test_what_is_no_error_of_the_course_is_one_line_and_an_event_too(tmp_path):
+    events, notebook = tmp_path / "events", save(tmp_path / "07_toy.ipynb", "%matplotlib inline\nseed = 0")
+    with pytest.raises(CourseError, match=r"^07_toy failed: SyntaxError: invalid syntax \(<unknown>, line 1\)$"):
+        execution.run_chapter(notebook, tmp_path / "out.ipynb", {"seed": 0}, events=events)
+    (tmp_path / "log").mkdir()
+    with pytest.raises(CourseError, match=r"^pretrain x failed: IsADirectoryError: .*; log: "):
+        execution.run_command("pretrain x", tmp_path / "log", ["platform"], events=events)
+    said = [json.loads(line) for line in events.read_text().splitlines()]
+    assert [(event["event"], event.get("timed_out")) for event in said] == [("started", None), ("failed", False)] * 2
+
+
 def test_a_chapter_has_a_time_limit_and_leaves_no_kernel(tmp_path):
     found = run_chapter(
         tmp_path,
@@ -404,6 +415,7 @@ def test_more_labels_than_there_are_volumes_are_refused(tmp_path, monkeypatch):
     [
         (["run-chapter", "a.ipynb", "b.ipynb", "--parameters", "{"], 1, "parameters='{': is not JSON such as {"),
         (["run-chapter", "a.ipynb", "b.ipynb", "--parameters", "[1]"], 1, "parameters='[1]': is not JSON such as {"),
+        (["run-command", " ", "log.txt", '["platform"]'], 1, "name=' ': must have a word; give the step, such as"),
         (["run-command", "a", "log.txt", "[1]"], 1, "words='[1]': is not JSON such as ["),
         (["run-command", "a", "log.txt", "[]"], 1, "words='[]': is not JSON such as ["),
         (["run-command", "a", "log.txt", '["platform"]', "--minutes", "nan"], 2, "'--minutes'"),
