@@ -122,7 +122,7 @@ def watch(
     from course import sweeps
     from ssl_utils.experiments import runs
 
-    with one_line_errors(code=1):
+    with one_line_errors(code=2):
         scales.get(scale)
         if dataset != "folder" or not data:  # a folder need not be on this machine
             datasets.get(dataset)
@@ -151,10 +151,17 @@ def plan_course(
     tflops: Tflops = 50.0,
 ) -> None:
     """Print the runs of a course, their order and their cost; nothing is started or fetched."""
+    from ssl_utils.experiments import setups
+
     with one_line_errors(code=2):
         numbers = repeated(scale, repeats)
         config = {"scale": scale, "dataset": dataset, "data": data, "settings": asdict(numbers)}
-        config["num_labeled"] = label_counts(labels) if labels else numbers.num_labeled
+        config["num_labeled"], there = numbers.num_labeled, None
+        with suppress(CourseError):  # volumes that are not on this machine yet cannot be counted
+            made = setups.unchecked(dataset=dataset, scale=numbers, data=data)
+            config["num_labeled"], there = made.label_counts, len(made.datalist.training)
+        if labels:
+            config["num_labeled"] = label_counts(labels, there)
         print_plan(config | {"parts": chosen_parts(part)}, jobs, tflops)
 
 
@@ -168,7 +175,7 @@ def status(dataset: DatasetName = "phantom", scale: Scale = "laptop", data: Data
     from ssl_utils.experiments import runs, setups
 
     console = Console()
-    with one_line_errors(code=1):
+    with one_line_errors(code=2):
         chosen = {"dataset": dataset, "scale": scales.get(scale), "data": data}
         root = runs.course_dir(datasets.run_name(dataset, data), scale)
         runs.check_source(root, data, lambda: setups.contents(setups.unchecked(**chosen)))

@@ -93,7 +93,7 @@ def run_graph(run: Path, config: dict, *, cores: int, cluster: Cluster | None = 
     memory, failed, offset, ticks = Memory(), False, 0, 0
     with ExitStack() as stack:
         stream = stack.enter_context(open(log, "w"))
-        own, look = ({}, lambda: None) if cluster else stack.enter_context(warm.offered(threads(cores)))
+        own, look = ({}, lambda: None) if cluster else stack.enter_context(warm.offered(cores // slots(cores)))
         own |= {} if cluster else {"SSL_COURSE_PROCESS": str(os.getpid())}  # of this machine only
         snakemake = subprocess.Popen(
             command,
@@ -140,14 +140,9 @@ def run_graph(run: Path, config: dict, *, cores: int, cluster: Cluster | None = 
     }
 
 
-def threads(cores: int) -> int:
-    """Of one part, as in the Snakefile."""
-    return max(1, cores // 4)
-
-
 def slots(cores: int) -> int:
-    """Parts that run at a time on so many cores."""
-    return cores // threads(cores)
+    """Parts that run at a time on so many cores, by the threads that the Snakefile gives each."""
+    return cores // max(1, cores // 4)
 
 
 def graph_command(
@@ -159,7 +154,7 @@ def graph_command(
     if cluster:
         driver = "course.slurm_driver"
         resources = ["--workflow-profile", str(cluster.profile.resolve()), "--jobs", str(cluster.jobs)]
-        resources += ["--default-resources", f"slurm_partition={cluster.partition}"] if cluster.partition else []
+        resources += ["--default-resources", *_default_resources(cluster)] if cluster.partition else []
     else:
         driver, resources = "snakemake", ["--cores", str(cores)]
     snakefile = PROJECT / ("Snakefile.studies" if target else "Snakefile")
@@ -170,6 +165,15 @@ def graph_command(
     if target == "sweep":  # one bad combination must not end the others; on a cluster the profile has the retries
         command += ["--keep-going", *([] if cluster else ["--retries", "2"])]
     return [*command, "--rerun-triggers", "mtime", "params", "input"]
+
+
+def _default_resources(cluster: Cluster) -> list[str]:
+    """Those of the profile with another partition: on the command line they would take the place of all of them."""
+    import yaml
+
+    given = yaml.safe_load((cluster.profile / "config.yaml").read_text(encoding="utf-8")).get("default-resources") or {}
+    given = given if isinstance(given, dict) else dict(pair.split("=", 1) for pair in given)
+    return [f"{name}={value}" for name, value in (given | {"slurm_partition": cluster.partition}).items()]
 
 
 def planned(log: str, notebooks: Path | str) -> dict[str, int]:

@@ -162,9 +162,9 @@ def test_the_table_can_be_watched_from_anywhere(swept, capsys):
         ("rates", {"dataset": "nope", "scale": "smoke"}, "dataset='nope': no such dataset"),
         ("rates.v2", {"dataset": "phantom", "scale": "smoke"}, "has no sweep rates.v2; start it with"),
     ):
-        with pytest.raises(SystemExit):
+        with pytest.raises(SystemExit) as stop:
             cli.watch(Path(name), **chosen)
-        assert reason in capsys.readouterr().err
+        assert stop.value.code == 2 and reason in capsys.readouterr().err
 
 
 def test_the_summary_tells_the_best_run_and_how_much_of_its_lead_is_chance(swept):

@@ -401,6 +401,12 @@ def test_an_unknown_name_is_one_line_before_anything_starts(tmp_path, arguments,
     assert not list(tmp_path.iterdir())
 
 
+def test_data_that_cannot_be_had_start_nothing(capsys):
+    with pytest.raises(SystemExit) as stop:
+        workflow.prepare("folder", "smoke", "/nowhere")
+    assert stop.value.code == 2
+
+
 def test_more_labels_than_there_are_volumes_are_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
     monkeypatch.setenv("SSL_DATA_ROOT", str(tmp_path / "data"))
