@@ -119,7 +119,7 @@ def watch(
     from rich.console import Console
     from rich.live import Live
 
-    from course import sweeps
+    from course import status as state, sweeps
     from ssl_utils.experiments import runs
 
     with one_line_errors(code=2):
@@ -133,7 +133,7 @@ def watch(
         with Live(console=console, auto_refresh=False) as live:
             while True:
                 table = sweeps.rows(root, config)
-                live.update(sweeps.shown(table, sweeps.counts(table)), refresh=True)
+                live.update(sweeps.shown(table, state.summary(table["state"])), refresh=True)
                 if not console.is_terminal or not {"running", "queued", "pending"} & {*table["state"]}:
                     break
                 time.sleep(2)
@@ -189,7 +189,7 @@ def status(dataset: DatasetName = "phantom", scale: Scale = "laptop", data: Data
             table.add_row(row.run, row.state, row.step, row.result, row.seconds, row.device, row.job)
         wide = console if console.is_terminal else Console(width=160)
         wide.print(table)
-        wide.print(state.summary(rows))
+        wide.print(state.summary(row.state for row in rows))
         for row in filter(lambda row: row.reason, rows):
             wide.print(f"{row.run}: {row.reason}", soft_wrap=True, highlight=False, markup=False)
 

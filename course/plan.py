@@ -171,8 +171,8 @@ def factor(part: Part, scale: Scale) -> float:
 
 def _assumed(chapter: str, known: dict[str, float]) -> float:
     """Seconds of a chapter: the recorded ones, else the mean of its kind (own runs, pretraining, fine-tuning, rest)."""
-    kinds = OWN, {entry.chapter for entry in TASKS.values()}, (FINETUNING,)
-    alike = [s for name, s in known.items() if all((name in kind) == (chapter in kind) for kind in kinds)]
+    groups = OWN, {entry.chapter for entry in TASKS.values()}, (FINETUNING,)
+    alike = [s for name, s in known.items() if all((name in group) == (chapter in group) for group in groups)]
     return known.get(chapter) or sum(alike or known.values()) / len(alike or known)
 
 

@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from course import __main__ as cli, graph, grids, plan, sweeps, workflow
+from course import __main__ as cli, graph, grids, plan, status, sweeps, workflow
 from course.graph import PROJECT
 from course.request import Request
 from ssl_utils.errors import CourseError
@@ -149,7 +149,7 @@ def test_the_table_has_parameters_state_and_score_of_every_run(swept):
     assert list(table["state"]) == ["done", "done", "timed out", "pending"]
     assert list(table["score"]) == ["Dice 0.500", "Dice 0.700", "", ""] and table["reason"][2] == "why"
     assert list(table["job"]) == ["7", "7", "", ""]
-    assert sweeps.counts(table) == "1 pending, 1 timed out, 2 done"
+    assert status.summary(table["state"]) == "1 pending, 1 timed out, 2 done"
     assert sweeps.shown(table, "title").row_count == 4
 
 
