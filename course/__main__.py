@@ -41,7 +41,7 @@ Part = Annotated[str, typer.Option(help="1, 2, 3 or all; a later part includes p
 Tasks = Annotated[str | None, typer.Option(help="pretext tasks instead of the study's own, such as mae,restoration")]
 Tflops = Annotated[float, typer.Option(min=0.001, help="sustained by the GPU, in 1e12 operations a second")]
 Minutes = Annotated[float, typer.Option(min=0.01, max=1e6, help="limit for the whole part")]
-Writes = Annotated[Path | None, typer.Option(help="the file the part writes last")]
+Writes = Annotated[list[Path] | None, typer.Option(help="a file the part writes last; given for each of several")]
 Events = Annotated[Path | None, typer.Option(help="file to which its start and its end are written")]
 
 
@@ -216,7 +216,7 @@ def run_chapter(
     """Execute one chapter, as the rules of the Snakefile do."""
     with one_line_errors(code=1):
         chosen = _from_json("parameters", parameters, dict)
-        seconds = execution.run_chapter(notebook, executed, chosen, writes=writes, minutes=minutes, events=events)
+        seconds = execution.run_chapter(notebook, executed, chosen, writes=writes or (), minutes=minutes, events=events)
         print(f"{execution.label(notebook.stem, chosen)}   {clock(seconds)}")
 
 
@@ -232,7 +232,7 @@ def run_command(
     """Run one command of the package, as the rules of Snakefile.studies do."""
     with one_line_errors(code=1):
         called = _from_json("words", words, list)
-        seconds = execution.run_command(name, log, called, writes=writes, minutes=minutes, events=events)
+        seconds = execution.run_command(name, log, called, writes=writes or (), minutes=minutes, events=events)
         print(f"{name}   {clock(seconds)}")
 
 

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -226,11 +227,8 @@ def test_a_chapter_must_train_its_task(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("SSL_RUNS_ROOT", str(course.run.parents[1]))
     parameters = "scale = 'laptop'\ndataset = 'phantom'\nseed = 0"
     chapter, tasks = next(iter(TRAINED.items()))
-    save(
-        course.notebooks / f"{chapter}.ipynb",
-        parameters,
-        WRITE.format(folder="'pretrain/another'", name="metrics.json"),
-    )
+    other = WRITE.format(folder="'pretrain/another'", name="metrics.json")
+    save(course.notebooks / f"{chapter}.ipynb", parameters, other)
     assert course.start()["code"] == 1
     said = capfd.readouterr().err
     assert f"{chapter} failed: it ended without writing metrics.json" in said
@@ -297,6 +295,23 @@ def test_the_collector_waits_for_the_imports_of_a_chapter_and_no_longer(tmp_path
 def test_a_chapter_that_writes_nothing_is_not_done(tmp_path):
     found = run_chapter(tmp_path, "pass", writes=tmp_path / "done.json")
     assert (found.returncode, "ended without writing done.json" in found.stderr) == (1, True)
+
+
+def test_a_chapter_of_several_tasks_must_have_trained_each(tmp_path):
+    """Snakemake would say so minutes later, in its log alone, and the course that the chapter is finished."""
+    writes = [tmp_path / task / "metrics.json" for task in ("one", "two")]
+    writes[0].parent.mkdir()
+    writes[0].write_text("{}")
+    with pytest.raises(CourseError, match=r"ended without writing metrics.json, .* not done \(.*/two\)"):
+        execution.run_command("pretrain x", tmp_path / "log", ["platform"], writes=writes)
+    course = Course(tmp_path / "course")
+    write_json(course.run / "c.json", course.config | {"parts": [1, 2, 3]})
+    command = graph.graph_command(course.run, course.run / "c.json", cores=2)
+    found = subprocess.run([*command, "--dry-run", "--printshellcmds"], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    said = found.stdout + found.stderr
+    for task in TASKS:
+        assert len(re.findall(rf"course run-chapter .* --writes pretrain/{task}/metrics\.json", said)) == 1, task
 
 
 def test_a_misspelt_parameter_is_refused_before_any_work(tmp_path):

@@ -21,17 +21,16 @@ USAGE = "usage: python -m course.records record RUN_OR_STUDY_DIR | table RUN_DIR
 
 def keep(folder: Path) -> None:
     """Put a finished course or study into json_files, with its expected figures and the claims it answers."""
-    is_course = folder.parent.name not in ("studies", "chapters")
-    if is_course:
-        record.record(folder)
-        for name in record.expected(folder):
-            record.expected_figure(folder, name)
+    if folder.parent.name in ("studies", "chapters"):
+        return claims.record(folder)
+    record.record(folder)
+    for name in record.expected(folder):
+        record.expected_figure(folder, name)
     claims.record(folder)
-    if is_course:
-        try:
-            costs.record(folder)
-        except CourseError as error:  # of a course through Slurm, or in several goes
-            print(f"its costs are left out: {error}")
+    try:
+        costs.record(folder)
+    except CourseError as error:  # of a course through Slurm, or in several goes
+        print(f"its costs are left out: {error}")
 
 
 def write_table(folder: Path, part: str) -> None:

@@ -98,9 +98,7 @@ def courses(costs: dict) -> str:
     """A row per recorded course, and which of them had other parts than the course has today."""
     rows, older = {}, []
     for dataset, by_scale in costs.items():
-        for scale, entry in by_scale.items():
-            if "seconds" not in entry:  # of a later part alone
-                continue
+        for scale, entry in ((s, e) for s, e in by_scale.items() if "seconds" in e):  # none of a later part alone
             name, parts = f"{dataset}, {scale}", parts_today(scale)
             cells = [minutes(entry["seconds"]), f"{entry['peak_memory_gb']:.1f} GB", entry["cores"], entry["parts"]]
             rows[name] = [*cells, parts, entry["date"]]
