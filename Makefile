@@ -93,11 +93,11 @@ NNUNET = $(shell grep -rl --include='test_*.py' 'from nnunet_packages' tests)
 nnunet: .venv-nnunet/.ready ## run the tests that need nnU-Net, in an environment of their own (about 5 minutes)
 	@OMP_NUM_THREADS=1 .venv-nnunet/bin/python -m pytest -m nnunet $(NNUNET)
 
-site: $(READY) ## make a static site of an executed course, in build/site; SCALE= DATASET=
+site: $(READY) ## make a static site of an executed course, in build/site; SCALE= DATASET= DATA=
 	@"$(PYTHON)" -c 'import latex2mathml, myst_nb, sphinx_book_theme' 2>/dev/null || { \
 	  echo "Installing the packages of the site (once; about 45 MB) ..."; \
 	  "$(PYTHON)" -m pip install -qq --disable-pip-version-check -c constraints.txt -e '.[site]'; }
-	@"$(PYTHON)" -m course.site --scale "$$SCALE" --dataset "$$DATASET"
+	@"$(PYTHON)" -m course.site --scale "$$SCALE" --dataset "$$DATASET" $${DATA:+--data "$$DATA"}
 
 # itkwidgets has pins of its own, and files of its viewer are changed, so it stays out of .venv.
 .venv-itk/.ready: pyproject.toml constraints.txt course/itk_viewer.py | $(READY)

@@ -18,6 +18,7 @@ import hashlib
 import json
 import shlex
 import sys
+from collections import Counter
 from pathlib import Path
 
 from course.chapters import FINETUNING, FIRST, LAST, OWN, part_of, tasks_of
@@ -113,7 +114,8 @@ rule data_inspection:
     shell: RUN
 
 
-for CHAPTER in {entry.chapter: None for entry in TASKS.values()}:  # of the registry: a rule under its own name
+TASKS_OF = Counter(entry.chapter for entry in TASKS.values())
+for CHAPTER in TASKS_OF:  # of the registry: a rule under its own name
 
     rule:
         name: CHAPTER[3:]
@@ -129,7 +131,7 @@ for CHAPTER in {entry.chapter: None for entry in TASKS.values()}:  # of the regi
         threads: THREADS
         priority: 10  # others wait for it
         resources: runtime=MINUTES, mem_mb=4000, gpu=1
-        shell: RUN
+        shell: RUN + "".join(f" --writes {{output[{n}]:q}}" for n in range(1, TASKS_OF[CHAPTER]))  # of each task
 
 
 rule unetr_finetuning:

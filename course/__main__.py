@@ -41,7 +41,7 @@ Part = Annotated[str, typer.Option(help="1, 2, 3 or all; a later part includes p
 Tasks = Annotated[str | None, typer.Option(help="pretext tasks instead of the study's own, such as mae,restoration")]
 Tflops = Annotated[float, typer.Option(min=0.001, help="sustained by the GPU, in 1e12 operations a second")]
 Minutes = Annotated[float, typer.Option(min=0.01, max=1e6, help="limit for the whole part")]
-Writes = Annotated[Path | None, typer.Option(help="the file the part writes last")]
+Writes = Annotated[list[Path] | None, typer.Option(help="a file the part writes last; given for each of several")]
 Events = Annotated[Path | None, typer.Option(help="file to which its start and its end are written")]
 
 
@@ -119,10 +119,10 @@ def watch(
     from rich.console import Console
     from rich.live import Live
 
-    from course import sweeps
+    from course import status as state, sweeps
     from ssl_utils.experiments import runs
 
-    with one_line_errors(code=1):
+    with one_line_errors(code=2):
         scales.get(scale)
         if dataset != "folder" or not data:  # a folder need not be on this machine
             datasets.get(dataset)
@@ -133,7 +133,7 @@ def watch(
         with Live(console=console, auto_refresh=False) as live:
             while True:
                 table = sweeps.rows(root, config)
-                live.update(sweeps.shown(table, sweeps.counts(table)), refresh=True)
+                live.update(sweeps.shown(table, state.summary(table["state"])), refresh=True)
                 if not console.is_terminal or not {"running", "queued", "pending"} & {*table["state"]}:
                     break
                 time.sleep(2)
@@ -151,10 +151,17 @@ def plan_course(
     tflops: Tflops = 50.0,
 ) -> None:
     """Print the runs of a course, their order and their cost; nothing is started or fetched."""
+    from ssl_utils.experiments import setups
+
     with one_line_errors(code=2):
         numbers = repeated(scale, repeats)
         config = {"scale": scale, "dataset": dataset, "data": data, "settings": asdict(numbers)}
-        config["num_labeled"] = label_counts(labels) if labels else numbers.num_labeled
+        config["num_labeled"], there = numbers.num_labeled, None
+        with suppress(CourseError):  # volumes that are not on this machine yet cannot be counted
+            made = setups.unchecked(dataset=dataset, scale=numbers, data=data)
+            config["num_labeled"], there = made.label_counts, len(made.datalist.training)
+        if labels:
+            config["num_labeled"] = label_counts(labels, there)
         print_plan(config | {"parts": chosen_parts(part)}, jobs, tflops)
 
 
@@ -168,7 +175,7 @@ def status(dataset: DatasetName = "phantom", scale: Scale = "laptop", data: Data
     from ssl_utils.experiments import runs, setups
 
     console = Console()
-    with one_line_errors(code=1):
+    with one_line_errors(code=2):
         chosen = {"dataset": dataset, "scale": scales.get(scale), "data": data}
         root = runs.course_dir(datasets.run_name(dataset, data), scale)
         runs.check_source(root, data, lambda: setups.contents(setups.unchecked(**chosen)))
@@ -182,7 +189,7 @@ def status(dataset: DatasetName = "phantom", scale: Scale = "laptop", data: Data
             table.add_row(row.run, row.state, row.step, row.result, row.seconds, row.device, row.job)
         wide = console if console.is_terminal else Console(width=160)
         wide.print(table)
-        wide.print(state.summary(rows))
+        wide.print(state.summary(row.state for row in rows))
         for row in filter(lambda row: row.reason, rows):
             wide.print(f"{row.run}: {row.reason}", soft_wrap=True, highlight=False, markup=False)
 
@@ -209,7 +216,7 @@ def run_chapter(
     """Execute one chapter, as the rules of the Snakefile do."""
     with one_line_errors(code=1):
         chosen = _from_json("parameters", parameters, dict)
-        seconds = execution.run_chapter(notebook, executed, chosen, writes=writes, minutes=minutes, events=events)
+        seconds = execution.run_chapter(notebook, executed, chosen, writes=writes or (), minutes=minutes, events=events)
         print(f"{execution.label(notebook.stem, chosen)}   {clock(seconds)}")
 
 
@@ -225,7 +232,7 @@ def run_command(
     """Run one command of the package, as the rules of Snakefile.studies do."""
     with one_line_errors(code=1):
         called = _from_json("words", words, list)
-        seconds = execution.run_command(name, log, called, writes=writes, minutes=minutes, events=events)
+        seconds = execution.run_command(name, log, called, writes=writes or (), minutes=minutes, events=events)
         print(f"{name}   {clock(seconds)}")
 
 

@@ -7,6 +7,7 @@ import os
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -29,7 +30,7 @@ def label(chapter: str, parameters: dict) -> str:
     return " ".join((chapter, *named)).replace("num_labeled=", "n=")
 
 
-def run_chapter(notebook: Path, executed: Path, parameters: dict, *, minutes: float = 60, **part: Path | None) -> float:
+def run_chapter(notebook: Path, executed: Path, parameters: dict, *, minutes: float = 60, **part) -> float:
     """Execute a chapter in a fresh kernel of this environment and keep the executed notebook, also when it fails.
 
     Args:
@@ -37,7 +38,7 @@ def run_chapter(notebook: Path, executed: Path, parameters: dict, *, minutes: fl
         executed: where the executed notebook goes.
         parameters: scalars and lists; a name that the chapter does not have is an error.
         minutes: limit for the whole chapter.
-        part: `writes`, the file that the chapter must have written when it ends; `events`, a file that gets a line of
+        part: `writes`, the files that the chapter must have written when it ends; `events`, a file that gets a line of
             JSON at the start of the chapter and at its end.
 
     Returns the seconds it took.
@@ -57,7 +58,7 @@ def run_chapter(notebook: Path, executed: Path, parameters: dict, *, minutes: fl
     return _as_part(work, notebook.stem, name, ("executed notebook", executed), **part)
 
 
-def run_command(name: str, log: Path, words: list[str], *, minutes: float = 60, **part: Path | None) -> float:
+def run_command(name: str, log: Path, words: list[str], *, minutes: float = 60, **part) -> float:
     """Run `python -m` with these words as a part of a graph, its output in `log`; returns the seconds it took.
 
     `name` is shown by progress, and its first word is the step. The rest as in `run_chapter`.
@@ -65,6 +66,9 @@ def run_command(name: str, log: Path, words: list[str], *, minutes: float = 60, 
     Raises:
         CourseError: it failed: name, its last line of output, log, in one line.
     """
+
+    if not name.split():
+        raise CourseError(f"name={name!r}: must have a word; give the step, such as pretrain")
 
     def work() -> None:
         log.parent.mkdir(parents=True, exist_ok=True)
@@ -83,18 +87,19 @@ def _call(words: list[str], log: Path) -> None:
 
 
 def _as_part(
-    work, step: str, name: str, kept: tuple[str, Path], *, writes: Path | None = None, events: Path | None = None
+    work, step: str, name: str, kept: tuple[str, Path], *, writes: Sequence[Path] = (), events: Path | None = None
 ) -> float:
     """Do the work of a part, with an event at its start and its end; an error names the file that was kept of it."""
     started, note = time.monotonic(), partial(_note, events, chapter=step, label=name)
     note(event="started", **processes.here())
     try:
         work()
-        if writes and not writes.exists():
-            raise CourseError(f"it ended without writing {writes.name}, so it counts as not done")
-    except CourseError as error:
-        title, path = kept
-        message = f"{name} failed: {error}" + (f"; {title}: {path.resolve()}" if path.exists() else "")
+        if lost := next((path for path in writes if not path.exists()), None):
+            raise CourseError(f"it ended without writing {lost.name}, so it counts as not done ({lost.parent})")
+    except Exception as error:
+        (title, path), text = kept, " ".join(str(error).split())[:500]
+        reason = error if isinstance(error, CourseError) else f"{type(error).__name__}: {text}"
+        message = f"{name} failed: {reason}" + (f"; {title}: {path.resolve()}" if path.exists() else "")
         note(event="failed", message=message, timed_out=isinstance(error, TimedOut))
         raise CourseError(message) from None
     seconds = time.monotonic() - started

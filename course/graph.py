@@ -3,6 +3,7 @@
 import fcntl
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,7 +25,7 @@ PROJECT = Path(__file__).resolve().parents[1]
 class Cluster:
     """Slurm in place of this machine, with so many jobs in its queue at a time."""
 
-    jobs: int
+    jobs: int = 20
     partition: str | None = None
     profile: Path = PROJECT / "profiles" / "slurm"
 
@@ -34,6 +35,9 @@ def cluster(executor: str, jobs: int, partition: str | None, profile: Path) -> C
     if executor not in ("local", "slurm"):
         raise CourseError(f"executor={executor!r}: no such executor; choose local or slurm")
     if executor == "local":
+        given = {"jobs": jobs != Cluster.jobs, "partition": partition, "profile": profile != Cluster.profile}
+        if ignored := ", ".join(f"--{name}" for name, is_given in given.items() if is_given):
+            raise CourseError(f"{ignored}: with slurm only; add --executor slurm")
         return None
     if not (profile / "config.yaml").exists():
         raise CourseError(f"profile={str(profile)!r}: no config.yaml in it; copy profiles/slurm and change the copy")
@@ -84,13 +88,12 @@ def run_graph(run: Path, config: dict, *, cores: int, cluster: Cluster | None = 
     events.write_text("")
     target = study.get("target", "study") if study else None
     command = graph_command(run, settings, cores=cores, cluster=cluster, target=target)
-    threads = max(1, cores // 4)  # of one part, as in the Snakefile
-    slots = cluster.jobs if cluster else cores // threads
-    progress = Progress(reference_costs(run.parent.name, run.name), slots=slots)
+    at_a_time = cluster.jobs if cluster else slots(cores)
+    progress = Progress(reference_costs(run.parent.name, run.name), slots=at_a_time)
     memory, failed, offset, ticks = Memory(), False, 0, 0
     with ExitStack() as stack:
         stream = stack.enter_context(open(log, "w"))
-        own, look = ({}, lambda: None) if cluster else stack.enter_context(warm.offered(threads))
+        own, look = ({}, lambda: None) if cluster else stack.enter_context(warm.offered(cores // slots(cores)))
         own |= {} if cluster else {"SSL_COURSE_PROCESS": str(os.getpid())}  # of this machine only
         snakemake = subprocess.Popen(
             command,
@@ -137,17 +140,23 @@ def run_graph(run: Path, config: dict, *, cores: int, cluster: Cluster | None = 
     }
 
 
+def slots(cores: int) -> int:
+    """Parts that run at a time on so many cores, by the threads that the Snakefile gives each."""
+    return cores // max(1, cores // 4)
+
+
 def graph_command(
     run: Path, config: Path, *, cores: int, cluster: Cluster | None = None, target: str | None = None
 ) -> list[str]:
     """The command line of Snakemake, of its driver for Slurm with a cluster. `target`: study or sweep."""
+    # Snakemake ends with a killed course, too: it would go on, while chapters watch the course and fail.
+    start = ["setpriv", "--pdeathsig", "KILL"] if cluster or shutil.which("setpriv") else []
     if cluster:
-        start = ["setpriv", "--pdeathsig", "KILL"]  # here chapters watch the course; on a cluster nothing else would
         driver = "course.slurm_driver"
         resources = ["--workflow-profile", str(cluster.profile.resolve()), "--jobs", str(cluster.jobs)]
-        resources += ["--default-resources", f"slurm_partition={cluster.partition}"] if cluster.partition else []
+        resources += ["--default-resources", *_default_resources(cluster)] if cluster.partition else []
     else:
-        start, driver, resources = [], "snakemake", ["--cores", str(cores)]
+        driver, resources = "snakemake", ["--cores", str(cores)]
     snakefile = PROJECT / ("Snakefile.studies" if target else "Snakefile")
     files = {"--snakefile": snakefile, "--directory": run, "--configfile": config, "--profile": "none"}
     command = [*start, sys.executable, "-m", driver, *([target] if target else [])]
@@ -156,6 +165,15 @@ def graph_command(
     if target == "sweep":  # one bad combination must not end the others; on a cluster the profile has the retries
         command += ["--keep-going", *([] if cluster else ["--retries", "2"])]
     return [*command, "--rerun-triggers", "mtime", "params", "input"]
+
+
+def _default_resources(cluster: Cluster) -> list[str]:
+    """Those of the profile with another partition: on the command line they would take the place of all of them."""
+    import yaml
+
+    given = yaml.safe_load((cluster.profile / "config.yaml").read_text(encoding="utf-8")).get("default-resources") or {}
+    given = given if isinstance(given, dict) else dict(pair.split("=", 1) for pair in given)
+    return [f"{name}={value}" for name, value in (given | {"slurm_partition": cluster.partition}).items()]
 
 
 def planned(log: str, notebooks: Path | str) -> dict[str, int]:

@@ -22,7 +22,7 @@ STATES = 3  # of the weights in last.ckpt while a part trains: the weights and t
 
 @dataclass(frozen=True)
 class Part:
-    """One run, or one chapter that trains nothing. `run` is its folder, `label` what progress and events call it."""
+    """One run, or one chapter that is none. `run` is its folder, `label` what progress and events call it."""
 
     run: str
     chapter: str
@@ -72,7 +72,7 @@ def options_in(part: Part) -> dict[str, str]:
 
 def trained(part: Part) -> tuple[str, str, str] | None:
     """The stage of a part (pretrain or finetune), its network, and what of it is trained: the network or `encoder`.
-    None: it trains nothing."""
+    None: it trains nothing, or has runs of its own (`OWN`)."""
     from ssl_utils.pretext import task_class
 
     stage, name, *_ = part.run.split("/")
@@ -134,6 +134,8 @@ class Estimate:
     def lines(self, *, jobs: int, tflops: float) -> list[str]:
         jobs_of, total, networks = self.jobs(), sum(self.tflop.values()), self.networks.items()
         counts = Counter(part.run.split("/")[0] for part in self.parts)
+        own = sum(part.chapter in OWN for part in self.parts)
+        more = f", {own} with runs of their own, not scaled" if own else ""
         first = sum(jobs_of.get(chapter, 0) for chapter in FIRST)
         pretrainings = ", ".join(part.run.split("/")[1] for part in self.parts if part.run.startswith("pretrain"))
         random = sum(part.run.startswith("finetune/random/") for part in self.parts)
@@ -144,7 +146,7 @@ class Estimate:
         ]
         rows = [
             f"{'runs':14} {counts['pretrain']} pretrainings, {counts['finetune']} fine-tunings, "
-            f"{counts['chapters']} chapters that train nothing: {sum(jobs_of.values())} jobs",
+            f"{counts['chapters'] - own} chapters that train nothing{more}: {sum(jobs_of.values())} jobs",
             *(order if counts["chapters"] else ()),
             f"{'networks':14} {'; '.join(sizes)}",
             f"{'CPU':14} {self.cpu_hours:,.1f} hours; {clock(self.wall_seconds(jobs))} with {jobs} parts at a time",
@@ -167,6 +169,13 @@ def factor(part: Part, scale: Scale) -> float:
     return float(options.get("budget", 1)) * float(options.get("crop", 1)) ** 3
 
 
+def _assumed(chapter: str, known: dict[str, float]) -> float:
+    """Seconds of a chapter: the recorded ones, else the mean of its kind (own runs, pretraining, fine-tuning, rest)."""
+    groups = OWN, {entry.chapter for entry in TASKS.values()}, (FINETUNING,)
+    alike = [s for name, s in known.items() if all((name in group) == (chapter in group) for group in groups)]
+    return known.get(chapter) or sum(alike or known.values()) / len(alike or known)
+
+
 def estimate(config: dict, planned: list[Part] | None = None) -> Estimate:
     """Scale a recorded course to this one, or to the parts `planned` alone.
 
@@ -178,20 +187,23 @@ def estimate(config: dict, planned: list[Part] | None = None) -> Estimate:
     recorded = read_json(REFERENCE)
     setup = setups.unchecked(dataset=config["dataset"], scale=scale, data=config.get("data"))
     dataset = setup.dataset
-    name = dataset.name if "laptop" in recorded.get(dataset.name, {}) else "phantom"
+    name = dataset.name if "date" in recorded.get(dataset.name, {}).get("laptop", {}) else "phantom"  # part I of it
     costs = recorded[name]
     before = Setup(datasets.get(name), scales.get("laptop"))
     planned = parts(config) if planned is None else planned
     training = {part: trained(part) for part in planned}
     sizes = {network: counted(setup, network) for network in sorted({t[1] for t in training.values() if t})}
     sizes_before = counted(before)  # recorded courses trained the default network
-    overhead, same_scale = (costs.get(level, {}).get("chapters", {}) for level in ("smoke", config["scale"]))
-    known = recorded["phantom"]["laptop"]["chapters"] | costs["laptop"]["chapters"]
+    overhead, same_scale, known = (
+        {c: s for own in (recorded["phantom"], costs) for c, s in own.get(level, {}).get("chapters", {}).items()}
+        for level in ("smoke", config["scale"], "laptop")
+    )
     each: dict[str, list[float]] = defaultdict(list)  # seconds
     tflop, weights = {}, 0.0
-    for part in planned:  # a chapter that no recorded course has is assumed to cost as much as the most expensive one
+    for part in planned:
         chapter = ALIKE.get(part.chapter, part.chapter)
-        laptop, fixed = known.get(chapter, max(known.values())), overhead.get(chapter, 0.0)
+        laptop = _assumed(chapter, known)
+        fixed = min(overhead.get(chapter, 0.0), laptop)
         if training[part] is None:
             each[part.chapter].append(same_scale.get(chapter, laptop))
             tflop[part.chapter] = 0.0
@@ -201,7 +213,9 @@ def estimate(config: dict, planned: list[Part] | None = None) -> Estimate:
         work = factor(part, scale) * getattr(scale, steps) * getattr(scale, batch) * sizes[network][what][0]
         size_before = sizes_before["encoder" if what == "encoder" else NETWORK][0]
         reference = getattr(before.scale, steps) * getattr(before.scale, batch) * size_before
-        each[part.chapter].append(fixed + max(laptop - fixed, 0.0) * work / reference)
+        if stage == "pretrain" and (seconds := options_in(part).get("seconds")) and laptop > fixed:
+            work = reference * float(seconds) / (laptop - fixed)  # it trains for so long
+        each[part.chapter].append(fixed + (laptop - fixed) * work / reference)
         tflop[part.chapter] = tflop.get(part.chapter, 0.0) + 3 * work / 1e3  # backward costs two forwards
         weights += (2 if stage == "pretrain" else 1) * sizes[network][what][1]  # task.safetensors and the weights
     basis = (

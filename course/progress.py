@@ -105,7 +105,7 @@ class Memory:
     """Highest resident memory below this process: of all processes together, and of the largest.
 
     Linux tells the share of each process in pages that several have, as forks do; elsewhere they count whole. It takes
-    20 ms a process, so it is asked only when all of them together, pages counted whole, have never had more.
+    20 ms a process, so it is asked only when all of them together, pages counted whole, have 5 % more than ever before.
     """
 
     together = largest = resident = 0
@@ -114,7 +114,7 @@ class Memory:
         processes = psutil.Process().children(recursive=True)
         sizes = [memory.rss for memory in map(_memory, processes)]
         self.largest = max(self.largest, *sizes, 0)
-        if sum(sizes) > self.resident:
+        if sum(sizes) > 1.05 * self.resident:
             self.resident = sum(sizes)
             shares = (getattr(memory, "pss", memory.rss) for memory in map(partial(_memory, full=True), processes))
             self.together = max(self.together, sum(shares))

@@ -35,7 +35,7 @@ class Request:
     patch_size: Annotated[str | None, typer.Option(help="voxels of a patch, as in 8,8,2")] = None
     notebooks: Annotated[Path, typer.Option(help="folder of the chapters")] = PROJECT / "notebooks"
     executor: Annotated[str, typer.Option(help="local, or slurm: one job per part (docs/cluster.md)")] = "local"
-    jobs: Jobs = 20
+    jobs: Jobs = Cluster.jobs
     partition: Annotated[str | None, typer.Option(help="with slurm: the partition of every job")] = None
     profile: Annotated[
         Path, typer.Option(help="with slurm: folder of the workflow profile: memory, time, GPUs per rule")

@@ -19,6 +19,7 @@ import typer
 
 from course.chapters import part_of
 from course.records import address
+from ssl_utils.data import datasets
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
 from ssl_utils.experiments.naming import base
@@ -138,6 +139,7 @@ def on_the_site(inside: str) -> str | None:
 
 def for_the_site(notebook: dict, *, number: str) -> dict:
     """An executed notebook without widgets and paths of this machine, with a numbered title and alternative texts."""
+    notebook = without_paths(notebook)
     about = notebook["metadata"].pop("papermill", {})
     notebook["metadata"].pop("widgets", None)
     for cell in notebook["cells"]:
@@ -168,24 +170,24 @@ def dress(cell: dict) -> None:
 
 
 def without_widget(output: dict) -> dict | None:
-    """The static part of an output, without paths; None when it is a widget alone."""
+    """The static part of an output; None when it is a widget alone."""
     if data := output.get("data"):
         live = {kind for kind in data if "jupyter.widget" in kind}
         output["data"] = {kind: data[kind] for kind in data if kind not in live}
         if live and not set(output["data"]) - {"text/plain"}:
             return None
-    content = json.dumps(output)
-    for root, name in private_roots().items():
-        content = content.replace(json.dumps(root)[1:-1], name)
+    return output
+
+
+def without_paths(notebook: dict) -> dict:
+    """The notebook with the README's names for folders of this machine, a person's own volumes among them."""
+    own = notebook["metadata"].get("papermill", {}).get("parameters", {}).get("data") or ""
+    roots = dict.fromkeys((own, own.encode("unicode_escape").decode()), "data")  # the second as papermill writes it
+    roots |= {str(runs.runs_root()): "runs", str(PROJECT): ".", str(datasets.data_root()): "data"}
+    content = json.dumps(notebook)
+    for root in sorted(filter(None, roots), key=len, reverse=True):
+        content = content.replace(json.dumps(root)[1:-1], roots[root])
     return json.loads(content)
-
-
-def private_roots() -> dict[str, str]:
-    """Folders of this machine, longest first, and their names in the README."""
-    roots = {str(runs.runs_root()): "runs", str(PROJECT): "."}
-    if data := os.environ.get("SSL_DATA_ROOT"):
-        roots[str(Path(data).expanduser().resolve())] = "data"
-    return dict(sorted(roots.items(), key=lambda item: -len(item[0])))
 
 
 def build(source: Path, site: Path, *, project: Path = PROJECT) -> None:
@@ -224,11 +226,12 @@ app = typer.Typer(add_completion=False, pretty_exceptions_enable=False)
 def main(
     scale: Annotated[str, typer.Option(help="scale of the executed course")] = "laptop",
     dataset: Annotated[str, typer.Option(help="its dataset, as its folder in runs is called")] = "phantom",
+    data: Annotated[str | None, typer.Option(help="your own folder, for --dataset folder")] = None,
 ) -> None:
     """Build the site from an executed course into build/site."""
     built = PROJECT / "build"
     try:
-        stage(built / "site_source", collect(runs.course_dir(dataset, scale), chapters()))
+        stage(built / "site_source", collect(runs.course_dir(datasets.run_name(dataset, data), scale), chapters()))
         build(built / "site_source", built / "site")
     except CourseError as error:
         print(f"error: {error}", file=sys.stderr)

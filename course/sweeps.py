@@ -62,11 +62,6 @@ def shown(table: pd.DataFrame, title: str) -> Table:
     return made
 
 
-def counts(table: pd.DataFrame) -> str:
-    """`10 done, 2 failed`."""
-    return ", ".join(f"{n} {state}" for state in status.ORDER if (n := int((table["state"] == state).sum())))
-
-
 def collect(root: Path, plan: Mapping[str, Any], table: pd.DataFrame) -> Path:
     """Put the finished fine-tunings into one folder, which `python -m ssl_utils soup` takes; returns it.
 
@@ -120,7 +115,7 @@ def write(root: Path, config: Mapping[str, Any], table: pd.DataFrame) -> Path:
 def text(name: str, table: pd.DataFrame) -> str:
     """The summary of a sweep: for each number of labels its best combinations by validation Dice, and what the best
     run is worth."""
-    head = f"# Sweep {name}: {len(table)} fine-tunings, {counts(table)}"
+    head = f"# Sweep {name}: {len(table)} fine-tunings, {status.summary(table['state'])}"
     done = table[table["state"] == "done"]
     if done.empty:
         return f"{head}\n\nNo run has finished."

@@ -43,6 +43,7 @@ def bring_up(
     counts = label_counts(request.labels) if request.labels else None
     chosen = {key: value for key in own_grid.KEYS if (value := getattr(request, key))}
     datasets.get(dataset, request.data, chosen=own_grid.parsed(chosen))
+    cores = request.cores or usable_cores()
     data = str(Path(request.data).expanduser().resolve()) if request.data else None
     run = runs.course_dir(datasets.run_name(dataset, data), scale)
     refuse_braces(PROJECT, run, data or "", datasets.data_root(), request.notebooks.resolve())
@@ -55,8 +56,7 @@ def bring_up(
         config |= {"parts": list(parts), "layout": runs.LAYOUT}
         config = read_json(run / "data.json") | config | {"settings": asdict(numbers)}
         if counts:
-            most = config["cases"]["training"]
-            config["num_labeled"] = [n for n in counts if n <= most] or [most]
+            config["num_labeled"] = label_counts(request.labels, config["cases"]["training"])
         if study:
             chosen = {"num_labeled": config["num_labeled"], "all_labels": bool(counts), "tasks": tasks}
             chosen["training"] = config["cases"]["training"]
@@ -66,11 +66,11 @@ def bring_up(
         for other in config.get("study", {}).get("needs", ()):
             prepare(other, scale)
         if grid:
-            confirm(_print_rest(run, config, jobs=cluster.jobs if cluster else request.cores or usable_cores()))
+            confirm(_print_rest(run, config, jobs=cluster.jobs if cluster else graph.slots(cores)))
             grid.register(run)
         elif cluster and not study:
             print_plan(config, jobs=cluster.jobs)
-        report = run_graph(run, config, cores=request.cores or usable_cores(), cluster=cluster, lock=lock)
+        report = run_graph(run, config, cores=cores, cluster=cluster, lock=lock)
     return run, report
 
 
@@ -104,14 +104,16 @@ def print_plan(config: dict, jobs: int, tflops: float = 50.0) -> None:
     print("\n".join(plan.estimate(config).lines(jobs=jobs, tflops=tflops)), flush=True)
 
 
-def label_counts(text: str) -> list[int]:
-    """`1,2,6` -> [1, 2, 6], smallest first."""
+def label_counts(text: str, there: int | None = None) -> list[int]:
+    """`1,2,6` -> [1, 2, 6], smallest first. `there`: the labelled training volumes, where they are known."""
     try:
         counts = sorted({int(part) for part in text.split(",")})
     except ValueError:
         counts = [0]
     if counts[0] < 1:
         raise CourseError(f"labels={text!r}: must be whole numbers of volumes, such as 1,2,3,6,12,24")
+    if there is not None and counts[-1] > there:
+        raise CourseError(f"labels={text}: only {there} labelled training volumes; choose fewer")
     return counts
 
 
@@ -120,8 +122,8 @@ def prepare(dataset: str, scale: str, data: str | None = None, chosen: Mapping[s
     grid that are `chosen`."""
     words = [sys.executable, "-m", "ssl_utils", "data", dataset, "--scale", scale, *(["--data", data] if data else [])]
     words += [f"--{key.replace('_', '-')}={value}" for key, value in (chosen or {}).items()]
-    if code := subprocess.run(words).returncode:
-        sys.exit(code)
+    if subprocess.run(words).returncode:
+        sys.exit(2)  # nothing was started
 
 
 @contextmanager

@@ -6,7 +6,8 @@ import re
 import pytest
 
 from course.chapters import chapters_of, tasks_of
-from course.records import address, costs, record
+from course.records import address, claims, costs, record
+from course.records.__main__ import keep
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs, scales
 from ssl_utils.files import read_json, write_json
@@ -49,6 +50,31 @@ def test_a_measured_course_reaches_readme_and_chapters(tmp_path):
 def test_a_course_that_was_only_continued_is_not_recorded(tmp_path):
     with pytest.raises(CourseError, match="run a whole one"):
         costs.record(measured(tmp_path / "phantom" / "laptop", CHAPTERS[:2]), into=tmp_path / "costs.json")
+
+
+def test_results_are_recorded_where_costs_cannot_be(tmp_path, monkeypatch, capsys):
+    """Of a course through Slurm, which measures none, and of one that was only continued."""
+    order = []
+    monkeypatch.setattr(record, "record", lambda folder: order.append("results"))
+    monkeypatch.setattr(record, "expected", lambda folder: ["figure"])
+    monkeypatch.setattr(record, "expected_figure", lambda folder, name: order.append(name))
+    monkeypatch.setattr(claims, "record", lambda folder: order.append("claims"))
+    course = measured(tmp_path / "phantom" / "laptop", CHAPTERS[:2])
+    for reason in ("did not run in its last course", "costs.json: no such file"):
+        keep(course)
+        said = capsys.readouterr().out
+        assert said.startswith("its costs are left out: ") and reason in said and said.count("\n") == 1
+        (course / "costs.json").unlink(missing_ok=True)
+    assert order == ["results", "figure", "claims"] * 2
+
+
+def test_a_record_of_a_later_part_alone_is_no_row_of_whole_courses(tmp_path):
+    into = tmp_path / "costs.json"
+    tuned = [*chapters_of([2]), "04_unetr_finetuning"]
+    costs.record(measured(tmp_path / "phantom" / "laptop", tuned, parts=[1, 2]), into=into)
+    found = read_json(into)
+    assert costs.courses(found) == "No recorded run yet." and "not measured yet" in costs.commands(found)
+    assert "0.5" in costs.chapters(found)
 
 
 def test_a_later_part_adds_its_chapters_and_leaves_the_rest(tmp_path):

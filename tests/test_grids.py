@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from course import __main__ as cli, graph, grids, plan, sweeps, workflow
+from course import __main__ as cli, graph, grids, plan, status, sweeps, workflow
 from course.graph import PROJECT
 from course.request import Request
 from ssl_utils.errors import CourseError
@@ -149,7 +149,7 @@ def test_the_table_has_parameters_state_and_score_of_every_run(swept):
     assert list(table["state"]) == ["done", "done", "timed out", "pending"]
     assert list(table["score"]) == ["Dice 0.500", "Dice 0.700", "", ""] and table["reason"][2] == "why"
     assert list(table["job"]) == ["7", "7", "", ""]
-    assert sweeps.counts(table) == "1 pending, 1 timed out, 2 done"
+    assert status.summary(table["state"]) == "1 pending, 1 timed out, 2 done"
     assert sweeps.shown(table, "title").row_count == 4
 
 
@@ -162,9 +162,9 @@ def test_the_table_can_be_watched_from_anywhere(swept, capsys):
         ("rates", {"dataset": "nope", "scale": "smoke"}, "dataset='nope': no such dataset"),
         ("rates.v2", {"dataset": "phantom", "scale": "smoke"}, "has no sweep rates.v2; start it with"),
     ):
-        with pytest.raises(SystemExit):
+        with pytest.raises(SystemExit) as stop:
             cli.watch(Path(name), **chosen)
-        assert reason in capsys.readouterr().err
+        assert stop.value.code == 2 and reason in capsys.readouterr().err
 
 
 def test_the_summary_tells_the_best_run_and_how_much_of_its_lead_is_chance(swept):
@@ -286,9 +286,9 @@ def test_a_sweep_that_is_not_confirmed_names_no_runs(tmp_path, monkeypatch):
     run = tmp_path / "phantom" / "smoke"
     write_json(run / "data.json", {"num_labeled": [6], "cases": {"training": 24}})
     monkeypatch.setattr(workflow, "prepare", lambda *_: None)
-    monkeypatch.setattr(workflow, "_print_rest", lambda *_, **__: 4)
+    monkeypatch.setattr(workflow, "_print_rest", lambda *_, jobs: jobs)  # 8 cores, two for each part
     with pytest.raises(CourseError, match="4 runs"):
-        workflow.bring_up(Request(scale="smoke"), grid=grids.described("rates", RATES), confirm=no)
+        workflow.bring_up(Request(scale="smoke", cores=8), grid=grids.described("rates", RATES), confirm=no)
     assert not (run / "sweeps").exists()
 
 

@@ -7,7 +7,7 @@ import pytest
 import yaml
 from typer.testing import CliRunner
 
-from course import graph, plan, workflow
+from course import __main__ as cli, graph, plan, workflow
 from course.__main__ import app
 from course.chapters import FINETUNING, LAST, OWN, PARTS, chapters_of, part_of, tasks_of
 from course.progress import REFERENCE
@@ -129,3 +129,63 @@ def test_the_profile_of_slurm_gives_every_part_that_trains_a_gpu_and_its_memory(
     trained |= {"study_pretrain", "study_finetune"}
     assert {*profile["set-resources"]} == trained == {*profile["set-threads"]}
     assert all(part["gpu"] == 1 and part["mem_mb"] > 4000 for part in profile["set-resources"].values())
+
+
+def test_chapters_with_runs_of_their_own_are_named_and_an_unknown_one_costs_as_its_kind(monkeypatch):
+    kinds = {OWN[0]: 90.0, [*LAST][-1]: 7.0, "03_simmim_masking": 30.0, "06_mae": 50.0}
+    known = {chapter: kinds.get(chapter, 10.0) for chapter in (*chapters_of([1]), *kinds)}
+    record = {"phantom": {"laptop": {"chapters": known, "date": "then", "device": "cpu"}}}
+    monkeypatch.setattr(plan, "read_json", lambda path: record)
+    found = plan.estimate(configured("laptop") | {"parts": [1, 2, 3]})
+    pretraining = [known[chapter] for chapter in known if chapter in {entry.chapter for entry in TASKS.values()}]
+    assert found.seconds[OWN[1]] == 90 and found.seconds["06_mae"] == pytest.approx(50)
+    assert found.seconds["10_all_tasks"] == pytest.approx((10 + 10 + 10 + 7) / 4)
+    assert plan._assumed("07_voxel_clusters", known) == pytest.approx(sum(pretraining) / len(pretraining))
+    (runs_of,) = (line for line in found.lines(jobs=2, tflops=1) if line.startswith("runs"))
+    reading = 2 + len(LAST)
+    assert f" {reading} chapters that train nothing, {len(OWN)} with runs of their own, not scaled: " in runs_of
+
+
+def test_overhead_is_that_of_the_phantom_where_a_dataset_has_no_record_of_smoke(monkeypatch):
+    record = read_json(REFERENCE)
+    record["hippocampus"] = {"laptop": record["hippocampus"]["laptop"]}
+    record["sarcoma"] = {"laptop": {"chapters": {"12_brain_tumours": 5.0}}}  # a later part alone
+    monkeypatch.setattr(plan, "read_json", lambda path: record)
+    fixed = record["phantom"]["smoke"]["chapters"][FINETUNING]
+    once, twice = (
+        plan.estimate(configured("laptop", finetune_steps=steps) | {"dataset": "hippocampus"}).seconds[FINETUNING]
+        for steps in (200, 400)
+    )
+    assert twice - fixed == pytest.approx(2 * (once - fixed))
+    assert "Measured: phantom" in plan.estimate(configured("laptop") | {"dataset": "sarcoma"}).basis
+
+
+def test_a_pretraining_of_so_many_seconds_takes_them():
+    study = {"name": "all_tasks", "num_labeled": [6], "finetune": {}, "pretrain": ["mae__seconds=600", "mae"]}
+    found = plan.estimate(
+        configured("laptop") | {"study": study}, [plan.Part("pretrain/mae__seconds=600", "pretrain", "")]
+    )
+    overhead = read_json(REFERENCE)["phantom"]["smoke"]["chapters"]["03_simmim_masking"]
+    assert found.seconds["pretrain"] == pytest.approx(600 + overhead) and found.tflop["pretrain"] > 0
+
+
+def test_the_plan_of_a_folder_has_the_labels_that_its_course_has(blobs, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
+    cli.plan_course(scale="smoke", dataset="folder", data=str(blobs))
+    assert f" {1 + len(tasks_of([1]))} fine-tunings" in capsys.readouterr().out, "5 labels, and not 6"
+    with pytest.raises(SystemExit):
+        cli.plan_course(scale="smoke", dataset="folder", data=str(blobs), labels="3,6")
+    assert "labels=3,6: only 5 labelled training volumes; choose fewer" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    "given", ["{slurm_partition: cpu, slurm_account: lab}", "[slurm_account=lab, mem_mb=a=b]", "", "{}"]
+)
+def test_another_partition_keeps_what_else_the_profile_gives_every_part(tmp_path, given):
+    (tmp_path / "config.yaml").write_text(f"executor: slurm\ndefault-resources: {given}\n")
+    words = graph.graph_command(tmp_path, tmp_path, cores=2, cluster=graph.Cluster(4, "gpu", tmp_path))
+    passed = words[words.index("--default-resources") + 1 : words.index("--scheduler")]
+    assert "slurm_partition=gpu" in passed and "slurm_partition=cpu" not in passed
+    assert ("slurm_account=lab" in passed) == ("lab" in given) and ("mem_mb=a=b" in passed) == ("mem_mb" in given)
+    words = graph.graph_command(tmp_path, tmp_path, cores=2, cluster=graph.Cluster(4, None, tmp_path))
+    assert "--default-resources" not in words

@@ -234,6 +234,23 @@ def test_a_picture_is_named_after_what_stands_on_it_or_after_its_cell(about, wor
     assert cell["metadata"]["mystnb"]["image"]["alt"] == f"what the code above draws: {words}"
 
 
+def test_the_path_of_a_persons_own_folder_stays_on_the_machine(tmp_path, monkeypatch):
+    notebook = executed_chapter(runs.PROJECT / "notebooks" / "01_data_inspection.ipynb")
+    own = "/volumes of ann/My Blöbs"
+    notebook["metadata"]["papermill"]["parameters"]["data"] = own
+    written = own.encode("unicode_escape").decode()  # by papermill, into the cell with the parameters
+    notebook["cells"][2:2] = nbformat.v4.new_code_cell(f'data = "{written}"', execution_count=1), notebook["cells"][-1]
+    notebook["cells"][-1]["outputs"].append(nbformat.v4.new_output("stream", text=f"read {own}/imagesTr\n"))
+    shown = site.for_the_site(notebook, number="01")
+    assert ", data data.*" in shown["cells"][0]["source"] and shown["cells"][2]["source"] == 'data = "data"'
+    assert "read data/imagesTr" in json.dumps(shown) and "of ann" not in json.dumps(shown)
+    asked = []
+    monkeypatch.setattr(site, "collect", lambda folder, names: asked.append(folder) or exit())
+    with pytest.raises(SystemExit):
+        site.main(scale="smoke", dataset="folder", data=own)
+    assert asked == [runs.course_dir("folder_my_bl_bs", "smoke")]
+
+
 @pytest.mark.long
 @pytest.mark.parametrize("name", CHAPTERS)
 def test_every_formula_of_a_chapter_is_drawn(pages, name):

@@ -68,7 +68,7 @@ def test_before_anything_ran_every_planned_run_is_pending(course):
     rows = status.rows(course)
     assert [row.state for row in rows] == ["pending"] * PLANNED
     assert [row.run for row in rows][1:3] == ["chapters/01_data_inspection", "pretrain/restoration"]
-    assert status.summary(rows) == f"{PLANNED} pending"
+    assert status.summary(row.state for row in rows) == f"{PLANNED} pending"
 
 
 def test_a_chapter_with_a_dice_for_each_region_is_done_without_a_number(course):

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -17,8 +18,10 @@ from course import execution, graph, studies, workflow
 from course.__main__ import app
 from course.chapters import chapters_of, tasks_of
 from course.progress import Progress, clock
+from course.request import Request
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import scales
+from ssl_utils.files import write_json
 from ssl_utils.pretext import TASKS
 
 pytestmark = pytest.mark.course
@@ -224,11 +227,8 @@ def test_a_chapter_must_train_its_task(tmp_path, monkeypatch, capfd):
     monkeypatch.setenv("SSL_RUNS_ROOT", str(course.run.parents[1]))
     parameters = "scale = 'laptop'\ndataset = 'phantom'\nseed = 0"
     chapter, tasks = next(iter(TRAINED.items()))
-    save(
-        course.notebooks / f"{chapter}.ipynb",
-        parameters,
-        WRITE.format(folder="'pretrain/another'", name="metrics.json"),
-    )
+    other = WRITE.format(folder="'pretrain/another'", name="metrics.json")
+    save(course.notebooks / f"{chapter}.ipynb", parameters, other)
     assert course.start()["code"] == 1
     said = capfd.readouterr().err
     assert f"{chapter} failed: it ended without writing metrics.json" in said
@@ -297,11 +297,39 @@ def test_a_chapter_that_writes_nothing_is_not_done(tmp_path):
     assert (found.returncode, "ended without writing done.json" in found.stderr) == (1, True)
 
 
+def test_a_chapter_of_several_tasks_must_have_trained_each(tmp_path):
+    """Snakemake would say so minutes later, in its log alone, and the course that the chapter is finished."""
+    writes = [tmp_path / task / "metrics.json" for task in ("one", "two")]
+    writes[0].parent.mkdir()
+    writes[0].write_text("{}")
+    with pytest.raises(CourseError, match=r"ended without writing metrics.json, .* not done \(.*/two\)"):
+        execution.run_command("pretrain x", tmp_path / "log", ["platform"], writes=writes)
+    course = Course(tmp_path / "course")
+    write_json(course.run / "c.json", course.config | {"parts": [1, 2, 3]})
+    command = graph.graph_command(course.run, course.run / "c.json", cores=2)
+    found = subprocess.run([*command, "--dry-run", "--printshellcmds"], capture_output=True, text=True)
+    assert found.returncode == 0, found.stderr
+    said = found.stdout + found.stderr
+    for task in TASKS:
+        assert len(re.findall(rf"course run-chapter .* --writes pretrain/{task}/metrics\.json", said)) == 1, task
+
+
 def test_a_misspelt_parameter_is_refused_before_any_work(tmp_path):
     found = run_chapter(tmp_path, "1", parameters='{"sead": 1}')
     assert found.returncode == 1
     assert "no parameter sead in 07_toy.ipynb; it has seed" in found.stderr
     assert not (tmp_path / "out.ipynb").exists()
+
+
+def test_what_is_no_error_of_the_course_is_one_line_and_an_event_too(tmp_path):
+    events, notebook = tmp_path / "events", save(tmp_path / "07_toy.ipynb", "%matplotlib inline\nseed = 0")
+    with pytest.raises(CourseError, match=r"^07_toy failed: SyntaxError: invalid syntax \(<unknown>, line 1\)$"):
+        execution.run_chapter(notebook, tmp_path / "out.ipynb", {"seed": 0}, events=events)
+    (tmp_path / "log").mkdir()
+    with pytest.raises(CourseError, match=r"^pretrain x failed: IsADirectoryError: .*; log: "):
+        execution.run_command("pretrain x", tmp_path / "log", ["platform"], events=events)
+    said = [json.loads(line) for line in events.read_text().splitlines()]
+    assert [(event["event"], event.get("timed_out")) for event in said] == [("started", None), ("failed", False)] * 2
 
 
 def test_a_chapter_has_a_time_limit_and_leaves_no_kernel(tmp_path):
@@ -347,12 +375,14 @@ def test_stopping_the_course_ends_the_kernel_and_counts_nothing(tmp_path):
         pid.unlink(missing_ok=True)
         process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         wait_for(lambda: pid.exists() and pid.read_text())
-        kernel = int(pid.read_text())
+        kernel, below = int(pid.read_text()), psutil.Process(process.pid).children()
         second = subprocess.run(command, capture_output=True, text=True)
         assert second.stderr.startswith(f"error: {course.run}: a course already runs here (process {process.pid})")
         process.send_signal(number)
         said = process.communicate(timeout=30)[1]
         wait_for(lambda kernel=kernel: not psutil.pid_exists(kernel))
+        _, left = psutil.wait_procs(below, timeout=5)
+        assert len(below) == 2 and not left, "Snakemake, which would go on with the other parts, and the warm process"
         assert not (course.run / "chapters/00_start_here/done.json").exists()
         if number == signal.SIGTERM:
             assert said.startswith("stopped; what is complete is kept")
@@ -374,6 +404,8 @@ def wait_for(condition, seconds: float = 120) -> None:
         (["--dataset", "folder"], "error: dataset='folder': needs the path of your own folder"),
         (["--labels", "6,x"], "error: labels='6,x': must be whole numbers of volumes"),
         (["--labels", "0,6"], "error: labels='0,6': must be whole numbers of volumes"),
+        (["--partition", "gpu"], "error: --partition: with slurm only; add --executor slurm"),
+        (["--jobs", "4", "--profile", "mine"], "error: --jobs, --profile: with slurm only; add --executor slurm"),
     ],
 )
 def test_an_unknown_name_is_one_line_before_anything_starts(tmp_path, arguments, line):
@@ -384,11 +416,27 @@ def test_an_unknown_name_is_one_line_before_anything_starts(tmp_path, arguments,
     assert not list(tmp_path.iterdir())
 
 
+def test_data_that_cannot_be_had_start_nothing(capsys):
+    with pytest.raises(SystemExit) as stop:
+        workflow.prepare("folder", "smoke", "/nowhere")
+    assert stop.value.code == 2
+
+
+def test_more_labels_than_there_are_volumes_are_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
+    monkeypatch.setenv("SSL_DATA_ROOT", str(tmp_path / "data"))
+    write_json(tmp_path / "phantom" / "smoke" / "data.json", {"num_labeled": [6], "cases": {"training": 24}})
+    monkeypatch.setattr(workflow, "prepare", lambda *_: None)
+    with pytest.raises(CourseError, match="labels=6,25: only 24 labelled training volumes; choose fewer"):
+        workflow.bring_up(Request(scale="smoke", labels="6,25"))
+
+
 @pytest.mark.parametrize(
     ("words", "code", "line"),
     [
         (["run-chapter", "a.ipynb", "b.ipynb", "--parameters", "{"], 1, "parameters='{': is not JSON such as {"),
         (["run-chapter", "a.ipynb", "b.ipynb", "--parameters", "[1]"], 1, "parameters='[1]': is not JSON such as {"),
+        (["run-command", " ", "log.txt", '["platform"]'], 1, "name=' ': must have a word; give the step, such as"),
         (["run-command", "a", "log.txt", "[1]"], 1, "words='[1]': is not JSON such as ["),
         (["run-command", "a", "log.txt", "[]"], 1, "words='[]': is not JSON such as ["),
         (["run-command", "a", "log.txt", '["platform"]', "--minutes", "nan"], 2, "'--minutes'"),

@@ -21,12 +21,16 @@ USAGE = "usage: python -m course.records record RUN_OR_STUDY_DIR | table RUN_DIR
 
 def keep(folder: Path) -> None:
     """Put a finished course or study into json_files, with its expected figures and the claims it answers."""
-    if folder.parent.name not in ("studies", "chapters"):
-        record.record(folder)
-        costs.record(folder)
-        for name in record.expected(folder):
-            record.expected_figure(folder, name)
+    if folder.parent.name in ("studies", "chapters"):
+        return claims.record(folder)
+    record.record(folder)
+    for name in record.expected(folder):
+        record.expected_figure(folder, name)
     claims.record(folder)
+    try:
+        costs.record(folder)
+    except CourseError as error:  # of a course through Slurm, or in several goes
+        print(f"its costs are left out: {error}")
 
 
 def write_table(folder: Path, part: str) -> None:

@@ -9,6 +9,7 @@ import pandas as pd
 
 from course import plan
 from course.chapters import FINETUNING, OWN, PARTS, chapters_of, part_of
+from course.progress import REFERENCE
 from course.records import address, entries
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs, scales
@@ -16,7 +17,6 @@ from ssl_utils.files import read_json, write_json, write_text
 from ssl_utils.pretext import TASKS
 from ssl_utils.statistics import tables
 
-REFERENCE = runs.PROJECT / "json_files" / "reference_costs.json"
 PAGES = ("README.md", "docs/running.md", "docs/for_lecturers.md")
 CLONE = "git clone {} ssl3d && cd ssl3d"
 ROW = re.compile(r"^(\| \[[^\]]+\]\(notebooks/(\w+)\.ipynb\) \|[^|\n]*\|).*$", re.MULTILINE)  # of the README
@@ -76,15 +76,15 @@ def commands(costs: dict) -> str:
     """Clone, run, test, open: minutes of the recorded course, and those that the Makefile gives for the tests."""
     makefile = (runs.PROJECT / "Makefile").read_text(encoding="utf-8")
     tests = re.search(r"^test:.*\(about (\d+ minutes)", makefile, re.MULTILINE)[1]
-    course = costs.get("phantom", {}).get("laptop")
-    took = f"{course['seconds'] / 60:.0f} minutes" if course else "not measured yet"
+    course = costs.get("phantom", {}).get("laptop", {})
+    took = f"{course['seconds'] / 60:.0f} minutes" if "seconds" in course else "not measured yet"
     block = f"""```sh
 {CLONE.format(address.repository() or "<address of this repository>")}
 make course     # {took}: generate the data, run chapters 00 to 05, print the results
 make test       # {tests}: run every test
 make lab        # open the chapters in JupyterLab
 ```"""
-    return f"{block}\n\n{_measured_on(course)}" if course else block
+    return f"{block}\n\n{_measured_on(course)}" if "seconds" in course else block
 
 
 def _measured_on(course: dict) -> str:
@@ -98,7 +98,7 @@ def courses(costs: dict) -> str:
     """A row per recorded course, and which of them had other parts than the course has today."""
     rows, older = {}, []
     for dataset, by_scale in costs.items():
-        for scale, entry in by_scale.items():
+        for scale, entry in ((s, e) for s, e in by_scale.items() if "seconds" in e):  # none of a later part alone
             name, parts = f"{dataset}, {scale}", parts_today(scale)
             cells = [minutes(entry["seconds"]), f"{entry['peak_memory_gb']:.1f} GB", entry["cores"], entry["parts"]]
             rows[name] = [*cells, parts, entry["date"]]
