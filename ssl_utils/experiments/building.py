@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ssl_utils.data.cache import content
 from ssl_utils.data.doctor import forecast as costs
 from ssl_utils.data.formats.stored import shape_text
 from ssl_utils.errors import CourseError
@@ -64,14 +65,26 @@ def check_averages(module: nn.Module, optimizer: str, name: str) -> None:
 
 
 def weights_of(setup: Setup, run: Pretraining) -> Path | None:
-    """The file of the weights that the pretext task reads; None for most tasks. Raises CourseError when they are those
-    of a pretraining run that has not finished."""
+    """The file of the weights that the pretext task reads; None for most tasks. Raises CourseError as `_checked`."""
     name = task_class(run.task).reads(run.options)
     if name is None or Path(name).is_file() or Path(name).suffix in WEIGHTS:
         return name and Path(name)
     path = runs.pretrain_dir(setup.dataset.name, setup.scale.name, name) / "encoder.safetensors"
+    return _checked(path, setup, f"weights={name!r}", f"pretrain {base(name)} first, or give a file")
+
+
+def _checked(path: Path, setup: Setup, option: str, fix: str) -> Path:
+    """The file itself. Raises CourseError when there is none, its run has not finished, or it was pretrained on an
+    image of today's validation or test set."""
     if not path.exists():
-        raise CourseError(f"weights={name!r}: {path} does not exist; pretrain {base(name)} first, or give a file")
+        raise CourseError(f"{option}: {path} does not exist; {fix}")
+    if not runs.is_finished(path.parent):
+        raise CourseError(f"{option}: {path.parent} has not finished; {fix}")
+    seen = {*json.loads(checkpoints.read_metadata(path).get("images", "[]"))}
+    for case in (*setup.datalist.validation, *setup.datalist.test) if seen else ():
+        if content(case)[:16] in seen:  # of its image
+            why = f"{path.parent} has seen {case.id}, which is in validation or test now"
+            raise CourseError(f"{option}: {why}; pretrain again on this split")
     return path
 
 
@@ -87,7 +100,7 @@ def load_task(setup: Setup, run: Pretraining):
 
 def pretrained_weights(setup: Setup, init: str, scope: str | None = None) -> tuple[Path | None, str | None]:
     """The weights file of an init and what it contains, `network` or `encoder` (None, None: random init). A whole
-    network is preferred where one was pretrained, unless `scope` is `encoder`. Raises CourseError without such a file.
+    network is preferred where one was pretrained, unless `scope` is `encoder`. Raises CourseError as `_checked`.
     """
     if init == RANDOM:
         return None, None
@@ -98,10 +111,7 @@ def pretrained_weights(setup: Setup, init: str, scope: str | None = None) -> tup
         task = TASKS.get(base(init))
         part = "encoder"
         fix = f"run chapter {task.chapter} first" if task else "choose random or the name of a pretraining run"
-    path = folder / f"{part}.safetensors"
-    if not path.exists():
-        raise CourseError(f"init={init!r}: {path} does not exist; {fix}")
-    return path, part
+    return _checked(folder / f"{part}.safetensors", setup, f"init={init!r}", fix), part
 
 
 def saved_config(path: Path | None) -> dict[str, Any]:

@@ -155,3 +155,12 @@ class Finetuning(Description):
         of_both = options_of(Pretraining) if base(self.init) in TASKS else ()
         own = {key: value for key, value in self.changed().items() if key not in folders}
         return variant(self.init, {f"finetune_{key}" if key in of_both else key: own[key] for key in own})
+
+
+def pretraining_in(init: str) -> str:
+    """The name of the pretraining in that of a fine-tuning; weights from elsewhere have no options."""
+    if base(init) not in TASKS:
+        return base(init)
+    of_tuning = {*options_of(Finetuning)} - {*options_of(Pretraining)}
+    pairs = (pair for pair in init.split("__")[1:] if not pair.startswith("finetune_"))
+    return "__".join([base(init), *(pair for pair in pairs if pair.split("=")[0] not in of_tuning)])

@@ -8,6 +8,7 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
+from ssl_utils.data.cache import content
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import model_card, runs
 from ssl_utils.experiments.building import build_task, weights_of
@@ -51,6 +52,7 @@ def pretrain(setup: Setup, run: Pretraining, *, team: Team | None = None) -> Pat
         "batch_size": batch_size,
         "precision": precision(),
         "data": "+".join(part.digest(part.pool) for part in pools),
+        "validation": setup.digest(setup.datalist.validation),
     }
     if weights := weights_of(setup, run):
         settings["weights"] = sha256(weights)
@@ -132,6 +134,7 @@ def _save(folder: Path, setup: Setup, module: Any, pools: list[Setup], done: dic
     licence = " + ".join(dict.fromkeys(part.dataset.licence for part in pools))
     meta = {"task": done["task"], "dataset": setup.dataset.name, "data_licence": licence, "step": done["last"]["step"]}
     meta["spacing"] = pools[0].grid.spacing
+    meta["images"] = [content(case)[:16] for part in pools for case in part.pool]
     checkpoints.save_model(folder / "encoder.safetensors", module.encoder, metadata=meta)
     checkpoints.save_model(folder / "task.safetensors", module, metadata=meta)
     if weights := module.whole_network():

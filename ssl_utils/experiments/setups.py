@@ -1,7 +1,7 @@
 """A dataset at a scale, which every experiment starts from."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -104,12 +104,28 @@ def setup(
     """
     made = unchecked(dataset=dataset, scale=scale, data=data, **grid)
     source = made.folder, datasets.locate(made.dataset), partial(contents, made)
-    runs.check_source(*source)
+    check_source(*source)
     stop_at_errors(made, progress)
-    runs.check_source(*source, record=True)
+    check_source(*source, record=True)
     if chosen := own_grid.parsed(grid):
         _record(made.folder, chosen)
     return made
+
+
+def check_source(
+    folder: Path, root: str | Path | None, contents: Callable[[], dict[str, str]], *, record: bool = False
+) -> None:
+    """Raises CourseError when the course in `folder` is one of other data, by what was recorded: where the data were
+    (`root`), and a hash per case (`contents`), which tells a copy from other data of the same name."""
+    if not root:
+        return
+    root, source = str(Path(root).expanduser().resolve()), folder / "source.json"
+    before = read_json(source) if source.exists() else {}
+    if before and root != before["data"] and contents() != before["cases"]:
+        fix = "set SSL_RUNS_ROOT to another folder; of two folders of your own, you can also rename one"
+        raise CourseError(f"{root}: the runs in {folder} are those of {before['data']}; {fix}")
+    if record and not before:
+        write_json(source, {"data": root, "cases": contents()})
 
 
 def contents(setup: Setup) -> dict[str, str]:
