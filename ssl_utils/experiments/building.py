@@ -18,6 +18,7 @@ from ssl_utils.experiments import runs
 from ssl_utils.experiments.description import NETWORK, RANDOM, Finetuning, Pretraining
 from ssl_utils.experiments.naming import WEIGHTS, base
 from ssl_utils.experiments.setups import Setup
+from ssl_utils.files import read_json
 from ssl_utils.networks import checkpoints, network_class, released
 from ssl_utils.networks.interface import SegmentationNetwork
 from ssl_utils.networks.transfer import TransferReport, load_encoder, load_network, permute_weights
@@ -86,6 +87,14 @@ def _checked(path: Path, setup: Setup, option: str, fix: str) -> Path:
             why = f"{path.parent} has seen {case.id}, which is in validation or test now"
             raise CourseError(f"{option}: {why}; pretrain again on this split")
     return path
+
+
+def refuse_other_weights(folder: Path, weights: str, option: str) -> None:
+    """Raises CourseError when the run in this folder has finished with a file of another hash than `weights`."""
+    before = read_json(folder / "config.json")["settings"] if runs.is_finished(folder) else {}
+    if before.get("weights", weights) != weights:
+        source = before.get("source", "another file of this name")
+        raise CourseError(f"{option}: {folder} has the weights of {source}; choose another name")
 
 
 def load_task(setup: Setup, run: Pretraining):

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -17,6 +17,7 @@ from ssl_utils.data.transforms import preprocess
 from ssl_utils.data.volumes import Volume
 from ssl_utils.errors import CourseError, CourseWarning
 from ssl_utils.experiments import scales
+from ssl_utils.experiments.model_card import joined
 from ssl_utils.experiments.setups import Setup
 from ssl_utils.networks import build, checkpoints
 from ssl_utils.networks.interface import SegmentationNetwork
@@ -46,8 +47,11 @@ def predict_case(
     return channels if regions else np.asarray(sorted(setup.dataset.labels), dtype=np.uint8)[channels]
 
 
-def save_network(path: Path, network: SegmentationNetwork, setup: Setup, *, init: str) -> None:
-    """Weights with everything a prediction needs: architecture, grid, intensity rule, labels, licence of the data."""
+def save_network(
+    path: Path, network: SegmentationNetwork, setup: Setup, *, init: str, sources: Iterable[Path] = ()
+) -> None:
+    """Weights with everything a prediction needs: architecture, grid, intensity rule, labels, licence of the data, of
+    those that the weights in `sources` were trained on too."""
     dataset = setup.dataset
     about = {
         "architecture": network.config,
@@ -60,7 +64,9 @@ def save_network(path: Path, network: SegmentationNetwork, setup: Setup, *, init
         "ignore": dataset.ignore,
         "overlap": setup.scale.overlap,
     }
-    meta = {"course": json.dumps(about), "init": init, "dataset": dataset.name, "data_licence": dataset.licence}
+    licences = (checkpoints.read_metadata(source).get("data_licence", "") for source in sources)
+    meta = {"course": json.dumps(about), "init": init, "dataset": dataset.name}
+    meta["data_licence"] = joined((dataset.licence, *licences))
     checkpoints.save_model(path, network, metadata=meta)
 
 

@@ -11,7 +11,7 @@ from torch.utils.data import DataLoader
 from ssl_utils.data.cache import content
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import model_card, runs
-from ssl_utils.experiments.building import build_task, weights_of
+from ssl_utils.experiments.building import build_task, refuse_other_weights, weights_of
 from ssl_utils.experiments.description import Pretraining
 from ssl_utils.experiments.pools import pool
 from ssl_utils.experiments.setups import Setup
@@ -56,6 +56,8 @@ def pretrain(setup: Setup, run: Pretraining, *, team: Team | None = None) -> Pat
     }
     if weights := weights_of(setup, run):
         settings["weights"] = sha256(weights)
+        if weights.parent.parent != folder.parent:  # a file, of which only the stem is in the name
+            refuse_other_weights(folder, settings["weights"], f"weights={str(weights)!r}")
     if run.seconds:
         settings["steps"] = None  # counted below
     else:
@@ -131,7 +133,7 @@ def _untrained(folder: Path, module: Any, loader: DataLoader, watcher: Any) -> d
 
 def _save(folder: Path, setup: Setup, module: Any, pools: list[Setup], done: dict[str, Any]) -> None:
     """Write encoder, task, whole network where there is one, and model card."""
-    licence = " + ".join(dict.fromkeys(part.dataset.licence for part in pools))
+    licence = model_card.joined(part.dataset.licence for part in pools)
     meta = {"task": done["task"], "dataset": setup.dataset.name, "data_licence": licence, "step": done["last"]["step"]}
     meta["spacing"] = pools[0].grid.spacing
     meta["images"] = [content(case)[:16] for part in pools for case in part.pool]

@@ -76,6 +76,9 @@ class Setup:
         """Everything that a result depends on: a run with other settings is another run."""
         named = {"dataset": self.dataset.name, "scale": self.scale.name, "data": self.digest(cases)}
         ignored = {} if self.dataset.ignore is None else {"ignore": self.dataset.ignore}
+        if self.dataset.is_folder and cases:  # its dataset.json may be edited; a pretraining, without cases, reads none
+            labels = {str(value): label for value, label in self.dataset.labels.items()}
+            named |= {"labels": labels, "regions": self.dataset.regions}
         return {**named, **ignored, **self.encoder_config(), **more}
 
     def digest(self, cases: Sequence[Case]) -> str:
@@ -87,7 +90,7 @@ class Setup:
 def unchecked(*, dataset: str, scale: Scale, data: str | None = None, **grid: Any) -> Setup:
     """As `setup`, for a look at the data: a list with errors is no obstacle, and nothing is recorded."""
     folder = runs.course_dir(datasets.run_name(dataset, data), scale.name)
-    chosen, spacings = own_grid.parsed(grid) or _recorded(folder), folder.parent / "cache" / "spacings.json"
+    chosen, spacings = _recorded(folder) | own_grid.parsed(grid), folder.parent / "cache" / "spacings.json"
     return Setup(datasets.get(dataset, data, chosen=chosen, cache=spacings), scale)
 
 
@@ -107,8 +110,7 @@ def setup(
     check_source(*source)
     stop_at_errors(made, progress)
     check_source(*source, record=True)
-    if chosen := own_grid.parsed(grid):
-        _record(made.folder, chosen)
+    _record(made.folder, _recorded(made.folder) | own_grid.parsed(grid))
     return made
 
 
