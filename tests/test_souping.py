@@ -37,7 +37,7 @@ def _quick(monkeypatch):
 
 def test_a_uniform_soup_is_a_run_that_predicts(course, tmp_path):
     setup, (one, two, _) = course
-    folder = experiments.soup(setup, [one, two], kind="uniform")
+    folder = souping.soup(setup, [one, two], kind="uniform")
     done = runs.metrics(folder)
     members = [load_file(member / "model.safetensors") for member in (one, two)]
     mixed = load_file(folder / "model.safetensors")
@@ -55,7 +55,7 @@ def test_a_uniform_soup_is_a_run_that_predicts(course, tmp_path):
 
 def test_a_greedy_soup_scores_every_candidate_once_and_is_kept(course, monkeypatch):
     setup, (one, two, _) = course
-    folder = experiments.soup(setup, [one, two])
+    folder = souping.soup(setup, [one, two])
     done = runs.metrics(folder)
     assert len(done["scores"]) == 3 and done["validation_dice"] == pytest.approx(max(done["scores"].values()))
     assert sum(share > 0 for share in done["shares"]) == len(done["kept"])
@@ -63,13 +63,13 @@ def test_a_greedy_soup_scores_every_candidate_once_and_is_kept(course, monkeypat
     for number, member in enumerate((one, two)):
         assert done["scores"][str(number)] >= 0 and runs.metrics(member)["dice"] >= 0
     monkeypatch.setattr(souping, "_mixed", None)
-    assert experiments.soup(setup, [one, two]) == folder  # not made again
+    assert souping.soup(setup, [one, two]) == folder  # not made again
 
 
 def test_shares_are_learnt_on_validation_crops(course, monkeypatch):
     setup, (one, two, _) = course
     monkeypatch.setattr(souping, "STEPS", 2)
-    shares = runs.metrics(experiments.soup(setup, [one, two], kind="learned"))["shares"]
+    shares = runs.metrics(souping.soup(setup, [one, two], kind="learned"))["shares"]
     assert sum(shares) == pytest.approx(1) and shares[0] != shares[1]
 
 
@@ -83,19 +83,19 @@ def test_what_cannot_be_mixed_is_refused(course, tmp_path):
         ([one, tmp_path], "greedy", "is no finished fine-tuning; give folders such as"),
     ):
         with pytest.raises(CourseError, match=message) as refused:
-            experiments.soup(setup, folders, kind=kind)
+            souping.soup(setup, folders, kind=kind)
         assert "\n" not in str(refused.value)
-    mixed = experiments.soup(setup, [one, two], kind="uniform")
+    mixed = souping.soup(setup, [one, two], kind="uniform")
     with pytest.raises(CourseError, match="is no finished fine-tuning; give folders such as"):
-        experiments.soup(setup, [one, mixed])
+        souping.soup(setup, [one, mixed])
     moved = Setup(setup.dataset, setup.scale)
     training = setup.datalist.training
     moved.__dict__["datalist"] = replace(setup.datalist, training=training[:-1], test=training[-1:])
     with pytest.raises(CourseError, match="subset0_seed0: was made with other cases or another split than there is"):
-        experiments.soup(moved, [one, two])
+        souping.soup(moved, [one, two])
     elsewhere = Setup(setup.dataset, replace(setup.scale, name="laptop"))
     with pytest.raises(CourseError, match=r"scale smoke, not with .*laptop; choose --dataset and --scale"):
-        experiments.soup(elsewhere, [one, two])
+        souping.soup(elsewhere, [one, two])
 
 
 def test_members_that_began_differently_are_named(course):
@@ -119,7 +119,7 @@ def test_members_on_other_crops_are_judged_and_saved_on_these(course):
     members = [experiments.finetune(setup, run) for run in described]
     done = runs.metrics(members[0])
     assert done["scored_on"] == "test"
-    folder = experiments.soup(setup, members, kind="uniform")
+    folder = souping.soup(setup, members, kind="uniform")
     for made in (folder, members[0]):
         assert read_json(folder / "config.json")["settings"]["img_size"] == [16, 16, 16] != [*setup.grid.roi]
         assert prediction.load_saved(made / "model.safetensors")[1].grid.roi == with_crop(setup, 0.5).grid.roi
@@ -140,7 +140,7 @@ def test_without_a_test_set_the_card_and_the_lines_say_validation(course):
 def test_the_command_says_what_it_mixed(course, blobs, monkeypatch, capsys):
     setup, (one, two, _) = course
     monkeypatch.setitem(scales.SCALES, "smoke", setup.scale)
-    folder = experiments.soup(setup, [one, two], kind="uniform")
+    folder = souping.soup(setup, [one, two], kind="uniform")
     write_json(folder / "metrics.json", read_json(folder / "metrics.json") | {"same_start": False})
     words = ["soup", one, two, "--kind", "uniform", "--dataset", "folder", "--data", blobs, "--scale", "smoke"]
     monkeypatch.setattr("sys.argv", ["ssl_utils", *map(str, words)])

@@ -15,6 +15,7 @@ from ssl_utils.data.crops import Crops
 from ssl_utils.data.datalists import Case
 from ssl_utils.data.transforms import augmentation
 from ssl_utils.data.volumes import Volume
+from ssl_utils.errors import CourseError
 from ssl_utils.experiments import model_card, runs
 from ssl_utils.experiments.building import build_network, pretrained_weights, with_crop
 from ssl_utils.experiments.description import Finetuning
@@ -42,6 +43,10 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
     """
     setup = with_crop(setup, run.crop)
     scale, dataset, team = setup.scale, setup.dataset, team or Team()
+    if not dataset.classes:
+        raise CourseError(
+            f"{dataset.name}: its labels are background alone; name a structure in labels of dataset.json"
+        )
     team.check(scale.finetune_batch_size)
     folder = runs.finetune_dir(dataset.name, scale.name, run.name, run.num_labeled, run.subset, run.seed)
     labelled = labelled_for(setup, run.record())

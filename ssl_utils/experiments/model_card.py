@@ -40,8 +40,8 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of a batc
 
 def demands(licence: str) -> str:
     """Those of all its parts, where it is `joined`."""
-    starts = [max(filter(part.startswith, DEMANDS), key=len) for part in licence.split(" + ")]
-    return "; ".join(dict.fromkeys(DEMANDS[start] for start in starts))
+    asked = (DEMANDS[max(filter(part.startswith, DEMANDS), key=len)] for part in licence.split(" + "))
+    return "; ".join(dict.fromkeys(asked))
 
 
 def joined(licences: Iterable[str]) -> str:
