@@ -12,7 +12,7 @@ from rich.table import Table
 from ssl_utils import experiments, lighten
 from ssl_utils.data import datasets
 from ssl_utils.errors import CourseError, out_of_memory, replace_unprintable, shorten_warnings
-from ssl_utils.experiments import scales, setups, sharing
+from ssl_utils.experiments import runs, scales, setups, sharing
 from ssl_utils.experiments.command_line import MORE, with_options
 from ssl_utils.experiments.description import Finetuning, Pretraining, task_options
 from ssl_utils.experiments.terminal import (
@@ -164,10 +164,11 @@ def adopt(
 @with_options(Finetuning, _train)
 def finetune(**options) -> None:
     """Fine-tune on a few labelled volumes and score the network on the test set."""
-    folder = _train(**options)
-    from ssl_utils.experiments.finetuning import summary
+    from ssl_utils.experiments.model_card import scored_cases
 
-    console.print(summary(folder), soft_wrap=True)
+    folder = _train(**options)
+    done = runs.metrics(folder)
+    console.print(f"Dice {done['dice']:.3f} on {scored_cases(done)}. Run in {folder}", soft_wrap=True)
 
 
 @app.command()

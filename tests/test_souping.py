@@ -9,7 +9,7 @@ from safetensors.torch import load_file
 
 from ssl_utils import __main__ as cli, experiments
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import Finetuning, Setup, finetuning, prediction, runs, scales, souping
+from ssl_utils.experiments import Finetuning, Setup, model_card, prediction, runs, scales, souping
 from ssl_utils.experiments.building import with_crop
 from ssl_utils.files import read_json, write_json
 from ssl_utils.statistics import tables
@@ -132,7 +132,7 @@ def test_without_a_test_set_the_card_and_the_lines_say_validation(course):
     without.__dict__["datalist"] = replace(setup.datalist, test=())
     member = experiments.finetune(without, Finetuning(num_labeled=2, network="unet_plain", layer_decay=0.5))
     said = "2 validation cases, which also chose it: too good"
-    assert said in finetuning.summary(member) and said in (member / "README.md").read_text()
+    assert said in model_card.scored_cases(runs.metrics(member)) and said in (member / "README.md").read_text()
     text = tables.write_results(setup.folder, runs.collect(setup.folder, names=[member.parts[-3]])).read_text()
     assert "2 validation cases, which also chose the steps: too good" in text.splitlines()[0]
 

@@ -77,10 +77,9 @@ def weights_of(setup: Setup, run: Pretraining) -> Path | None:
 def _checked(path: Path, setup: Setup, option: str, fix: str) -> Path:
     """The file itself. Raises CourseError when there is none, its run has not finished, or it was pretrained on an
     image of today's validation or test set."""
-    if not path.exists():
-        raise CourseError(f"{option}: {path} does not exist; {fix}")
-    if not runs.is_finished(path.parent):
-        raise CourseError(f"{option}: {path.parent} has not finished; {fix}")
+    if not (path.exists() and runs.is_finished(path.parent)):
+        why = f"{path.parent} has not finished" if path.exists() else f"{path} does not exist"
+        raise CourseError(f"{option}: {why}; {fix}")
     seen = {*json.loads(checkpoints.read_metadata(path).get("images", "[]"))}
     for case in (*setup.datalist.validation, *setup.datalist.test) if seen else ():
         if content(case)[:16] in seen:  # of its image

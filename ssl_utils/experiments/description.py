@@ -149,8 +149,8 @@ class Finetuning(Description):
 
     @property
     def name(self) -> str:
-        """The name of the run: the init and the options not at their default, `random__budget=4`. What a pretraining
-        has as well is called `finetune_scope=encoder` after its name."""
+        """The init and the options not at their default: `random__budget=4`, or `mae__finetune_scope=encoder`, as a
+        pretraining has a scope too."""
         folders = ("init", "num_labeled", "subset", "seed")  # part of the path instead
         of_both = options_of(Pretraining) if base(self.init) in TASKS else ()
         own = {key: value for key, value in self.changed().items() if key not in folders}
@@ -159,8 +159,7 @@ class Finetuning(Description):
 
 def pretraining_in(init: str) -> str:
     """The name of the pretraining in that of a fine-tuning; weights from elsewhere have no options."""
-    if base(init) not in TASKS:
-        return base(init)
-    of_tuning = {*options_of(Finetuning)} - {*options_of(Pretraining)}
-    pairs = (pair for pair in init.split("__")[1:] if not pair.startswith("finetune_"))
-    return "__".join([base(init), *(pair for pair in pairs if pair.split("=")[0] not in of_tuning)])
+    task, *pairs = init.split("__") if base(init) in TASKS else [base(init)]
+    tuned = {*options_of(Finetuning)} - {*options_of(Pretraining)}
+    own = (one for one in pairs if one.split("=")[0] not in tuned and not one.startswith("finetune_"))
+    return "__".join([task, *own])

@@ -76,8 +76,7 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
     if not team.first:
         return team.wait(folder)
     network.load_state_dict(module.best["weights"])
-    sources = [weights] if weights else []
-    save_network(folder / "model.safetensors", network, setup, init=run.name, sources=sources)
+    save_network(folder / "model.safetensors", network, setup, init=run.name, sources=(weights,) if weights else ())
     done = {
         **{key: settings[key] for key in runs.OF_ONE_RUN},
         **score(setup, network.to(device()), folder, all_axes=run.all_axes),
@@ -115,11 +114,6 @@ def score(setup: Setup, network: nn.Module, folder: Path, *, all_axes: bool = Fa
         "scored_on": split,
         "test_seconds": round(time.perf_counter() - started, 1),
     }
-
-
-def summary(folder: Path) -> str:
-    done = runs.metrics(folder)
-    return f"Dice {done['dice']:.3f} on {model_card.scored_cases(done)}. Run in {folder}"
 
 
 def steps_of(setup: Setup, run: Finetuning) -> int:

@@ -40,8 +40,8 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of a batc
 
 def demands(licence: str) -> str:
     """Those of all its parts, where it is `joined`."""
-    asked = (DEMANDS[max(filter(part.startswith, DEMANDS), key=len)] for part in licence.split(" + "))
-    return "; ".join(dict.fromkeys(asked))
+    texts = (DEMANDS[max(filter(part.startswith, DEMANDS), key=len)] for part in licence.split(" + "))
+    return "; ".join(dict.fromkeys(texts))
 
 
 def joined(licences: Iterable[str]) -> str:

@@ -2,7 +2,7 @@
 
 import json
 import warnings
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
 
@@ -47,11 +47,9 @@ def predict_case(
     return channels if regions else np.asarray(sorted(setup.dataset.labels), dtype=np.uint8)[channels]
 
 
-def save_network(
-    path: Path, network: SegmentationNetwork, setup: Setup, *, init: str, sources: Iterable[Path] = ()
-) -> None:
-    """Weights with everything a prediction needs: architecture, grid, intensity rule, labels, licence of the data, of
-    those that the weights in `sources` were trained on too."""
+def save_network(path: Path, network: SegmentationNetwork, setup: Setup, *, init: str, sources: tuple = ()) -> None:
+    """Weights with everything a prediction needs: architecture, grid, intensity rule, labels, licence of the data and
+    of what the weights in the files `sources` have learnt from."""
     dataset = setup.dataset
     about = {
         "architecture": network.config,
@@ -66,8 +64,7 @@ def save_network(
     }
     licences = (checkpoints.read_metadata(source).get("data_licence", "") for source in sources)
     meta = {"course": json.dumps(about), "init": init, "dataset": dataset.name}
-    meta["data_licence"] = joined((dataset.licence, *licences))
-    checkpoints.save_model(path, network, metadata=meta)
+    checkpoints.save_model(path, network, metadata=meta | {"data_licence": joined((dataset.licence, *licences))})
 
 
 def predict(

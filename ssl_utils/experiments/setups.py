@@ -77,8 +77,7 @@ class Setup:
         named = {"dataset": self.dataset.name, "scale": self.scale.name, "data": self.digest(cases)}
         ignored = {} if self.dataset.ignore is None else {"ignore": self.dataset.ignore}
         if self.dataset.is_folder and cases:  # its dataset.json may be edited; a pretraining, without cases, reads none
-            labels = {str(value): label for value, label in self.dataset.labels.items()}
-            named |= {"labels": labels, "regions": self.dataset.regions}
+            named |= {"labels": {str(v): n for v, n in self.dataset.labels.items()}, "regions": self.dataset.regions}
         return {**named, **ignored, **self.encoder_config(), **more}
 
     def digest(self, cases: Sequence[Case]) -> str:

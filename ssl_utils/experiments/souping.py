@@ -64,15 +64,13 @@ def read_member(setup: Setup, folder: Path) -> Member:
     folder = folder.resolve()
     done, config, model = runs.metrics(folder), folder / "config.json", folder / "model.safetensors"
     if done is None or "members" in done or not (config.exists() and model.exists()):
-        raise CourseError(
-            f"{folder}: is no finished fine-tuning; give folders such as finetune/random/n6/subset0_seed0"
-        )
+        why = "is no finished fine-tuning; give folders such as finetune/random/n6/subset0_seed0"
+        raise CourseError(f"{folder}: {why}")
     settings, course = read_json(config)["settings"], (setup.dataset.name, setup.scale.name)
     if (settings["dataset"], settings["scale"]) != course:
         theirs = f"dataset {settings['dataset']}, scale {settings['scale']}"
-        raise CourseError(
-            f"{folder}: was made with {theirs}, not with {', '.join(course)}; choose --dataset and --scale"
-        )
+        why = f"was made with {theirs}, not with {', '.join(course)}"
+        raise CourseError(f"{folder}: {why}; choose --dataset and --scale")
     own = with_crop(setup, settings.get("crop", 1))
     used = [*labelled_for(own, settings), *own.datalist.validation, *own.datalist.test]
     if settings["data"] != own.digest(used):
@@ -178,7 +176,9 @@ def soup(setup: Setup, folders: Sequence[Path], *, kind: str = "greedy", seed: i
     network, _ = load_saved(members[0].model)
     chosen = _mixed(Judge(setup, network, members[0].settings, seed=seed), members, kind)
     chosen["seconds"] = round(time.perf_counter() - started, 1)
-    save_network(folder / "model.safetensors", network, setup, init=f"{kind} soup", sources=[m.model for m in members])
+    save_network(
+        folder / "model.safetensors", network, setup, init=f"{kind} soup", sources=tuple(m.model for m in members)
+    )
     _finish(setup, folder, network, members, {"kind": kind, **chosen})
     return folder
 

@@ -34,17 +34,15 @@ def labels_saved(per_case: pd.DataFrame, *, repeats: int = 1000) -> pd.DataFrame
     patients in all cells, or with one, it is NaN. Empty where random init has fewer than two numbers of labels.
     """
     baseline = "random"
-    parts = dict(iter(case_means(per_case).groupby(CELL, sort=True)))
-    cells = {key: cell_table(part, "dice") for key, part in parts.items()}
+    cells = {key: cell_table(part, "dice") for key, part in case_means(per_case).groupby(CELL, sort=True)}
     unit = "patient" if "patient" in per_case else "case"
-    tested = {frozenset(part.dropna(subset="dice")[unit]) for part in parts.values()}
+    tested = {*per_case.dropna(subset="dice").groupby(CELL)[unit].agg(frozenset)}
     counts = np.array([n for init, n in cells if init == baseline])
     columns = ["init", "num_labeled", "dice", "needs", "low", "high", "fewest", "most"]
     if counts.size < 2:
         return pd.DataFrame(columns=columns)
-    means, resampled, rows = {key: mean(*cell) for key, cell in cells.items()}, {}, []
-    if len(tested) == 1 and len(*tested) > 1:
-        resampled = _resampled(cells, repeats)
+    means, rows = {key: mean(*cell) for key, cell in cells.items()}, []
+    resampled = _resampled(cells, repeats) if len(tested) == 1 < len(*tested) else {}
     curve = np.array([means[baseline, count] for count in counts])
     for (init, n), dice in means.items():
         if init == baseline:

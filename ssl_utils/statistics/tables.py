@@ -168,9 +168,8 @@ def write_results(course_dir: Path, per_case: pd.DataFrame, *, name: str = "resu
     summary = statistics.summary(per_case)
     runs.write_table(course_dir / f"{name}.csv", summary)
     runs.write_table(course_dir / f"{name}_structures.csv", statistics.structures(per_case))
-    made = [read_json(path) for path in runs.finished(course_dir, names=sorted({*per_case["init"]}))]
-    on_validation = any(done.get("scored_on") == "validation" for done in made)
-    cases = "validation cases, which also chose the steps: too good" if on_validation else "test cases"
+    splits = {read_json(path).get("scored_on") for path in runs.finished(course_dir, names={*per_case["init"]})}
+    cases = "validation cases, which also chose the steps: too good" if "validation" in splits else "test cases"
     title = f"# Results: {course_dir.parent.name}, scale {course_dir.name}, {per_case['case'].nunique()} {cases}"
     parts = [title, *_course_tables(course_dir, per_case, summary), POINTS, limits(summary, course_dir.name)]
     if differences := runs.unlike(course_dir, names=sorted({*per_case["init"]})):
