@@ -178,7 +178,7 @@ def status(dataset: DatasetName = "phantom", scale: Scale = "laptop", data: Data
     with one_line_errors(code=2):
         chosen = {"dataset": dataset, "scale": scales.get(scale), "data": data}
         root = runs.course_dir(datasets.run_name(dataset, data), scale)
-        runs.check_source(root, data, lambda: setups.contents(setups.unchecked(**chosen)))
+        setups.check_source(root, data, lambda: setups.contents(setups.unchecked(**chosen)))
         rows = state.rows(root)
         if not rows:
             words = f"SCALE={scale} DATASET={dataset}" + (f" DATA={data}" if data else "")

@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-import ssl_utils
+from ssl_utils import experiments, lighten
 from ssl_utils.data import datasets
 from ssl_utils.errors import CourseError, out_of_memory, replace_unprintable, shorten_warnings
 from ssl_utils.experiments import runs, scales, setups, sharing
@@ -28,7 +28,7 @@ from ssl_utils.experiments.terminal import (
 )
 from ssl_utils.training.options import REQUIRED, options_of
 
-ssl_utils.lighten()
+lighten()
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
@@ -70,21 +70,23 @@ def doctor(
     patch_size: PatchOption = None,
 ) -> None:
     """Check every file before training: what is wrong, where, how to fix it. Exits with 1 if a run would break."""
-    from ssl_utils import experiments
     from ssl_utils.data import datalists, doctor as data_doctor
     from ssl_utils.data.doctor import show as doctor_tables
     from ssl_utils.files import write_json
 
     if json:
         data_doctor.refuse_other_file(json)
-    if paths and len(paths) == 1 and datalists.has_layout(paths[0]):
+    chosen = {"spacing": spacing, "roi": roi, "patch_size": patch_size}
+    whole = paths and len(paths) == 1 and datalists.has_layout(paths[0])
+    if paths and (data or (any(chosen.values()) and not whole)):
+        raise CourseError("doctor: --data, --spacing, --roi and --patch-size are of a whole dataset; leave them out")
+    if whole:
         dataset, data, paths = "folder", str(paths[0]), None
     sized, setup = scales.get(scale), None
     with bar("examining") as progress:
         if paths:
             report = data_doctor.examine(paths, channels=channels, grid=sized.grid, progress=progress)
         else:
-            chosen = {"spacing": spacing, "roi": roi, "patch_size": patch_size}
             report, setup = setups.whole(dataset=dataset, scale=sized, data=data, progress=progress, **chosen)
     cost = experiments.forecast(setup) if setup and report.labels and not report.errors else None  # of a fine-tuning
     for table in doctor_tables.tables(report):
@@ -119,7 +121,6 @@ def _train(
     patch_size: PatchOption = None,
 ) -> Path:
     """Make a run; the other processes of a team print nothing after it."""
-    from ssl_utils import experiments
     from ssl_utils.training.parallel import Team
 
     if wandb:
@@ -152,8 +153,6 @@ def adopt(
     data: DataOption = None,
 ) -> None:
     """Take pretrained weights from elsewhere into a course, as a pretraining run that costs no time."""
-    from ssl_utils import experiments
-
     setup = setups.setup(dataset=dataset, scale=scales.get(scale), data=data)
     report = experiments.adopt(setup, name, weights)
     console.print(report.table(), soft_wrap=True, markup=False, highlight=False)
@@ -165,9 +164,11 @@ def adopt(
 @with_options(Finetuning, _train)
 def finetune(**options) -> None:
     """Fine-tune on a few labelled volumes and score the network on the test set."""
+    from ssl_utils.experiments.model_card import scored_cases
+
     folder = _train(**options)
     done = runs.metrics(folder)
-    console.print(f"Dice {done['dice']:.3f} on {done['cases']} test cases. Run in {folder}", soft_wrap=True)
+    console.print(f"Dice {done['dice']:.3f} on {scored_cases(done)}. Run in {folder}", soft_wrap=True)
 
 
 @app.command()
@@ -214,7 +215,6 @@ def predict(
     all_axes: Annotated[bool, typer.Option("--all-axes", help="slices along three axes; window_vit only")] = False,
 ) -> None:
     """Segment volumes: each result is a NIfTI file with the shape and affine of its image."""
-    from ssl_utils import experiments
     from ssl_utils.data import formats
 
     with bar("predicting") as progress:

@@ -84,6 +84,14 @@ def test_own_folder_from_data_to_prediction(roots, blobs, tiny_scale, monkeypatc
         (["pretrain", "simmim"], "dataset phantom: is not in"),
         (["predict", "no.safetensors", "x.nii.gz"], "no.safetensors: no such file"),
         (["doctor", "--dataset", "hippocampus"], "dataset hippocampus: is not in"),
+        (
+            ["doctor", "x.nii.gz", "--roi", "16"],
+            "--data, --spacing, --roi and --patch-size are of a whole dataset; leave",
+        ),
+        (
+            ["doctor", "x.nii.gz", "--data", "x"],
+            "--data, --spacing, --roi and --patch-size are of a whole dataset; leave",
+        ),
     ],
 )
 def test_bad_words_end_in_one_line(roots, monkeypatch, capsys, words, line):

@@ -22,6 +22,8 @@ IMPOSSIBLE = [  # kind of run, option, value, what the line says
     (Pretraining, "volumes", 0, "volumes=0: must be at least 1"),
     (Pretraining, "scope", "half", "scope='half': unknown; choose one of encoder, network"),
     (Finetuning, "seed", -1, "seed=-1: must be at least 0"),
+    (Finetuning, "seed", 1000, "seed=1000: must be at least 0 and at most 999"),  # else subset 0 met subset 1
+    (Finetuning, "scope", "encoder", "scope='encoder': nothing is transferred at init=random; leave it out"),
     (Finetuning, "subset", -1, "subset=-1: must be at least 0"),
     (Finetuning, "num_labeled", 0, "num_labeled=0: must be at least 1"),
     (Finetuning, "freeze_epochs", -2, "freeze_epochs=-2: must be at least -1"),
@@ -81,6 +83,21 @@ def test_the_name_is_what_is_not_at_its_default():
     assert Finetuning(budget=4).name == "random__budget=4" == Finetuning(budget=4.0).name
     tuned = Finetuning(init="simmim__mask_ratio=0.3", freeze_epochs=-1, permuted=True)
     assert tuned.name == "simmim__mask_ratio=0.3__freeze_epochs=-1__permuted=True"
+    with pytest.raises(CourseError, match="permuted=True: nothing is transferred at init=random"):
+        Finetuning(permuted=True)
+
+
+def test_no_two_runs_have_one_name():
+    of_both = {*options_of(Pretraining)} & {*options_of(Finetuning)}
+    assert of_both == {"network", "scope", "optimizer", "seed"}  # a seed of a fine-tuning is part of its path
+    for key, value in (("scope", "encoder"), ("network", "unet"), ("optimizer", "schedule_free")):
+        pretrained = Pretraining(task="genesis", **{key: value})
+        names = {Finetuning(init=pretrained.name).name, Finetuning(init="genesis", **{key: value}).name}
+        assert names == {f"genesis__{key}={value}", f"genesis__finetune_{key}={value}"}
+    assert Finetuning(init="genesis_chest_ct", scope="encoder").name == "genesis_chest_ct__scope=encoder"  # adopted
+    assert not any({*task_options(task)} & {*options_of(Finetuning)} for task in TASKS)
+    names = [Finetuning(lr=lr).name for lr in (0.001, 0.0012345678, 0.0012345679)]
+    assert names == ["random__lr=0.001", "random__lr=0.0012345678", "random__lr=0.0012345679"]
 
 
 @pytest.mark.parametrize(

@@ -183,10 +183,16 @@ def test_a_container_follows_the_names_and_the_coding_of_the_challenge(
         ("[overlap, 0.5]", "parameters.yaml: is a list and no entries such as overlap: 0.5"),
         ("{overlap: -1}", "overlap: -1 is not in the range 0 to below 1"),
         ("{overlap: much}", "overlap: 'much' is not of the kind of 0"),
+        ("{overlap: null}", "overlap: None is not of the kind of 0"),
+        ("{roi: [16, 16]}", r"roi: \[16, 16\] is not of the kind of \["),
+        ("{roi: [16, 16, wide]}", r"roi: \[16, 16, 'wide'\] is not of the kind of \["),
+        ("{roi: 16}", r"roi: 16 is not of the kind of \["),
+        ("{output_dir: 3}", "output_dir: 3 is not of the kind of 'predictions'"),
     ):
         parameters.write_text(text)
         with pytest.raises(SystemExit, match=words):
             entry.main(["infer", *given, "--parameters_file", str(parameters)])
+    assert entry.replaces(None, "$torch.device('cpu')") and entry.replaces([1, 2.5, 3], [1, 1, 1])
     far = nib.Nifti1Image(np.zeros((2, 2, 2), np.uint8), np.diag([1, 1, 1, 1.0]))
     other = nib.Nifti1Image(far.dataobj, far.affine.copy())
     for image, offset in ((far, 1000), (other, 1000.005)):
@@ -239,6 +245,7 @@ def test_a_known_licence_is_not_replaced(tmp_path):
         finished_run.licence_of(tmp_path, known, "CC0-1.0")
     partly = {"data_licence": "not stated + CC-BY 4.0"}
     assert finished_run.licence_of(tmp_path, partly, "CC-BY 4.0") == "CC-BY 4.0"
+    assert finished_run.licence_of(tmp_path, partly, "CC0-1.0") == "CC-BY 4.0 + CC0-1.0"
     with pytest.raises(CourseError, match="nobody has stated"):
         finished_run.licence_of(tmp_path, partly, None)
 

@@ -104,7 +104,7 @@ def test_a_run_trains_a_part_of_pretrained_weights_and_resets_another(tiny_setup
     ("options", "words"),
     [
         ({"trainable": "out", "freeze_epochs": -1}, "trainable='out': excludes freeze_epochs"),
-        ({"reset": "out"}, "reset='out': all weights are untrained at init=random"),
+        ({"reset": "out"}, "reset='out': nothing is transferred at init=random"),
     ],
 )
 def test_options_that_exclude_each_other_are_refused(options, words):

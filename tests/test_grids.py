@@ -54,8 +54,13 @@ def test_an_option_of_both_trainings_is_shown_for_each_and_no_two_runs_share_a_f
         "pretrain scope=network, scope=encoder",
     ]
     either = {"optimizer": ["adamw_cosine", "schedule_free"]}
-    with pytest.raises(CourseError, match="both would be the run mae__optimizer=schedule_free; vary one"):
-        grids.described("both", {"pretrain": {"task": "mae", **either}, "finetune": either})
+    grid = grids.described("both", {"pretrain": {"task": "mae", **either}, "finetune": either})
+    free = "optimizer=schedule_free"
+    names = ["mae", f"mae__finetune_{free}", f"mae__{free}", f"mae__{free}__finetune_{free}"]
+    assert [point.run.name for point in grid.points] == names
+    weights = {"weights": ["a/x.bin", "b/x.bin"]}
+    with pytest.raises(CourseError, match="both would be the run inflation__weights=x; vary one"):
+        grids.described("both", {"pretrain": {"task": "inflation", **weights}})
 
 
 def test_the_example_of_the_docs_is_a_grid(tmp_path):

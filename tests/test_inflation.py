@@ -1,6 +1,7 @@
 """The pretext task: the encoder is the inflated 2D network at every validation, by training or from a file."""
 
 import json
+from dataclasses import replace
 
 import pytest
 import torch
@@ -100,7 +101,8 @@ def test_a_network_without_tokens_is_refused():
 
 
 @pytest.mark.parametrize("network", ["unetr", "window_vit"])
-def test_weights_of_a_file_become_a_pretraining_run_and_are_fine_tuned(tiny_setup, network, tmp_path):
+def test_weights_of_a_file_become_a_pretraining_run_and_are_fine_tuned(tiny_setup, network, tmp_path, monkeypatch):
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path / "runs"))
     path = saved(tmp_path / "tiny_dino.safetensors", hub_weights())
     run = Pretraining.of("inflation", weights=str(path), network=network, depth=3 if network == "window_vit" else None)
     assert "/" not in run.name and "weights=tiny_dino" in run.name
@@ -109,6 +111,10 @@ def test_weights_of_a_file_become_a_pretraining_run_and_are_fine_tuned(tiny_setu
     assert done["last"]["step"] == 0 and done["seconds"] == 0 and "the weights come from a file" in card
     config = json.loads(read_metadata(folder / "encoder.safetensors")["config"])
     assert config["hidden_size"] == E and config["as_2d"] and config.get("depth", 3) == 3
+    (tmp_path / "b").mkdir()
+    other = saved(tmp_path / "b" / path.name, {key: value + 1 for key, value in hub_weights().items()})
+    with pytest.raises(CourseError, match=f"weights=.*{folder.name} has the weights of another file of this name; ch"):
+        experiments.pretrain(tiny_setup, replace(run, options={**run.options, "weights": str(other)}))
     built, report = building.build_network(tiny_setup, Finetuning(init=folder.name))
     assert report.share == 1 and not report.missing and built.config["hidden_size"] == E
     inflated = experiments.load_task(tiny_setup, run).encoder.state_dict()

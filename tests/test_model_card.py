@@ -13,8 +13,8 @@ import torch
 from ssl_utils import __main__ as cli, experiments
 from ssl_utils.data.dataset import Intensity
 from ssl_utils.data.datasets import REGISTRY
-from ssl_utils.experiments import Finetuning, Pretraining, model_card, runs
-from ssl_utils.networks.checkpoints import read_checkpoint, save_model
+from ssl_utils.experiments import Finetuning, Pretraining, model_card, prediction, runs
+from ssl_utils.networks.checkpoints import read_checkpoint, read_metadata, save_model
 from ssl_utils.networks.vit import ViT
 
 SMALL = {"hidden_size": 24, "mlp_dim": 24, "num_heads": 2}
@@ -161,7 +161,22 @@ def test_without_labels_nothing_is_said_of_a_probe(tmp_path):
 )
 def test_what_a_licence_asks(licence, asked):
     assert asked in model_card.demands(licence)
+    assert asked in model_card.demands(model_card.joined(["CC0-1.0", licence]))
     assert ("share-alike" in model_card.demands(licence)) == ("SA" in licence)
+
+
+def test_a_model_has_the_licences_of_all_that_it_learnt_from(tiny_setup, tmp_path):
+    from ssl_utils.experiments.exports import huggingface
+
+    network, _ = experiments.build_network(tiny_setup, Finetuning())
+    for name, licence in (("a", "CC-BY-SA 4.0"), ("b", "CC-BY-SA 4.0 + CC0-1.0")):
+        save_model(tmp_path / f"{name}.safetensors", network, metadata={"data_licence": licence})
+    save_model(tmp_path / "c.safetensors", network, metadata={})
+    sources, path = [tmp_path / f"{name}.safetensors" for name in "abc"], tmp_path / "model.safetensors"
+    prediction.save_network(path, network, tiny_setup, init="x", sources=sources)
+    assert read_metadata(path)["data_licence"] == "not stated + CC-BY-SA 4.0 + CC0-1.0"
+    assert huggingface._licence("CC-BY 4.0") == "license: cc-by-4.0"
+    assert huggingface._licence("CC-BY 4.0 + CC0-1.0").startswith("license: other\n")
 
 
 @pytest.mark.parametrize("name", REGISTRY)

@@ -275,7 +275,8 @@ def test_a_choice_is_recorded_and_another_one_refused_once_there_are_runs(blobs,
     first = setups.setup(**where, roi="16,16,8", patch_size="8,8,4")
     assert first.patch_size == (8, 8, 4) and first.settings([])["patch_size"] == (8, 8, 4)
     assert setups.setup(**where) == first and first.digest([]) != usual.digest([])
-    setups.setup(**where, roi="16,16,8", patch_size="8,8,2")
+    second = setups.setup(**where, patch_size="8,8,2")
+    assert second.grid.roi == (16, 16, 8) and second.patch_size == (8, 8, 2) == setups.setup(**where).patch_size
     (usual.folder / "finetune").mkdir()
     setups.setup(**where, roi="16,16,8", patch_size=[8, 8, 2])
     with pytest.raises(CourseError, match="has runs on another grid; leave --spacing, --roi and"):

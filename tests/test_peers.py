@@ -116,4 +116,7 @@ def test_the_command_writes_a_label_subset(blobs, tmp_path, monkeypatch, capsys)
         cli.main()
     split = read_json(folder / "split.json")
     assert not stop.value.code and split["fingerprint"] in capsys.readouterr().out
+    monkeypatch.setattr("sys.argv", ["ssl_utils", *words[:-2], "--subset", "1"])
+    with pytest.raises(SystemExit, match="error: subset=1: all volumes are in every subset; give --num-labeled too"):
+        cli.main()
     assert len(split["cases"]["training"]) == 2 == len(read_json(folder / "splits_final.json")[0]["train"])

@@ -75,6 +75,8 @@ def test_rules_are_chosen_on_the_cases_given():
     plain = {name: Rule() for name in truth}
     rules, tried = postprocessing.choose([(seen, truth)], plain, thresholds=(0.25, 0.5), voxels=(0, 60))
     assert (rules["ET"].voxels, rules["WT"].threshold) == (60, 0.25) and tried == 15
+    once = {"thresholds": iter((0.25, 0.5)), "voxels": iter((0, 60))}
+    assert postprocessing.choose([(seen, truth)], plain, **once) == (rules, tried)
     before, after = (postprocessing.score([(seen, truth)], given) for given in (plain, rules))
     assert before["ET"] < 1 and after == {"ET": 1.0, "TC": 1.0, "WT": 1.0}
 

@@ -228,6 +228,8 @@ def test_an_encoder_of_another_course_is_adopted(setup, tmp_path):
     one, two = (checkpoints.read_checkpoint(path) for path in (source, adopted / source.name))
     assert one.keys() == two.keys() and all(torch.equal(one[key], two[key]) for key in one)
     assert not (adopted / "network.safetensors").exists()
+    known, kept = (checkpoints.read_metadata(path) for path in (source, adopted / source.name))
+    assert all(kept[key] == known[key] for key in ("data_licence", "images"))
     written = (adopted / "metrics.json").stat().st_mtime_ns
     experiments.adopt(setup, "simmim_of_brains", source)
     assert (adopted / "metrics.json").stat().st_mtime_ns == written, "a second time changes nothing"

@@ -16,7 +16,7 @@ from ssl_utils.data.crops import FixedCrops, crop_at
 from ssl_utils.data.datasets import LISTS
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import Pretraining, runs
-from ssl_utils.files import read_json
+from ssl_utils.files import read_json, write_json
 from ssl_utils.networks.checkpoints import save_model
 from ssl_utils.networks.vit import ViT
 from ssl_utils.networks.vit2d import IMAGENET
@@ -219,6 +219,7 @@ def with_mae(tiny_setup, tmp_path, monkeypatch):
     module = experiments.build_task(tiny_setup, Pretraining.of("mae"))
     folder = runs.pretrain_dir(tiny_setup.dataset.name, tiny_setup.scale.name, "mae")
     save_model(folder / "encoder.safetensors", module.encoder, metadata={})
+    write_json(folder / "metrics.json", {})
     return tiny_setup
 
 

@@ -9,8 +9,9 @@ import torch
 from ssl_utils import experiments
 from ssl_utils.data import datasets
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import Finetuning, Pretraining, runs
+from ssl_utils.experiments import Finetuning, Pretraining, building, runs
 from ssl_utils.experiments.setups import Setup
+from ssl_utils.files import read_json, write_json
 from ssl_utils.networks.checkpoints import read_checkpoint
 from ssl_utils.networks.unet import UNet
 from tests.conftest import tiny
@@ -58,6 +59,31 @@ def test_a_whole_unetr_moves_whole_but_for_its_last_layer(pretrained):
     )
     assert parts(encoder_alone, file) == {"encoder"}
     assert parts(experiments.build_network(pretrained, Finetuning(init="random", seed=0))[0], file) == set()
+
+
+def test_weights_of_a_run_that_was_killed_or_has_seen_the_test_are_refused(pretrained):
+    folder, seen = runs.pretrain_dir(pretrained.dataset.name, "smoke", WHOLE), pretrained.pool[0]
+    run, content = Finetuning(init=WHOLE), read_json(folder / "config.json")
+    (folder / "metrics.json").unlink()  # as the graph does it
+    assert experiments.build_network(pretrained, run)[1].share == 1
+    moved = Setup(pretrained.dataset, pretrained.scale)
+    moved.__dict__["datalist"] = replace(pretrained.datalist, test=(seen,))
+    with pytest.raises(CourseError, match=f"has seen {seen.id}, which is in validation or test now; pretrain again"):
+        experiments.build_network(moved, run)
+    write_json(folder / "config.json", {key: value for key, value in content.items() if key != "metrics"})
+    with pytest.raises(CourseError, match=f"init='{WHOLE}': .*{WHOLE} has not finished"):
+        experiments.build_network(pretrained, run)
+    with pytest.raises(CourseError, match=f"weights='{WHOLE}': .*{WHOLE} has not finished; pretrain simmim first"):
+        building.weights_of(pretrained, Pretraining.of("inflation", weights=WHOLE))
+    assert not runs.begin(folder, content["settings"] | {"steps": 4}) and not [*folder.glob("*.safetensors")]
+
+
+def test_a_pretraining_with_another_validation_set_is_another_run_where_it_was_recorded(tmp_path):
+    for before, same in (({"steps": 3}, True), ({"steps": 3, "validation": "a"}, False)):
+        write_json(tmp_path / "config.json", {"layout": runs.LAYOUT, "settings": before})
+        write_json(tmp_path / "metrics.json", {})
+        assert runs.begin(tmp_path, {"steps": 3, "validation": "b"}) == same
+        assert runs.begin(tmp_path, {"steps": 3, "validation": "b"}, first=False) == same
 
 
 def test_hidden_voxels_cannot_reach_a_whole_unetr(pretrained):

@@ -253,3 +253,6 @@ def test_labels_saved_are_those_the_baseline_would_need():
     assert savings.labels_saved(table(short)).empty
     alone = {k: {"a": v["a"][:1]} for k, v in runs.items()}
     assert np.isnan(savings.labels_saved(table(alone))["low"][0])
+    scores = table(runs)
+    others = scores.assign(case=scores["case"].where(scores["init"] == "random", scores["case"] + "x"))
+    assert np.isnan(savings.labels_saved(others)["low"][0])  # as many patients, but not the same

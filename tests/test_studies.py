@@ -93,9 +93,9 @@ def test_transfer_and_training_are_crossed_and_labels_are_shares_of_the_cases():
         "network, all": "voxel_clusters",
         "network, decoder": "voxel_clusters__freeze_epochs=-1",
         "network, last": f"voxel_clusters{last}",
-        "encoder, all": "voxel_clusters__scope=encoder",
-        "encoder, decoder": "voxel_clusters__freeze_epochs=-1__scope=encoder",
-        "encoder, last": f"voxel_clusters{last}__scope=encoder",
+        "encoder, all": "voxel_clusters__finetune_scope=encoder",
+        "encoder, decoder": "voxel_clusters__finetune_scope=encoder__freeze_epochs=-1",
+        "encoder, last": f"voxel_clusters__finetune_scope=encoder{last}",
     }
     scratch = [value for task, value in found if task == "random"]
     assert scratch == ["none, all", "none, decoder", "none, last"] and found["random", "none, last"] == f"random{last}"

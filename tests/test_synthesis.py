@@ -481,7 +481,12 @@ def test_a_model_of_other_images_is_refused(made):
     training = setup.datalist.training
     split = replace(setup)
     vars(split)["datalist"] = replace(setup.datalist, training=training[:-1], test=training[-1:])
-    with pytest.raises(CourseError, match=f"has learnt from {training[-1].id}, which is in test; train one on this"):
+    patient = f"has learnt from patient {training[-1].patient}, who is in test; train one on this"
+    with pytest.raises(CourseError, match=patient):
         synthetic_sets.draw(split, base, training[:1], name="other_split", count=1, steps=5)
+    second = replace(training[-1], id="another_visit")
+    vars(split)["datalist"] = replace(setup.datalist, test=(second,))
+    with pytest.raises(CourseError, match=patient):
+        generating.load_generator(base, split)
     with pytest.raises(CourseError, match="site='nowhere': has no training case"):
         generating.train_generator(setup, sites=("nowhere",))

@@ -138,6 +138,10 @@ def test_seconds_hold_the_pretraining_that_the_init_starts_from(course):
     assert runs.pretraining_of(course, "simmim__mask_ratio=0.3__freeze_epochs=-1") == "simmim__mask_ratio=0.3"
     assert runs.pretraining_of(course, "simmim__freeze_epochs=-1") == "simmim"
     assert runs.pretraining_of(course, "random") is None
+    assert runs.pretraining_of(course, "simmim__mask_ratio=0.5__lr=0.1") is None  # not that of simmim
+    assert runs.pretraining_of(course, "simmim__mask_ratio=0.3__finetune_scope=encoder") == "simmim__mask_ratio=0.3"
+    write_json(course / "pretrain" / "from_a_hub" / "metrics.json", made)
+    assert runs.pretraining_of(course, "from_a_hub__scope=encoder") == "from_a_hub"
 
 
 def test_inits_with_options_may_differ_by_their_options(course):
@@ -152,6 +156,13 @@ def test_inits_with_options_may_differ_by_their_options(course):
     assert runs.unlike(course) == []
     settle("simmim", steps=800)  # its run at 12 labels has no such setting
     assert runs.unlike(course) == ["steps of simmim: null in 1, 800 in 1"]
+    settle("simmim", steps=None)
+    for init, option in (("random__crop=2", {"crop": 2}), ("random__synthetic=s", {"synthetic": "s"})):
+        write_course(course, {(init, 6): {"liver": [0.6] * 4, "spleen": [0.6] * 4}})
+        settle(init, data="other", img_size=[32] * 3, **option)
+    assert runs.unlike(course) == []  # other crops and more volumes are on purpose
+    settle("random", img_size=[32] * 3)
+    assert [line.split(":")[0] for line in runs.unlike(course)] == ["img_size"]
 
 
 def test_what_the_intervals_include_depends_on_the_runs():

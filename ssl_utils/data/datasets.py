@@ -33,7 +33,7 @@ def data_root() -> Path:
 def run_name(name: str, data: str | None = None) -> str:
     """The name of the dataset in the run folder; for a person's own folder, from the last part of its path.
 
-    Two folders may share it: `runs.check_source` refuses the second one.
+    Two folders may share it: `setups.check_source` refuses the second one.
     """
     if name != "folder":
         return name

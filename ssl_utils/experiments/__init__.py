@@ -12,7 +12,6 @@ EXPORTS = {
     "description": ("Finetuning", "Pretraining"),
     "finetuning": ("evaluate", "finetune"),
     "pretraining": ("pretrain",),
-    "souping": ("soup",),
 }
 
 

@@ -8,10 +8,10 @@ import torch
 
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
-from ssl_utils.experiments.building import network_config, own_sizes
+from ssl_utils.experiments.building import network_config, own_sizes, refuse_other_weights
 from ssl_utils.experiments.description import NETWORK, RANDOM
 from ssl_utils.experiments.setups import Setup
-from ssl_utils.files import read_json, sha256
+from ssl_utils.files import sha256
 from ssl_utils.networks import checkpoints, network_class, released
 from ssl_utils.networks.transfer import TransferReport, load_encoder, load_network
 from ssl_utils.pretext import TASKS
@@ -44,12 +44,11 @@ def adopt(setup: Setup, name: str, source: Path) -> TransferReport:
     report = load_network(network, source) if whole else load_encoder(network.encoder, source)
     folder = runs.pretrain_dir(setup.dataset.name, setup.scale.name, name)
     settings = {"source": source.name, "weights": sha256(source)}
-    before = read_json(folder / "config.json").get("settings", {}) if (folder / "metrics.json").exists() else {}
-    if before.get("weights", settings["weights"]) != settings["weights"]:
-        raise CourseError(f"name={name!r}: {folder} has the weights of {before['source']}; choose another name")
+    refuse_other_weights(folder, settings["weights"], f"name={name!r}")
+    known = {key: metadata[key] for key in ("data_licence", "images") if key in metadata}
     if not runs.begin(folder, settings):
-        checkpoints.save_model(folder / "encoder.safetensors", network.encoder, metadata=settings)
+        checkpoints.save_model(folder / "encoder.safetensors", network.encoder, metadata=settings | known)
         if whole:
-            checkpoints.save_model(folder / "network.safetensors", network, metadata=settings)
+            checkpoints.save_model(folder / "network.safetensors", network, metadata=settings | known)
         runs.finish(folder, {"task": name, "seconds": 0.0, **settings, "transfer_share": report.share})
     return report

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from ssl_utils.data.cache import content
 from ssl_utils.data.doctor import forecast as costs
 from ssl_utils.data.formats.stored import shape_text
 from ssl_utils.errors import CourseError
@@ -17,6 +18,7 @@ from ssl_utils.experiments import runs
 from ssl_utils.experiments.description import NETWORK, RANDOM, Finetuning, Pretraining
 from ssl_utils.experiments.naming import WEIGHTS, base
 from ssl_utils.experiments.setups import Setup
+from ssl_utils.files import read_json
 from ssl_utils.networks import checkpoints, network_class, released
 from ssl_utils.networks.interface import SegmentationNetwork
 from ssl_utils.networks.transfer import TransferReport, load_encoder, load_network, permute_weights
@@ -64,15 +66,34 @@ def check_averages(module: nn.Module, optimizer: str, name: str) -> None:
 
 
 def weights_of(setup: Setup, run: Pretraining) -> Path | None:
-    """The file of the weights that the pretext task reads; None for most tasks. Raises CourseError when they are those
-    of a pretraining run that has not finished."""
+    """The file of the weights that the pretext task reads; None for most tasks. Raises CourseError as `_checked`."""
     name = task_class(run.task).reads(run.options)
     if name is None or Path(name).is_file() or Path(name).suffix in WEIGHTS:
         return name and Path(name)
     path = runs.pretrain_dir(setup.dataset.name, setup.scale.name, name) / "encoder.safetensors"
-    if not path.exists():
-        raise CourseError(f"weights={name!r}: {path} does not exist; pretrain {base(name)} first, or give a file")
+    return _checked(path, setup, f"weights={name!r}", f"pretrain {base(name)} first, or give a file")
+
+
+def _checked(path: Path, setup: Setup, option: str, fix: str) -> Path:
+    """The file itself. Raises CourseError when there is none, its run has not finished, or it was pretrained on an
+    image of today's validation or test set."""
+    if not (path.exists() and runs.is_finished(path.parent)):
+        why = f"{path.parent} has not finished" if path.exists() else f"{path} does not exist"
+        raise CourseError(f"{option}: {why}; {fix}")
+    seen = {*json.loads(checkpoints.read_metadata(path).get("images", "[]"))}
+    for case in (*setup.datalist.validation, *setup.datalist.test) if seen else ():
+        if content(case)[:16] in seen:  # of its image
+            why = f"{path.parent} has seen {case.id}, which is in validation or test now"
+            raise CourseError(f"{option}: {why}; pretrain again on this split")
     return path
+
+
+def refuse_other_weights(folder: Path, weights: str, option: str) -> None:
+    """Raises CourseError when the run in this folder has finished with a file of another hash than `weights`."""
+    before = read_json(folder / "config.json")["settings"] if runs.is_finished(folder) else {}
+    if before.get("weights", weights) != weights:
+        source = before.get("source", "another file of this name")
+        raise CourseError(f"{option}: {folder} has the weights of {source}; choose another name")
 
 
 def load_task(setup: Setup, run: Pretraining):
@@ -87,7 +108,7 @@ def load_task(setup: Setup, run: Pretraining):
 
 def pretrained_weights(setup: Setup, init: str, scope: str | None = None) -> tuple[Path | None, str | None]:
     """The weights file of an init and what it contains, `network` or `encoder` (None, None: random init). A whole
-    network is preferred where one was pretrained, unless `scope` is `encoder`. Raises CourseError without such a file.
+    network is preferred where one was pretrained, unless `scope` is `encoder`. Raises CourseError as `_checked`.
     """
     if init == RANDOM:
         return None, None
@@ -98,10 +119,7 @@ def pretrained_weights(setup: Setup, init: str, scope: str | None = None) -> tup
         task = TASKS.get(base(init))
         part = "encoder"
         fix = f"run chapter {task.chapter} first" if task else "choose random or the name of a pretraining run"
-    path = folder / f"{part}.safetensors"
-    if not path.exists():
-        raise CourseError(f"init={init!r}: {path} does not exist; {fix}")
-    return path, part
+    return _checked(folder / f"{part}.safetensors", setup, f"init={init!r}", fix), part
 
 
 def saved_config(path: Path | None) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Annotated, Any, Self
 
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments.naming import given, variant
+from ssl_utils.experiments.naming import base, given, variant
 from ssl_utils.networks import NETWORKS
 from ssl_utils.pretext import TASKS, task_class
 from ssl_utils.training.optimisers import DEFAULT, OPTIMISERS
@@ -19,6 +19,7 @@ RANDOM = "random"  # the init without pretraining
 NETWORK = "unetr"  # the default
 SCOPES = ("encoder", "network")
 OPTIMIZER = Option("AdamW with a schedule, or schedule-free", choices=tuple(OPTIMISERS))
+OF_TRANSFER = ("scope", "permuted", "reset")  # options of a fine-tuning that have no meaning at random init
 OF_ALL_TASKS = ("encoder", "network", "lr", "steps", "seed", "weight_decay")  # parameters that are no options of a task
 
 
@@ -101,7 +102,7 @@ class Finetuning(Description):
     init: Annotated[str, Option("random, or the name of a pretraining run")] = RANDOM
     num_labeled: Annotated[int, Option("labelled volumes", low=1)] = 6
     subset: Annotated[int, Option("number of the label subset", low=0)] = 0
-    seed: Annotated[int, Option("of weights and crops", low=0, high=10**9)] = 0
+    seed: Annotated[int, Option("of weights and crops; 1000 of each subset", low=0, high=999)] = 0
     freeze_epochs: Annotated[int, Option("epochs with a frozen encoder; -1: all", low=-1)] = 0
     freeze: Annotated[str, Option("what is frozen then; network: all but the output layer", choices=SCOPES)] = "encoder"
     trainable: Annotated[str | None, Option("train these stages alone, up_2+out, or a share of the parameters")] = None
@@ -130,8 +131,8 @@ class Finetuning(Description):
             raise CourseError(f"freeze={self.freeze!r}: nothing is frozen at freeze_epochs=0; choose -1 for all epochs")
         if self.trainable and self.freeze_epochs:
             raise CourseError(f"trainable={self.trainable!r}: excludes freeze_epochs; leave one of the two out")
-        if self.reset and self.init == RANDOM:
-            raise CourseError(f"reset={self.reset!r}: all weights are untrained at init=random; leave it out")
+        if self.init == RANDOM and (lost := next((key for key in OF_TRANSFER if getattr(self, key)), None)):
+            raise CourseError(f"{lost}={getattr(self, lost)!r}: nothing is transferred at init=random; leave it out")
         if self.repeated_crops and (self.freeze_epochs != -1 or self.deep_supervision):
             needs = "needs an encoder that is frozen throughout; choose freeze_epochs=-1, without deep supervision"
             raise CourseError(f"repeated_crops={self.repeated_crops}: {needs}")
@@ -148,6 +149,17 @@ class Finetuning(Description):
 
     @property
     def name(self) -> str:
-        """The name of the run: the init and the options not at their default, `random__budget=4`."""
+        """The init and the options not at their default: `random__budget=4`, or `mae__finetune_scope=encoder`, as a
+        pretraining has a scope too."""
         folders = ("init", "num_labeled", "subset", "seed")  # part of the path instead
-        return variant(self.init, {key: value for key, value in self.changed().items() if key not in folders})
+        of_both = options_of(Pretraining) if base(self.init) in TASKS else ()
+        own = {key: value for key, value in self.changed().items() if key not in folders}
+        return variant(self.init, {f"finetune_{key}" if key in of_both else key: own[key] for key in own})
+
+
+def pretraining_in(init: str) -> str:
+    """The name of the pretraining in that of a fine-tuning; weights from elsewhere have no options."""
+    task, *pairs = init.split("__") if base(init) in TASKS else [base(init)]
+    tuned = {*options_of(Finetuning)} - {*options_of(Pretraining)}
+    own = (one for one in pairs if one.split("=")[0] not in tuned and not one.startswith("finetune_"))
+    return "__".join([task, *own])

@@ -1,8 +1,9 @@
 """Fine-tune on a few labelled volumes, choose the step on the validation set, and score it once on the test set."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from torch import nn
@@ -42,11 +43,15 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
     """
     setup = with_crop(setup, run.crop)
     scale, dataset, team = setup.scale, setup.dataset, team or Team()
+    if not dataset.classes:
+        raise CourseError(
+            f"{dataset.name}: its labels are background alone; name a structure in labels of dataset.json"
+        )
     team.check(scale.finetune_batch_size)
     if not dataset.classes:
         raise CourseError(f"{dataset.name}: its labels have background alone; correct them, or pretrain only")
     folder = runs.finetune_dir(dataset.name, scale.name, run.name, run.num_labeled, run.subset, run.seed)
-    labelled = datalists.label_subset(setup.datalist.training, run.num_labeled, run.subset)
+    labelled = labelled_for(setup, run.record())
     weights, scope = pretrained_weights(setup, run.init, run.scope)
     network, report = build_network(setup, run)
     settings = run.record() | {
@@ -62,8 +67,6 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
         "precision": precision(),
         "encoder": sha256(weights) if weights else None,
     }
-    if run.synthetic:
-        labelled += cases_for(setup, run.synthetic, labelled)
     for name in LATER:  # runs that were made before there were these options stay valid
         if getattr(run, name) == LATER[name]:
             del settings[name]
@@ -75,20 +78,14 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
     if not team.first:
         return team.wait(folder)
     network.load_state_dict(module.best["weights"])
-    save_network(folder / "model.safetensors", network, setup, init=run.name)
-    started = time.perf_counter()
-    scored = setup.datalist.test or setup.datalist.validation  # published protocols may have no test set
-    table = evaluate(setup, network.to(device()), scored, all_axes=run.all_axes)
-    runs.write_table(folder / "per_case.csv", table)
+    save_network(folder / "model.safetensors", network, setup, init=run.name, sources=(weights,) if weights else ())
     done = {
         **{key: settings[key] for key in runs.OF_ONE_RUN},
-        "dice": float(table.groupby("case")["dice"].mean().mean()),
-        "cases": int(table.dropna(subset="dice")["case"].nunique()),  # one that is all ignored has no score
+        **score(setup, network.to(device()), folder, all_axes=run.all_axes),
         "validation_dice": module.best["dice"],
         "best_step": module.best["step"],
         "transfer_share": report.share if report else None,
         "seconds": recorder.rows[-1]["seconds"],
-        "test_seconds": round(time.perf_counter() - started, 1),
         "spent": recorder.stopwatch.spent,
         "device": device(),
         "processes": team.size,
@@ -98,6 +95,27 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
     model_card.write_network_card(folder, dataset=dataset, grid=setup.grid, done=done, weights=weights)
     runs.finish(folder, done)
     return team.wait(folder)
+
+
+def labelled_for(setup: Setup, settings: Mapping[str, Any]) -> tuple[Case, ...]:
+    """The labelled cases of a run, and its synthetic ones."""
+    labelled = datalists.label_subset(setup.datalist.training, settings["num_labeled"], settings["subset"])
+    name = settings.get("synthetic")
+    return labelled + (cases_for(setup, name, labelled) if name else ())
+
+
+def score(setup: Setup, network: nn.Module, folder: Path, *, all_axes: bool = False) -> dict[str, Any]:
+    """Score a network on the test set, and write per_case.csv; returns what metrics.json has of it."""
+    started = time.perf_counter()
+    split = "test" if setup.datalist.test else "validation"  # published protocols may have no test set
+    table = evaluate(setup, network, getattr(setup.datalist, split), all_axes=all_axes)
+    runs.write_table(folder / "per_case.csv", table)
+    return {
+        "dice": float(table.groupby("case")["dice"].mean().mean()),
+        "cases": int(table.dropna(subset="dice")["case"].nunique()),  # one that is all ignored has no score
+        "scored_on": split,
+        "test_seconds": round(time.perf_counter() - started, 1),
+    }
 
 
 def steps_of(setup: Setup, run: Finetuning) -> int:

@@ -134,7 +134,7 @@ def load_generator(folder: Path, setup: Setup) -> Denoiser:
 
     Raises:
         CourseError: it has not finished, was made for other channels, labels or another grid than those of the setup,
-            or has learnt from a case of its validation or test set.
+            or has learnt from a patient of its validation or test set.
     """
     path = folder / "denoiser.safetensors"
     weights, metadata = checkpoints.read(path)
@@ -147,11 +147,14 @@ def load_generator(folder: Path, setup: Setup) -> Denoiser:
     if grid != json.loads(json.dumps(asdict(setup.grid))):
         why = f"was trained on voxels of {grid['spacing']} mm and {grid['roi']} voxels, another grid than that of"
         raise CourseError(f"{path}: {why} {setup.dataset.name}; train one on this grid")
-    seen = {*json.loads(metadata["learnt_from"])}
+    ids = {*json.loads(metadata["learnt_from"])}
+    seen = {case.patient for case in setup.datalist.all_cases() if case.id in ids}
     for split in ("validation", "test"):
         for case in getattr(setup.datalist, split):
-            if case.id in seen:
-                raise CourseError(f"{path}: has learnt from {case.id}, which is in {split}; train one on this split")
+            if case.patient in seen:
+                raise CourseError(
+                    f"{path}: has learnt from patient {case.patient}, who is in {split}; train one on this split"
+                )
     network = Denoiser(**config)
     network.load_state_dict(weights)
     return network.eval()

@@ -39,7 +39,19 @@ STATISTICS = ("running_mean", "running_var", "num_batches_tracked")  # of a batc
 
 
 def demands(licence: str) -> str:
-    return DEMANDS[max((start for start in DEMANDS if licence.startswith(start)), key=len)]
+    """Those of all its parts, where it is `joined`."""
+    texts = (DEMANDS[max(filter(part.startswith, DEMANDS), key=len)] for part in licence.split(" + "))
+    return "; ".join(dict.fromkeys(texts))
+
+
+def joined(licences: Iterable[str]) -> str:
+    """`CC0-1.0 + CC-BY 4.0`, each once."""
+    return " + ".join(dict.fromkeys(part for one in licences for part in (one or "not stated").split(" + ")))
+
+
+def scored_cases(done: Mapping[str, Any]) -> str:
+    why = ", which also chose it: too good" if done.get("scored_on") == "validation" else ""
+    return f"{done['cases']} {done.get('scored_on', 'test')} cases{why}"
 
 
 def write_encoder_card(
@@ -106,7 +118,7 @@ def write_network_card(
     scores = runs.read_scores(folder / "per_case.csv").groupby("class", sort=False)["dice"].mean()
     sections = {
         "Input": f"{_input(dataset, grid)} `predict` does all of this by itself.",
-        "Scores": f"On {done['cases']} test cases, in the space of their files; this network was scored once. It is a "
+        "Scores": f"On {scored_cases(done)}, in the space of their files; this network was scored once. It is a "
         "single run with one label subset and one seed; another run differs.\n\n"
         + _table(("structure", "Dice"), [*scores.items(), ("mean of the cases", done["dice"])]),
         "Use it": "```bash\npython -m ssl_utils predict model.safetensors image.nii.gz --output predictions\n```\n\n"

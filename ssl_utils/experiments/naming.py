@@ -20,7 +20,7 @@ def variant(name: str, options: Mapping[str, Any]) -> str:
 def _text(value: Any) -> str:
     if isinstance(value, str) and PurePath(value).suffix in WEIGHTS:
         return PurePath(value).stem
-    return f"{value:g}" if isinstance(value, float) else str(value)
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 
 def base(name: str) -> str:

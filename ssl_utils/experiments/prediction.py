@@ -17,6 +17,7 @@ from ssl_utils.data.transforms import preprocess
 from ssl_utils.data.volumes import Volume
 from ssl_utils.errors import CourseError, CourseWarning
 from ssl_utils.experiments import scales
+from ssl_utils.experiments.model_card import joined
 from ssl_utils.experiments.setups import Setup
 from ssl_utils.networks import build, checkpoints
 from ssl_utils.networks.interface import SegmentationNetwork
@@ -46,8 +47,9 @@ def predict_case(
     return channels if regions else np.asarray(sorted(setup.dataset.labels), dtype=np.uint8)[channels]
 
 
-def save_network(path: Path, network: SegmentationNetwork, setup: Setup, *, init: str) -> None:
-    """Weights with everything a prediction needs: architecture, grid, intensity rule, labels, licence of the data."""
+def save_network(path: Path, network: SegmentationNetwork, setup: Setup, *, init: str, sources: tuple = ()) -> None:
+    """Weights with everything a prediction needs: architecture, grid, intensity rule, labels, licence of the data and
+    of what the weights in the files `sources` have learnt from."""
     dataset = setup.dataset
     about = {
         "architecture": network.config,
@@ -60,8 +62,9 @@ def save_network(path: Path, network: SegmentationNetwork, setup: Setup, *, init
         "ignore": dataset.ignore,
         "overlap": setup.scale.overlap,
     }
-    meta = {"course": json.dumps(about), "init": init, "dataset": dataset.name, "data_licence": dataset.licence}
-    checkpoints.save_model(path, network, metadata=meta)
+    licences = (checkpoints.read_metadata(source).get("data_licence", "") for source in sources)
+    meta = {"course": json.dumps(about), "init": init, "dataset": dataset.name}
+    checkpoints.save_model(path, network, metadata=meta | {"data_licence": joined((dataset.licence, *licences))})
 
 
 def predict(

@@ -8,9 +8,10 @@ import pandas as pd
 import torch
 from torch.utils.data import DataLoader
 
+from ssl_utils.data.cache import content
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import model_card, runs
-from ssl_utils.experiments.building import build_task, weights_of
+from ssl_utils.experiments.building import build_task, refuse_other_weights, weights_of
 from ssl_utils.experiments.description import Pretraining
 from ssl_utils.experiments.pools import pool
 from ssl_utils.experiments.setups import Setup
@@ -51,9 +52,12 @@ def pretrain(setup: Setup, run: Pretraining, *, team: Team | None = None) -> Pat
         "batch_size": batch_size,
         "precision": precision(),
         "data": "+".join(part.digest(part.pool) for part in pools),
+        "validation": setup.digest(setup.datalist.validation),
     }
     if weights := weights_of(setup, run):
         settings["weights"] = sha256(weights)
+        if weights.parent.parent != folder.parent:  # a file, of which only the stem is in the name
+            refuse_other_weights(folder, settings["weights"], f"weights={str(weights)!r}")
     if run.seconds:
         settings["steps"] = None  # counted below
     else:
@@ -124,9 +128,10 @@ def _untrained(folder: Path, module: Any, loader: DataLoader, watcher: Any) -> d
 
 def _save(folder: Path, setup: Setup, module: Any, pools: list[Setup], done: dict[str, Any]) -> None:
     """Write encoder, task, whole network where there is one, and model card."""
-    licence = " + ".join(dict.fromkeys(part.dataset.licence for part in pools))
+    licence = model_card.joined(part.dataset.licence for part in pools)
     meta = {"task": done["task"], "dataset": setup.dataset.name, "data_licence": licence, "step": done["last"]["step"]}
     meta["spacing"] = pools[0].grid.spacing
+    meta["images"] = [content(case)[:16] for part in pools for case in part.pool]
     checkpoints.save_model(folder / "encoder.safetensors", module.encoder, metadata=meta)
     checkpoints.save_model(folder / "task.safetensors", module, metadata=meta)
     if weights := module.whole_network():

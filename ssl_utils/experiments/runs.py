@@ -7,7 +7,7 @@ import re
 import subprocess
 import time
 from collections import Counter, defaultdict
-from collections.abc import Callable, Collection
+from collections.abc import Collection
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ from typing import Any
 import pandas as pd
 
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments.description import Finetuning
+from ssl_utils.experiments.description import Finetuning, pretraining_in
 from ssl_utils.experiments.naming import base
 from ssl_utils.files import atomic, read_json, write_json
 from ssl_utils.training import processes
@@ -23,6 +23,7 @@ from ssl_utils.training.options import options_of
 
 PROJECT = Path(__file__).resolve().parents[2]
 OF_ONE_RUN = ("init", "num_labeled", "subset", "seed")  # what identifies a fine-tuning of a course
+LATER = {"validation"}  # settings of a later version: compared where they were recorded, so that older runs stay valid
 OF_A_COURSE = re.compile(r"((?!__).)+(__permuted=True|__budget=[\d.]+)?")  # inits and controls
 # options in which the runs of one initialisation may differ
 OF_AN_INIT = ("steps", *(name for name in options_of(Finetuning) if name not in OF_ONE_RUN))
@@ -38,22 +39,6 @@ def runs_root() -> Path:
 
 def course_dir(dataset: str, scale: str) -> Path:
     return runs_root() / dataset / scale
-
-
-def check_source(
-    folder: Path, root: str | Path | None, contents: Callable[[], dict[str, str]], *, record: bool = False
-) -> None:
-    """Raises CourseError when the course in `folder` is one of other data, by what was recorded: where the data were
-    (`root`), and a hash per case (`contents`), which tells a copy from other data of the same name."""
-    if not root:
-        return
-    root, source = str(Path(root).expanduser().resolve()), folder / "source.json"
-    before = read_json(source) if source.exists() else {}
-    if before and root != before["data"] and contents() != before["cases"]:
-        fix = "set SSL_RUNS_ROOT to another folder; of two folders of your own, you can also rename one"
-        raise CourseError(f"{root}: the runs in {folder} are those of {before['data']}; {fix}")
-    if record and not before:
-        write_json(source, {"data": root, "cases": contents()})
 
 
 def pretrain_dir(dataset: str, scale: str, task: str) -> Path:
@@ -81,7 +66,7 @@ def begin(folder: Path, settings: dict[str, Any], *, device: str | None = None, 
         refuse_old_layout(config)
         try:
             before = read_json(config)
-            same = before["settings"] == settings
+            same = _alike(before["settings"], settings)
         except (CourseError, KeyError, TypeError):
             same = False
         if same and "metrics" in before and not done.exists():
@@ -89,8 +74,9 @@ def begin(folder: Path, settings: dict[str, Any], *, device: str | None = None, 
         if same and done.exists():
             return True
         if not same:
-            for path in [p for p in folder.iterdir() if re.search(r"^(metrics|budget|last)|csv$|safetensors$", p.name)]:
-                path.unlink()  # weights too: a fine-tuning must not begin with those of other data
+            for name in ("metrics.json", "last.ckpt", "*.csv", "budget.json", "*.safetensors"):
+                for path in folder.glob(name):
+                    path.unlink(missing_ok=True)
     about = {"layout": LAYOUT, "settings": settings, "commit": commit(), "versions": versions(), "started": _now()}
     write_json(config, {**about, "device": device, "by": processes.here()})
     return False
@@ -111,11 +97,21 @@ def _opened(folder: Path, settings: dict[str, Any], *, seconds: float = 600) -> 
     """The result of `begin` in the other processes, once the first one has written these settings to config.json and
     removed older files."""
     config, end = folder / "config.json", time.monotonic() + seconds
-    while not config.exists() or (before := read_json(config)).get("settings") != settings:
+    while not config.exists() or not _alike((before := read_json(config)).get("settings", {}), settings):
         if time.monotonic() > end:
             raise CourseError(f"{config}: the first process has not opened this run; read its output, and start again")
         time.sleep(0.1)
     return "metrics" in before or (folder / "metrics.json").exists()
+
+
+def _alike(before: dict[str, Any], settings: dict[str, Any]) -> bool:
+    return before == {key: value for key, value in settings.items() if key not in LATER - {*before}}
+
+
+def is_finished(folder: Path) -> bool:
+    """Also where the graph has deleted metrics.json, which `begin` restores."""
+    done, config = folder / "metrics.json", folder / "config.json"
+    return done.exists() or (config.exists() and "metrics" in read_json(config))
 
 
 def finish(folder: Path, metrics: dict[str, Any]) -> None:
@@ -189,17 +185,21 @@ def unlike(folder: Path, *, names: Collection[str] | None = None) -> list[str]:
     """Settings that differ between finished fine-tunings (`finished`) although a comparison needs them equal.
 
     One line each, `lr: 0.001 in 8, 0.004 in 1`; labelled and test cases must agree at the same labels and subset. Inits
-    with options (`random__budget=4`) may differ in OF_AN_INIT, which must agree among runs of one init.
+    with options (`random__budget=4`) may differ in OF_AN_INIT, which must agree among runs of one init; so must crops
+    and data of inits with other crops or with synthetic volumes.
     """
     counts: dict[str, Counter] = defaultdict(Counter)
     all_settings = [_settings(path) for path in finished(folder, names=names)]
     keys = {key for settings in all_settings for key in settings} - {*OF_ONE_RUN, "data", "encoder"}
     for settings in all_settings:
+        other = settings.get("crop", 1) != 1 or settings.get("synthetic")
+        own = {*OF_AN_INIT, "img_size"} if other else OF_AN_INIT
         for key in keys:
-            alone = key in OF_AN_INIT and (key != "lr" or "__" in settings["init"])  # the scale's rate is one for all
+            alone = key in own and (key != "lr" or "__" in settings["init"])  # the scale's rate is one for all
             name = f"{key} of {settings['init']}" if alone else key
             counts[name][json.dumps(settings.get(key))] += 1
-        counts[f"data at n={settings['num_labeled']}, subset={settings['subset']}"][settings.get("data")] += 1
+        name = f"data of {settings['init']}" if other else "data"
+        counts[f"{name} at n={settings['num_labeled']}, subset={settings['subset']}"][settings.get("data")] += 1
     different = sorted(name for name, count in counts.items() if len(count) > 1)
     return [f"{name}: {', '.join(f'{value} in {n}' for value, n in counts[name].most_common())}" for name in different]
 
@@ -209,12 +209,9 @@ def _settings(path: Path) -> dict[str, Any]:
 
 
 def pretraining_of(folder: Path, init: str) -> str | None:
-    """The finished pretraining run of the course that an init uses: the one with the most options of its name; None
-    without one, as for random init."""
-    task, *options = init.split("__")
-    names = [path.parent.name for path in (folder / "pretrain").glob("*/metrics.json")]
-    fits = [name for name in names if base(name) == task and {*name.split("__")[1:]} <= {*options}]
-    return max(fits, key=lambda name: name.count("__"), default=None)
+    """The finished pretraining run of the course that an init uses; None without it, as for random init."""
+    name = pretraining_in(init)
+    return name if (folder / "pretrain" / name / "metrics.json").exists() else None
 
 
 def spent(folder: Path) -> pd.DataFrame:

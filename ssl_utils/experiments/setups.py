@@ -1,7 +1,7 @@
 """A dataset at a scale, which every experiment starts from."""
 
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
@@ -76,6 +76,8 @@ class Setup:
         """Everything that a result depends on: a run with other settings is another run."""
         named = {"dataset": self.dataset.name, "scale": self.scale.name, "data": self.digest(cases)}
         ignored = {} if self.dataset.ignore is None else {"ignore": self.dataset.ignore}
+        if self.dataset.is_folder and cases:  # its dataset.json may be edited; a pretraining, without cases, reads none
+            named |= {"labels": {str(v): n for v, n in self.dataset.labels.items()}, "regions": self.dataset.regions}
         return {**named, **ignored, **self.encoder_config(), **more}
 
     def digest(self, cases: Sequence[Case]) -> str:
@@ -87,7 +89,7 @@ class Setup:
 def unchecked(*, dataset: str, scale: Scale, data: str | None = None, **grid: Any) -> Setup:
     """As `setup`, for a look at the data: a list with errors is no obstacle, and nothing is recorded."""
     folder = runs.course_dir(datasets.run_name(dataset, data), scale.name)
-    chosen, spacings = own_grid.parsed(grid) or _recorded(folder), folder.parent / "cache" / "spacings.json"
+    chosen, spacings = _recorded(folder) | own_grid.parsed(grid), folder.parent / "cache" / "spacings.json"
     return Setup(datasets.get(dataset, data, chosen=chosen, cache=spacings), scale)
 
 
@@ -104,12 +106,27 @@ def setup(
     """
     made = unchecked(dataset=dataset, scale=scale, data=data, **grid)
     source = made.folder, datasets.locate(made.dataset), partial(contents, made)
-    runs.check_source(*source)
+    check_source(*source)
     stop_at_errors(made, progress)
-    runs.check_source(*source, record=True)
-    if chosen := own_grid.parsed(grid):
-        _record(made.folder, chosen)
+    check_source(*source, record=True)
+    _record(made.folder, _recorded(made.folder) | own_grid.parsed(grid))
     return made
+
+
+def check_source(
+    folder: Path, root: str | Path | None, contents: Callable[[], dict[str, str]], *, record: bool = False
+) -> None:
+    """Raises CourseError when the course in `folder` is one of other data, by what was recorded: where the data were
+    (`root`), and a hash per case (`contents`), which tells a copy from other data of the same name."""
+    if not root:
+        return
+    root, source = str(Path(root).expanduser().resolve()), folder / "source.json"
+    before = read_json(source) if source.exists() else {}
+    if before and root != before["data"] and contents() != before["cases"]:
+        fix = "set SSL_RUNS_ROOT to another folder; of two folders of your own, you can also rename one"
+        raise CourseError(f"{root}: the runs in {folder} are those of {before['data']}; {fix}")
+    if record and not before:
+        write_json(source, {"data": root, "cases": contents()})
 
 
 def contents(setup: Setup) -> dict[str, str]:

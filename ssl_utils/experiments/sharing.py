@@ -46,6 +46,8 @@ def export_list(
 
     if form not in peers.PEERS:
         raise CourseError(f"format={form!r}: no such format; choose one of {', '.join(peers.PEERS)}")
+    if subset and not num_labeled:
+        raise CourseError(f"subset={subset}: all volumes are in every subset; give --num-labeled too, or leave it out")
     split = setups.setup(dataset=dataset, scale=scales.get(scale), data=data).datalist
     if num_labeled:
         split = replace(split, training=datalists.label_subset(split.training, num_labeled, subset))

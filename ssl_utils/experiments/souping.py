@@ -13,10 +13,10 @@ import torch
 from torch import Tensor
 
 from ssl_utils.data.crops import Crops
-from ssl_utils.data.datalists import label_subset
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import model_card, runs
-from ssl_utils.experiments.finetuning import evaluate
+from ssl_utils.experiments.building import with_crop
+from ssl_utils.experiments.finetuning import labelled_for, score
 from ssl_utils.experiments.prediction import load_saved, save_network
 from ssl_utils.experiments.setups import Setup
 from ssl_utils.files import read_json, sha256
@@ -43,9 +43,14 @@ class Member:
 
     @property
     def start(self) -> tuple:
-        """What its fine-tuning began with: pretrained weights, and the seed of those that were drawn."""
-        drawn = None if self.settings["scope"] == "network" else 1000 * self.settings["subset"] + self.settings["seed"]
-        return self.settings["encoder"], drawn
+        """What its fine-tuning began with: pretrained weights, what became of them, and the seed of what was drawn."""
+        changes = [self.settings.get(key) for key in ("permuted", "reset")]
+        kept = self.settings["scope"] == "network" and not any(changes)
+        return (
+            self.settings["encoder"],
+            *changes,
+            None if kept else 1000 * self.settings["subset"] + self.settings["seed"],
+        )
 
 
 def runs_in(folder: Path) -> list[Path]:
@@ -58,16 +63,18 @@ def read_member(setup: Setup, folder: Path) -> Member:
     """Raises CourseError when the folder is no finished fine-tuning of this course."""
     folder = folder.resolve()
     done, config, model = runs.metrics(folder), folder / "config.json", folder / "model.safetensors"
-    if done is None or not (config.exists() and model.exists()):
-        raise CourseError(
-            f"{folder}: is no finished fine-tuning; give folders such as finetune/random/n6/subset0_seed0"
-        )
+    if done is None or "members" in done or not (config.exists() and model.exists()):
+        why = "is no finished fine-tuning; give folders such as finetune/random/n6/subset0_seed0"
+        raise CourseError(f"{folder}: {why}")
     settings, course = read_json(config)["settings"], (setup.dataset.name, setup.scale.name)
     if (settings["dataset"], settings["scale"]) != course:
         theirs = f"dataset {settings['dataset']}, scale {settings['scale']}"
-        raise CourseError(
-            f"{folder}: was made with {theirs}, not with {', '.join(course)}; choose --dataset and --scale"
-        )
+        why = f"was made with {theirs}, not with {', '.join(course)}"
+        raise CourseError(f"{folder}: {why}; choose --dataset and --scale")
+    own = with_crop(setup, settings.get("crop", 1))
+    used = [*labelled_for(own, settings), *own.datalist.validation, *own.datalist.test]
+    if settings["data"] != own.digest(used):
+        raise CourseError(f"{folder}: was made with other cases or another split than there is now; run it again")
     weights, metadata = checkpoints.read(model)
     name = folder.relative_to(setup.folder).as_posix() if folder.is_relative_to(setup.folder) else folder.name
     return Member(name, model, weights, json.loads(metadata["course"]), settings, done)
@@ -78,7 +85,7 @@ def check(members: Sequence[Member]) -> None:
     for number, member in enumerate(members[1:], start=1):
         if any(os.path.samefile(member.model, other.model) for other in members[:number]):  # also by a link
             raise CourseError(f"{member.name}: is given twice; name each run once")
-        ours, theirs = (_flat(m.about) for m in (members[0], member))
+        ours, theirs = (_flat(m) for m in (members[0], member))
         for key in {**ours, **theirs}:
             if ours.get(key) != theirs.get(key):
                 different = f"{member.name}: {key} is {theirs.get(key)}, in {members[0].name} {ours.get(key)}"
@@ -86,9 +93,10 @@ def check(members: Sequence[Member]) -> None:
     soups.check_alike([member.weights for member in members], [member.name for member in members])
 
 
-def _flat(about: dict[str, Any]) -> dict[str, Any]:
-    """The sizes of the network one by one."""
-    return {**about["architecture"], **{key: value for key, value in about.items() if key != "architecture"}}
+def _flat(member: Member) -> dict[str, Any]:
+    """The sizes of the network one by one, and how it is applied."""
+    applied = {"crop": member.settings.get("crop", 1), "all_axes": member.settings.get("all_axes", False)}
+    return {**member.about["architecture"], **applied, **{k: v for k, v in member.about.items() if k != "architecture"}}
 
 
 class Judge:
@@ -96,9 +104,7 @@ class Judge:
 
     def __init__(self, setup: Setup, network: SegmentationNetwork, settings: dict[str, Any], *, seed: int) -> None:
         self.setup, self.seed, dataset = setup, seed, setup.dataset
-        self.labelled = setup.prepared(
-            label_subset(setup.datalist.training, settings["num_labeled"], settings["subset"])
-        )
+        self.labelled = setup.prepared(labelled_for(setup, settings))
         values = sorted(dataset.labels)
         self.task = SegmentationTask(
             network=network,
@@ -158,6 +164,7 @@ def soup(setup: Setup, folders: Sequence[Path], *, kind: str = "greedy", seed: i
         raise CourseError(f"kind={kind!r}: unknown; choose one of {', '.join(soups.KINDS)}")
     members = [read_member(setup, run) for folder in folders for run in runs_in(Path(folder))]
     check(members)
+    setup = with_crop(setup, members[0].settings.get("crop", 1))
     hashes = [sha256(member.model) for member in members]
     key = hashlib.sha256(f"{hashes} {seed}".encode()).hexdigest()[:8]
     folder = setup.folder / "soups" / f"{kind}_{len(members)}_{key}"
@@ -169,7 +176,9 @@ def soup(setup: Setup, folders: Sequence[Path], *, kind: str = "greedy", seed: i
     network, _ = load_saved(members[0].model)
     chosen = _mixed(Judge(setup, network, members[0].settings, seed=seed), members, kind)
     chosen["seconds"] = round(time.perf_counter() - started, 1)
-    save_network(folder / "model.safetensors", network, setup, init=f"{kind} soup")
+    save_network(
+        folder / "model.safetensors", network, setup, init=f"{kind} soup", sources=tuple(m.model for m in members)
+    )
     _finish(setup, folder, network, members, {"kind": kind, **chosen})
     return folder
 
@@ -178,7 +187,7 @@ def summary(folder: Path) -> str:
     """What a soup is made of, its score and that of its best member, in three lines."""
     done = runs.metrics(folder)
     shares = ", ".join(f"{share:.2f}" for share in done["shares"])
-    lines = [f"Shares {shares}. Dice {done['dice']:.3f} on {done['cases']} test cases. Soup in {folder}"]
+    lines = [f"Shares {shares}. Dice {done['dice']:.3f} on {model_card.scored_cases(done)}. Soup in {folder}"]
     lines += [f"The best run by validation, {done['best_member']}, has {done['best_member_dice']:.3f}."]
     if not done["same_start"]:
         lines += ["warning: the runs began with different weights; their mean is seldom a good network"]
@@ -206,9 +215,6 @@ def _finish(
     setup: Setup, folder: Path, network: SegmentationNetwork, members: Sequence[Member], chosen: dict[str, Any]
 ) -> None:
     """Score the soup on the test set; write per_case.csv, the card, and metrics.json last."""
-    started = time.perf_counter()
-    table = evaluate(setup, network, setup.datalist.test or setup.datalist.validation)
-    runs.write_table(folder / "per_case.csv", table)
     best = max(members, key=lambda member: member.done["validation_dice"])
     done = {
         "members": [member.name for member in members],
@@ -216,9 +222,7 @@ def _finish(
         "best_member": best.name,
         "best_member_dice": best.done["dice"],
         "same_start": len({member.start for member in members}) == 1,
-        "dice": float(table.groupby("case")["dice"].mean().mean()),
-        "cases": int(table.dropna(subset="dice")["case"].nunique()),
-        "test_seconds": round(time.perf_counter() - started, 1),
+        **score(setup, network, folder, all_axes=members[0].settings.get("all_axes", False)),
         "device": device(),
     }
     values = {key: dict.fromkeys(str(member.done[key]) for member in members) for key in runs.OF_ONE_RUN}

@@ -102,14 +102,13 @@ class SegmentationTask(SharedStep):
         trainable: str | None = None,
         layer_decay: float = 1.0,
         encoder_lr: float = 1.0,
-        weight_decay: float = 0.01,
         optimizer: str = DEFAULT,
     ) -> None:
         super().__init__()
         self.network, self.values, self.regions, self.ignore = network, list(values), regions, ignore
         self.lr, self.steps, self.roi, self.overlap, self.held_out = lr, steps, tuple(roi), overlap, list(held_out)
         self.freeze_epochs, self.layer_decay, self.encoder_lr = freeze_epochs, layer_decay, encoder_lr
-        self.weight_decay, self.optimizer = weight_decay, optimizer
+        self.optimizer = optimizer
         self.freeze, self.freezes = freeze, freeze_epochs != 0
         self.trained, self.total = train_only(network, trainable) if trainable else (None, None)
         # batch=True, because a structure may be absent from a single crop. With the class weights all 13 organs of the
@@ -196,7 +195,7 @@ class SegmentationTask(SharedStep):
         self.best = checkpoint["best"]
 
     def configure_optimizers(self) -> dict:
-        groups = parameter_groups(self.layers(), lr=self.lr, weight_decay=self.weight_decay)
+        groups = parameter_groups(self.layers(), lr=self.lr, weight_decay=0.01)
         return configured(self.optimizer, groups, steps=self.steps, betas=(0.9, 0.999))
 
     def layers(self) -> list[tuple[nn.Module, float]]:

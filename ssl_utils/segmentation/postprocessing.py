@@ -8,6 +8,7 @@ your own on validation cases (`choose`), and report on others.
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import product
 
 import numpy as np
 from scipy import ndimage
@@ -125,9 +126,9 @@ def choose(
 
     The given rules stay where nothing is better.
     """
-    chosen, tried = dict(rules), 0
+    chosen, tried, pairs = dict(rules), 0, list(product(thresholds, voxels))
     for name in rules:
-        candidates = [chosen[name], *(replace(chosen[name], threshold=t, voxels=v) for t in thresholds for v in voxels)]
+        candidates = [chosen[name], *(replace(chosen[name], threshold=t, voxels=v) for t, v in pairs)]
         rows = [list(score(cases, chosen | {name: rule}).values()) for rule in candidates]
         scores = [np.nanmean(row) if np.isfinite(row).any() else -np.inf for row in rows]  # nan: in none of the cases
         chosen[name], tried = candidates[int(np.argmax(scores))], tried + len(candidates)

@@ -30,16 +30,19 @@ def labels_saved(per_case: pd.DataFrame, *, repeats: int = 1000) -> pd.DataFrame
     `labels_needed`), low, high (95 %), and the `fewest` and `most` labels of the runs of random init.
 
     The interval is a percentile bootstrap over patients, and over label subsets (else seeds) where there are several,
-    with the same resamples for both curves. With fewer than about five subsets it is too narrow. Empty where
-    random init was run with fewer than two numbers of labels.
+    with the same resamples for both curves. With fewer than about five subsets it is too narrow; without the same
+    patients in all cells, or with one, it is NaN. Empty where random init has fewer than two numbers of labels.
     """
     baseline = "random"
     cells = {key: cell_table(part, "dice") for key, part in case_means(per_case).groupby(CELL, sort=True)}
+    unit = "patient" if "patient" in per_case else "case"
+    tested = {*per_case.dropna(subset="dice").groupby(CELL)[unit].agg(frozenset)}
     counts = np.array([n for init, n in cells if init == baseline])
     columns = ["init", "num_labeled", "dice", "needs", "low", "high", "fewest", "most"]
     if counts.size < 2:
         return pd.DataFrame(columns=columns)
-    means, resampled, rows = {key: mean(*cell) for key, cell in cells.items()}, _resampled(cells, repeats), []
+    means, rows = {key: mean(*cell) for key, cell in cells.items()}, []
+    resampled = _resampled(cells, repeats) if len(tested) == 1 < len(*tested) else {}
     curve = np.array([means[baseline, count] for count in counts])
     for (init, n), dice in means.items():
         if init == baseline:
@@ -53,13 +56,9 @@ def labels_saved(per_case: pd.DataFrame, *, repeats: int = 1000) -> pd.DataFrame
     return pd.DataFrame(rows, columns=columns)
 
 
-def _resampled(cells: dict[tuple, tuple[np.ndarray, np.ndarray]], repeats: int) -> dict | None:
-    """Means of every cell over resampled patients and runs, the same for all cells; None where the cells were not
-    tested on the same patients, or on one."""
-    patients = {table.shape[1] for table, _ in cells.values()}
-    if len(patients) > 1 or patients == {1}:
-        return None
-    (count,), rng = patients, np.random.default_rng(0)
+def _resampled(cells: dict[tuple, tuple[np.ndarray, np.ndarray]], repeats: int) -> dict:
+    """Means of every cell over resampled patients and runs, the same for all cells, which have the same patients."""
+    (count,), rng = {table.shape[1] for table, _ in cells.values()}, np.random.default_rng(0)
     times = rng.multinomial(count, np.full(count, 1 / count), size=repeats)  # how often each patient is drawn
     rank = rng.random((repeats, max(len(table) for table, _ in cells.values())))
     means = {}

@@ -8,7 +8,7 @@ import pandas as pd
 from ssl_utils import statistics
 from ssl_utils.experiments import runs
 from ssl_utils.experiments.naming import base
-from ssl_utils.files import write_text
+from ssl_utils.files import read_json, write_text
 from ssl_utils.statistics import savings
 
 POINTS = (
@@ -168,7 +168,9 @@ def write_results(course_dir: Path, per_case: pd.DataFrame, *, name: str = "resu
     summary = statistics.summary(per_case)
     runs.write_table(course_dir / f"{name}.csv", summary)
     runs.write_table(course_dir / f"{name}_structures.csv", statistics.structures(per_case))
-    title = f"# Results: {course_dir.parent.name}, scale {course_dir.name}, {per_case['case'].nunique()} test cases"
+    splits = {read_json(path).get("scored_on") for path in runs.finished(course_dir, names={*per_case["init"]})}
+    cases = "validation cases, which also chose the steps: too good" if "validation" in splits else "test cases"
+    title = f"# Results: {course_dir.parent.name}, scale {course_dir.name}, {per_case['case'].nunique()} {cases}"
     parts = [title, *_course_tables(course_dir, per_case, summary), POINTS, limits(summary, course_dir.name)]
     if differences := runs.unlike(course_dir, names=sorted({*per_case["init"]})):
         listed = "; ".join(differences)

@@ -9,7 +9,7 @@ from typing import Any
 from ssl_utils.data.lists.peers import check_folder
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import runs
-from ssl_utils.experiments.model_card import SETTINGS, demands
+from ssl_utils.experiments.model_card import SETTINGS, demands, joined
 from ssl_utils.experiments.prediction import load_saved
 from ssl_utils.experiments.setups import Setup
 from ssl_utils.networks import checkpoints
@@ -94,7 +94,7 @@ def licence_of(run: Path, meta: Mapping[str, str], licence: str | None) -> str:
     if named in UNKNOWN:
         why = "nobody has stated the licence of the data it was trained on, which holds for the weights too"
         raise CourseError(f"{run}: {why}; name it with --licence, or do not share the model")
-    return named
+    return joined([*(part for part in known.split(" + ") if part not in UNKNOWN), named])
 
 
 def _spelled(licence: str) -> str:

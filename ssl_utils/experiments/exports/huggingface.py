@@ -67,5 +67,5 @@ def _card(run: FinishedRun) -> str:
 def _licence(name: str) -> str:
     """The licence as the head of a card has it."""
     spelled = re.sub(r"(?<=[A-Z])-(?=\d)", " ", name)  # CC-BY-4.0
-    known = next((LICENCES[start] for start in LICENCES if spelled.startswith(start)), None)
+    known = next((LICENCES[start] for start in LICENCES if spelled.startswith(start) and " + " not in name), None)
     return f"license: {known}" if known else f"license: other\nlicense_name: {json.dumps(name)}\nlicense_link: LICENSE"

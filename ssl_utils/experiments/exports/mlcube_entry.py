@@ -66,11 +66,19 @@ def entries(path: Path) -> dict[str, Any]:
 def faults_of_entries(changed: Mapping[str, Any], config: Mapping[str, Any]) -> Iterator[str]:
     """A line for every value of another kind than the one that it replaces, and for an overlap outside 0 to 1."""
     for name, value in changed.items():
-        number = isinstance(config[name], int | float)
-        if number != (isinstance(value, int | float) and not isinstance(value, bool)):
+        if not replaces(value, config[name]):
             yield f"{name}: {value!r} is not of the kind of {config[name]!r}, which it replaces; correct it"
         elif name == "overlap" and not 0 <= value < 1:
             yield f"overlap: {value} is not in the range 0 to below 1; correct it"
+
+
+def replaces(value: Any, default: Any) -> bool:
+    """Whether a value is of the kind of the one that it replaces, as anything is for an expression of MONAI, `$...`."""
+    if isinstance(default, int | float):
+        return isinstance(value, int | float) and not isinstance(value, bool)
+    if isinstance(value, list) and isinstance(default, list):  # of numbers, or expressions
+        return len(value) == len(default) and all(map(replaces, value, default))
+    return isinstance(value, type(default)) or (isinstance(default, str) and default.startswith("$"))
 
 
 def opened(path: str | Path) -> Any:
