@@ -9,7 +9,8 @@ from typing import Annotated
 import typer
 from rich.table import Table
 
-from ssl_utils import experiments, lighten
+import ssl_utils
+from ssl_utils import experiments
 from ssl_utils.data import datasets
 from ssl_utils.errors import CourseError, out_of_memory, replace_unprintable, shorten_warnings
 from ssl_utils.experiments import runs, scales, setups, sharing
@@ -28,7 +29,7 @@ from ssl_utils.experiments.terminal import (
 )
 from ssl_utils.training.options import REQUIRED, options_of
 
-lighten()
+ssl_utils.lighten()
 
 app = typer.Typer(add_completion=False, no_args_is_help=True, pretty_exceptions_enable=False, help=__doc__)
 
