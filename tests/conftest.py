@@ -11,12 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import ssl_utils
 from ssl_utils.data import datasets, volumes
 from ssl_utils.experiments import Setup, scales
 from ssl_utils.files import exclusively, read_json, write_json
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.pop("JPY_SESSION_NAME", None)
+ssl_utils.lighten()
 
 
 def write_blob(folder: Path, number: int, size: int = 24) -> None:

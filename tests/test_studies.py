@@ -11,8 +11,10 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from typer.testing import CliRunner
 
 from course import graph, studies
+from course.__main__ import app
 from course.chapters import tasks_of
 from course.records import claims, study_report as results
 from course.study import Context
@@ -156,10 +158,10 @@ def test_a_set_with_few_labels_uses_those_it_has():
 
 
 @pytest.mark.parametrize("name", ["mask_ratios", ""])
-def test_an_unknown_study_is_one_line_before_anything_starts(tmp_path, name):
-    command = [sys.executable, "-m", "course", "study", name]
-    found = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"SSL_RUNS_ROOT": str(tmp_path)})
-    assert (found.returncode, found.stdout, found.stderr.count("\n")) == (2, "", 1)
+def test_an_unknown_study_is_one_line_before_anything_starts(tmp_path, monkeypatch, name):
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
+    found = CliRunner().invoke(app, ["study", name])
+    assert (found.exit_code, found.stdout, found.stderr.count("\n")) == (2, "", 1)
     assert found.stderr.startswith(f"error: study={name!r}: no such study; choose one of mask_ratio, freezing,")
     assert not list(tmp_path.iterdir())
 

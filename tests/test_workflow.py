@@ -408,10 +408,10 @@ def wait_for(condition, seconds: float = 120) -> None:
         (["--jobs", "4", "--profile", "mine"], "error: --jobs, --profile: with slurm only; add --executor slurm"),
     ],
 )
-def test_an_unknown_name_is_one_line_before_anything_starts(tmp_path, arguments, line):
-    command = [sys.executable, "-m", "course", "run", *arguments]
-    found = subprocess.run(command, capture_output=True, text=True, env=os.environ | {"SSL_RUNS_ROOT": str(tmp_path)})
-    assert (found.returncode, found.stdout, found.stderr.count("\n")) == (2, "", 1)
+def test_an_unknown_name_is_one_line_before_anything_starts(tmp_path, monkeypatch, arguments, line):
+    monkeypatch.setenv("SSL_RUNS_ROOT", str(tmp_path))
+    found = CliRunner().invoke(app, ["run", *arguments])
+    assert (found.exit_code, found.stdout, found.stderr.count("\n")) == (2, "", 1)
     assert found.stderr.startswith(line)
     assert not list(tmp_path.iterdir())
 

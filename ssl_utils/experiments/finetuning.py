@@ -43,13 +43,10 @@ def finetune(setup: Setup, run: Finetuning, *, team: Team | None = None) -> Path
     """
     setup = with_crop(setup, run.crop)
     scale, dataset, team = setup.scale, setup.dataset, team or Team()
-    if not dataset.classes:
-        raise CourseError(
-            f"{dataset.name}: its labels are background alone; name a structure in labels of dataset.json"
-        )
     team.check(scale.finetune_batch_size)
     if not dataset.classes:
-        raise CourseError(f"{dataset.name}: its labels have background alone; correct them, or pretrain only")
+        say = "name a structure in labels of dataset.json, or pretrain only"
+        raise CourseError(f"{dataset.name}: its labels are background alone; {say}")
     folder = runs.finetune_dir(dataset.name, scale.name, run.name, run.num_labeled, run.subset, run.seed)
     labelled = labelled_for(setup, run.record())
     weights, scope = pretrained_weights(setup, run.init, run.scope)
