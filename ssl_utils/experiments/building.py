@@ -93,7 +93,7 @@ def refuse_other_weights(folder: Path, weights: str, option: str) -> None:
     before = read_json(folder / "config.json")["settings"] if runs.is_finished(folder) else {}
     if before.get("weights", weights) != weights:
         source = before.get("source", "another file of this name")
-        raise CourseError(f"{option}: {folder} has the weights of {source}; choose another name")
+        raise CourseError(f"{option}: {folder} has the weights of {source}; choose another name, or remove it")
 
 
 def load_task(setup: Setup, run: Pretraining):
