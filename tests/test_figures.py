@@ -218,17 +218,6 @@ def test_a_histogram_has_as_many_bins_as_asked_for():
     assert len(curve.get_data().values) == 7
 
 
-def test_cost_counts_on_a_logarithmic_clock():
-    rows = [("random", 6, 40, 0.5), ("random", 24, 60, 0.7), ("simmim", 6, 4000, 0.6), ("simmim", 24, 4100, 0.7)]
-    table = pd.DataFrame(rows, columns=["init", "num_labeled", "seconds", "dice"])
-    (axes,) = drawn(figures.dice_against_seconds(table)).axes
-    assert axes.get_xscale() == "log" and [t.get_text() for t in axes.texts] == ["6", "24", "6", "24"]
-    assert {"1 min", "1 h"} <= {t.get_text() for t in axes.get_xticklabels()}
-    drawn(figures.dice_against_seconds(table.iloc[:1]))
-    with pytest.raises(CourseError, match="no column seconds"):
-        figures.dice_against_seconds(table.drop(columns="seconds"))
-
-
 def test_paired_cases_have_one_line_of_equality():
     table = pd.DataFrame({"init": ["simmim"] * 3, "dice": [0.5, 0.6, 0.9], "dice_baseline": [0.4, 0.6, np.nan]})
     (axes,) = drawn(figures.paired_cases(table)).axes

@@ -18,7 +18,8 @@ from matplotlib.figure import Figure
 from course.records import entries
 from ssl_utils import statistics
 from ssl_utils.errors import CourseError
-from ssl_utils.experiments import runs
+from ssl_utils.experiments import head_start, learning_curves, runs
+from ssl_utils.figures import learning_curves as drawn_curves
 from ssl_utils.figures.against_labels import shift
 from ssl_utils.figures.look import GREY, LINES, error_bars, legend, sheet
 from ssl_utils.files import atomic, read_json, write_json, write_text
@@ -26,6 +27,11 @@ from ssl_utils.statistics import tables
 
 BASELINE = "random"
 NUMBER = re.compile(r"[\d.]+( %)?")
+BELOW = 0.02  # Dice that an init may lack at the end of random's curve
+FIRST = (
+    "Mean validation Dice along the fine-tuning, with {} labels, as in curves.png: `step` and `seconds` (pretraining "
+    "included) until an init is within {} points of the end of random's curve, and its mean lead until then and after."
+)
 READ = (
     "Dice and gain in points (0 to 100); in brackets the 95 % interval. The gain is over training from scratch with "
     "the same labels, label subsets, seeds and test cases. The value that the course uses is in *italics*."
@@ -33,7 +39,7 @@ READ = (
 
 
 def write(run_dir: Path | str, plan: Mapping[str, Any]) -> Path:
-    """Write study.json, results.csv, figure.png and, last, results.md of a study whose runs are finished.
+    """Write study.json, results.csv, curves.csv, two figures and, last, results.md of a study whose runs are finished.
 
     Args:
         run_dir: runs/<dataset>/<scale>.
@@ -53,10 +59,16 @@ def write(run_dir: Path | str, plan: Mapping[str, Any]) -> Path:
     table = rows(plan, per_case)
     known = {key: plan[key] for key in ("name", "title", "question", "varied", "num_labeled")}
     about = known | {"dataset": run_dir.parent.name, "scale": run_dir.name} | _made(run_dir, plan)
-    runs.write_table(folder / "results.csv", table)
+    curves = learning_curves(run_dir, num_labeled=min(plan["num_labeled"]), names=names)
+    start = head_start(curves, baseline=BASELINE, below=BELOW)
+    about["head_start"] = entries.in_points(start.reset_index(), ["dice", "lead"])
+    for name, part in (("results", table), ("curves", curves)):
+        runs.write_table(folder / f"{name}.csv", part)
     write_json(folder / "study.json", about)
-    with atomic(folder / "figure.png") as temporary:
-        figure(about, table).savefig(temporary, dpi=110, bbox_inches="tight")
+    target = start.loc[BASELINE, "dice"] - BELOW
+    for name, drawn in (("figure", figure(about, table)), ("curves", drawn_curves(curves, target=target))):
+        with atomic(folder / f"{name}.png") as temporary:
+            drawn.savefig(temporary, dpi=110, bbox_inches="tight")
     write_text(folder / "results.md", text(about, table) + "\n")
     return folder
 
@@ -128,7 +140,11 @@ def text(about: Mapping[str, Any], table: pd.DataFrame) -> str:
         limits.append("With so few repeats, the intervals only include the variation over test patients.")
     if lost := int(table["collapsed"].sum()):
         limits.append(f"{lost} runs collapsed; they are in the means.")
-    return "\n\n".join([head, about["question"], tables.markdown(shown(table)), READ, made, " ".join(limits)])
+    first = FIRST.format(min(about["num_labeled"]), round(100 * BELOW))
+    start = pd.DataFrame(about["head_start"]).set_index("init").round(1)
+    start = tables.markdown(start.astype(object).where(start.notna(), "never"))
+    question, dice = about["question"], tables.markdown(shown(table))
+    return "\n\n".join([head, question, dice, READ, "## Head start", start, first, made, " ".join(limits)])
 
 
 def figure(about: Mapping[str, Any], table: pd.DataFrame) -> Figure:

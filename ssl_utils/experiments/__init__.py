@@ -9,6 +9,7 @@ EXPORTS = {
     "adopting": ("adopt",),
     "building": ("build_network", "build_task", "forecast", "load_task"),
     "prediction": ("predict", "predict_case"),
+    "curves": ("head_start", "learning_curves"),
     "description": ("Finetuning", "Pretraining"),
     "finetuning": ("evaluate", "finetune"),
     "pretraining": ("pretrain",),

@@ -214,14 +214,14 @@ def pretraining_of(folder: Path, init: str) -> str | None:
     return name if (folder / "pretrain" / name / "metrics.json").exists() else None
 
 
-def spent(folder: Path) -> pd.DataFrame:
-    """The seconds of every finished fine-tuning of a course: [*OF_ONE_RUN, finetuning, pretraining, seconds].
+def spent(folder: Path, *, names: Collection[str] | None = None) -> pd.DataFrame:
+    """The seconds of finished fine-tunings (`finished`): [*OF_ONE_RUN, finetuning, pretraining, seconds].
 
     `finetuning` is training alone, `seconds` the sum of both. Every run is charged the whole pretraining it uses: 0 for
     random init, NaN where the pretraining run is missing.
     """
     rows = []
-    for path in finished(folder):
+    for path in finished(folder, names=names):
         run = read_json(path)
         name = pretraining_of(folder, run["init"])
         pretraining = metrics(folder / "pretrain" / name)["seconds"] if name else float("nan")

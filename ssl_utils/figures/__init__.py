@@ -11,11 +11,11 @@ from ssl_utils.figures.against_labels import (
     labels_saved,
     structures_against_labels,
 )
-from ssl_utils.figures.charts import curves, dice_against_seconds, histogram, paired_cases, per_class
+from ssl_utils.figures.charts import curves, histogram, learning_curves, paired_cases, per_class
 from ssl_utils.figures.look import PALETTE
 from ssl_utils.figures.panels import WINDOWS
 from ssl_utils.figures.slices import corruption_rows, mask_rows, montage, qualitative, reconstruction_rows, rows, tokens
 
-__all__ = ["PALETTE", "WINDOWS", "corruption_rows", "curves", "dice_against_labels", "dice_against_seconds"]
-__all__ += ["gain_against_labels", "histogram", "labels_saved", "mask_rows", "montage", "paired_cases", "per_class"]
-__all__ += ["qualitative", "reconstruction_rows", "rows", "structures_against_labels", "tokens"]
+__all__ = ["PALETTE", "WINDOWS", "corruption_rows", "curves", "dice_against_labels", "gain_against_labels", "histogram"]
+__all__ += ["labels_saved", "learning_curves", "mask_rows", "montage", "paired_cases", "per_class", "qualitative"]
+__all__ += ["reconstruction_rows", "rows", "structures_against_labels", "tokens"]

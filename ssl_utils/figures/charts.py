@@ -10,8 +10,6 @@ from matplotlib.figure import Figure
 from ssl_utils.errors import CourseError
 from ssl_utils.figures.look import DASHES, GREY, LINES, init_styles, legend, need, sheet
 
-_CLOCK = (1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 3600, 7200, 18000, 36000, 86400, 259200, 864000)  # s
-
 
 def curves(
     history: pd.DataFrame,
@@ -65,36 +63,28 @@ def per_class(table: pd.DataFrame, *, title: str = "") -> Figure:
     return figure
 
 
-def dice_against_seconds(table: pd.DataFrame) -> Figure:
-    """Mean Dice against its cost in seconds (logarithmic), a line per init, each point with its number of labels.
+def learning_curves(table: pd.DataFrame, *, target: float | None = None, title: str = "") -> Figure:
+    """Mean validation Dice against fine-tuning steps, and against all seconds, pretraining included: a line per init.
 
     Args:
-        table: columns init, num_labeled, seconds, dice.
+        table: columns init, step, seconds, dice, as of `experiments.learning_curves`.
+        target: a dashed line at this Dice.
     """
-    need(table, "init", "num_labeled", "seconds", "dice")
-    figure, axes = sheet()
-    for i, (init, style) in enumerate(init_styles(table["init"]).items()):
-        part = table[table["init"] == init].sort_values("num_labeled")
-        axes.plot(part["seconds"], part["dice"], label=init, markersize=6, linewidth=1.2, **style)
-        side = {"xytext": (6, 0), "ha": "left"} if i % 2 == 0 else {"xytext": (-6, 0), "ha": "right"}
-        side |= {"textcoords": "offset points", "va": "center", "fontsize": 8, "color": style["color"]}
-        for row in part.itertuples():
-            axes.annotate(str(row.num_labeled), (row.seconds, row.dice), **side)
-    low, high = 0.6 * table["seconds"].min(), 1.7 * table["seconds"].max()
-    marks = [mark for mark in _CLOCK if low <= mark <= high]
-    axes.set(xscale="log", xlim=(low, high), xlabel="time, pretraining included", ylabel="mean foreground Dice")
-    axes.set_xticks(marks, [_clock(mark) for mark in marks])
-    axes.set_xticks([], minor=True)
-    axes.margins(y=0.15)
-    legend(figure, title="initialisation\n(numbers: labelled cases)")
+    need(table, "init", "step", "seconds", "dice")
+    figure, panels = sheet(10.0, 3.8, 1, 2, sharey=True)
+    for axes, name, label in zip(
+        panels, ("step", "seconds"), ("fine-tuning step", "seconds, pretraining included"), strict=True
+    ):
+        for init, style in init_styles(table["init"]).items():
+            part = table[table["init"] == init].sort_values("step")
+            axes.plot(part[name], part["dice"], label=init, markersize=5, linewidth=1.5, **style)
+        if target is not None:
+            axes.axhline(target, color=GREY, linestyle="--", linewidth=1.2, label=f"target ({target:.3f})")
+        axes.set(xlabel=label, xlim=(0, None))
+    panels[0].set_ylabel("mean validation Dice")
+    figure.suptitle(title, fontsize=11)
+    legend(figure, *panels[0].get_legend_handles_labels(), title="initialisation")
     return figure
-
-
-def _clock(seconds: float) -> str:
-    for unit, size in (("d", 86400), ("h", 3600), ("min", 60)):
-        if seconds >= size:
-            return f"{seconds / size:g} {unit}"
-    return f"{seconds:g} s"
 
 
 def paired_cases(table: pd.DataFrame, *, title: str = "") -> Figure:
