@@ -89,8 +89,11 @@ def test_what_is_never_reached_or_was_before_the_first_validation():
 
 def test_the_figure_has_steps_on_one_side_and_seconds_on_the_other(course):
     curves = learning_curves(course, num_labeled=6)
-    steps, seconds = figures.learning_curves(curves, target=0.58).axes
-    assert [line.get_label() for line in steps.lines] == ["random", "simmim", "target (0.580)"]
+    steps, seconds = figures.learning_curves(curves, below=0.05).axes
+    assert [line.get_label() for line in steps.lines] == ["random", "simmim", "random's end - 0.05"]
     assert steps.lines[1].get_xdata().tolist() == [10, 20, 30, 40] and seconds.lines[1].get_xdata()[0] == 110
+    assert steps.lines[2].get_ydata()[0] == pytest.approx(0.55)
+    without = figures.learning_curves(curves[curves["init"] == "simmim"]).axes[0].lines
+    assert len(without) == 1 and len(figures.learning_curves(curves, below=0.7).axes[0].lines) == 2
     with pytest.raises(CourseError, match="no column seconds"):
         figures.learning_curves(curves.drop(columns="seconds"))

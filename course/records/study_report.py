@@ -65,8 +65,7 @@ def write(run_dir: Path | str, plan: Mapping[str, Any]) -> Path:
     for name, part in (("results", table), ("curves", curves)):
         runs.write_table(folder / f"{name}.csv", part)
     write_json(folder / "study.json", about)
-    target = start.loc[BASELINE, "dice"] - BELOW
-    for name, drawn in (("figure", figure(about, table)), ("curves", drawn_curves(curves, target=target))):
+    for name, drawn in (("figure", figure(about, table)), ("curves", drawn_curves(curves, below=BELOW))):
         with atomic(folder / f"{name}.png") as temporary:
             drawn.savefig(temporary, dpi=110, bbox_inches="tight")
     write_text(folder / "results.md", text(about, table) + "\n")

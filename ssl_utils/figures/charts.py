@@ -63,23 +63,23 @@ def per_class(table: pd.DataFrame, *, title: str = "") -> Figure:
     return figure
 
 
-def learning_curves(table: pd.DataFrame, *, target: float | None = None, title: str = "") -> Figure:
+def learning_curves(table: pd.DataFrame, *, baseline: str = "random", below: float = 0.02, title: str = "") -> Figure:
     """Mean validation Dice against fine-tuning steps, and against all seconds, pretraining included: a line per init.
 
     Args:
         table: columns init, step, seconds, dice, as of `experiments.learning_curves`.
-        target: a dashed line at this Dice.
+        below: a dashed line so far under the baseline's end, where `experiments.head_start` looks.
     """
     need(table, "init", "step", "seconds", "dice")
     figure, panels = sheet(10.0, 3.8, 1, 2, sharey=True)
-    for axes, name, label in zip(
-        panels, ("step", "seconds"), ("fine-tuning step", "seconds, pretraining included"), strict=True
-    ):
+    labels = {"step": "fine-tuning step", "seconds": "seconds, pretraining included"}
+    end = table.loc[table["init"] == baseline].sort_values("step")["dice"].tail(1)
+    for axes, (name, label) in zip(panels, labels.items(), strict=True):
         for init, style in init_styles(table["init"]).items():
             part = table[table["init"] == init].sort_values("step")
             axes.plot(part[name], part["dice"], label=init, markersize=5, linewidth=1.5, **style)
-        if target is not None:
-            axes.axhline(target, color=GREY, linestyle="--", linewidth=1.2, label=f"target ({target:.3f})")
+        for target in end[end > below] - below:
+            axes.axhline(target, color=GREY, linestyle="--", linewidth=1.2, label=f"{baseline}'s end - {below:g}")
         axes.set(xlabel=label, xlim=(0, None))
     panels[0].set_ylabel("mean validation Dice")
     figure.suptitle(title, fontsize=11)
