@@ -134,6 +134,14 @@ def test_expected_figures_say_where_they_are_from(tmp_path):
     (course / "figures" / "05_results_dice_against_labels.png").write_bytes(b"png")
     kept = record.expected_figure(course, into=tmp_path)
     assert kept.read_bytes() == b"png" and read_json(tmp_path / "provenance.json")[kept.name]["commit"] == "abc"
+    study = course / "studies" / "all_tasks"
+    with pytest.raises(CourseError, match=r"curves.png: no such file; run chapter 10_all_tasks first"):
+        record.expected_curves(study, into=tmp_path)
+    study.mkdir(parents=True)
+    (study / "curves.png").write_bytes(b"lines")
+    kept = record.expected_curves(study, into=tmp_path)
+    assert kept.name == "expected_learning_curves_phantom_laptop.png" and kept.read_bytes() == b"lines"
+    assert read_json(tmp_path / "provenance.json")[kept.name]["chapter"] == "10_all_tasks"
 
 
 def test_the_default_course_gives_every_chapter_its_picture_and_another_one_the_result(tmp_path):

@@ -82,10 +82,18 @@ def expected_figure(course_dir: Path | str, name: str = "dice_against_labels", *
     Raises:
         CourseError: the chapter did not draw it, or no fine-tuning is finished.
     """
-    course_dir = Path(course_dir).resolve()
+    course_dir, (chapter, figure) = Path(course_dir).resolve(), EXPECTED[name]
+    return _keep(course_dir / "figures" / f"{chapter}_{figure}.png", course_dir, name, chapter=chapter, into=into)
+
+
+def expected_curves(study: Path | str, *, into: Path = FIGURES) -> Path:
+    """Keep the learning curves of a study of all tasks as those to expect, for chapter 10."""
+    study = Path(study).resolve()
+    return _keep(study / "curves.png", study.parents[1], "learning_curves", chapter="10_all_tasks", into=into)
+
+
+def _keep(drawn: Path, course_dir: Path, name: str, *, chapter: str, into: Path) -> Path:
     dataset, scale, made = course_dir.parent.name, course_dir.name, runs.finished(course_dir)
-    chapter, figure = EXPECTED[name]
-    drawn = course_dir / "figures" / f"{chapter}_{figure}.png"
     if not drawn.exists() or not made:
         raise CourseError(f"{drawn}: no such file; run chapter {chapter} first")
     target = into / f"expected_{name}_{dataset}_{scale}.png"

@@ -19,6 +19,7 @@ from course.records import entries
 from ssl_utils import statistics
 from ssl_utils.errors import CourseError
 from ssl_utils.experiments import head_start, learning_curves, runs
+from ssl_utils.experiments.naming import base
 from ssl_utils.figures import learning_curves as drawn_curves
 from ssl_utils.figures.against_labels import shift
 from ssl_utils.figures.look import GREY, LINES, error_bars, legend, sheet
@@ -49,23 +50,24 @@ def write(run_dir: Path | str, plan: Mapping[str, Any]) -> Path:
         CourseError: a run is missing, or runs were not made alike.
     """
     run_dir = Path(run_dir).resolve()
-    folder, names = run_dir / "studies" / plan["name"], {BASELINE, *(point["name"] for point in plan["points"])}
+    folder = run_dir / "studies" / plan["name"]
+    names = list(dict.fromkeys([BASELINE, *(point["name"] for point in plan["points"])]))
     per_case = runs.collect(run_dir, names=names)
     per_case = per_case[per_case["num_labeled"].isin(plan["num_labeled"])]
-    if missing := names - set(per_case["init"]):
-        raise CourseError(f"{folder}: no finished run of {', '.join(sorted(missing))}; run the study again")
+    if missing := [name for name in names if name not in set(per_case["init"])]:
+        raise CourseError(f"{folder}: no finished run of {', '.join(missing)}; run the study again")
     if odd := runs.unlike(run_dir, names=names):
         raise CourseError(f"{run_dir}: the runs were not made alike ({'; '.join(odd)}); run the odd ones again")
     table = rows(plan, per_case)
     known = {key: plan[key] for key in ("name", "title", "question", "varied", "num_labeled")}
     about = known | {"dataset": run_dir.parent.name, "scale": run_dir.name} | _made(run_dir, plan)
     curves = learning_curves(run_dir, num_labeled=min(plan["num_labeled"]), names=names)
-    start = head_start(curves, baseline=BASELINE, below=BELOW)
+    start = head_start(curves, baseline=BASELINE, below=BELOW).loc[names]
     about["head_start"] = entries.in_points(start.reset_index(), ["dice", "lead"])
     for name, part in (("results", table), ("curves", curves)):
         runs.write_table(folder / f"{name}.csv", part)
     write_json(folder / "study.json", about)
-    for name, drawn in (("figure", figure(about, table)), ("curves", drawn_curves(curves, below=BELOW))):
+    for name, drawn in (("figure", figure(about, table)), ("curves", _curves(about, curves))):
         with atomic(folder / f"{name}.png") as temporary:
             drawn.savefig(temporary, dpi=110, bbox_inches="tight")
     write_text(folder / "results.md", text(about, table) + "\n")
@@ -173,6 +175,17 @@ def figure(about: Mapping[str, Any], table: pd.DataFrame) -> Figure:
     handles, title = panels[0, 0].get_legend_handles_labels(), "labels (95 % interval);\nring: as in the course"
     legend(drawn, *handles, title=title, alignment="center")
     return drawn
+
+
+def _curves(about: Mapping[str, Any], curves: pd.DataFrame) -> Figure:
+    """Learning curves; where every task has one value, by the names of the tasks."""
+    named = curves.assign(init=curves["init"].map(base))
+    title = f"{about['title']}: {about['dataset']}, scale {about['scale']}\n{min(about['num_labeled'])} labels"
+    return drawn_curves(
+        curves if named.duplicated(["init", "step"]).any() else named,
+        below=BELOW,
+        title=f"{title}, means of {curves['runs'].iloc[0]}",
+    )
 
 
 def _line(axes: Axes, part: pd.DataFrame, values: list[str], offset: float, **style: str) -> None:
