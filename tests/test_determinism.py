@@ -34,7 +34,6 @@ TINY = {
     "max_validation": 1,
     "max_test": 2,
 }
-INITS = ("random", "simmim", "voxel_clusters", "pcrlv2")  # of the encoder, and of the whole network in two ways
 OPTIONS = (["--freeze-epochs", "2"], ["--layer-decay", "0.7"], ["--scope", "encoder", "--permuted"], ["--subset", "1"])
 
 
@@ -63,7 +62,7 @@ def everything(root: Path) -> dict[str, object]:
     command("doctor", *own, "--json", root / "doctor.json")
     for task in TASKS:
         command("pretrain", task, *own)
-    for init in INITS:
+    for init in ("random", *TASKS):
         command("finetune", init, "--num-labeled", 3, *own)
     for options in OPTIONS:
         command("finetune", "simmim", "--num-labeled", 3, *options, *own)

@@ -20,8 +20,7 @@ def copy(tmp_path_factory):
 @pytest.mark.timeout(900)
 def test_its_own_test_and_those_of_every_network_pass(copy):
     files = ["tests/test_plain.py", "tests/test_structure.py", "tests/test_networks.py"]
-    about = "plain or imports_itself or grows_in_silence or hall"  # of the house, what another module can break
-    said = copy("-m", "pytest", "-p", "no:cacheprovider", *files, "-k", about)
+    said = copy("-m", "pytest", "-p", "no:cacheprovider", *files, "-k", "plain or structure")
     (passed,) = re.findall(r"^(\d+) passed", said, re.MULTILINE)
     assert " failed" not in said and int(passed) > 30, "the tests of test_networks.py follow the registry"
     assert copy("-m", "ruff", "check", "ssl_utils/networks", "tests/test_plain.py").strip() == "All checks passed!"
