@@ -147,9 +147,11 @@ def test_the_picture_has_every_number_of_the_study(tmp_path):
 def test_a_missing_record_is_named(monkeypatch):
     with pytest.raises(CourseError, match=r"no gain of .*swin"):
         findings.gain("phantom", "swin")
-    monkeypatch.setattr(findings.claims, "recorded", lambda name: [])
+    monkeypatch.setattr(findings.claims, "recorded", lambda name, **_: [])
     with pytest.raises(CourseError, match="no study finetuning_length of hippocampus, phantom_v1, sarcoma"):
         findings.lengths()
+    with pytest.raises(CourseError, match="no study all_tasks of hippocampus; record it"):
+        findings.all_tasks()
 
 
 def test_pages_with_costs_have_their_markers():

@@ -20,7 +20,7 @@ MODULES = sorted(path for wing in WINGS for path in (PROJECT / wing).rglob("*.py
 NOTEBOOKS = sorted((PROJECT / "notebooks").glob("*.ipynb"))
 # Lines with docstrings, without the modules that the recipes of CONTRIBUTING.md add: pretext tasks, networks, datasets.
 # Raise a number only in the commit that adds what readers asked for.
-SIZES = {"ssl_utils": 19_300, "course": 6_060}
+SIZES = {"ssl_utils": 19_240, "course": 6_060}
 LEAVES = {"errors", "files", "live", "__init__"}
 MAY_IMPORT = {  # room of ssl_utils -> the rooms that it may import besides the leaves and itself
     "data": set(),

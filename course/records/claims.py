@@ -62,10 +62,10 @@ def _name_in(claims: Path, study: str, key: str) -> None:
     write_json(claims, all_claims)
 
 
-def recorded(name: str, *, source: Path = REFERENCE) -> list[tuple[dict[str, Any], pd.DataFrame]]:
-    """Every record of a study, as `studies.read` gives it."""
+def recorded(name: str, *, source: Path = REFERENCE, **keys: str) -> list[tuple[dict[str, Any], pd.DataFrame]]:
+    """Every record of a study, as `studies.read` gives it; `keys`: of this dataset or scale alone."""
     records = []
-    for entry in entries.matching(entries.recorded(source).get("studies", []), {"name": name}):
+    for entry in entries.matching(entries.recorded(source).get("studies", []), {"name": name, **keys}):
         table = entries.fractions(entry["points"], IN_POINTS).astype({"p": float})
         records.append(({key: value for key, value in entry.items() if key != "points"}, table))
     return records
@@ -99,8 +99,8 @@ def _measured(claim: dict[str, Any], key: str, *, source: Path, courses: Path, c
     if study == COURSE:
         points = _of_course(dataset, scale, courses)
     else:
-        records = recorded(study, source=source)
-        points = next((t for about, t in records if (about["dataset"], about["scale"]) == (dataset, scale)), None)
+        records = recorded(study, source=source, dataset=dataset, scale=scale)
+        points = records[0][1] if records else None
     if points is None:
         raise CourseError(f"claim {claim['id']}: no record of {claim['study']} for {key}; record it, or remove it")
     points = points[points["num_labeled"].isin(claim["num_labeled"]) & points["gain"].notna()]

@@ -37,7 +37,7 @@ def lengths() -> dict[str, pd.DataFrame]:
     Raises:
         CourseError: a dataset has no such record.
     """
-    recorded = [entry for entry in claims.recorded("finetuning_length") if entry[0]["scale"] == SCALE]
+    recorded = claims.recorded("finetuning_length", scale=SCALE)
     tables_of = {about["dataset"]: table[table["num_labeled"] == FEW] for about, table in recorded}
     if missing := set(SETS) - set(tables_of):
         raise CourseError(f"{claims.REFERENCE}: no study finetuning_length of {', '.join(sorted(missing))}; record it")
@@ -129,9 +129,15 @@ def _reconstruction() -> str:
 
 
 def all_tasks() -> tuple[pd.DataFrame, pd.DataFrame]:
-    """Of the study of all tasks on the hippocampus: its points with few labels, and its head starts by init."""
-    records = claims.recorded("all_tasks")
-    about, table = next(one for one in records if (one[0]["dataset"], one[0]["scale"]) == ("hippocampus", SCALE))
+    """Of the study of all tasks on the hippocampus: its points with few labels, and its head starts by init.
+
+    Raises:
+        CourseError: it is not recorded.
+    """
+    records = claims.recorded("all_tasks", dataset="hippocampus", scale=SCALE)
+    if not records:
+        raise CourseError(f"{claims.REFERENCE}: no study all_tasks of hippocampus; record it")
+    ((about, table),) = records
     return table[table["num_labeled"] == FEW], pd.DataFrame(about["head_start"]).set_index("init")
 
 
